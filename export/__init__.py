@@ -1,0 +1,8 @@
+"""From a trained network to a `.tflite` file that was run and compared before it got its name."""
+
+if __name__ == "export":
+    raise ImportError("This folder is installed as keras_effnet.export: write `from keras_effnet import export`.")
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

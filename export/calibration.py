@@ -1,0 +1,116 @@
+"""Pictures to calibrate and verify with: from wherever they come, at the network's size, and refused if they cannot be.
+
+Imports `pipeline`, `datasets`, `images`, `preprocessing`, `errors`.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_effnet.datasets import ImageDataset, Split
+from keras_effnet.errors import UserError
+from keras_effnet.images import list_pictures, read
+from keras_effnet.pipeline import evaluation_image
+from keras_effnet.preprocessing import ImageSpec
+
+MIN_PICTURES = 20  # measured: more changed nothing on pretrained Lite networks
+_MIN_CORRELATION = 0.3  # between neighbouring pixels; photographs have 0.9 and more, noise has 0
+
+
+def _from_folder(folder: Path, samples: int, seed: int) -> list[np.ndarray]:
+    paths = list_pictures(folder)
+    if not paths:
+        raise UserError(f"{folder} holds no pictures to calibrate with.")
+    order = np.random.default_rng(seed).permutation(len(paths))[:samples]
+    return [read(paths[index]) for index in order]
+
+
+def _from_dataset(dataset: tf.data.Dataset, samples: int) -> list[np.ndarray]:
+    batches = (batch[0] if isinstance(batch, tuple) else batch for batch in dataset.as_numpy_iterator())
+    pictures = chain.from_iterable(batches)
+    return [picture for picture, _ in zip(pictures, range(samples), strict=False)]
+
+
+def load_pictures(source, image_spec: ImageSpec, samples: int = 100, seed: int = 0) -> np.ndarray:
+    """Pictures at the network's size.
+
+    Args:
+        source: A folder (class folders or not), a `tf.data.Dataset` of batches with or without labels, an array of
+            shape `(N, height, width, 3)`, or an `ImageDataset` or `Split`. Pixels in 0..255.
+        image_spec: `ImageSpec` of the network.
+        samples: Int, how many to take; drawn at random, seeded, from a folder or split.
+        seed: Int.
+
+    Returns:
+        A `float32` array of shape `(samples, size, size, channels)`, values 0..255.
+
+    Raises:
+        UserError: No pictures there, or not pictures.
+    """
+    if isinstance(source, ImageDataset):
+        source = source.train
+    if isinstance(source, Split):
+        chosen = source.sample(samples, seed).images
+        pictures = [read(item) if isinstance(item, str) else item for item in chosen]
+    elif isinstance(source, tf.data.Dataset):
+        pictures = _from_dataset(source, samples)
+    elif isinstance(source, (str, Path)):
+        if not Path(source).is_dir():
+            raise UserError(f"Calibration folder {source} does not exist.")
+        pictures = _from_folder(Path(source), samples, seed)
+    else:
+        pictures = list(np.asarray(source)[:samples])
+    if not pictures:
+        raise UserError("No pictures to calibrate with: the source is empty.")
+    if any(np.ndim(picture) != 3 for picture in pictures):
+        raise UserError(f"Pictures must have shape (height, width, channels), got {np.shape(pictures[0])}.")
+    target = (image_spec.size, image_spec.size)
+    ready = [p if p.shape[:2] == target else evaluation_image(p, image_spec).numpy() for p in pictures]
+    return np.stack(ready).astype("float32")
+
+
+def neighbour_correlation(pictures: np.ndarray) -> float:
+    """Correlation of each pixel with the one to its right: near 1 in photographs, near 0 in noise."""
+    left, right = pictures[:, :, :-1].ravel(), pictures[:, :, 1:].ravel()
+    return float(np.corrcoef(left, right)[0, 1]) if left.std() and right.std() else 1.0
+
+
+def check_pictures(pictures: np.ndarray) -> None:
+    """Refuses calibration pictures that cannot be right.
+
+    Ranges calibrated on such pictures quantize the network to something else, and nothing later says so.
+
+    Args:
+        pictures: Array of shape `(N, height, width, channels)`.
+
+    Raises:
+        UserError: Constant, in the wrong range, or noise.
+    """
+    low, high = float(pictures.min()), float(pictures.max())
+    if not np.isfinite([low, high]).all():
+        raise UserError("Calibration pictures contain NaN or infinite values.")
+    if low == high:
+        raise UserError(f"Every calibration pixel is {low:g}: these are not pictures.")
+    if low < 0 or high > 255:
+        raise UserError(f"Calibration pixels span {low:g} to {high:g}; the network normalises itself and takes 0..255.")
+    if high <= 1:
+        raise UserError(f"Calibration pixels span {low:g} to {high:g}: give 0..255, not 0..1 (multiply by 255).")
+    if (correlation := neighbour_correlation(pictures)) < _MIN_CORRELATION:
+        raise UserError(
+            f"The calibration pictures look like noise (neighbouring pixels correlate by {correlation:.2f}, "
+            "photographs by 0.9): calibrate on pictures like those the network will see."
+        )
+
+
+def span_input_range(pictures: np.ndarray) -> np.ndarray:
+    """The same pictures, with one black and one white pixel in the corner of each.
+
+    The input's quantization then covers exactly 0..255, so raw bytes go into a uint8 model as they are.
+    """
+    pictures = pictures.copy()
+    pictures[:, 0, 0, :], pictures[:, 0, 1, :] = 0.0, 255.0
+    return pictures

@@ -1,0 +1,84 @@
+"""Runs a `.tflite` file with LiteRT: float pictures in, float predictions out, whatever the file's own types.
+
+ai-edge-litert and numpy; never TensorFlow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_effnet.errors import UserError
+from keras_effnet.quiet import captured_output
+
+_MAGIC = b"TFL3"
+
+
+class TFLiteModel:
+    """A `.tflite` classifier, ready to run.
+
+    Args:
+        source: Path of a file, or its bytes.
+        threads: Int, threads of the interpreter.
+
+    Raises:
+        UserError: The file is missing, is no `.tflite`, or needs operators that LiteRT does not have.
+    """
+
+    def __init__(self, source: str | Path | bytes, threads: int = 1):
+        from ai_edge_litert.interpreter import Interpreter
+
+        if not isinstance(source, bytes) and not Path(source).is_file():
+            raise UserError(f"{source} does not exist.")
+        name = "The converted model" if isinstance(source, bytes) else str(source)
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if content[4:8] != _MAGIC:
+            raise UserError(f"{name} is not a .tflite file.")
+        try:
+            with captured_output():  # the delegate announces itself
+                self._interpreter = Interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{name} cannot be run by LiteRT: {str(error).strip().splitlines()[0]}") from None
+        (self.input,) = self._interpreter.get_input_details()
+        (self.output,) = self._interpreter.get_output_details()
+        self._content = content  # the interpreter reads from these bytes
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """`(1, height, width, channels)`."""
+        return tuple(int(side) for side in self.input["shape"])
+
+    @property
+    def classes(self) -> int:
+        return int(self.output["shape"][-1])
+
+    def quantized_input(self, picture: np.ndarray) -> np.ndarray:
+        """A picture with values in 0..255 in the file's own input type."""
+        if self.input["dtype"] == np.float32:
+            return picture.astype("float32")
+        scale, zero_point = self.input["quantization"]
+        limits = np.iinfo(self.input["dtype"])
+        return np.clip(np.round(picture / scale + zero_point), limits.min, limits.max).astype(self.input["dtype"])
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """One picture of shape `(1, height, width, channels)` in the file's own type; the raw output."""
+        self._interpreter.set_tensor(self.input["index"], batch)
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self.output["index"])
+
+    def predict(self, pictures: np.ndarray) -> np.ndarray:
+        """Predictions for pictures of shape `(N, height, width, channels)`, values 0..255.
+
+        Returns:
+            A `float32` array of shape `(N, classes)`.
+        """
+        if pictures.shape[1:] != self.input_shape[1:]:
+            raise UserError(f"The model takes pictures of {self.input_shape[1:]}, got {pictures.shape[1:]}.")
+        rows = [self.run(self.quantized_input(picture)[None])[0] for picture in pictures]
+        outputs = np.asarray(rows)
+        if self.output["dtype"] != np.float32:
+            scale, zero_point = self.output["quantization"]
+            outputs = (outputs.astype("float32") - zero_point) * scale
+        return outputs

@@ -1,0 +1,112 @@
+"""Runs a file beside the Keras model it came from, and says how much of the model is left.
+
+Imports `interpreter`, `calibration` beside it, and `datasets`, `preprocessing`, `errors` above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from keras_effnet.datasets import Split
+from keras_effnet.errors import UserError
+from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.preprocessing import ImageSpec
+
+_TINY = np.finfo("float32").tiny
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """A `.tflite` file beside its Keras model, on the same pictures.
+
+    Args:
+        samples: Int, pictures compared.
+        top1_agreement: Float in [0, 1], share of pictures with the same most probable class.
+        sqnr_db: Float, power of the Keras model's logits over the power of the difference, in decibels. Logits are
+            centred for each picture, since softmax ignores their mean.
+        max_abs_diff: Float, largest difference of a probability.
+        accuracy_keras, accuracy_tflite: Floats in [0, 1], or None without labels.
+    """
+
+    samples: int
+    top1_agreement: float
+    sqnr_db: float
+    max_abs_diff: float
+    accuracy_keras: float | None = None
+    accuracy_tflite: float | None = None
+
+
+def centred_logits(outputs: np.ndarray) -> np.ndarray:
+    """Logits with mean 0 for each picture, from probabilities or from logits."""
+    probabilities = outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
+    logits = np.log(np.maximum(outputs, _TINY)) if probabilities else outputs
+    return logits - logits.mean(axis=1, keepdims=True)
+
+
+def compare(expected: np.ndarray, got: np.ndarray, labels: np.ndarray | None = None) -> VerifyReport:
+    """Compares two sets of predictions of shape `(N, classes)`."""
+    if not np.isfinite(got).all():
+        return VerifyReport(len(expected), 0.0, -np.inf, np.inf)
+    signal = centred_logits(expected.astype("float64"))
+    noise = centred_logits(got.astype("float64")) - signal
+    power = max(float(np.sum(noise**2)), 1e-30)
+    best_expected, best_got = expected.argmax(axis=1), got.argmax(axis=1)
+    return VerifyReport(
+        samples=len(expected),
+        top1_agreement=float(np.mean(best_expected == best_got)),
+        sqnr_db=float(10 * np.log10(max(float(np.sum(signal**2)), 1e-30) / power)),
+        max_abs_diff=float(np.abs(expected - got).max()),
+        accuracy_keras=None if labels is None else float(np.mean(best_expected == labels)),
+        accuracy_tflite=None if labels is None else float(np.mean(best_got == labels)),
+    )
+
+
+def verify(
+    tflite_path: str | Path | bytes,
+    model,
+    images,
+    *,
+    labels: np.ndarray | None = None,
+    samples: int = 100,
+    seed: int = 0,
+    image_spec: ImageSpec | None = None,
+) -> VerifyReport:
+    """Runs a `.tflite` file and its Keras model on the same pictures.
+
+    Args:
+        tflite_path: Path of the file, or its bytes.
+        model: The Keras model it was made from.
+        images: A folder, a `tf.data.Dataset` of batches, an array of shape `(N, height, width, 3)`, or a `Split`, which
+            brings its labels; pixels in 0..255.
+        labels: Int array of shape `(N,)` in the order of `images`, which must then be an array.
+        samples: Int, how many pictures at most; where there are labels, all are used.
+        seed: Int, of the draw from a folder.
+        image_spec: `ImageSpec`, how pictures are cropped; by default the whole central square.
+
+    Returns:
+        A `VerifyReport`.
+
+    Raises:
+        UserError: The file cannot be run, or takes pictures or gives classes that the model does not.
+
+    Example:
+
+    >>> report = keras_effnet.export.verify("model_int8.tflite", model, "pictures/")
+    >>> report.top1_agreement
+    """
+    file = TFLiteModel(tflite_path)
+    if file.classes != model.output_shape[-1]:
+        raise UserError(f"The file gives {file.classes} classes, the model {model.output_shape[-1]}.")
+    if isinstance(images, Split):
+        labels = images.labels
+    elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
+        raise UserError("labels need an array of pictures of the same length.")
+    if labels is not None:
+        samples = len(labels)
+    spec = image_spec or ImageSpec.raw(file.input_shape)
+    pictures = load_pictures(images, spec, samples, seed)
+    return compare(model.predict(pictures, batch_size=32, verbose=0), file.predict(pictures), labels)

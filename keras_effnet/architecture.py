@@ -1,0 +1,428 @@
+"""What a network is made of, as data: stage tables in, one flat list of convolutions out.
+
+`expand(spec)` runs once and computes every channel, stride, size and drop rate. `models.build` turns its convolutions
+into layers and `complexity.count` adds up their cost, so the two cannot disagree.
+
+Pure Python: imports `scaling` and `errors`, never Keras or TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+
+from keras_effnet.errors import UserError, one_of
+from keras_effnet.scaling import (
+    PUBLISHED,
+    CompoundScaling,
+    round_filters,
+    round_repeats,
+    round_resolution,
+)
+
+# Pixel statistics in 0..255. A scalar serves any channel count; a triple serves RGB alone.
+IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+LITE_MEAN = 127.0
+LITE_STD = 128.0
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """Blocks of one kind that share kernel and channels; only the first has the stride.
+
+    Args:
+        kernel: Int, side of the spatial kernel.
+        stride: Int, of the stage's first block.
+        expand: Int, expand ratio of MBConv (1 = no expansion). Unused by `"basic"`.
+        filters: Int, output channels at width 1.
+        repeats: Int, blocks at depth 1.
+        block: `"mbconv"` (inverted bottleneck) or `"basic"` (two 3x3 convolutions with a shortcut).
+        se_ratio: Float, squeeze-and-excite channels as a share of the block's input; 0 for none.
+        scale_depth: Bool, whether depth scaling adds blocks here. False in Lite's first and last stage.
+    """
+
+    kernel: int
+    stride: int
+    expand: int
+    filters: int
+    repeats: int
+    block: str = "mbconv"
+    se_ratio: float = 0.0
+    scale_depth: bool = True
+
+    def __post_init__(self):
+        one_of("block", self.block, ("mbconv", "basic"))
+        if min(self.kernel, self.stride, self.expand, self.filters, self.repeats) < 1:
+            raise UserError(f"A stage needs kernel, stride, expand, filters and repeats of at least 1, got {self}.")
+
+
+@dataclass(frozen=True)
+class ArchitectureSpec:
+    """A convolutional network as data: a stage table, and how far it is scaled.
+
+    Args:
+        name: String, name of the network and of the Keras model.
+        stages: Tuple of `StageSpec`, at depth 1 and width 1.
+        stem: Int, channels of the first convolution.
+        head: Int, channels of the last 1x1 convolution; 0 for none.
+        depth, width: Floats, multipliers of repeats and channels.
+        image_size: Int, side of the default input in pixels.
+        activation: Name of a Keras activation.
+        stem_kernel, stem_stride: Ints. A stride of 1 suits pictures of 32 to 64 pixels.
+        stem_pool: Bool, a 3x3 max-pool of stride 2 behind the stem (ResNet).
+        scale_stem, scale_head: Bools, whether width scaling touches them. False in Lite.
+        dropout_rate: Float in [0, 1), before the classifier.
+        drop_connect_rate: Float in [0, 1), stochastic depth: block i of N is dropped with this rate * i / N.
+        padding: `"same"` (TensorFlow's) or `"symmetric"` (torch's); they differ where the stride is 2.
+        bn_momentum, bn_epsilon: Floats, of every batch normalization.
+        pixel_mean, pixel_std: Float or triple in 0..255, what the network subtracts from pixels and divides them by.
+
+    Source: EfficientNet (ICML 2019), table 1.
+    """
+
+    name: str
+    stages: tuple[StageSpec, ...]
+    stem: int
+    head: int
+    depth: float = 1.0
+    width: float = 1.0
+    image_size: int = 224
+    activation: str = "swish"
+    stem_kernel: int = 3
+    stem_stride: int = 2
+    stem_pool: bool = False
+    scale_stem: bool = True
+    scale_head: bool = True
+    dropout_rate: float = 0.2
+    drop_connect_rate: float = 0.2
+    padding: str = "same"
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
+    pixel_mean: float | tuple[float, ...] = field(default=IMAGENET_MEAN, repr=False)
+    pixel_std: float | tuple[float, ...] = field(default=IMAGENET_STD, repr=False)
+
+    def __post_init__(self):
+        if not self.stages:
+            raise UserError(f"{self.name} has no stages; give at least one StageSpec.")
+        if self.image_size < 32:
+            raise UserError(f"image_size must be at least 32 pixels, got {self.image_size}.")
+        if min(self.depth, self.width) <= 0:
+            raise UserError(f"depth and width must be positive, got {self.depth} and {self.width}.")
+        for name in ("dropout_rate", "drop_connect_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        one_of("padding", self.padding, ("same", "symmetric"))
+
+    def scaled(self, depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> ArchitectureSpec:
+        """The same network with its depth, width and resolution multiplied; 1.0 leaves a dimension as it is."""
+        size = self.image_size if resolution == 1.0 else round_resolution(self.image_size * resolution)
+        return replace(self, depth=self.depth * depth, width=self.width * width, image_size=size)
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """One convolution with everything computed: what a layer needs to be built and a cost needs to be counted.
+
+    Layer names derive from it: `block2b_expand` + `conv` gives `block2b_expand_conv`, `block2b_expand_bn`,
+    `block2b_expand_activation`, which are `keras.applications`' names.
+    """
+
+    prefix: str
+    op: str
+    kernel: int
+    stride: int
+    in_channels: int
+    out_channels: int
+    in_size: int
+    depthwise: bool = False
+    norm: bool = True  # batch normalization follows; otherwise the convolution has a bias
+    act: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.prefix}_{self.op}"
+
+    @property
+    def out_size(self) -> int:
+        """ceil(in / stride): true of TensorFlow's "same" and of symmetric padding alike, for odd kernels."""
+        return -(-self.in_size // self.stride)
+
+
+@dataclass(frozen=True)
+class MBConvSpec:
+    """Inverted bottleneck: expand, depthwise, squeeze-and-excite, project. Absent parts are None."""
+
+    name: str
+    expand: ConvSpec | None
+    depthwise: ConvSpec
+    se_reduce: ConvSpec | None
+    se_expand: ConvSpec | None
+    project: ConvSpec
+    residual: bool
+    drop_rate: float
+
+    @property
+    def convs(self) -> tuple[ConvSpec, ...]:
+        parts = (self.expand, self.depthwise, self.se_reduce, self.se_expand, self.project)
+        return tuple(conv for conv in parts if conv)
+
+    @property
+    def output(self) -> ConvSpec:
+        return self.project
+
+
+@dataclass(frozen=True)
+class BasicBlockSpec:
+    """ResNet's basic block: two 3x3 convolutions, and a 1x1 on the shortcut where the shape changes."""
+
+    name: str
+    first: ConvSpec
+    second: ConvSpec
+    shortcut: ConvSpec | None
+    drop_rate: float
+    residual: bool = True
+
+    @property
+    def convs(self) -> tuple[ConvSpec, ...]:
+        return tuple(conv for conv in (self.first, self.second, self.shortcut) if conv)
+
+    @property
+    def output(self) -> ConvSpec:
+        return self.second
+
+
+@dataclass(frozen=True)
+class Network:
+    """An expanded `ArchitectureSpec`: the stem, all blocks in order, the head."""
+
+    stem: ConvSpec
+    blocks: tuple[MBConvSpec | BasicBlockSpec, ...]
+    head: ConvSpec | None
+
+    @property
+    def features(self) -> int:
+        """Channels that reach the pooling."""
+        return (self.head or self.blocks[-1].output).out_channels
+
+
+def _letters(index: int) -> str:
+    """a, b, ..., z, aa, ab, ...: very deep stages run out of single letters."""
+    head, tail = divmod(index, 26)
+    return (_letters(head - 1) if head else "") + chr(ord("a") + tail)
+
+
+def _expand_mbconv(name, stage, stride, in_channels, out_channels, size, drop_rate) -> MBConvSpec:
+    hidden = in_channels * stage.expand
+    expand = se_reduce = se_expand = None
+    if stage.expand != 1:
+        expand = ConvSpec(f"{name}_expand", "conv", 1, 1, in_channels, hidden, size)
+    depthwise = ConvSpec(name, "dwconv", stage.kernel, stride, hidden, hidden, size, depthwise=True)
+    if stage.se_ratio:
+        # The ratio refers to the block's input, not to the expanded channels.
+        squeezed = max(1, int(in_channels * stage.se_ratio))
+        se_reduce = ConvSpec(f"{name}_se", "reduce", 1, 1, hidden, squeezed, 1, norm=False)
+        se_expand = ConvSpec(f"{name}_se", "expand", 1, 1, squeezed, hidden, 1, norm=False, act=False)
+    project = ConvSpec(f"{name}_project", "conv", 1, 1, hidden, out_channels, depthwise.out_size, act=False)
+    residual = stride == 1 and in_channels == out_channels
+    return MBConvSpec(name, expand, depthwise, se_reduce, se_expand, project, residual, drop_rate)
+
+
+def _expand_basic(name, stage, stride, in_channels, out_channels, size, drop_rate) -> BasicBlockSpec:
+    first = ConvSpec(f"{name}_1", "conv", stage.kernel, stride, in_channels, out_channels, size)
+    second = ConvSpec(f"{name}_2", "conv", stage.kernel, 1, out_channels, out_channels, first.out_size, act=False)
+    shortcut = None
+    if stride != 1 or in_channels != out_channels:
+        shortcut = ConvSpec(f"{name}_shortcut", "conv", 1, stride, in_channels, out_channels, size, act=False)
+    return BasicBlockSpec(name, first, second, shortcut, drop_rate)
+
+
+_EXPANDERS = {"mbconv": _expand_mbconv, "basic": _expand_basic}
+
+
+@lru_cache(maxsize=128)
+def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = None) -> Network:
+    """Flattens a spec: every block of every stage, with channels, stride, size and drop rate computed.
+
+    Depth is applied before drop rates are handed out, so block i of N has `drop_connect_rate * i / N` with N the
+    number of blocks that exist, and the last rate is `drop_connect_rate * (N - 1) / N` at any depth.
+
+    Args:
+        spec: `ArchitectureSpec`.
+        channels: Int, of the input.
+        image_size: Int, side of the input in pixels; the spec's own unless given.
+
+    Returns:
+        A `Network`.
+    """
+    stem_filters = round_filters(spec.stem, spec.width) if spec.scale_stem else spec.stem
+    stem = ConvSpec(
+        "stem", "conv", spec.stem_kernel, spec.stem_stride, channels, stem_filters, image_size or spec.image_size
+    )
+    repeats = [round_repeats(s.repeats, spec.depth) if s.scale_depth else s.repeats for s in spec.stages]
+    total = sum(repeats)
+
+    blocks = []
+    in_channels, size = stem_filters, -(-stem.out_size // 2) if spec.stem_pool else stem.out_size
+    for number, (stage, count) in enumerate(zip(spec.stages, repeats, strict=True), start=1):
+        out_channels = round_filters(stage.filters, spec.width)
+        for index in range(count):
+            block = _EXPANDERS[stage.block](
+                name=f"block{number}{_letters(index)}",
+                stage=stage,
+                stride=stage.stride if index == 0 else 1,
+                in_channels=in_channels,
+                out_channels=out_channels,
+                size=size,
+                drop_rate=spec.drop_connect_rate * len(blocks) / total,
+            )
+            blocks.append(block)
+            in_channels, size = out_channels, block.output.out_size
+
+    head = None
+    if spec.head:
+        head_filters = round_filters(spec.head, spec.width) if spec.scale_head else spec.head
+        head = ConvSpec("top", "conv", 1, 1, in_channels, head_filters, size)
+    return Network(stem, tuple(blocks), head)
+
+
+_se_mbconv = partial(StageSpec, se_ratio=0.25)
+_basic = partial(StageSpec, 3, block="basic", expand=1)
+
+#              kernel stride expand filters repeats
+EFFICIENTNET_B0 = ArchitectureSpec(
+    name="efficientnet",
+    stem=32,
+    stages=(
+        _se_mbconv(3, 1, 1, 16, 1),
+        _se_mbconv(3, 2, 6, 24, 2),
+        _se_mbconv(5, 2, 6, 40, 2),
+        _se_mbconv(3, 2, 6, 80, 3),
+        _se_mbconv(5, 1, 6, 112, 3),
+        _se_mbconv(5, 2, 6, 192, 4),
+        _se_mbconv(3, 1, 6, 320, 1),
+    ),
+    head=1280,
+)
+
+# B0 made easy to quantize: no squeeze-and-excite, ReLU6, and stem, head and outer stages that do not grow.
+EFFICIENTNET_LITE0 = replace(
+    EFFICIENTNET_B0,
+    name="efficientnet-lite",
+    stages=tuple(
+        replace(stage, se_ratio=0.0, scale_depth=stage not in (EFFICIENTNET_B0.stages[0], EFFICIENTNET_B0.stages[-1]))
+        for stage in EFFICIENTNET_B0.stages
+    ),
+    activation="relu6",
+    scale_stem=False,
+    scale_head=False,
+    pixel_mean=LITE_MEAN,
+    pixel_std=LITE_STD,
+)
+
+MOBILENET_V2 = ArchitectureSpec(
+    name="mobilenetv2",
+    stem=32,
+    stages=(
+        StageSpec(3, 1, 1, 16, 1),
+        StageSpec(3, 2, 6, 24, 2),
+        StageSpec(3, 2, 6, 32, 3),
+        StageSpec(3, 2, 6, 64, 4),
+        StageSpec(3, 1, 6, 96, 3),
+        StageSpec(3, 2, 6, 160, 3),
+        StageSpec(3, 1, 6, 320, 1),
+    ),
+    head=1280,
+    activation="relu6",
+    drop_connect_rate=0.0,
+)
+
+RESNET_18 = ArchitectureSpec(
+    name="resnet18",
+    stem=64,
+    stem_kernel=7,
+    stem_pool=True,
+    stages=(
+        _basic(stride=1, filters=64, repeats=2),
+        _basic(stride=2, filters=128, repeats=2),
+        _basic(stride=2, filters=256, repeats=2),
+        _basic(stride=2, filters=512, repeats=2),
+    ),
+    head=0,
+    activation="relu",
+    dropout_rate=0.0,
+    drop_connect_rate=0.0,
+    bn_epsilon=1e-5,
+)
+
+
+def _published(name: str) -> ArchitectureSpec:
+    row = PUBLISHED[name]
+    base = EFFICIENTNET_LITE0 if name.startswith("lite") else EFFICIENTNET_B0
+    return replace(
+        base,
+        name=f"efficientnet{name}" if name[0] == "b" else f"efficientnet-{name}",
+        depth=row.depth,
+        width=row.width,
+        image_size=row.resolution,
+        dropout_rate=row.dropout,
+    )
+
+
+SPECS: dict[str, ArchitectureSpec] = {name: _published(name) for name in PUBLISHED} | {
+    "mobilenetv2": MOBILENET_V2,
+    "resnet18": RESNET_18,
+}
+
+
+def architecture_spec(
+    name: str | ArchitectureSpec = "b0",
+    *,
+    phi: float | None = None,
+    depth: float = 1.0,
+    width: float = 1.0,
+    resolution: float = 1.0,
+    image_size: int | None = None,
+    **changes,
+) -> ArchitectureSpec:
+    """A named network, scaled along one or all dimensions.
+
+    Args:
+        name: One of `list_models()`: `"b0"` to `"b7"`, `"lite0"` to `"lite4"`, `"resnet18"`, `"mobilenetv2"`; or a
+            spec of your own.
+        phi: Float, any real number: compound scaling by the paper's formula on top of `name`.
+        depth: Float, multiplier of the layers of `name`. `architecture_spec("resnet18", depth=2)` has twice its blocks.
+        width: Float, multiplier of the channels of `name`.
+        resolution: Float, multiplier of the input size of `name`: 1.5 takes 224 to 336.
+        image_size: Int, side of the input in pixels, in place of what `phi` and `resolution` give.
+        **changes: Any other field of `ArchitectureSpec`: `activation="relu6"`, `stem_stride=1`.
+
+    Returns:
+        An `ArchitectureSpec`.
+
+    Raises:
+        UserError: Unknown name, unknown field or a factor that is not positive.
+
+    Example:
+
+    >>> architecture_spec("b0", phi=-1).image_size
+    196
+    """
+    spec = name if isinstance(name, ArchitectureSpec) else SPECS[one_of("model", str(name).lower(), SPECS)]
+    if phi is not None:
+        factors = CompoundScaling().factors(phi)
+        spec = spec.scaled(factors.depth, factors.width, factors.resolution)
+        spec = replace(spec, name=f"{spec.name}-phi{phi:g}")
+    if (depth, width, resolution) != (1.0, 1.0, 1.0):
+        spec = spec.scaled(depth, width, resolution)
+        spec = replace(spec, name=f"{spec.name}-d{depth:g}w{width:g}r{resolution:g}")
+    if image_size is not None:
+        changes["image_size"] = image_size
+    for key in changes:
+        one_of("architecture field", key, ArchitectureSpec.__dataclass_fields__)
+    return replace(spec, **changes)
+
+
+def list_models() -> list[str]:
+    """Names that `architecture_spec`, the command line and `TrainConfig(model=...)` take."""
+    return list(SPECS)

@@ -1,0 +1,62 @@
+"""`keras-effnet eval`: accuracy of a `.keras` or `.tflite` file, by class, with the confusion matrix."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from keras_effnet import console
+from keras_effnet.errors import UserError
+
+
+@click.command("eval")
+@click.argument("model")
+@click.argument("data", required=False)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Which part; test by default, else val.")
+@click.option("--per-class", is_flag=True, help="Accuracy of each class.")
+@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(model, data, split, per_class, max_bad_files, out, as_json) -> None:
+    """Measure MODEL (.keras, .tflite or run folder) on DATA; by default on the data it was trained on, held out."""
+    console.prepare_tensorflow()
+    from keras_effnet import artifacts, datasets, plots
+    from keras_effnet.evaluation import evaluate
+    from keras_effnet.export.calibration import load_pictures
+    from keras_effnet.runs import new_run, write_text
+
+    artifact = artifacts.load(model)
+    origin = {"source": data, "max_bad_files": max_bad_files} if data else artifact.data_origin
+    if not origin:
+        raise UserError(f"Name the data: `keras-effnet eval {model} FOLDER`; nothing beside the model says which.")
+    size = artifact.image_spec.size
+    dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
+    names = artifact.class_names or dataset.class_names
+    if tuple(dataset.class_names) != tuple(names) or len(names) != artifact.classes:
+        raise UserError(
+            f"The model knows {artifact.classes} classes ({', '.join(names[:3])}...), the data has "
+            f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:3])}...); they must be the same."
+        )
+    part = getattr(dataset, split) if split else dataset.held_out
+    if part is None:
+        raise UserError(f"{dataset.name} has no {split} split.")
+    pictures = load_pictures(part, artifact.image_spec, len(part))
+    with console.status(f"Evaluating {len(part)} pictures"):
+        result = evaluate(artifact.predict(pictures), part.labels)
+
+    folder = new_run("eval", artifact.path.stem, out)
+    summary = asdict(result) | {"confusion": result.confusion.tolist(), "model": str(model), "data": dataset.name}
+    write_text(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+    plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
+    if as_json:
+        return console.emit_json(summary | {"run": str(folder)})
+    if per_class:
+        rows = zip(names, result.per_class, result.confusion.sum(axis=1), strict=True)
+        console.table(("class", "accuracy", "pictures"), [(n, f"{share:.1%}", str(count)) for n, share, count in rows])
+    click.echo(
+        f"{artifact.path}: {result.accuracy:.2%} of {result.samples} pictures right, top five {result.top5:.2%}."
+    )
+    console.finish(f"{folder} (results.json, confusion.png)", f"keras-effnet predict PICTURE --model {model}")

@@ -1,0 +1,148 @@
+"""What a network costs, counted from its spec without building it, or from any built Keras model.
+
+Pure Python: imports `architecture` and `errors`; a Keras model is read through its layers' attributes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from keras_effnet.architecture import ArchitectureSpec, ConvSpec, expand
+from keras_effnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one part of a network, for one picture.
+
+    Args:
+        name: String, the block or layer.
+        macs: Int, multiply-adds of convolutions and dense layers, plus one per output element where there is a bias.
+        params: Int, trainable parameters.
+        activations: Int, output elements of convolutions and dense layers.
+        bn_statistics: Int, moving means and variances, which are stored but not trained.
+    """
+
+    name: str
+    macs: int = 0
+    params: int = 0
+    activations: int = 0
+    bn_statistics: int = 0
+
+    @classmethod
+    def total(cls, name: str, parts: Iterable[Cost]) -> Cost:
+        parts = list(parts)
+        fields = ("macs", "params", "activations", "bn_statistics")
+        return cls(name, *(sum(getattr(part, field) for part in parts) for field in fields))
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """The cost of a whole network, for one picture, and of each of its `blocks` (for a Keras model: its layers)."""
+
+    macs: int
+    params: int
+    activations: int
+    total_params: int
+    blocks: tuple[Cost, ...]
+
+    @property
+    def flops(self) -> int:
+        """2 x MACs. The paper's "FLOPs" are MACs."""
+        return 2 * self.macs
+
+    @classmethod
+    def of(cls, blocks: Iterable[Cost]) -> Complexity:
+        blocks = tuple(blocks)
+        total = Cost.total("total", blocks)
+        return cls(total.macs, total.params, total.activations, total.params + total.bn_statistics, blocks)
+
+
+def _conv_cost(conv: ConvSpec) -> Cost:
+    filters = 1 if conv.depthwise else conv.in_channels
+    weights = conv.kernel**2 * filters * conv.out_channels
+    positions = conv.out_size**2
+    bias = 0 if conv.norm else conv.out_channels
+    norm = 2 * conv.out_channels if conv.norm else 0  # gamma and beta; as many moving statistics
+    return Cost(
+        name=conv.name,
+        macs=(weights + bias) * positions,
+        params=weights + bias + norm,
+        activations=conv.out_channels * positions,
+        bn_statistics=norm,
+    )
+
+
+def _dense_cost(name: str, inputs: int, units: int, bias: bool = True) -> Cost:
+    weights = inputs * units + bias * units
+    return Cost(name, macs=weights, params=weights, activations=units)
+
+
+def _count_spec(spec: ArchitectureSpec, image_size: int | None, classes: int, include_top: bool) -> Complexity:
+    network = expand(spec, image_size=image_size)
+    parts = [_conv_cost(network.stem)]
+    parts += [Cost.total(block.name, map(_conv_cost, block.convs)) for block in network.blocks]
+    if network.head:
+        parts.append(_conv_cost(network.head))
+    if include_top:
+        parts.append(_dense_cost("predictions", network.features, classes))
+    return Complexity.of(parts)
+
+
+def _layer_cost(layer) -> Cost:
+    """One layer of a Keras model. Layers without weights that multiply (activations, pooling, adds) count nothing."""
+    kind = type(layer).__name__
+    params = sum(prod(weight.shape) for weight in layer.trainable_weights)
+    if kind not in ("Conv2D", "DepthwiseConv2D", "Dense"):
+        statistics = sum(prod(weight.shape) for weight in layer.non_trainable_weights)
+        return Cost(layer.name, params=params, bn_statistics=statistics if kind == "BatchNormalization" else 0)
+    shape = layer.output.shape[1:]
+    if None in shape:
+        raise UserError(f"Layer {layer.name!r} has no fixed size; build the model with an input_shape to count it.")
+    # Freezing a layer changes what is trained, not what it costs: count its kernel either way.
+    kernel = prod(layer.kernel.shape)
+    bias = layer.use_bias * shape[-1]
+    positions = prod(shape[:-1]) if kind != "Dense" else 1
+    return Cost(layer.name, (kernel + bias) * positions, params, prod(shape))
+
+
+def _leaves(model) -> Iterable:
+    for layer in model.layers:
+        yield from _leaves(layer) if hasattr(layer, "layers") else (layer,)
+
+
+def count(spec_or_model, *, image_size: int | None = None, classes: int = 1000, include_top: bool = True) -> Complexity:
+    """Counts MACs, trainable parameters and activations per picture.
+
+    MACs are the multiply-adds of every convolution (depthwise and squeeze-and-excite included) and of the dense layer,
+    plus one per output element where there is a bias. Batch normalization, activations and elementwise products count
+    nothing: inference folds or hides them.
+
+    Args:
+        spec_or_model: `ArchitectureSpec`, a name of `list_models()`'s specs expanded by `architecture_spec`, or any
+            built Keras model of Conv2D, DepthwiseConv2D and Dense layers (nested models included).
+        image_size: Int, side of the input in pixels, for a spec; its own unless given.
+        classes: Int, for a spec.
+        include_top: Bool, for a spec: whether the classifier counts.
+
+    Returns:
+        `Complexity(macs, params, activations, total_params, blocks)`.
+
+    Raises:
+        UserError: A Keras model whose layers have no fixed size.
+
+    Example:
+
+    >>> count(architecture_spec("b0")).macs
+    385825092
+    """
+    if isinstance(spec_or_model, ArchitectureSpec):
+        return _count_spec(spec_or_model, image_size, classes, include_top)
+    if not hasattr(spec_or_model, "layers"):
+        raise UserError(
+            f"count() takes an ArchitectureSpec or a built Keras model, got {type(spec_or_model).__name__}; "
+            "turn a name into a spec with architecture_spec(name)."
+        )
+    return Complexity.of(_layer_cost(layer) for layer in _leaves(spec_or_model))

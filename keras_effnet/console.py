@@ -1,0 +1,100 @@
+"""What commands show: tables on stdout, progress on stderr, JSON on request, and what to do next. rich and click."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import click
+
+
+@cache
+def _progress_console():
+    """stderr under a descriptor of its own, so that progress stays visible while C++ output is captured."""
+    from rich.console import Console
+
+    return Console(file=os.fdopen(os.dup(2), "w"))
+
+
+def prepare_tensorflow() -> None:
+    """Imports TensorFlow and Keras without their start-up messages; warnings of this package go to stderr."""
+    from keras_effnet.quiet import captured_output
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("warning: %(message)s"))
+    logging.getLogger("keras_effnet").addHandler(handler)
+    with _progress_console().status("Starting TensorFlow"), captured_output():
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Prints a table to stdout; first column left, the others right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, header in enumerate(headers):
+        drawn.add_column(header, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    Console().print(drawn)
+
+
+def emit_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+def finish(result: str, next_command: str | None = None) -> None:
+    """The last lines of every command: where the result lies, what to type next."""
+    click.echo(f"Result: {result}")
+    if next_command:
+        click.echo(f"Next:   {next_command}")
+
+
+@contextmanager
+def status(text: str) -> Iterator[Any]:
+    """A spinner on stderr; `.update(text)` changes its text."""
+    with _progress_console().status(text) as spinner:
+        yield spinner
+
+
+def track(description: str, total: int | None = None):
+    """Wraps an iterable in a progress bar on stderr."""
+    from rich.progress import track as rich_track
+
+    return lambda items: rich_track(items, description, total=total, console=_progress_console(), transient=True)
+
+
+@contextmanager
+def training_progress(epochs: int, first_epoch: int = 0):
+    """A bar over epochs and the steps of one, with time left and the latest figures; yields a Keras callback."""
+    import keras
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    name, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+
+    class Bars(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            bars.reset(steps, total=self.params["steps"])
+            bars.update(whole, completed=epoch)
+
+        def on_train_batch_end(self, batch, logs=None):
+            bars.update(steps, completed=batch + 1)
+
+        def on_epoch_end(self, epoch, logs: Mapping[str, float] | None = None):
+            logs = logs or {}
+            note = f"loss {logs['loss']:.3f}  val accuracy {logs['val_accuracy']:.1%}"
+            bars.update(whole, completed=epoch + 1, note=note)
+
+    with Progress(*columns, console=_progress_console()) as bars:
+        whole = bars.add_task("epochs", total=epochs, completed=first_epoch, note="")
+        steps = bars.add_task("steps ", total=None, note="")
+        yield Bars()

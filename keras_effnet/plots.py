@@ -1,0 +1,87 @@
+"""Pictures of a run, drawn to files without a display. matplotlib and numpy; imports `runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_effnet.runs import atomic
+
+_SMALL = 12  # classes up to which names and counts fit a confusion matrix
+
+
+def _figure(*args, **kwargs):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(*args, layout="constrained", **kwargs)
+
+
+def _save(figure, path: str | Path) -> None:
+    from matplotlib import pyplot
+
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    pyplot.close(figure)
+
+
+def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
+    """Loss and accuracy by epoch, training and validation."""
+    epochs = [row["epoch"] for row in rows]
+    figure, axes = _figure(1, 2, figsize=(9, 3.4))
+    for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
+        axis.plot(epochs, [row[key] for row in rows], label="train")
+        axis.plot(epochs, [row[f"val_{key}"] for row in rows], label="validation")
+        axis.set(xlabel="epoch", ylabel=key)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    _save(figure, path)
+
+
+def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
+    """How often each class (row) was taken for each other (column), as shares of the row."""
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    count = len(class_names)
+    side = min(12.0, 3.5 + 0.35 * count)
+    figure, axis = _figure(figsize=(side, side))
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set(xlabel="predicted", ylabel="true")
+    if count <= 40:
+        axis.set_xticks(range(count), class_names, rotation=90)
+        axis.set_yticks(range(count), class_names)
+    if count <= _SMALL:
+        for row, column in np.argwhere(matrix > 0):
+            shade = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, int(matrix[row, column]), ha="center", va="center", color=shade, fontsize=8)
+    _save(figure, path)
+
+
+def picture_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 8) -> None:
+    """Pictures with a line of text above each. `images`: values 0..255, shape `(N, height, width, 3)`."""
+    rows = -(-len(images) // columns)
+    figure, axes = _figure(rows, columns, figsize=(1.3 * columns, 1.55 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, title in zip(axes.flat, images, titles, strict=False):
+        axis.imshow(np.clip(image, 0, 255).astype("uint8"))
+        axis.set_title(title, fontsize=8)
+    _save(figure, path)
+
+
+def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], title: str, path: str | Path) -> None:
+    """One bar chart a quantity, one bar a precision."""
+    figure, axes = _figure(1, len(panels), figsize=(2.7 * len(panels), 3.0), squeeze=False)
+    colors = [f"C{index}" for index in range(len(names))]
+    for axis, (label, values) in zip(axes.flat, panels.items(), strict=True):
+        bars = axis.bar(names, values, color=colors)
+        axis.bar_label(bars, fmt="%.4g", fontsize=8, padding=2)
+        axis.set_title(label, fontsize=10)
+        axis.margins(y=0.15)
+        axis.tick_params(axis="x", rotation=30)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)

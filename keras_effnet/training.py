@@ -1,0 +1,271 @@
+"""Training on `model.fit`: one frozen config, a run folder, checkpoints that a killed run goes on from.
+
+Imports `models`, `datasets`, `pipeline`, `preprocessing`, `evaluation`, `plots`, `runs`, `errors`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+import yaml
+
+from keras_effnet import plots
+from keras_effnet.config import PRECISIONS, TrainConfig
+from keras_effnet.datasets import ImageDataset
+from keras_effnet.errors import UserError, one_of
+from keras_effnet.evaluation import Evaluation, evaluate
+from keras_effnet.models import EfficientNet
+from keras_effnet.pipeline import Augmentation, image_pipeline
+from keras_effnet.runs import atomic, write_text
+
+BEST, LAST = "weights/best.keras", "weights/last.keras"
+
+
+def resolve_precision(precision: str) -> str:
+    """The dtype policy that a precision means on this machine: `"auto"` looks at the devices."""
+    one_of("precision", precision, PRECISIONS)
+    if precision != "auto":
+        return precision
+    if tf.config.list_physical_devices("TPU"):
+        return "mixed_bfloat16"
+    return "mixed_float16" if tf.config.list_physical_devices("GPU") else "float32"
+
+
+def build_model(config: TrainConfig, classes: int) -> keras.Model:
+    """The network of a config, under its precision."""
+    keras.utils.set_random_seed(config.seed)
+    spec = config.spec
+    return EfficientNet(
+        spec,
+        weights=config.weights,
+        classes=classes,
+        input_shape=(spec.image_size, spec.image_size, 3),
+        dtype=resolve_precision(config.precision),
+    )
+
+
+def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
+    warmup = int(config.warmup_epochs * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        config.learning_rate * 1e-3,
+        decay_steps=max(1, config.epochs * steps - warmup),
+        warmup_target=config.learning_rate,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, clipnorm=config.clip_norm)
+    # Decaying a batch normalization's gain or a bias only fights the data.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+def _read_rows(path: Path) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+    return [row | {"epoch": int(row["epoch"])} for row in rows]
+
+
+class _RunFolder(keras.callbacks.Callback):
+    """Keeps `last` and `best` checkpoints and `results.csv` after every epoch, each file whole or absent.
+
+    `last.keras` alone decides where a resumed run starts: its optimizer has counted the steps, so no second file can
+    contradict it. Rows of epochs that the checkpoint does not hold are dropped on resume.
+    """
+
+    def __init__(self, folder: Path, first_epoch: int):
+        super().__init__()
+        self.folder = folder
+        self.rows = [row for row in _read_rows(folder / "results.csv") if row["epoch"] <= first_epoch]
+        self.best = max((row["val_accuracy"] for row in self.rows), default=-1.0)
+        (folder / "weights").mkdir(parents=True, exist_ok=True)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {key: float(value) for key, value in (logs or {}).items()}
+        if not math.isfinite(logs["loss"]):
+            return
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        seconds = time.perf_counter() - self.started
+        self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate, "seconds": round(seconds, 2)})
+        if logs["val_accuracy"] > self.best:
+            self.best = logs["val_accuracy"]
+            _save_model(_uncompiled(self.model), self.folder / BEST)
+        self._write_rows()
+        _save_model(self.model, self.folder / LAST)  # last: only now does the epoch count
+
+    def _write_rows(self):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.folder / "results.csv", text.getvalue())
+
+
+def _uncompiled(model: keras.Model) -> keras.Model:
+    """The same layers as a model without optimizer: a third of the file, and nothing to restore."""
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def _save_model(model: keras.Model, path: Path) -> None:
+    with atomic(path) as temporary:
+        model.save(temporary)
+
+
+def _one_hot(data: tf.data.Dataset, classes: int) -> tf.data.Dataset:
+    """Integer labels to one-hot, which label smoothing needs."""
+
+    def convert(images, labels):
+        message = f"A label lies beyond the model's {classes} classes."
+        with tf.control_dependencies([tf.debugging.assert_less(labels, classes, message=message)]):
+            return images, tf.one_hot(labels, classes)
+
+    return data.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def train(
+    model: keras.Model,
+    train: tf.data.Dataset,
+    val: tf.data.Dataset,
+    config: TrainConfig,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = 0,
+) -> keras.callbacks.History:
+    """Trains a model: AdamW with weight decay, warm-up and cosine, smoothed labels, in the model's own precision.
+
+    Args:
+        model: Classifier that ends in probabilities.
+        train, val: `tf.data.Dataset`s of `(images, integer labels)` in batches, of known length.
+        config: `TrainConfig`. Of its fields, those that build the model or the data are not read here.
+        run_dir: Folder for `results.csv`, `curves.png` and `weights/{best,last}.keras`; nothing is kept without one.
+        resume: Bool, whether to go on from `weights/last.keras` in `run_dir`, optimizer and schedule included.
+        callbacks: Further Keras callbacks.
+        verbose: As in `model.fit`.
+
+    Returns:
+        Keras' `History`, of the epochs run now.
+
+    Raises:
+        UserError: Nothing to resume, a dataset of unknown length, or a loss that became NaN.
+
+    Example:
+
+    >>> history = keras_effnet.training.train(model, batches, val_batches, TrainConfig(epochs=5))
+
+    Source: AdamW, Loshchilov & Hutter (ICLR 2019).
+    """
+    steps = int(train.cardinality())
+    if steps <= 0:
+        raise UserError("The training data has no known length; apply .take(n) or assert_cardinality first.")
+    classes = model.output_shape[-1]
+    model.compile(
+        _optimizer(config, steps),
+        keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    folder = Path(run_dir) if run_dir is not None else None
+    first_epoch = _restore(model, folder, steps) if resume else 0
+    run = [_RunFolder(folder, first_epoch)] if folder else []
+    history = model.fit(
+        _one_hot(train, classes),
+        validation_data=_one_hot(val, classes),
+        initial_epoch=first_epoch,
+        epochs=config.epochs,
+        callbacks=[keras.callbacks.TerminateOnNaN(), *run, *callbacks],
+        shuffle=False,  # the pipeline does
+        verbose=verbose,
+    )
+    if not all(map(math.isfinite, history.history.get("loss", []))):
+        kept = f" The last good checkpoint is {folder / LAST}." if run and run[0].rows else ""
+        raise UserError(f"The loss became NaN; lower the learning rate (now {config.learning_rate:g}).{kept}")
+    if run and run[0].rows:
+        plots.curves(run[0].rows, folder / "curves.png")
+    return history
+
+
+def _restore(model: keras.Model, folder: Path | None, steps: int) -> int:
+    """Loads weights and optimizer of the last checkpoint; returns how many epochs it has behind it."""
+    if folder is None or not (folder / LAST).is_file():
+        raise UserError(f"Nothing to resume: {folder} has no {LAST}. Leave out --resume to start anew.")
+    model.optimizer.build(model.trainable_variables)  # unbuilt, it would silently start from zero
+    try:
+        model.load_weights(folder / LAST)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(f"{folder / LAST} does not fit this network: {str(error).splitlines()[0]}") from error
+    return int(model.optimizer.iterations) // steps
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    """A finished training.
+
+    Args:
+        run_dir: Path of the run folder.
+        model: The network with its best weights.
+        evaluation: `Evaluation` of the best weights on the dataset's `val`.
+        epochs: Int, epochs behind the last checkpoint.
+    """
+
+    run_dir: Path
+    model: keras.Model
+    evaluation: Evaluation
+    epochs: int
+
+
+def train_dataset(
+    dataset: ImageDataset,
+    config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> TrainResult:
+    """Builds the network and the pipelines of a config, trains, and leaves a complete run folder.
+
+    Beside what `train` writes, the folder gets `args.yaml`, `labels.txt`, `image_spec.json` and `confusion.png`, so
+    that `eval`, `predict` and `export` need nothing but the folder.
+
+    Args:
+        dataset: `ImageDataset`.
+        config: `TrainConfig`.
+        run_dir: Existing folder.
+        resume: Bool, whether to go on from its last checkpoint.
+        callbacks: Further Keras callbacks.
+
+    Returns:
+        A `TrainResult`.
+    """
+    folder, spec = Path(run_dir), config.image_spec
+    args = {"data": dataset.origin, "config": asdict(config)}
+    write_text(folder / "args.yaml", yaml.safe_dump(args, sort_keys=False))
+    write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
+    spec.save(folder / "image_spec.json")
+
+    flip = dataset.train.mirror if config.flip is None else config.flip
+    augmentation = Augmentation(crop_scale=(config.crop_scale, 1.0), flip=flip)
+    batches = image_pipeline(
+        dataset, spec, config.batch_size, training=True, augmentation=augmentation, seed=config.seed
+    )
+    val = image_pipeline(dataset, spec, config.batch_size)
+
+    model = build_model(config, len(dataset.class_names))
+    train(model, batches, val, config, run_dir=folder, resume=resume, callbacks=callbacks)
+    model = _uncompiled(model)
+    model.load_weights(folder / BEST)
+    result = evaluate(model.predict(val, verbose=0), dataset.val.labels)
+    plots.confusion_matrix(result.confusion, dataset.class_names, folder / "confusion.png")
+    epochs = _read_rows(folder / "results.csv")[-1]["epoch"]
+    return TrainResult(folder, model, result, epochs)
