@@ -133,6 +133,7 @@ def write_bundle(
     samples: int = 100,
     seed: int = 0,
     overwrite: bool = False,
+    allow_degraded: bool = False,
     announce: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
     """Exports several precisions, compares each with the model on held-out pictures, times it, and writes the report.
@@ -148,7 +149,7 @@ def write_bundle(
         calibration: Pictures for int8.
         name: String, first part of the file names.
         input_type: `"float32"` or `"uint8"`, of the int8 file.
-        labels, image_spec, samples, seed, overwrite: As in `export_tflite`.
+        labels, image_spec, samples, seed, overwrite, allow_degraded: As in `export_tflite`.
         announce: Called with a line of text before each step, for progress.
 
     Returns:
@@ -176,6 +177,7 @@ def write_bundle(
                 samples=samples,
                 seed=seed,
                 overwrite=overwrite,
+                allow_degraded=allow_degraded,
             )
         except VerificationError as error:
             rows.append(Row(quantization, refused=str(error)))

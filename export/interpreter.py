@@ -43,6 +43,8 @@ class TFLiteModel:
             raise UserError(f"{name} cannot be run by LiteRT: {str(error).strip().splitlines()[0]}") from None
         (self.input,) = self._interpreter.get_input_details()
         (self.output,) = self._interpreter.get_output_details()
+        if len(self.input["shape"]) != 4 or len(self.output["shape"]) != 2:
+            raise UserError(f"{name} is no image classifier: {self.input['shape']} in, {self.output['shape']} out.")
         self._content = content  # the interpreter reads from these bytes
 
     @property

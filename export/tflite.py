@@ -6,23 +6,27 @@ Imports `calibration`, `conversion`, `inspection`, `quantization`, `verification
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from keras_effnet.errors import UserError, VerificationError, one_of
 from keras_effnet.export.calibration import MIN_PICTURES, check_pictures, load_pictures
-from keras_effnet.export.conversion import serving_function, weight_count
+from keras_effnet.export.conversion import weight_count
 from keras_effnet.export.inspection import check_portable
 from keras_effnet.export.quantization import INPUT_TYPES, RECIPES, Recipe
 from keras_effnet.export.verification import VerifyReport, verify
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.quiet import captured_output
 from keras_effnet.runs import atomic, write_text
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class ExportResult:
         path: Path of the `.tflite` file.
         size_bytes: Int.
         quantization: String.
+        method: String, the way that passed; int8 tries `"minmax"`, `"percentile"` and `"equalized"` in turn.
         input_type: String.
         sha256: String.
         seconds: Float, conversion and verification together.
@@ -43,11 +48,19 @@ class ExportResult:
     path: Path
     size_bytes: int
     quantization: str
+    method: str
     input_type: str
     sha256: str
     seconds: float
     report: VerifyReport
     log: tuple[str, ...] = ()
+
+
+class _Attempt(NamedTuple):
+    method: str
+    content: bytes
+    report: VerifyReport
+    log: tuple[str, ...]
 
 
 def _synthetic_pictures(shape: tuple[int, int, int], count: int = 16) -> np.ndarray:
@@ -62,13 +75,11 @@ def _synthetic_pictures(shape: tuple[int, int, int], count: int = 16) -> np.ndar
     return ((np.stack(waves) + 1) * 127.5).astype("float32")
 
 
-def _check_report(report: VerifyReport, quantization: str, recipe: Recipe) -> None:
-    if report.top1_agreement >= recipe.min_agreement and report.sqnr_db >= recipe.min_sqnr_db:
-        return
-    raise VerificationError(
+def _disagreement(report: VerifyReport, quantization: str, recipe: Recipe) -> str:
+    return (
         f"The {quantization} file disagrees with the model: the same class on {report.top1_agreement:.1%} of "
         f"{report.samples} pictures (at least {recipe.min_agreement:.1%} wanted), SQNR {report.sqnr_db:.1f} dB "
-        f"(at least {recipe.min_sqnr_db:g}). Not written. Use float16 or dynamic, or calibrate on pictures that are "
+        f"(at least {recipe.min_sqnr_db:g}). Use float16 or dynamic, or calibrate on pictures that are "
         "more like the real ones; networks with ReLU6 and without squeeze-and-excite (lite0) quantize best."
     )
 
@@ -86,6 +97,7 @@ def export_tflite(
     samples: int = 100,
     seed: int = 0,
     overwrite: bool = False,
+    allow_degraded: bool = False,
 ) -> ExportResult:
     """Writes a `.tflite` file for phones, after running it beside the model.
 
@@ -107,6 +119,7 @@ def export_tflite(
         samples: Int, calibration and verification pictures at most.
         seed: Int, of the draw from a folder.
         overwrite: Bool, whether an existing file may be replaced.
+        allow_degraded: Bool, whether to keep a file that disagrees with the model, with a warning; for research.
 
     Returns:
         An `ExportResult`.
@@ -133,30 +146,39 @@ def export_tflite(
         if recipe.needs_calibration:
             check_pictures(pictures)
             if len(pictures) < MIN_PICTURES:
-                raise UserError(f"int8 needs at least {MIN_PICTURES} calibration pictures, got {len(pictures)}.")
-
-    with captured_output() as log:
-        content = recipe.convert(serving_function(model), pictures, input_type)
-    check_portable(content, int(weight_count(model) * recipe.weight_bytes))
+                logger.warning("Only %d calibration pictures; %d or more are safer.", len(pictures), MIN_PICTURES)
 
     if verification is None:
         verification = _synthetic_pictures(model.input_shape[1:]) if pictures is None else pictures
-    report = verify(content, model, verification, samples=samples, seed=seed, image_spec=spec)
-    _check_report(report, quantization, recipe)
+    attempts = []
+    for method, convert in recipe.methods.items():
+        with captured_output() as log:
+            content = convert(model, pictures, input_type)
+        check_portable(content, int(weight_count(model) * recipe.weight_bytes))
+        report = verify(content, model, verification, samples=samples, seed=seed, image_spec=spec)
+        attempts.append(_Attempt(method, content, report, tuple(log)))
+        if recipe.accepts(report):
+            break
+    best = max(attempts, key=lambda attempt: (recipe.accepts(attempt.report), attempt.report.top1_agreement))
+    if not recipe.accepts(best.report):
+        if not allow_degraded:
+            raise VerificationError(_disagreement(best.report, quantization, recipe) + " Not written.")
+        logger.warning("Kept all the same: %s", _disagreement(best.report, quantization, recipe))
 
     with atomic(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(best.content)
     if labels is not None:
         write_text(path.with_name("labels.txt"), "".join(f"{name}\n" for name in labels))
     return ExportResult(
         path=path,
-        size_bytes=len(content),
+        size_bytes=len(best.content),
         quantization=quantization,
+        method=best.method,
         input_type=input_type,
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=hashlib.sha256(best.content).hexdigest(),
         seconds=time.perf_counter() - started,
-        report=report,
-        log=tuple(log),
+        report=best.report,
+        log=best.log,
     )
 
 

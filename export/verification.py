@@ -71,7 +71,7 @@ def verify(
     images,
     *,
     labels: np.ndarray | None = None,
-    samples: int = 100,
+    samples: int = 500,
     seed: int = 0,
     image_spec: ImageSpec | None = None,
 ) -> VerifyReport:

@@ -8,6 +8,7 @@ from . import (
     preprocessing,
     scaling,
     training,
+    transfer,
 )
 from .architecture import ArchitectureSpec, StageSpec, architecture_spec, list_models
 from .errors import UserError, VerificationError
@@ -70,4 +71,5 @@ __all__ = [
     "preprocessing",
     "scaling",
     "training",
+    "transfer",
 ]

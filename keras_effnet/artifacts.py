@@ -17,6 +17,7 @@ import yaml
 from keras_effnet.architecture import SPECS
 from keras_effnet.errors import UserError, unknown
 from keras_effnet.images import read
+from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import evaluation_image
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training import BEST
@@ -106,31 +107,27 @@ def load(path: str | Path) -> Artifact:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # zip, JSON, h5 and Keras each fail in their own way on a damaged file
         raise UserError(f"{path} is not a Keras model: {str(error).splitlines()[0]}") from error
-    if model.name in {spec.name for spec in SPECS.values()} and len(model.output_shape) != 2:
-        raise UserError(f"{path} has no classifier: it gives {model.output_shape}.")
-
-    def predict(pictures: np.ndarray) -> np.ndarray:
-        return np.asarray(model.predict(pictures, batch_size=32, verbose=0))
-
-    return Artifact(path, predict, model.output_shape[-1], _image_spec(path, model.input_shape), model)
+    if len(model.inputs) != 1 or len(model.input_shape) != 4 or len(model.output_shape) != 2:
+        raise UserError(f"{path} is no image classifier: {model.input_shape} in, {model.output_shape} out.")
+    return _of_model(path, model, _image_spec(path, model.input_shape))
 
 
 def load_pretrained(name: str) -> Artifact:
     """A published network with its ImageNet weights, under its name in `list_models()`.
 
     Raises:
-        UserError: Unknown name, or no weights packaged for it.
+        UserError: No weights are packaged for it.
     """
-    from keras_effnet.models import EfficientNet
-
     spec = SPECS[name]
-    model = EfficientNet(spec, weights="imagenet")
-    crop = spec.image_size / (spec.image_size + 32)
+    crop = spec.image_size / (spec.image_size + 32)  # as the published accuracies were measured
+    return _of_model(Path(name), EfficientNet(spec, weights="imagenet"), ImageSpec.of(spec, crop=crop))
 
+
+def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec) -> Artifact:
     def predict(pictures: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict(pictures, batch_size=32, verbose=0))
 
-    return Artifact(Path(name), predict, 1000, ImageSpec.of(spec, crop=crop), model)
+    return Artifact(path, predict, model.output_shape[-1], image_spec, model)
 
 
 def picture(path: str | Path, image_spec: ImageSpec) -> np.ndarray:

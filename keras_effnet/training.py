@@ -1,6 +1,6 @@
 """Training on `model.fit`: one frozen config, a run folder, checkpoints that a killed run goes on from.
 
-Imports `models`, `datasets`, `pipeline`, `preprocessing`, `evaluation`, `plots`, `runs`, `errors`.
+Imports `config`, `models`, `transfer`, `datasets`, `pipeline`, `evaluation`, `plots`, `runs`, `errors`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from keras_effnet.evaluation import Evaluation, evaluate
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import Augmentation, image_pipeline
 from keras_effnet.runs import atomic, write_text
+from keras_effnet.transfer import reestimate_batch_norm
 
 BEST, LAST = "weights/best.keras", "weights/last.keras"
 
@@ -87,6 +88,8 @@ class _RunFolder(keras.callbacks.Callback):
         self.rows = [row for row in _read_rows(folder / "results.csv") if row["epoch"] <= first_epoch]
         self.best = max((row["val_accuracy"] for row in self.rows), default=-1.0)
         (folder / "weights").mkdir(parents=True, exist_ok=True)
+        for leftover in (folder / "weights").glob(".*.keras"):  # of a run that was killed while saving
+            leftover.unlink()
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
@@ -235,6 +238,7 @@ def train_dataset(
 ) -> TrainResult:
     """Builds the network and the pipelines of a config, trains, and leaves a complete run folder.
 
+    The batch normalization statistics of the best weights are measured anew, see `transfer.reestimate_batch_norm`.
     Beside what `train` writes, the folder gets `args.yaml`, `labels.txt`, `image_spec.json` and `confusion.png`, so
     that `eval`, `predict` and `export` need nothing but the folder.
 
@@ -265,6 +269,8 @@ def train_dataset(
     train(model, batches, val, config, run_dir=folder, resume=resume, callbacks=callbacks)
     model = _uncompiled(model)
     model.load_weights(folder / BEST)
+    reestimate_batch_norm(model, batches)
+    _save_model(model, folder / BEST)
     result = evaluate(model.predict(val, verbose=0), dataset.val.labels)
     plots.confusion_matrix(result.confusion, dataset.class_names, folder / "confusion.png")
     epochs = _read_rows(folder / "results.csv")[-1]["epoch"]

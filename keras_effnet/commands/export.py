@@ -46,9 +46,21 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
+@click.option("--allow-degraded", is_flag=True, help="Keep files that disagree with the model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    model, quantize, calibration, samples, input_type, out, name, seed, max_bad_files, overwrite, as_json
+    model,
+    quantize,
+    calibration,
+    samples,
+    input_type,
+    out,
+    name,
+    seed,
+    max_bad_files,
+    overwrite,
+    allow_degraded,
+    as_json,
 ) -> None:
     """Write .tflite files of MODEL (.keras or run folder), each one run and compared with it."""
     console.prepare_tensorflow()
@@ -80,6 +92,7 @@ def command(
             samples=samples,
             seed=seed,
             overwrite=overwrite,
+            allow_degraded=allow_degraded,
             announce=spinner.update,
         )
     if as_json:

@@ -1,0 +1,164 @@
+"""Makes a swish network fit for int8: the same function in float, with activations that eight bits can hold.
+
+Swish needs fine steps near 0, where it bends, yet one channel's batch normalization gain can stretch the tensor, and so
+the step, a hundredfold: a trained B0 loses everything (0 dB). Here each channel of a pre-activation `a` is divided by a
+factor s of its own, `u = a / s`, and swish becomes `u * sigmoid(s * u)`, which is `swish(a) / s`. The division goes
+into the batch normalization before, the product into the layers after; in float nothing changes. Then every channel
+fills the same range, and `s * u` feeds a sigmoid alone, where values beyond 8 may saturate.
+
+Imports Keras and `errors`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+# Between the activation and the layer that takes up the factor these may stand: linear in each channel.
+_TRANSPARENT = ("GlobalAveragePooling2D", "Multiply", "ZeroPadding2D", "Dropout")
+_ABSORBING = ("Conv2D", "DepthwiseConv2D", "Dense")
+
+LOGISTIC_RANGE = (-8.0, 8.0)
+_LOWER_BOUNDS = (0.125, 0.25, 0.5, 1.0, 2.0)
+_ROWS = 2048  # values of a channel that its factor is chosen by
+
+
+@dataclass(frozen=True, eq=False)
+class Equalization:
+    """How one swish is scaled.
+
+    Args:
+        scale: `float32` array of shape `(channels,)`, the factors s.
+        low: Float, lower end of the range of u; the upper end is 1.
+    """
+
+    scale: np.ndarray
+    low: float
+
+
+class ScaledSwish(keras.layers.Layer):
+    """u * sigmoid(s * u). Lives in the graph that is converted, never in a saved model."""
+
+    def __init__(self, scale, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def call(self, inputs):
+        return inputs * keras.ops.sigmoid(inputs * self.scale)
+
+
+def _producers(model) -> dict[int, object]:
+    return {id(tensor): layer for layer in model.layers for tensor in keras.tree.flatten(layer.output)}
+
+
+def _is_swish(layer) -> bool:
+    return isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.silu
+
+
+def _absorbers(model, layer) -> list | None:
+    """Layers that can take up a factor on `layer`'s output channels; None if something else sees them."""
+    found, pending = [], [layer]
+    while pending:
+        tensor = pending.pop().output
+        for consumer in model.layers:
+            if not any(tensor is item for item in keras.tree.flatten(consumer.input)) or consumer.output is tensor:
+                continue
+            kind = type(consumer).__name__
+            if kind in _ABSORBING:
+                found.append(consumer)
+            elif kind in _TRANSPARENT:
+                pending.append(consumer)
+            else:
+                return None
+    return found
+
+
+def _swish(a):
+    return a / (1 + np.exp(-np.clip(a, -60, 60)))
+
+
+def _choose(samples: np.ndarray) -> Equalization:
+    """Factors for one tensor: for each channel the s whose 8-bit u gives the least error after swish.
+
+    Args:
+        samples: Array of shape `(n, channels)`, pre-activations.
+    """
+    target = _swish(samples)
+    top = np.maximum(np.abs(samples).max(axis=0), 1e-3)
+    grid = np.geomspace(0.02, 1.5, 24)
+    best = None
+    for low in _LOWER_BOUNDS:
+        step = (1 + low) / 255
+        errors = []
+        for share in grid:
+            s = share * top
+            u = np.clip(np.round(samples / s / step) * step, -low, 1)
+            errors.append(np.mean((_swish(u * s) - target) ** 2, axis=0))
+        errors = np.stack(errors)
+        total = errors.min(axis=0).sum()
+        if best is None or total < best[0]:
+            best = (total, low, grid[errors.argmin(axis=0)] * top)
+    _, low, scale = best
+    unit = scale.max() / 255  # the constant itself is stored in eight bits, per tensor
+    return Equalization((np.maximum(np.round(scale / unit), 1) * unit).astype("float32"), low)
+
+
+def _sample_preactivations(model, layers, pictures: np.ndarray) -> list[np.ndarray]:
+    probe = keras.Model(model.inputs, [layer.input for layer in layers])
+    rng = np.random.default_rng(0)
+    samples = [[] for _ in layers]
+    positions = max(1, _ROWS // len(pictures))
+    for start in range(0, len(pictures), 8):
+        outputs = probe.predict_on_batch(pictures[start : start + 8])
+        for kept, output in zip(samples, outputs, strict=True):
+            flat = np.asarray(output).reshape(len(output), -1, output.shape[-1])
+            where = rng.integers(flat.shape[1], size=min(positions, flat.shape[1]))
+            kept.append(flat[:, where].reshape(-1, flat.shape[-1]))
+    return [np.concatenate(kept) for kept in samples]
+
+
+def equalize(model: keras.Model, pictures: np.ndarray) -> tuple[keras.Model, list[Equalization]]:
+    """The same function with every swish scaled channel by channel.
+
+    Args:
+        model: Functional Keras model.
+        pictures: Array of shape `(N, height, width, channels)`.
+
+    Returns:
+        A model for conversion, and the factors; the model itself and an empty list where there is no swish to scale.
+    """
+    producers = _producers(model)
+    plan = {}
+    for layer in model.layers:
+        if _is_swish(layer) and type(producers.get(id(layer.input))).__name__ == "BatchNormalization":
+            absorbers = _absorbers(model, layer)
+            if absorbers:
+                plan[layer.name] = (producers[id(layer.input)].name, [item.name for item in absorbers])
+    if not plan:
+        return model, []
+    layers = [model.get_layer(name) for name in plan]
+    chosen = {
+        name: _choose(samples)
+        for name, samples in zip(plan, _sample_preactivations(model, layers, pictures), strict=True)
+    }
+
+    def rebuild(layer):
+        if layer.name in chosen:
+            return ScaledSwish(chosen[layer.name].scale, name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    copy = keras.models.clone_model(model, clone_function=rebuild)
+    copy.set_weights(model.get_weights())
+    for name, (norm, absorbers) in plan.items():
+        s = chosen[name].scale
+        layer = copy.get_layer(norm)
+        gamma, beta, *statistics = layer.get_weights()
+        layer.set_weights([gamma / s, beta / s, *statistics])
+        for absorber in absorbers:
+            layer = copy.get_layer(absorber)
+            kernel, *bias = layer.get_weights()
+            # Input channels are the last axis but one in every kernel: (h, w, in, out), (h, w, in, 1), (in, out).
+            layer.set_weights([kernel * s[:, None], *bias])
+    return copy, list(chosen.values())
