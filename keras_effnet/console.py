@@ -41,7 +41,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
 
     drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, header in enumerate(headers):
-        drawn.add_column(header, justify="right" if index else "left", overflow="fold")
+        drawn.add_column(header, justify="right" if index else "left", no_wrap=not index, overflow="fold")
     for row in rows:
         drawn.add_row(*row)
     Console().print(drawn)

@@ -11,22 +11,21 @@ from keras_effnet.architecture import SPECS, architecture_spec, expand
 from keras_effnet.complexity import count
 from keras_effnet.scaling import PUBLISHED, explain
 
+HEADERS = ("network", "pixels", "blocks", "params", "MACs", "acts", "top-1")
 
-def _row(name: str, spec) -> tuple[str, ...]:
-    cost = count(spec)
-    top1 = f"{PUBLISHED[name].top1:.1f}" if name in PUBLISHED else "-"
+
+def _row(name: str, spec, classes: int = 1000) -> tuple[str, ...]:
+    cost = count(spec, classes=classes)
+    published = name in PUBLISHED and spec == SPECS[name]
     return (
-        name,
+        name if spec == SPECS.get(name) else spec.name,
         f"{spec.image_size}",
         f"{len(expand(spec).blocks)}",
         f"{cost.params / 1e6:.2f} M",
         f"{cost.macs / 1e6:,.0f} M",
         f"{cost.activations / 1e6:.1f} M",
-        top1,
+        f"{PUBLISHED[name].top1:.1f}" if published else "-",
     )
-
-
-HEADERS = ("network", "pixels", "blocks", "parameters", "MACs", "activations", "paper top-1")
 
 
 @click.command("info")
@@ -45,18 +44,25 @@ def command(model, phi, depth, width, resolution, image_size, classes, blocks, a
         if as_json:
             return console.emit_json({name: asdict(count(spec)) | {"blocks": None} for name, spec in SPECS.items()})
         console.table(HEADERS, [_row(name, spec) for name, spec in SPECS.items()])
-        return console.finish("costs of one picture at the table's size, 1000 classes", "keras-effnet info b4 --blocks")
-    spec = architecture_spec(model, phi=phi, depth=depth, width=width, resolution=resolution, image_size=image_size)
+        return console.finish(
+            "one picture at the size given, 1000 classes; top-1 on ImageNet as published",
+            "keras-effnet info b4 --blocks",
+        )
+    name = model.lower()
+    spec = architecture_spec(name, phi=phi, depth=depth, width=width, resolution=resolution, image_size=image_size)
     cost = count(spec, classes=classes)
     if as_json:
         return console.emit_json(asdict(cost) | {"name": spec.name, "image_size": spec.image_size})
-    console.table(HEADERS, [(spec.name, *_row(model.lower(), spec)[1:])])
-    if model.lower() in PUBLISHED:
-        click.echo(f"{explain(model)}\n")
+    console.table(HEADERS, [_row(name, spec, classes)])
+    if spec == SPECS[name] and name in PUBLISHED:
+        click.echo(f"{explain(name)}\n")
+    elif spec != SPECS[name]:
+        ratio = cost.macs / count(SPECS[name], classes=classes).macs
+        click.echo(f"{ratio:.2f} times the MACs of {name}; channels and repeats are rounded, repeats always up.\n")
     if blocks:
         rows = [(b.name, f"{b.params:,}", f"{b.macs:,}", f"{b.activations:,}") for b in cost.blocks]
         console.table(("block", "parameters", "MACs", "activations"), rows)
     console.finish(
         f"{spec.name}: {cost.params:,} trainable parameters, {cost.macs:,} MACs ({cost.flops:,} FLOPs)",
-        f"keras-effnet train digits --model {model} --image-size 32",
+        f"keras-effnet train digits --model {name} --image-size 32",
     )
