@@ -14,6 +14,7 @@ import keras
 
 from keras_effnet import plots
 from keras_effnet.errors import VerificationError
+from keras_effnet.export.conversion import check_exportable
 from keras_effnet.export.latency import LatencyReport, benchmark
 from keras_effnet.export.quantization import RECIPES
 from keras_effnet.export.tflite import ExportResult, export_tflite
@@ -158,6 +159,7 @@ def write_bundle(
     Raises:
         UserError: Wrong arguments or pictures.
     """
+    check_exportable(model)
     folder = Path(folder)
     spec = image_spec or ImageSpec.raw(model.input_shape)
     rows = []

@@ -31,20 +31,24 @@ def weight_count(model: keras.Model) -> int:
     return sum(prod(layer.kernel.shape) for layer in model.layers if hasattr(layer, "kernel"))
 
 
-def serving_function(model: keras.Model):
-    """The model as a concrete function of one picture, `(1, height, width, channels)` float32 in 0..255.
-
-    Batch is fixed at 1: browsers and phones fail on an unknown one.
+def check_exportable(model: keras.Model) -> None:
+    """Refuses what has no single picture of fixed size coming in and no single output going out.
 
     Raises:
-        UserError: The model has no fixed size, or more than one input or output.
+        UserError: With what the model has instead.
     """
     inputs, outputs = len(model.inputs), len(model.outputs)
     if (inputs, outputs) != (1, 1):
         raise UserError(f"Export takes one input and one output; the model has {inputs} and {outputs}.")
-    shape = model.input_shape[1:]
-    if None in shape:
-        raise UserError(f"The model's input {model.input_shape} has no fixed size; build with input_shape=(H, W, 3).")
-    model = float32_copy(model)
-    signature = tf.TensorSpec((1, *shape), tf.float32, name="image")
+    shape = model.input_shape
+    if len(shape) != 4 or None in shape[1:]:
+        raise UserError(f"The model's input {shape} has no fixed size; build it with input_shape=(H, W, 3).")
+
+
+def serving_function(model: keras.Model):
+    """A float32 model as a concrete function of one picture, `(1, height, width, channels)` float32 in 0..255.
+
+    Batch is fixed at 1: browsers and phones fail on an unknown one.
+    """
+    signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="image")
     return tf.function(lambda image: model(image, training=False)).get_concrete_function(signature)

@@ -18,7 +18,7 @@ import numpy as np
 
 from keras_effnet.errors import UserError, VerificationError, one_of
 from keras_effnet.export.calibration import MIN_PICTURES, check_pictures, load_pictures
-from keras_effnet.export.conversion import weight_count
+from keras_effnet.export.conversion import check_exportable, float32_copy, weight_count
 from keras_effnet.export.inspection import check_portable
 from keras_effnet.export.quantization import INPUT_TYPES, RECIPES, Recipe
 from keras_effnet.export.verification import VerifyReport, verify
@@ -134,11 +134,13 @@ def export_tflite(
     >>> result.size_bytes, result.report.top1_agreement
     """
     started = time.perf_counter()
+    check_exportable(model)
     path = Path(path)
     recipe = RECIPES[one_of("quantization", quantization, RECIPES)]
     one_of("input type", input_type, INPUT_TYPES)
     _check_arguments(model, path, quantization, recipe, calibration, input_type, labels, overwrite)
     spec = image_spec or ImageSpec.raw(model.input_shape)
+    model = float32_copy(model)  # also what the file is compared with: float16 noise is not the file's fault
 
     pictures = None
     if calibration is not None:
