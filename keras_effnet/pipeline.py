@@ -5,6 +5,7 @@ Imports `datasets`, `images`, `preprocessing`, `errors`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,18 +58,21 @@ def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
 
 
 def _random_box(shape, seed, augmentation: Augmentation) -> tf.Tensor:
-    """A crop window `[top, left, height, width]` within a picture of `shape`."""
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        shape,
-        tf.zeros((1, 0, 4)),
-        seed=seed,
-        min_object_covered=0.0,
-        aspect_ratio_range=augmentation.crop_ratio,
-        area_range=augmentation.crop_scale,
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
-    )
-    return tf.stack([begin[0], begin[1], extent[0], extent[1]])
+    """A crop window `[top, left, height, width]` within a picture of `shape`; its area is uniform in `crop_scale`.
+
+    TensorFlow's own sampler favours small windows (a median of 0.57 for areas of 0.35 to 1, and hardly ever the whole
+    picture), so that evaluation would show objects smaller than any seen in training.
+    """
+    sides = tf.cast(shape[:2], tf.float32)
+    draws = tf.random.stateless_uniform((4,), seed)
+    smallest, largest = augmentation.crop_scale
+    narrowest, widest = map(math.log, augmentation.crop_ratio)
+    area = tf.reduce_prod(sides) * (smallest + draws[0] * (largest - smallest))
+    ratio = tf.exp(narrowest + draws[1] * (widest - narrowest))
+    extent = tf.round(tf.sqrt(area * tf.stack([1 / ratio, ratio])))
+    extent = tf.clip_by_value(extent, 1, sides)
+    begin = tf.floor(draws[2:] * (sides - extent + 1))
+    return tf.cast(tf.concat([begin, extent], axis=0), tf.int32)
 
 
 def _crop(image, box) -> tf.Tensor:
