@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, first_line
 from keras_effnet.quiet import captured_output
 
 _MAGIC = b"TFL3"
@@ -40,7 +40,7 @@ class TFLiteModel:
                 self._interpreter = Interpreter(model_content=content, num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"{name} cannot be run by LiteRT: {str(error).strip().splitlines()[0]}") from None
+            raise UserError(f"{name} cannot be run by LiteRT: {first_line(error)}") from None
         (self.input,) = self._interpreter.get_input_details()
         (self.output,) = self._interpreter.get_output_details()
         if len(self.input["shape"]) != 4 or len(self.output["shape"]) != 2:

@@ -15,6 +15,7 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.scaling import (
     PUBLISHED,
     CompoundScaling,
+    ScalingFactors,
     round_filters,
     round_repeats,
     round_resolution,
@@ -103,6 +104,7 @@ class ArchitectureSpec:
     pixel_std: float | tuple[float, ...] = field(default=IMAGENET_STD, repr=False)
 
     def __post_init__(self):
+        object.__setattr__(self, "stages", tuple(self.stages))  # a list would not hash
         if not self.stages:
             raise UserError(f"{self.name} has no stages; give at least one StageSpec.")
         if self.image_size < 32:
@@ -116,6 +118,7 @@ class ArchitectureSpec:
 
     def scaled(self, depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> ArchitectureSpec:
         """The same network with its depth, width and resolution multiplied; 1.0 leaves a dimension as it is."""
+        ScalingFactors(depth, width, resolution)  # refuses what is no positive number
         size = self.image_size if resolution == 1.0 else round_resolution(self.image_size * resolution)
         return replace(self, depth=self.depth * depth, width=self.width * width, image_size=size)
 

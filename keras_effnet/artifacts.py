@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from keras_effnet.architecture import SPECS
-from keras_effnet.errors import UserError, unknown
+from keras_effnet.errors import UserError, first_line, unknown
 from keras_effnet.images import read
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import evaluation_image
@@ -106,7 +106,7 @@ def load(path: str | Path) -> Artifact:
     try:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # zip, JSON, h5 and Keras each fail in their own way on a damaged file
-        raise UserError(f"{path} is not a Keras model: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is not a Keras model: {first_line(error)}") from error
     if len(model.inputs) != 1 or len(model.input_shape) != 4 or len(model.output_shape) != 2:
         raise UserError(f"{path} is no image classifier: {model.input_shape} in, {model.output_shape} out.")
     return _of_model(path, model, _image_spec(path, model.input_shape))

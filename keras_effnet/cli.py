@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from keras_effnet.errors import UserError, VerificationError, unknown
+from keras_effnet.errors import UserError, VerificationError, first_line, unknown
 
 EXIT_USER, EXIT_VERIFICATION, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -83,5 +83,4 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        first = (str(error).strip().splitlines() or [""])[0]
-        _fail(f"unexpected {type(error).__name__}: {first} (--debug shows the traceback)", 1)
+        _fail(f"unexpected {type(error).__name__}: {first_line(error)} (--debug shows the traceback)", 1)

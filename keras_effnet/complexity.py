@@ -22,19 +22,19 @@ class Cost:
         macs: Int, multiply-adds of convolutions and dense layers, plus one per output element where there is a bias.
         params: Int, trainable parameters.
         activations: Int, output elements of convolutions and dense layers.
-        bn_statistics: Int, moving means and variances, which are stored but not trained.
+        non_trainable: Int, stored but not trained: moving means and variances, and the kernels of frozen layers.
     """
 
     name: str
     macs: int = 0
     params: int = 0
     activations: int = 0
-    bn_statistics: int = 0
+    non_trainable: int = 0
 
     @classmethod
     def total(cls, name: str, parts: Iterable[Cost]) -> Cost:
         parts = list(parts)
-        fields = ("macs", "params", "activations", "bn_statistics")
+        fields = ("macs", "params", "activations", "non_trainable")
         return cls(name, *(sum(getattr(part, field) for part in parts) for field in fields))
 
 
@@ -57,7 +57,7 @@ class Complexity:
     def of(cls, blocks: Iterable[Cost]) -> Complexity:
         blocks = tuple(blocks)
         total = Cost.total("total", blocks)
-        return cls(total.macs, total.params, total.activations, total.params + total.bn_statistics, blocks)
+        return cls(total.macs, total.params, total.activations, total.params + total.non_trainable, blocks)
 
 
 def _conv_cost(conv: ConvSpec) -> Cost:
@@ -71,7 +71,7 @@ def _conv_cost(conv: ConvSpec) -> Cost:
         macs=(weights + bias) * positions,
         params=weights + bias + norm,
         activations=conv.out_channels * positions,
-        bn_statistics=norm,
+        non_trainable=norm,
     )
 
 
@@ -93,11 +93,11 @@ def _count_spec(spec: ArchitectureSpec, image_size: int | None, classes: int, in
 
 def _layer_cost(layer) -> Cost:
     """One layer of a Keras model. Layers without weights that multiply (activations, pooling, adds) count nothing."""
-    kind = type(layer).__name__
     params = sum(prod(weight.shape) for weight in layer.trainable_weights)
+    frozen = sum(prod(weight.shape) for weight in layer.non_trainable_weights)
+    kind = type(layer).__name__
     if kind not in ("Conv2D", "DepthwiseConv2D", "Dense"):
-        statistics = sum(prod(weight.shape) for weight in layer.non_trainable_weights)
-        return Cost(layer.name, params=params, bn_statistics=statistics if kind == "BatchNormalization" else 0)
+        return Cost(layer.name, params=params, non_trainable=frozen)
     shape = layer.output.shape[1:]
     if None in shape:
         raise UserError(f"Layer {layer.name!r} has no fixed size; build the model with an input_shape to count it.")
@@ -105,7 +105,7 @@ def _layer_cost(layer) -> Cost:
     kernel = prod(layer.kernel.shape)
     bias = layer.use_bias * shape[-1]
     positions = prod(shape[:-1]) if kind != "Dense" else 1
-    return Cost(layer.name, (kernel + bias) * positions, params, prod(shape))
+    return Cost(layer.name, (kernel + bias) * positions, params, prod(shape), frozen)
 
 
 def _leaves(model) -> Iterable:

@@ -17,6 +17,11 @@ class VerificationError(RuntimeError):
     """A file was made, run and found wanting, so it was not kept. The command line exits with status 3."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def unknown(what: str, value: str, choices: Iterable[str]) -> str:
     """A sentence about a name that is not among `choices`, with the closest that is."""
     names = list(choices)

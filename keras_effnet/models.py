@@ -60,6 +60,8 @@ def build(
 
     x = keras.Input(shape) if input_tensor is None else input_tensor
     inputs = x if input_tensor is None else keras.utils.get_source_inputs(input_tensor)
+    if isinstance(inputs, list) and len(inputs) == 1:
+        (inputs,) = inputs
     if include_preprocessing:
         scale, offset = ImageSpec.of(spec, channels=shape[2]).scale_and_offset()
         # float32 under any policy: float16 has no room for a mean of 123 subtracted from a pixel.

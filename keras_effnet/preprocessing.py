@@ -90,6 +90,12 @@ def preprocess_input(x, image_spec: ImageSpec | None = None):
     if image_spec is None:
         return x
     scale, offset = image_spec.scale_and_offset()
+    if isinstance(x, np.ndarray):
+        x = x.astype("float32")
+    else:
+        from keras import ops  # only a tensor's own library can cast it
+
+        x = ops.cast(x, "float32")
     return x * np.asarray(scale, "float32") + np.asarray(offset, "float32")
 
 

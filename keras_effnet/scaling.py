@@ -150,7 +150,7 @@ def round_filters(filters: int, width: float, divisor: int = 8) -> int:
 
 def round_repeats(repeats: int, depth: float) -> int:
     """Repeats of a stage scaled by `depth`, rounded up: no stage ever vanishes."""
-    return max(1, math.ceil(round(depth * repeats, 9)))  # round() first: 1.1 * 10 is 11.000000000000002 in floats
+    return max(1, math.ceil(round(depth * repeats, 9)))  # round() first: 2.2 * 25 is 55.00000000000001 in floats
 
 
 def round_resolution(size: float, divisor: int = RESOLUTION_DIVISOR) -> int:

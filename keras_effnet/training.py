@@ -20,7 +20,7 @@ import yaml
 from keras_effnet import plots
 from keras_effnet.config import PRECISIONS, TrainConfig
 from keras_effnet.datasets import ImageDataset
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.errors import UserError, first_line, one_of
 from keras_effnet.evaluation import Evaluation, evaluate
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import Augmentation, image_pipeline
@@ -206,8 +206,8 @@ def _restore(model: keras.Model, folder: Path | None, steps: int) -> int:
     model.optimizer.build(model.trainable_variables)  # unbuilt, it would silently start from zero
     try:
         model.load_weights(folder / LAST)
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"{folder / LAST} does not fit this network: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged zip, h5 or another network each fail in their own way
+        raise UserError(f"{folder / LAST} does not fit this network: {first_line(error)}") from error
     return int(model.optimizer.iterations) // steps
 
 

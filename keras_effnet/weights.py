@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_effnet.architecture import ArchitectureSpec
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, first_line
 from keras_effnet.torch_checkpoint import read_state_dict
 
 # Published as packages; pinned by hash, so that what loads is what was measured.
@@ -133,10 +133,12 @@ def _load_torch(model, path: Path) -> None:
 
 
 def _load_keras(model, path: Path) -> None:
+    before = model.get_weights()
     try:
         model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"{path} does not fit the network: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # h5, zip and Keras each fail in their own way, and Keras stops half way
+        model.set_weights(before)
+        raise UserError(f"{path} does not fit the network: {first_line(error)}") from error
 
 
 _READERS = {".weights.h5": _load_keras, ".keras": _load_keras, ".pth": _load_torch, ".pt": _load_torch}

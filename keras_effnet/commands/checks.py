@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from keras_effnet import console
+from keras_effnet.errors import first_line
 
 
 def _python() -> str:
@@ -76,7 +77,7 @@ def command(as_json) -> None:
             try:
                 results[name] = (True, check())
             except Exception as error:  # a check's whole point is to report whatever goes wrong
-                results[name] = (False, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+                results[name] = (False, f"{type(error).__name__}: {first_line(error)}")
     sound = all(ok for ok, _ in results.values())
     if as_json:
         console.emit_json({name: {"ok": ok, "detail": detail} for name, (ok, detail) in results.items()})

@@ -1,0 +1,110 @@
+"""Equalized swish: exact in float, and finer where it counts in eight bits."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_effnet
+from keras_effnet.export import equalization
+from keras_effnet.export.ranges import percentile_ranges, with_ranges
+
+SIDE = 32
+
+
+def uneven_network(**options):
+    """A small swish network whose batch normalization gains differ a hundredfold, as trained ones do."""
+    model = keras_effnet.EfficientNet(
+        keras_effnet.architecture_spec("b0", depth=0.3, width=0.3), classes=7, input_shape=(SIDE, SIDE, 3), **options
+    )
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            size = layer.gamma.shape[0]
+            layer.set_weights(
+                [
+                    10 ** rng.uniform(-1, 1, size),
+                    rng.normal(0, 1, size),
+                    rng.normal(0, 0.1, size),
+                    rng.uniform(0.5, 2, size),
+                ]
+            )
+    return model
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(1)
+    coarse = rng.uniform(0, 255, (12, 4, 4, 3))
+    return coarse.repeat(SIDE // 4, axis=1).repeat(SIDE // 4, axis=2).astype("float32")
+
+
+def test_equalizing_changes_nothing_in_float(pictures):
+    model = uneven_network(classifier_activation=None)
+    equalized, swishes = equalization.equalize(model, pictures)
+    expected, got = model.predict(pictures, verbose=0), equalized.predict(pictures, verbose=0)
+    assert np.ptp(np.concatenate([swish.scale for swish in swishes])) > 1, "nothing was scaled"
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_every_swish_behind_a_batch_norm_is_scaled(pictures):
+    model = uneven_network()
+    norms = [layer for layer in model.layers if layer.name.endswith("_bn") and "project" not in layer.name]
+    _, swishes = equalization.equalize(model, pictures)
+    assert len(swishes) == len(norms)
+
+
+def test_relu6_network_is_left_alone(pictures):
+    model = keras_effnet.EfficientNet("lite0", classes=2, input_shape=(SIDE, SIDE, 3))
+    same, swishes = equalization.equalize(model, pictures)
+    assert same is model
+    assert swishes == []
+
+
+def test_a_swish_seen_by_an_addition_is_left_alone():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 1)(inputs))
+    x = keras.layers.Activation("swish")(x)
+    y = keras.layers.Conv2D(4, 1)(x)
+    model = keras.Model(inputs, keras.layers.Add()([x, y]))
+    _, swishes = equalization.equalize(model, np.zeros((2, 8, 8, 3), "float32"))
+    assert swishes == []
+
+
+def test_small_channel_keeps_its_steps_beside_a_large_one():
+    rng = np.random.default_rng(0)
+    samples = np.stack([rng.normal(0, 40, 2000), rng.normal(0, 1, 2000)], axis=1)
+
+    def swish(a):
+        return a / (1 + np.exp(-np.clip(a, -60, 60)))
+
+    step = np.ptp(samples) / 255  # what one step for the whole tensor costs the small channel
+    plain = np.mean((swish(np.round(samples[:, 1] / step) * step) - swish(samples[:, 1])) ** 2)
+
+    chosen = equalization._choose(samples)
+    step = (1 + chosen.low) / 255
+    u = np.clip(np.round(samples[:, 1] / chosen.scale[1] / step) * step, -chosen.low, 1)
+    equalized = np.mean((swish(u * chosen.scale[1]) - swish(samples[:, 1])) ** 2)
+    assert equalized < plain / 10
+
+
+def test_factors_survive_eight_bits_per_tensor():
+    samples = np.random.default_rng(0).normal(0, np.geomspace(0.5, 50, 16), (500, 16))
+    scale = equalization._choose(samples).scale
+    steps = scale / (scale.max() / 255)
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+
+
+def test_percentile_ranges_ignore_a_single_outlier():
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 1)(inputs)))
+    model.layers[1].set_weights([np.ones((1, 1, 1, 2)), np.zeros(2)])
+    from keras_effnet.export.quantization import _calibrated
+    from keras_effnet.quiet import captured_output
+
+    pictures = np.random.default_rng(0).uniform(0, 10, (40, 8, 8, 1)).astype("float32")
+    pictures[0, 0, 0] = 250
+    with captured_output():
+        calibrated = _calibrated(model, pictures)
+    highs = [high for _, high in percentile_ranges(calibrated, pictures, 0.99).values()]
+    assert max(highs) < 11
+    assert len(with_ranges(calibrated, {})) > 0

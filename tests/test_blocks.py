@@ -1,0 +1,190 @@
+"""Blocks against arithmetic done by hand in numpy."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from keras_effnet.architecture import ArchitectureSpec, ConvSpec, StageSpec, architecture_spec, expand
+from keras_effnet.blocks import LayerOptions, basic_block, classifier, conv_bn_act, convolution, mbconv, residual
+from keras_effnet.blocks import squeeze_excite as squeeze_excite_block
+
+RNG = np.random.default_rng(0)
+SPEC = ArchitectureSpec(
+    name="blocks",
+    stages=(
+        StageSpec(3, 1, 4, 8, 1, se_ratio=0.25),  # keeps size and channels
+        StageSpec(3, 2, 4, 8, 1, se_ratio=0.25),  # keeps channels, halves size
+        StageSpec(3, 1, 4, 16, 1, se_ratio=0.25),  # keeps size, doubles channels
+    ),
+    stem=8,
+    head=0,
+    image_size=32,
+)
+OPTIONS = LayerOptions(keras.layers, SPEC)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def random_weights(model):
+    """Weights that hide nothing: no batch normalization is an identity."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            layer.set_weights([RNG.uniform(0.5, 1.5, shape), *RNG.normal(0, 0.5, (2, *shape)), np.ones(shape)])
+        elif layer.weights:
+            layer.set_weights([RNG.normal(0, 0.5, w.shape) for w in layer.weights])
+    return model
+
+
+def block_model(block, function, size=8, options=OPTIONS):
+    inputs = keras.Input((size, size, block.convs[0].in_channels))
+    return random_weights(keras.Model(inputs, function(inputs, block, options)))
+
+
+def window_sums(padding, size):
+    """A 3x3 kernel of ones with stride 2 over a picture of ones counts the pixels under each window."""
+    options = LayerOptions(keras.layers, replace(SPEC, padding=padding))
+    inputs = keras.Input((size, size, 1))
+    model = keras.Model(inputs, convolution(inputs, ConvSpec("count", "conv", 3, 2, 1, 1, size), options))
+    model.set_weights([np.ones((3, 3, 1, 1))])
+    return model.predict(np.ones((1, size, size, 1)), verbose=0)[0, :, :, 0]
+
+
+def test_same_padding_pads_the_far_side_of_a_strided_window():
+    np.testing.assert_array_equal(window_sums("same", 4), [[9, 6], [6, 4]])
+
+
+def test_symmetric_padding_pads_both_sides_as_torch_does():
+    np.testing.assert_array_equal(window_sums("symmetric", 4), [[4, 6], [6, 9]])
+
+
+def test_both_paddings_agree_on_odd_sizes():
+    np.testing.assert_array_equal(window_sums("same", 5), window_sums("symmetric", 5))
+
+
+def test_convolution_has_a_bias_exactly_where_no_normalization_follows():
+    inputs = keras.Input((4, 4, 3))
+    with_norm = keras.Model(inputs, conv_bn_act(inputs, ConvSpec("a", "conv", 1, 1, 3, 5, 4), OPTIONS))
+    without = keras.Model(inputs, conv_bn_act(inputs, ConvSpec("b", "conv", 1, 1, 3, 5, 4, norm=False), OPTIONS))
+    assert not with_norm.get_layer("a_conv").use_bias
+    assert without.get_layer("b_conv").use_bias
+    assert [layer.name for layer in with_norm.layers[1:]] == ["a_conv", "a_bn", "a_activation"]
+    assert [layer.name for layer in without.layers[1:]] == ["b_conv", "b_activation"]
+
+
+def squeeze_excite_model(channels, squeezed):
+    reduce = ConvSpec("x_se", "reduce", 1, 1, channels, squeezed, 1, norm=False)
+    expand_ = ConvSpec("x_se", "expand", 1, 1, squeezed, channels, 1, norm=False, act=False)
+    inputs = keras.Input((5, 5, channels))
+    return random_weights(keras.Model(inputs, squeeze_excite_block(inputs, reduce, expand_, OPTIONS)))
+
+
+def test_squeeze_excite_gates_each_channel_by_the_whole_picture():
+    model = squeeze_excite_model(6, 2)
+    x = RNG.normal(1, 1, (3, 5, 5, 6)).astype("float32")
+    kernel_1, bias_1 = (w.numpy() for w in model.get_layer("x_se_reduce").weights)
+    kernel_2, bias_2 = (w.numpy() for w in model.get_layer("x_se_expand").weights)
+    squeezed = x.mean(axis=(1, 2)) @ kernel_1[0, 0] + bias_1
+    gate = sigmoid(squeezed * sigmoid(squeezed) @ kernel_2[0, 0] + bias_2)  # swish between, sigmoid at the end
+    out = model.predict(x, verbose=0)
+    np.testing.assert_allclose(out, x * gate[:, None, None, :], atol=1e-5)
+    assert np.ptp(gate, axis=1).min() > 1e-3  # channels differ ...
+    assert np.ptp(gate, axis=0).max() > 1e-3  # ... and so do pictures
+
+
+@pytest.mark.parametrize(("index", "adds"), [(0, True), (1, False), (2, False)])
+def test_mbconv_adds_its_input_only_where_shapes_match(index, adds):
+    block = expand(SPEC).blocks[index]
+    model = block_model(block, mbconv)
+    assert any(isinstance(layer, keras.layers.Add) for layer in model.layers) is adds
+
+
+def test_mbconv_with_a_silent_branch_is_the_identity():
+    block = expand(SPEC).blocks[0]
+    model = block_model(block, mbconv)
+    norm = model.get_layer("block1a_project_bn")
+    norm.set_weights([np.zeros_like(w) if i < 2 else w for i, w in enumerate(norm.get_weights())])
+    x = RNG.normal(0, 1, (2, 8, 8, 8)).astype("float32")
+    np.testing.assert_array_equal(model.predict(x, verbose=0), x)
+
+
+def test_mbconv_projects_linearly():
+    """No activation after the last convolution: outputs are as often negative as its normalization says."""
+    block = expand(SPEC).blocks[2]
+    model = block_model(block, mbconv)
+    names = [layer.name for layer in model.layers]
+    assert names[-1] == "block3a_project_bn"
+    assert "block3a_project_activation" not in names
+    assert (model.predict(RNG.normal(0, 1, (4, 8, 8, 8)), verbose=0) < 0).any()
+
+
+def test_mbconv_layers_come_in_keras_applications_order():
+    block = expand(architecture_spec("b0")).blocks[2]  # block2b: all parts, and the shortcut
+    model = block_model(block, mbconv)
+    weighted = [layer.name.removeprefix("block2b_") for layer in model.layers if layer.weights]
+    assert weighted == [
+        "expand_conv",
+        "expand_bn",
+        "dwconv",
+        "bn",
+        "se_reduce",
+        "se_expand",
+        "project_conv",
+        "project_bn",
+    ]
+    assert [layer.name for layer in model.layers[-2:]] == ["block2b_drop", "block2b_add"]
+
+
+def test_basic_block_activates_after_the_sum():
+    spec = architecture_spec("resnet18", width=0.125, image_size=32)
+    block = expand(spec).blocks[0]
+    assert block.shortcut is None
+    model = block_model(block, basic_block, options=LayerOptions(keras.layers, spec))
+    x = RNG.normal(0, 1, (2, 8, 8, 8)).astype("float32")
+    branch = keras.Model(model.inputs, model.get_layer("block1a_2_bn").output).predict(x, verbose=0)
+    np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(branch + x, 0), atol=1e-6)
+
+
+def test_basic_block_projects_its_shortcut_where_the_shape_changes():
+    spec = architecture_spec("resnet18", width=0.125, image_size=32)
+    block = expand(spec).blocks[2]
+    model = block_model(block, basic_block, options=LayerOptions(keras.layers, spec))
+    assert model.get_layer("block2a_shortcut_conv").kernel.shape == (1, 1, 8, 16)
+    assert "block2a_shortcut_activation" not in [layer.name for layer in model.layers]
+    assert model.output_shape == (None, 4, 4, 16)
+
+
+def residual_model(drop_rate):
+    branch, shortcut = keras.Input((3, 3, 2)), keras.Input((3, 3, 2))
+    return keras.Model([branch, shortcut], residual(branch, shortcut, "x", drop_rate, OPTIONS))
+
+
+def test_stochastic_depth_drops_whole_pictures_and_scales_the_rest():
+    branch, shortcut = np.ones((400, 3, 3, 2), "float32"), np.full((400, 3, 3, 2), 10, "float32")
+    keras.utils.set_random_seed(0)
+    out = np.asarray(residual_model(0.5)([branch, shortcut], training=True)).reshape(400, -1)
+    assert (out.min(axis=1) == out.max(axis=1)).all()  # one fate for all of a picture
+    assert set(np.unique(out)) == {10, 12}  # the shortcut alone, or the branch twice as strong
+    assert 0.4 < (out[:, 0] == 10).mean() < 0.6
+
+
+def test_stochastic_depth_rests_at_inference():
+    x = np.ones((8, 3, 3, 2), "float32")
+    np.testing.assert_array_equal(residual_model(0.9)([x, x], training=False), 2 * x)
+
+
+def test_no_dropout_layer_at_rate_zero():
+    assert not any(isinstance(layer, keras.layers.Dropout) for layer in residual_model(0.0).layers)
+
+
+def test_classifier_is_float32_under_mixed_precision():
+    inputs = keras.Input((4,), dtype="float16")
+    options = LayerOptions(keras.layers, SPEC, "mixed_float16")
+    model = keras.Model(inputs, classifier(inputs, 3, "softmax", 0.5, options))
+    assert model.output.dtype == "float32"
+    assert model.get_layer("predictions").compute_dtype == "float32"
+    assert model.get_layer("top_dropout").compute_dtype == "float16"

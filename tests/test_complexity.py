@@ -1,0 +1,199 @@
+"""Cost counted from specs, from built models, and by TensorFlow's own profiler."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from keras_effnet.architecture import ArchitectureSpec, StageSpec, architecture_spec
+from keras_effnet.complexity import count
+from keras_effnet.errors import UserError
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "efficientnet.json").read_text())
+ALL = GOLDEN["models"] | GOLDEN["baselines"]
+
+TINY = {
+    "tiny b0": architecture_spec("b0", depth=0.2, width=0.25, image_size=64),
+    "tiny lite": architecture_spec("lite0", depth=0.2, width=0.25, image_size=36),
+    "tiny resnet": architecture_spec("resnet18", depth=0.5, width=0.125, image_size=40),
+    "tiny b0, symmetric": architecture_spec("b0", depth=0.2, width=0.25, image_size=50, padding="symmetric"),
+}
+
+
+def having(figure):
+    return [name for name in ALL if figure in ALL[name]]
+
+
+def built(spec, **options):
+    from keras_effnet.models import build
+
+    return build(spec, **options)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_parameters_are_the_published_ones(name):
+    assert count(architecture_spec(name)).params == ALL[name]["params"]
+
+
+@pytest.mark.parametrize("name", having("total_params"))
+def test_total_parameters_include_the_statistics_of_batch_normalization(name):
+    assert count(architecture_spec(name)).total_params == ALL[name]["total_params"]
+
+
+@pytest.mark.parametrize("name", having("macs"))
+def test_macs_are_exact(name):
+    assert count(architecture_spec(name)).macs == ALL[name]["macs"]
+
+
+@pytest.mark.parametrize("name", having("paper_gmacs"))
+def test_macs_are_the_papers_flops(name):
+    # Within 5%: the paper rounds to two digits and counts at a slightly different input for some networks.
+    assert count(architecture_spec(name)).macs / 1e9 == pytest.approx(ALL[name]["paper_gmacs"], rel=0.05)
+
+
+@pytest.mark.parametrize("name", having("torchvision_gmacs"))
+def test_macs_round_to_torchvisions_count(name):
+    published = ALL[name]["torchvision_gmacs"]
+    digits = len(str(published).split(".")[1])
+    assert round(count(architecture_spec(name)).macs / 1e9, digits) == published
+
+
+def test_a_network_small_enough_to_count_by_hand():
+    stages = (StageSpec(3, 2, 2, 16, 1, se_ratio=0.25),)
+    spec = ArchitectureSpec(name="hand", stages=stages, stem=8, head=0, image_size=32)
+    cost = count(spec, classes=10)
+    stem = 3 * 3 * 3 * 8  # at 16 x 16
+    expand = 8 * 16  # at 16 x 16
+    depthwise = 3 * 3 * 16  # at 8 x 8
+    squeeze = (16 * 2 + 2) + (2 * 16 + 16)  # 0.25 x 8 channels in, on one position, with bias
+    project = 16 * 16  # at 8 x 8
+    dense = 16 * 10 + 10
+    assert cost.macs == 256 * (stem + expand) + 64 * (depthwise + project) + squeeze + dense
+    normalized = 8 + 16 + 16 + 16
+    assert cost.params == stem + expand + depthwise + squeeze + project + dense + 2 * normalized
+    assert cost.total_params == cost.params + 2 * normalized
+    assert cost.activations == 256 * (8 + 16) + 64 * (16 + 16) + 2 + 16 + 10
+
+
+@pytest.mark.parametrize("name", ["b0", "b7", "lite3", "resnet18"])
+def test_blocks_sum_to_the_total(name):
+    cost = count(architecture_spec(name))
+    assert sum(block.macs for block in cost.blocks) == cost.macs
+    assert sum(block.params for block in cost.blocks) == cost.params
+    assert sum(block.activations for block in cost.blocks) == cost.activations
+    assert sum(block.params + block.non_trainable for block in cost.blocks) == cost.total_params
+
+
+def test_blocks_are_stem_blocks_head_and_classifier():
+    names = [block.name for block in count(architecture_spec("b0")).blocks]
+    assert (names[0], names[1], names[-2], names[-1]) == ("stem_conv", "block1a", "top_conv", "predictions")
+    assert len(names) == 16 + 3
+
+
+def test_flops_are_twice_the_macs():
+    assert count(architecture_spec("b0")).flops == 2 * 385_825_092
+
+
+def test_classes_change_the_classifier_alone():
+    spec = architecture_spec("b0")
+    ten, none = count(spec, classes=10), count(spec, include_top=False)
+    assert count(spec).params - none.params == 1280 * 1000 + 1000
+    assert ten.params - none.params == 1280 * 10 + 10
+    assert ten.macs - none.macs == 1280 * 10 + 10
+
+
+def test_image_size_changes_macs_and_not_parameters():
+    spec = architecture_spec("resnet18")
+    small, large = count(spec, image_size=128, include_top=False), count(spec, image_size=256, include_top=False)
+    assert large.macs == 4 * small.macs
+    assert large.params == small.params
+
+
+@pytest.mark.parametrize("dims", [(2, 1, 1), (1, 2, 1), (1, 1, 2), (2, 1.5, 1.5), (3, 2, 0.5), (1, 0.5, 1)])
+def test_macs_grow_with_depth_times_width_and_resolution_squared(dims):
+    """The scaling law, on the blocks of ResNet-18, where nothing but the strided convolutions escapes it."""
+    depth, width, resolution = dims
+    base = count(architecture_spec("resnet18"), include_top=False).macs
+    scaled = count(architecture_spec("resnet18", depth=depth, width=width, resolution=resolution), include_top=False)
+    growth = scaled.macs / base
+    law = depth * width**2 * resolution**2
+    # The stem (6% of the cost) neither deepens nor widens on its input side; strided blocks do not multiply either.
+    assert growth == pytest.approx(law, rel=0.16 if depth > 1 or width != 1 else 0.001)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_depth_adds_equal_blocks(depth):
+    """Exact where rounding plays no part: each unit of depth adds two unstrided blocks to each stage."""
+    macs = [count(architecture_spec("resnet18", depth=d)).macs for d in (1, 2, depth)]
+    assert macs[2] - macs[0] == (depth - 1) * (macs[1] - macs[0])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_built_model_costs_what_its_spec_says(name):
+    spec = TINY[name]
+    from_spec, from_model = count(spec, classes=7), count(built(spec, classes=7))
+    for figure in ("macs", "params", "activations", "total_params"):
+        assert getattr(from_model, figure) == getattr(from_spec, figure), figure
+
+
+def test_total_parameters_are_keras_own_count():
+    model = built(TINY["tiny b0"], include_preprocessing=False)
+    assert count(model).total_params == model.count_params()
+
+
+def test_nested_models_are_counted_too():
+    import keras
+
+    inner = built(TINY["tiny lite"], include_top=False, input_shape=(36, 36, 3))
+    outer = keras.Sequential([keras.Input((36, 36, 3)), inner, keras.layers.GlobalAveragePooling2D()])
+    assert count(outer).macs == count(TINY["tiny lite"], include_top=False).macs
+
+
+def test_freezing_changes_what_is_trained_and_not_what_it_costs():
+    model = built(TINY["tiny lite"], classes=7)
+    before = count(model)
+    model.trainable = False
+    after = count(model)
+    assert after.params == 0
+    assert after.macs == before.macs
+    assert after.total_params == before.total_params
+
+
+def test_tensorflows_profiler_agrees():
+    """An independent count: half the floating point operations of the graph's convolutions and matrix products."""
+    import tensorflow as tf
+
+    from keras_effnet.quiet import captured_output
+
+    spec = TINY["tiny b0"]
+    model = built(spec)
+    size = spec.image_size
+    traced = tf.function(lambda x: model(x, training=False))
+    graph = traced.get_concrete_function(tf.TensorSpec((1, size, size, 3))).graph
+    profiler = tf.compat.v1.profiler
+    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation()).with_empty_output().build()
+    with captured_output():
+        profile = profiler.profile(graph, run_meta=tf.compat.v1.RunMetadata(), cmd="op", options=options)
+
+    flops = {}
+    nodes = [profile]
+    while nodes:
+        node = nodes.pop()
+        flops[node.name] = node.float_ops
+        nodes.extend(node.children)
+    multiplying = sum(flops.get(name, 0) for name in ("Conv2D", "DepthwiseConv2dNative", "MatMul"))
+    assert flops["Conv2D"] > 0 and flops["DepthwiseConv2dNative"] > 0 and flops["MatMul"] > 0
+    ours = count(model)
+    biases = 1000 + sum(layer.filters for layer in model.layers if type(layer).__name__ == "Conv2D" and layer.use_bias)
+    assert multiplying / 2 == ours.macs - biases
+
+
+def test_a_name_is_refused_with_the_cure():
+    with pytest.raises(UserError, match=r"got str; turn a name into a spec with architecture_spec\(name\)"):
+        count("b0")
+
+
+def test_a_model_of_no_fixed_size_is_refused():
+    model = built(TINY["tiny lite"], include_top=False, input_shape=(None, None, 3))
+    with pytest.raises(UserError, match=r"Layer 'stem_conv' has no fixed size; build the model with an input_shape"):
+        count(model)

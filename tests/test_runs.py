@@ -1,0 +1,60 @@
+"""Run folders and files that are whole or absent."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib import metadata
+
+import pytest
+
+from keras_effnet.errors import UserError
+from keras_effnet.runs import atomic, cpu_name, environment, new_run, write_text
+
+
+def test_a_file_appears_whole(tmp_path):
+    with atomic(tmp_path / "model.keras") as temporary:
+        temporary.write_text("new")
+        assert not (tmp_path / "model.keras").exists()
+        assert temporary.suffix == ".keras"  # savers go by it
+    assert (tmp_path / "model.keras").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path):
+    (tmp_path / "results.csv").write_text("old")
+    with pytest.raises(RuntimeError), atomic(tmp_path / "results.csv") as temporary:
+        temporary.write_text("half of the ne")
+        raise RuntimeError("disk full")
+    assert (tmp_path / "results.csv").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_write_text_replaces(tmp_path):
+    write_text(tmp_path / "labels.txt", "a\n")
+    write_text(tmp_path / "labels.txt", "b\n")
+    assert (tmp_path / "labels.txt").read_text() == "b\n"
+
+
+def test_runs_of_one_name_are_numbered(tmp_path):
+    folders = [new_run("train", "digits", tmp_path) for _ in range(3)]
+    assert [str(folder.relative_to(tmp_path)) for folder in folders] == [
+        "train/digits",
+        "train/digits-2",
+        "train/digits-3",
+    ]
+
+
+def test_a_run_says_what_it_depended_on(tmp_path):
+    saved = json.loads((new_run("train", "digits", tmp_path) / "env.json").read_text())
+    assert saved == environment()
+    assert saved["python"] == platform.python_version()
+    assert saved["packages"]["keras"] == metadata.version("keras")
+    assert saved["cpu"] == cpu_name() != ""
+
+
+@pytest.mark.parametrize("root", ["file", "file/below"])
+def test_a_place_that_cannot_be_written_is_named_with_the_option_that_cures_it(tmp_path, root):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"Cannot write run folder .*file.*Choose another with --out"):
+        new_run("train", "digits", tmp_path / root)
