@@ -10,7 +10,8 @@ from . import (
     training,
     transfer,
 )
-from .architecture import ArchitectureSpec, StageSpec, architecture_spec, list_models
+from .architecture import ArchitectureSpec, StageSpec
+from .baselines import architecture_spec, list_models
 from .errors import UserError, VerificationError
 from .models import (
     EfficientNet,

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import yaml
 
-from keras_effnet.architecture import SPECS
+from keras_effnet.baselines import SPECS
 from keras_effnet.errors import UserError, first_line, unknown
 from keras_effnet.images import read
 from keras_effnet.models import EfficientNet

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import keras
 
-from keras_effnet.architecture import EFFICIENTNET_B0, ArchitectureSpec, architecture_spec, expand
+from keras_effnet.architecture import ArchitectureSpec, expand
+from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
 from keras_effnet.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.preprocessing import ImageSpec

@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.architecture import (
-    EFFICIENTNET_B0,
-    ArchitectureSpec,
-    StageSpec,
-    architecture_spec,
-    expand,
-    list_models,
-)
+from keras_effnet.architecture import ArchitectureSpec, StageSpec, expand
+from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec, list_models
 from keras_effnet.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "efficientnet.json").read_text())

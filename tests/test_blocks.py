@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.architecture import ArchitectureSpec, ConvSpec, StageSpec, architecture_spec, expand
+from keras_effnet.architecture import ArchitectureSpec, ConvSpec, StageSpec, expand
+from keras_effnet.baselines import architecture_spec
 from keras_effnet.blocks import LayerOptions, basic_block, classifier, conv_bn_act, convolution, mbconv, residual
 from keras_effnet.blocks import squeeze_excite as squeeze_excite_block
 

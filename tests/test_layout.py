@@ -19,7 +19,7 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 # Data flows down this list: a module imports only from those above it. A new module takes its place here.
 LAYERS = """
     errors quiet runs
-    scaling architecture complexity preprocessing config
+    scaling architecture baselines complexity preprocessing config
     torch_checkpoint blocks weights models transfer
     images datasets pipeline evaluation plots training
     export.interpreter export.inspection export.latency export.conversion
@@ -31,7 +31,17 @@ LAYERS = """
 ORDER = LAYERS.split()
 
 # What chooses a network or counts its cost must not wait for a framework.
-PURE = ("errors", "quiet", "scaling", "architecture", "complexity", "preprocessing", "config", "torch_checkpoint")
+PURE = (
+    "errors",
+    "quiet",
+    "scaling",
+    "architecture",
+    "baselines",
+    "complexity",
+    "preprocessing",
+    "config",
+    "torch_checkpoint",
+)
 # Networks train on every backend of Keras.
 BACKEND_FREE = ("blocks", "models", "weights")
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}

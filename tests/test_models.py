@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet.architecture import architecture_spec, expand
+from keras_effnet.architecture import expand
+from keras_effnet.baselines import architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.models import EfficientNet
 from keras_effnet.preprocessing import ImageSpec, preprocess_input

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet.architecture import architecture_spec
+from keras_effnet.baselines import architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.preprocessing import ImageSpec, decode_predictions, preprocess_input
 

@@ -301,7 +301,7 @@ def test_a_missing_file_is_an_os_error(tmp_path):
 
 @pytest.fixture(scope="module")
 def tiny_lite():
-    from keras_effnet.architecture import architecture_spec
+    from keras_effnet.baselines import architecture_spec
     from keras_effnet.models import EfficientNet
 
     return EfficientNet(architecture_spec("lite0", depth=0.2, width=0.25, image_size=32), classes=5)

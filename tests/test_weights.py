@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_effnet import weights as weights_module
-from keras_effnet.architecture import architecture_spec
+from keras_effnet.baselines import architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.models import EfficientNet, EfficientNetB0, EfficientNetLite0, EfficientNetLite1
 from keras_effnet.weights import imagenet_weights, load_weights

@@ -7,7 +7,8 @@ from dataclasses import asdict
 import click
 
 from keras_effnet import console
-from keras_effnet.architecture import SPECS, architecture_spec, expand
+from keras_effnet.architecture import expand
+from keras_effnet.baselines import SPECS, architecture_spec
 from keras_effnet.complexity import count
 from keras_effnet.scaling import PUBLISHED, explain
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from keras_effnet import console
-from keras_effnet.architecture import SPECS
+from keras_effnet.baselines import SPECS
 from keras_effnet.errors import UserError
 
 

@@ -1,0 +1,156 @@
+"""The networks that have names, as stage tables, and `architecture_spec`, which scales any of them.
+
+Pure Python: imports `architecture`, `scaling` and `errors`, never Keras or TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from keras_effnet.architecture import ArchitectureSpec, StageSpec
+from keras_effnet.errors import one_of
+from keras_effnet.scaling import PUBLISHED, CompoundScaling
+
+LITE_MEAN, LITE_STD = 127.0, 128.0
+
+_se_mbconv = partial(StageSpec, se_ratio=0.25)
+_basic = partial(StageSpec, 3, block="basic", expand=1)
+
+#              kernel stride expand filters repeats
+EFFICIENTNET_B0 = ArchitectureSpec(
+    name="efficientnet",
+    stem=32,
+    stages=(
+        _se_mbconv(3, 1, 1, 16, 1),
+        _se_mbconv(3, 2, 6, 24, 2),
+        _se_mbconv(5, 2, 6, 40, 2),
+        _se_mbconv(3, 2, 6, 80, 3),
+        _se_mbconv(5, 1, 6, 112, 3),
+        _se_mbconv(5, 2, 6, 192, 4),
+        _se_mbconv(3, 1, 6, 320, 1),
+    ),
+    head=1280,
+)
+
+# B0 made easy to quantize: no squeeze-and-excite, ReLU6, and stem, head and outer stages that do not grow.
+EFFICIENTNET_LITE0 = replace(
+    EFFICIENTNET_B0,
+    name="efficientnet-lite",
+    stages=tuple(
+        replace(stage, se_ratio=0.0, scale_depth=stage not in (EFFICIENTNET_B0.stages[0], EFFICIENTNET_B0.stages[-1]))
+        for stage in EFFICIENTNET_B0.stages
+    ),
+    activation="relu6",
+    scale_stem=False,
+    scale_head=False,
+    pixel_mean=LITE_MEAN,
+    pixel_std=LITE_STD,
+)
+
+MOBILENET_V2 = ArchitectureSpec(
+    name="mobilenetv2",
+    stem=32,
+    stages=(
+        StageSpec(3, 1, 1, 16, 1),
+        StageSpec(3, 2, 6, 24, 2),
+        StageSpec(3, 2, 6, 32, 3),
+        StageSpec(3, 2, 6, 64, 4),
+        StageSpec(3, 1, 6, 96, 3),
+        StageSpec(3, 2, 6, 160, 3),
+        StageSpec(3, 1, 6, 320, 1),
+    ),
+    head=1280,
+    activation="relu6",
+    drop_connect_rate=0.0,
+)
+
+RESNET_18 = ArchitectureSpec(
+    name="resnet18",
+    stem=64,
+    stem_kernel=7,
+    stem_pool=True,
+    stages=(
+        _basic(stride=1, filters=64, repeats=2),
+        _basic(stride=2, filters=128, repeats=2),
+        _basic(stride=2, filters=256, repeats=2),
+        _basic(stride=2, filters=512, repeats=2),
+    ),
+    head=0,
+    activation="relu",
+    dropout_rate=0.0,
+    drop_connect_rate=0.0,
+    bn_epsilon=1e-5,
+)
+
+
+def _published(name: str) -> ArchitectureSpec:
+    row = PUBLISHED[name]
+    base = EFFICIENTNET_LITE0 if name.startswith("lite") else EFFICIENTNET_B0
+    return replace(
+        base,
+        name=f"efficientnet{name}" if name[0] == "b" else f"efficientnet-{name}",
+        depth=row.depth,
+        width=row.width,
+        image_size=row.resolution,
+        dropout_rate=row.dropout,
+    )
+
+
+SPECS: dict[str, ArchitectureSpec] = {name: _published(name) for name in PUBLISHED} | {
+    "mobilenetv2": MOBILENET_V2,
+    "resnet18": RESNET_18,
+}
+
+
+def architecture_spec(
+    name: str | ArchitectureSpec = "b0",
+    *,
+    phi: float | None = None,
+    depth: float = 1.0,
+    width: float = 1.0,
+    resolution: float = 1.0,
+    image_size: int | None = None,
+    **changes,
+) -> ArchitectureSpec:
+    """A named network, scaled along one or all dimensions.
+
+    Args:
+        name: One of `list_models()`: `"b0"` to `"b7"`, `"lite0"` to `"lite4"`, `"resnet18"`, `"mobilenetv2"`; or a
+            spec of your own.
+        phi: Float, any real number: compound scaling by the paper's formula on top of `name`.
+        depth: Float, multiplier of the layers of `name`. `architecture_spec("resnet18", depth=2)` has twice its blocks.
+        width: Float, multiplier of the channels of `name`.
+        resolution: Float, multiplier of the input size of `name`: 1.5 takes 224 to 336.
+        image_size: Int, side of the input in pixels, in place of what `phi` and `resolution` give.
+        **changes: Any other field of `ArchitectureSpec`: `activation="relu6"`, `stem_stride=1`.
+
+    Returns:
+        An `ArchitectureSpec`.
+
+    Raises:
+        UserError: Unknown name, unknown field or a factor that is not positive.
+
+    Example:
+
+    >>> architecture_spec("b0", phi=-1).image_size
+    196
+    """
+    spec = name if isinstance(name, ArchitectureSpec) else SPECS[one_of("model", str(name).lower(), SPECS)]
+    if phi is not None:
+        factors = CompoundScaling().factors(phi)
+        spec = spec.scaled(factors.depth, factors.width, factors.resolution)
+        spec = replace(spec, name=f"{spec.name}-phi{phi:g}")
+    if (depth, width, resolution) != (1.0, 1.0, 1.0):
+        spec = spec.scaled(depth, width, resolution)
+        spec = replace(spec, name=f"{spec.name}-d{depth:g}w{width:g}r{resolution:g}")
+    if image_size is not None:
+        changes["image_size"] = image_size
+    for key in changes:
+        one_of("architecture field", key, ArchitectureSpec.__dataclass_fields__)
+    return replace(spec, **changes)
+
+
+def list_models() -> list[str]:
+    """Names that `architecture_spec`, the command line and `TrainConfig(model=...)` take."""
+    return list(SPECS)
