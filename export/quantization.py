@@ -127,5 +127,5 @@ RECIPES: dict[str, Recipe] = {
     "none": Recipe({"float32": _float32}, False, 4.0, 0.999, 60.0),
     "float16": Recipe({"float16": _float16}, False, 2.0, 0.99, 30.0),
     "dynamic": Recipe({"dynamic": _dynamic}, False, 1.0, 0.95, 12.0),
-    "int8": Recipe(_INT8, True, 1.0, 0.90, 5.0),
+    "int8": Recipe(_INT8, True, 1.0, 0.90, 10.0),
 }
