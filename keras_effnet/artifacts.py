@@ -85,16 +85,18 @@ def resolve(path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> Artifact:
-    """Opens a `.keras` file, a `.tflite` file or a run folder.
+    """Opens a `.keras` file, a `.tflite` file, a run folder, or a published network by its name.
 
     Raises:
-        UserError: It is missing, damaged, or of another kind.
+        UserError: It is missing, damaged, of another kind, or no weights are packaged for that name.
 
     Example:
 
     >>> artifact = keras_effnet.artifacts.load("runs/train/digits")
     >>> artifact.predict(pictures).argmax(axis=1)
     """
+    if str(path) in SPECS and not Path(path).exists():
+        return _published(str(path))
     path = resolve(path)
     if path.suffix == ".tflite":
         from keras_effnet.export.interpreter import TFLiteModel
@@ -112,12 +114,8 @@ def load(path: str | Path) -> Artifact:
     return _of_model(path, model, _image_spec(path, model.input_shape))
 
 
-def load_pretrained(name: str) -> Artifact:
-    """A published network with its ImageNet weights, under its name in `list_models()`.
-
-    Raises:
-        UserError: No weights are packaged for it.
-    """
+def _published(name: str) -> Artifact:
+    """A published network with its ImageNet weights."""
     spec = SPECS[name]
     crop = spec.image_size / (spec.image_size + 32)  # as the published accuracies were measured
     return _of_model(Path(name), EfficientNet(spec, weights="imagenet"), ImageSpec.of(spec, crop=crop))

@@ -62,7 +62,7 @@ def command(
     allow_degraded,
     as_json,
 ) -> None:
-    """Write .tflite files of MODEL (.keras or run folder), each one run and compared with it."""
+    """Write .tflite files of MODEL (.keras, run folder, or a name like lite0), each one run and compared with it."""
     console.prepare_tensorflow()
     from keras_effnet import artifacts
     from keras_effnet.errors import one_of

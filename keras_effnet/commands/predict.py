@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from keras_effnet import console
-from keras_effnet.baselines import SPECS
 from keras_effnet.errors import UserError
 
 
@@ -24,8 +23,7 @@ def command(pictures, model, top, labels, as_json) -> None:
     from keras_effnet.images import list_pictures
     from keras_effnet.preprocessing import decode_predictions
 
-    published = model in SPECS and not Path(model).exists()
-    artifact = artifacts.load_pretrained(model) if published else artifacts.load(model)
+    artifact = artifacts.load(model)
     paths = [path for item in pictures for path in (list_pictures(item) if Path(item).is_dir() else [item])]
     if not paths:
         raise UserError(f"No pictures in {', '.join(pictures)}.")
