@@ -70,7 +70,12 @@ class Bundle:
 
     @property
     def refused(self) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if row.export is None)
+        return tuple(row for row in self.rows if row.refused)
+
+    def raise_if_refused(self) -> None:
+        """Raises `VerificationError` with every reason if a precision was refused; the other files are kept."""
+        if self.refused:
+            raise VerificationError(" ".join(row.refused for row in self.refused))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, default=str)

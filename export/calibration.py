@@ -5,6 +5,7 @@ Imports `pipeline`, `datasets`, `images`, `preprocessing`, `errors`.
 
 from __future__ import annotations
 
+import logging
 from itertools import chain
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from keras_effnet.images import list_pictures, read
 from keras_effnet.pipeline import evaluation_image
 from keras_effnet.preprocessing import ImageSpec
 
+logger = logging.getLogger(__name__)
+
 MIN_PICTURES = 20  # measured: more changed nothing on pretrained Lite networks
 _MIN_CORRELATION = 0.3  # between neighbouring pixels; photographs have 0.9 and more, noise has 0
 
@@ -25,8 +28,15 @@ def _from_folder(folder: Path, samples: int, seed: int) -> list[np.ndarray]:
     paths = list_pictures(folder)
     if not paths:
         raise UserError(f"{folder} holds no pictures to calibrate with.")
-    order = np.random.default_rng(seed).permutation(len(paths))[:samples]
-    return [read(paths[index]) for index in order]
+    pictures = []
+    for index in np.random.default_rng(seed).permutation(len(paths)):
+        if len(pictures) == samples:
+            break
+        try:
+            pictures.append(read(paths[index]))
+        except UserError as error:
+            logger.warning("Skipped: %s", error)
+    return pictures
 
 
 def _from_dataset(dataset: tf.data.Dataset, samples: int) -> list[np.ndarray]:

@@ -73,7 +73,7 @@ def track(description: str, total: int | None = None):
 
 
 @contextmanager
-def training_progress(epochs: int, first_epoch: int = 0):
+def training_progress(epochs: int):
     """A bar over epochs and the steps of one, with time left and the latest figures; yields a Keras callback."""
     import keras
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -95,6 +95,6 @@ def training_progress(epochs: int, first_epoch: int = 0):
             bars.update(whole, completed=epoch + 1, note=note)
 
     with Progress(*columns, console=_progress_console()) as bars:
-        whole = bars.add_task("epochs", total=epochs, completed=first_epoch, note="")
+        whole = bars.add_task("epochs", total=epochs, note="")
         steps = bars.add_task("steps ", total=None, note="")
         yield Bars()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from keras_effnet import console
-from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.errors import UserError
 
 
 def _sources(artifact, calibration, samples, seed, max_bad_files):
@@ -102,5 +102,4 @@ def command(
         click.echo(bundle.recommendation)
         example = f"keras-effnet eval {folder}/{name}_{precisions[-1]}.tflite DATA"
         console.finish(f"{folder} (report.md, precisions.png)", example)
-    if bundle.refused:
-        raise VerificationError("; ".join(row.refused for row in bundle.refused))
+    bundle.raise_if_refused()

@@ -28,16 +28,24 @@ def command(pictures, model, top, labels, as_json) -> None:
     if not paths:
         raise UserError(f"No pictures in {', '.join(pictures)}.")
     names = _names(labels, artifact)
-    results = {}
+    results, failures = {}, []
     for path in console.track("Predicting", len(paths))(paths):
-        probabilities = artifact.predict(artifacts.picture(path, artifact.image_spec))
+        try:
+            probabilities = artifact.predict(artifacts.picture(path, artifact.image_spec))
+        except UserError as error:
+            failures.append(str(error))
+            continue
         results[path] = decode_predictions(probabilities, top=top, class_names=names)[0]
+    if not results:
+        raise UserError(failures[0])
+    for failure in failures:
+        click.echo(f"warning: skipped: {failure}", err=True)
     if as_json:
         return console.emit_json(results)
     described = [", ".join(f"{name} {share:.1%}" for name, share in best) for best in results.values()]
     rows = [(Path(path).name, text) for path, text in zip(results, described, strict=True)]
     console.table(("picture", "classes"), rows)
-    console.finish(f"{len(paths)} pictures by {artifact.path}", "keras-effnet predict ... --json > predictions.json")
+    console.finish(f"{len(results)} pictures by {artifact.path}", "keras-effnet predict ... --json > predictions.json")
 
 
 def _names(labels: Path | None, artifact) -> list[str]:

@@ -40,7 +40,7 @@ def command(out, epochs, as_json) -> None:
 
     from keras_effnet import datasets, plots
     from keras_effnet.evaluation import evaluate
-    from keras_effnet.export.bundle import HEADERS, write_bundle
+    from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.calibration import load_pictures
     from keras_effnet.runs import new_run
     from keras_effnet.training import train_dataset
@@ -72,8 +72,16 @@ def command(out, epochs, as_json) -> None:
     seconds = time.perf_counter() - started
     if as_json:
         summary = {"run": str(folder), "test_accuracy": accuracy, "seconds": seconds}
-        return console.emit_json(summary | {"export": json.loads(bundle.to_json())})
-    title = f"{len(dataset.test)} digits that training never saw; Keras model {accuracy:.1%}"
+        console.emit_json(summary | {"export": json.loads(bundle.to_json())})
+    else:
+        _show(bundle, folder, accuracy, len(dataset.test), seconds)
+    bundle.raise_if_refused()
+
+
+def _show(bundle, folder: Path, accuracy: float, pictures: int, seconds: float) -> None:
+    from keras_effnet.export.bundle import HEADERS
+
+    title = f"{pictures} digits that training never saw; Keras model {accuracy:.1%}"
     console.table(HEADERS, [row.cells() for row in bundle.rows], title=title)
     click.echo(bundle.recommendation)
     click.echo(f"{seconds:.0f} seconds in all.")
