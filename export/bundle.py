@@ -13,11 +13,10 @@ from pathlib import Path
 import keras
 
 from keras_effnet import plots
-from keras_effnet.errors import VerificationError
-from keras_effnet.export.conversion import check_exportable
+from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.latency import LatencyReport, benchmark
-from keras_effnet.export.quantization import RECIPES
-from keras_effnet.export.tflite import ExportResult, export_tflite
+from keras_effnet.export.quantization import CALIBRATED, RECIPES
+from keras_effnet.export.tflite import ExportResult, check_arguments, export_tflite
 from keras_effnet.export.verification import VerifyReport
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.runs import cpu_name, write_text
@@ -164,21 +163,27 @@ def write_bundle(
     Raises:
         UserError: Wrong arguments or pictures.
     """
-    check_exportable(model)
     folder = Path(folder)
+    paths = {quantization: folder / f"{name}_{quantization}.tflite" for quantization in quantizations}
+    # Only a calibrated file can take bytes.
+    types = {quantization: input_type if quantization in CALIBRATED else "float32" for quantization in quantizations}
+    if input_type not in types.values():
+        raise UserError(f"input_type={input_type!r} needs int8 among the precisions, got {', '.join(quantizations)}.")
+    for quantization, path in paths.items():
+        check_arguments(model, path, quantization, calibration, types[quantization], labels, overwrite)
+
     spec = image_spec or ImageSpec.raw(model.input_shape)
     rows = []
-    for quantization in quantizations:
+    for quantization, path in paths.items():
         announce(f"Exporting {quantization}")
         try:
             result = export_tflite(
                 model,
-                folder / f"{name}_{quantization}.tflite",
+                path,
                 quantization,
                 calibration=calibration,
                 verification=held_out,
-                # Only a calibrated file can take bytes.
-                input_type=input_type if RECIPES[quantization].needs_calibration else "float32",
+                input_type=types[quantization],
                 labels=labels,
                 image_spec=spec,
                 samples=samples,

@@ -21,6 +21,7 @@ from keras_effnet.preprocessing import ImageSpec
 logger = logging.getLogger(__name__)
 
 MIN_PICTURES = 20  # measured: more changed nothing on pretrained Lite networks
+_MIN_WHITE = 16  # no set of photographs is as dark as this
 _MIN_CORRELATION = 0.3  # between neighbouring pixels; photographs have 0.9 and more, noise has 0
 
 
@@ -73,13 +74,17 @@ def load_pictures(source, image_spec: ImageSpec, samples: int = 100, seed: int =
             raise UserError(f"Calibration folder {source} does not exist.")
         pictures = _from_folder(Path(source), samples, seed)
     else:
-        pictures = list(np.asarray(source)[:samples])
+        source = np.asarray(source)
+        pictures = list(source[:samples])
     if not pictures:
         raise UserError("No pictures to calibrate with: the source is empty.")
-    if any(np.ndim(picture) != 3 for picture in pictures):
-        raise UserError(f"Pictures must have shape (height, width, channels), got {np.shape(pictures[0])}.")
-    target = (image_spec.size, image_spec.size)
-    ready = [p if p.shape[:2] == target else evaluation_image(p, image_spec).numpy() for p in pictures]
+    if any(np.ndim(picture) != 3 or picture.shape[2] != image_spec.channels for picture in pictures):
+        shapes = sorted({np.shape(picture) for picture in pictures})[:3]
+        raise UserError(f"Pictures must have shape (height, width, {image_spec.channels}), got {shapes}.")
+    side = (image_spec.size, image_spec.size)
+    # A pipeline or an array at the network's size was cropped by whoever made it; files never were.
+    prepared = isinstance(source, (tf.data.Dataset, np.ndarray))
+    ready = [p if prepared and p.shape[:2] == side else evaluation_image(p, image_spec).numpy() for p in pictures]
     return np.stack(ready).astype("float32")
 
 
@@ -107,7 +112,7 @@ def check_pictures(pictures: np.ndarray) -> None:
         raise UserError(f"Every calibration pixel is {low:g}: these are not pictures.")
     if low < 0 or high > 255:
         raise UserError(f"Calibration pixels span {low:g} to {high:g}; the network normalises itself and takes 0..255.")
-    if high <= 1:
+    if high <= _MIN_WHITE:
         raise UserError(f"Calibration pixels span {low:g} to {high:g}: give 0..255, not 0..1 (multiply by 255).")
     if (correlation := neighbour_correlation(pictures)) < _MIN_CORRELATION:
         raise UserError(

@@ -129,3 +129,4 @@ RECIPES: dict[str, Recipe] = {
     "dynamic": Recipe({"dynamic": _dynamic}, False, 1.0, 0.95, 12.0),
     "int8": Recipe(_INT8, True, 1.0, 0.90, 10.0),
 }
+CALIBRATED = tuple(name for name, recipe in RECIPES.items() if recipe.needs_calibration)

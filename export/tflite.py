@@ -20,6 +20,7 @@ from keras_effnet.errors import UserError, VerificationError, one_of
 from keras_effnet.export.calibration import MIN_PICTURES, check_pictures, load_pictures
 from keras_effnet.export.conversion import check_exportable, float32_copy, weight_count
 from keras_effnet.export.inspection import check_portable
+from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.quantization import INPUT_TYPES, RECIPES, Recipe
 from keras_effnet.export.verification import VerifyReport, verify
 from keras_effnet.preprocessing import ImageSpec
@@ -79,8 +80,8 @@ def _disagreement(report: VerifyReport, quantization: str, recipe: Recipe) -> st
     return (
         f"The {quantization} file disagrees with the model: the same class on {report.top1_agreement:.1%} of "
         f"{report.samples} pictures (at least {recipe.min_agreement:.1%} wanted), SQNR {report.sqnr_db:.1f} dB "
-        f"(at least {recipe.min_sqnr_db:g}). Use float16 or dynamic, or calibrate on pictures that are "
-        "more like the real ones; networks with ReLU6 and without squeeze-and-excite (lite0) quantize best."
+        f"(at least {recipe.min_sqnr_db:g}). Calibrate on pictures like those it will see, train longer if its answers "
+        "are nearly tied, or take another precision; ReLU6 networks (lite0) quantize best."
     )
 
 
@@ -134,11 +135,9 @@ def export_tflite(
     >>> result.size_bytes, result.report.top1_agreement
     """
     started = time.perf_counter()
-    check_exportable(model)
     path = Path(path)
-    recipe = RECIPES[one_of("quantization", quantization, RECIPES)]
-    one_of("input type", input_type, INPUT_TYPES)
-    _check_arguments(model, path, quantization, recipe, calibration, input_type, labels, overwrite)
+    check_arguments(model, path, quantization, calibration, input_type, labels, overwrite)
+    recipe = RECIPES[quantization]
     spec = image_spec or ImageSpec.raw(model.input_shape)
     model = float32_copy(model)  # also what the file is compared with: float16 noise is not the file's fault
 
@@ -157,6 +156,10 @@ def export_tflite(
         with captured_output() as log:
             content = convert(model, pictures, input_type)
         check_portable(content, int(weight_count(model) * recipe.weight_bytes))
+        try:
+            TFLiteModel(content)
+        except UserError as error:
+            raise VerificationError(f"{error} Not written.") from None
         report = verify(content, model, verification, samples=samples, seed=seed, image_spec=spec)
         attempts.append(_Attempt(method, content, report, tuple(log)))
         if recipe.accepts(report):
@@ -167,10 +170,13 @@ def export_tflite(
             raise VerificationError(_disagreement(best.report, quantization, recipe) + " Not written.")
         logger.warning("Kept all the same: %s", _disagreement(best.report, quantization, recipe))
 
-    with atomic(path) as temporary:
-        temporary.write_bytes(best.content)
-    if labels is not None:
-        write_text(path.with_name("labels.txt"), "".join(f"{name}\n" for name in labels))
+    try:
+        with atomic(path) as temporary:
+            temporary.write_bytes(best.content)
+        if labels is not None:
+            write_text(path.with_name("labels.txt"), _labels_text(labels))
+    except OSError as error:
+        raise UserError(f"Cannot write to {path.parent}: {error.strerror}.") from None
     return ExportResult(
         path=path,
         size_bytes=len(best.content),
@@ -184,15 +190,23 @@ def export_tflite(
     )
 
 
-def _check_arguments(model, path, quantization, recipe, calibration, input_type, labels, overwrite) -> None:
+def _labels_text(labels: Sequence[str]) -> str:
+    return "".join(f"{name}\n" for name in labels)
+
+
+def check_arguments(
+    model, path: Path, quantization: str, calibration, input_type: str, labels, overwrite: bool
+) -> None:
+    """Finds what is wrong with a request before the minutes of converting.
+
+    Raises:
+        UserError: With the cause and the cure.
+    """
+    check_exportable(model)
+    recipe = RECIPES[one_of("quantization", quantization, RECIPES)]
+    one_of("input type", input_type, INPUT_TYPES)
     if path.suffix != ".tflite":
         raise UserError(f"The path must end in .tflite, got {path}.")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; pass overwrite=True (--overwrite) to replace it.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write to {path.parent}: {error.strerror}.") from None
     if recipe.needs_calibration and calibration is None:
         raise UserError(
             f"{quantization} needs pictures to calibrate on: calibration=FOLDER (--calibration FOLDER), "
@@ -202,3 +216,14 @@ def _check_arguments(model, path, quantization, recipe, calibration, input_type,
         raise UserError(f"input_type={input_type!r} needs quantization='int8'; a {quantization} file takes float32.")
     if labels is not None and len(labels) != model.output_shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {model.output_shape[-1]} classes.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write to {path.parent}: {error.strerror}.") from None
+    if overwrite:
+        return
+    beside = path.with_name("labels.txt")
+    other_labels = labels is not None and beside.exists() and beside.read_text() != _labels_text(labels)
+    if path.exists() or other_labels:
+        taken = path if path.exists() else f"{beside} of another model"
+        raise UserError(f"{taken} exists; pass overwrite=True (--overwrite) to replace it.")

@@ -102,6 +102,8 @@ def verify(
     file = TFLiteModel(tflite_path)
     if file.classes != model.output_shape[-1]:
         raise UserError(f"The file gives {file.classes} classes, the model {model.output_shape[-1]}.")
+    if tuple(model.input_shape[1:]) != file.input_shape[1:]:
+        raise UserError(f"The file takes pictures of {file.input_shape[1:]}, the model of {model.input_shape[1:]}.")
     if isinstance(images, Split):
         labels = images.labels
     elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):

@@ -1,5 +1,6 @@
 from . import (
     architecture,
+    artifacts,
     complexity,
     datasets,
     evaluation,
@@ -59,6 +60,7 @@ __all__ = [
     "VerificationError",
     "architecture",
     "architecture_spec",
+    "artifacts",
     "complexity",
     "datasets",
     "decode_predictions",

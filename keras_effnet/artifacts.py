@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from keras_effnet.baselines import SPECS
-from keras_effnet.errors import UserError, first_line, unknown
+from keras_effnet.errors import UserError, closest, first_line
 from keras_effnet.images import read
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import evaluation_image
@@ -79,8 +79,8 @@ def resolve(path: str | Path) -> Path:
             raise UserError(f"{path} is a folder without {BEST}; give a run folder, a .keras or a .tflite file.")
         return path / BEST
     if not path.is_file():
-        hint = unknown("model file", str(path), SPECS) if path.suffix == "" else f"Model file {path} does not exist."
-        raise UserError(hint)
+        near = f" Did you mean {close!r}?" if (close := closest(str(path), SPECS)) else ""
+        raise UserError(f"Model {path} does not exist.{near} Give a run folder, a .keras or a .tflite file.")
     return path
 
 

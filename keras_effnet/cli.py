@@ -69,9 +69,11 @@ def main(args: list[str] | None = None) -> None:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]  # so that it works before and after the command
     try:
-        cli.main(args, prog_name="keras-effnet", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        # Not standalone, click returns the status of `Exit` in place of raising it.
+        if status := cli.main(args, prog_name="keras-effnet", standalone_mode=False):
+            sys.exit(status)
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        click.echo(help_text.format_message())
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; a training goes on with `keras-effnet train --resume RUN`.", EXIT_INTERRUPTED)
     except click.ClickException as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -14,6 +16,56 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.preprocessing import ImageSpec
 
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+
+# Option -> least and greatest value. Of some the ends themselves are excluded.
+_RANGES: dict[str, tuple[float, float]] = {
+    "depth": (0, math.inf),
+    "width": (0, math.inf),
+    "image_size": (32, math.inf),
+    "stem_stride": (1, 2),
+    "epochs": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "learning_rate": (0, math.inf),
+    "warmup_epochs": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "clip_norm": (0, math.inf),
+    "label_smoothing": (0, 1),
+    "bn_momentum": (0, 1),
+    "dropout_rate": (0, 1),
+    "drop_connect_rate": (0, 1),
+    "crop_scale": (0, 1),
+    "crop": (0, 1),
+    "seed": (0, 2**32 - 1),
+}
+_ABOVE_ZERO = ("depth", "width", "learning_rate", "clip_norm", "crop_scale", "crop")
+_BELOW_ONE = ("label_smoothing", "bn_momentum", "dropout_rate", "drop_connect_rate")
+_KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """An option's value in its type and range, or a `UserError`. YAML reads `1e-3` as text, so text may be a number."""
+    hint = typing.get_type_hints(TrainConfig)[name]
+    kind = next((kind for kind in typing.get_args(hint) if kind is not type(None)), hint)
+    if value is None and kind is not hint:
+        return None
+    wrong = UserError(f"{name} must be {_KINDS[kind]}, got {value!r}.")
+    if kind in (str, bool):
+        if not isinstance(value, kind):
+            raise wrong
+        return value
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        raise wrong from None
+    if not math.isfinite(number) or kind(number) != number:
+        raise wrong
+    low, high = _RANGES.get(name, (-math.inf, math.inf))
+    above, below = name in _ABOVE_ZERO, name in _BELOW_ONE
+    if not low <= number <= high or (above and number == low) or (below and number == high):
+        least = f"{'above' if above else 'at least'} {low:g}"
+        most = f" and {'below' if below else 'at most'} {high:g}" if math.isfinite(high) else ""
+        raise UserError(f"{name} must be {least}{most}, got {value!r}.")
+    return kind(number)
 
 
 @dataclass(frozen=True)
@@ -67,17 +119,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
+        for field in fields(self):
+            object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name)))
         one_of("precision", self.precision, PRECISIONS)
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.learning_rate <= 0:
-            raise UserError(f"learning_rate must be positive, got {self.learning_rate}.")
-        for name in ("crop_scale", "crop"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UserError(f"{name} must lie in (0, 1], got {getattr(self, name)}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
@@ -85,7 +129,11 @@ class TrainConfig:
     @classmethod
     def from_yaml(cls, text: str) -> TrainConfig:
         """The config that `to_yaml` wrote; see `from_dict`."""
-        return cls.from_dict(yaml.safe_load(text) or {})
+        try:
+            values = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise UserError(f"The options are no YAML: {' '.join(str(error).split())}.") from None
+        return cls.from_dict(values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -94,6 +142,8 @@ class TrainConfig:
         Raises:
             UserError: A key is no field; the message names the closest one.
         """
+        if not isinstance(values, Mapping):
+            raise UserError(f"Options are names and values, `epochs: 20` for instance, not {values!r}.")
         names = [field.name for field in fields(cls)]
         for key in values:
             one_of("training option", key, names)

@@ -25,9 +25,10 @@ def prepare_tensorflow() -> None:
     """Imports TensorFlow and Keras without their start-up messages; warnings of this package go to stderr."""
     from keras_effnet.quiet import captured_output
 
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("warning: %(message)s"))
-    logging.getLogger("keras_effnet").addHandler(handler)
+    logger = logging.getLogger("keras_effnet")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+        logger.handlers[0].setFormatter(logging.Formatter("warning: %(message)s"))
     with _progress_console().status("Starting TensorFlow"), captured_output():
         import keras  # noqa: F401
         import tensorflow  # noqa: F401

@@ -22,11 +22,16 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def closest(value: str, choices: Iterable[str]) -> str | None:
+    """The choice that looks most like `value`, or None if none does."""
+    return next(iter(difflib.get_close_matches(str(value).lower(), list(choices), n=1, cutoff=0.5)), None)
+
+
 def unknown(what: str, value: str, choices: Iterable[str]) -> str:
     """A sentence about a name that is not among `choices`, with the closest that is."""
     names = list(choices)
-    close = difflib.get_close_matches(str(value).lower(), names, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    close = closest(value, names)
+    hint = f" Did you mean {close!r}?" if close else ""
     return f"Unknown {what} {value!r}.{hint} Choose one of: {', '.join(names)}."
 
 

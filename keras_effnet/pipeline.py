@@ -136,7 +136,8 @@ def image_pipeline(
         augmentation: `Augmentation`; by default the usual one, without flips where the dataset forbids them.
         cache: Bool or `"auto"`: keep decoded pixels in memory. Automatic when a training set of files takes less than
             2 GiB decoded; evaluation reads files anew each time.
-        seed: Int. Batches are the same for the same seed, whatever the number of cores.
+        seed: Int. Batches are the same for the same seed and the same global one (`keras.utils.set_random_seed`),
+            whatever the number of cores.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`: `float32` of shape `(batch, size, size, 3)` with values in 0..255,

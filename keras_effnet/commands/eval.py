@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def command(model, data, split, per_class, max_bad_files, out, as_json) -> None:
         result = evaluate(artifact.predict(pictures), part.labels)
 
     folder = new_run("eval", artifact.path.stem, out)
-    summary = asdict(result) | {"confusion": result.confusion.tolist(), "model": str(model), "data": dataset.name}
+    shares = [None if math.isnan(share) else share for share in result.per_class]  # NaN is no JSON
+    described = {"per_class": shares, "confusion": result.confusion.tolist()}
+    summary = asdict(result) | described | {"model": str(model), "data": dataset.name}
     write_text(folder / "results.json", json.dumps(summary, indent=2) + "\n")
     plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
     if as_json:

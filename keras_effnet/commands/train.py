@@ -52,6 +52,8 @@ def command(data, name, out, config_file, resume, val_split, max_bad_files, as_j
     given = {key: value for key, value in options.items() if value is not None}
     if resume is not None:
         origin, config = _read_run(resume, data)
+        if given.get("batch_size", config.batch_size) != config.batch_size:
+            raise UserError(f"A resumed run keeps its batch size, {config.batch_size}: its steps are counted in it.")
         config = TrainConfig.from_dict(asdict(config) | given)
     else:
         if data is None:
@@ -90,8 +92,13 @@ def _read_run(folder: Path, data: str | None) -> tuple[dict, TrainConfig]:
     args = folder / "args.yaml"
     if not args.is_file():
         raise UserError(f"{folder} is no training run: it has no args.yaml.")
-    saved = yaml.safe_load(args.read_text())
-    origin = dict(saved["data"])
+    try:
+        saved = yaml.safe_load(args.read_text())
+        origin, config = dict(saved["data"]), saved["config"]
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        raise UserError(f"{args} is damaged: it wants `data` and `config`. Start the training anew.") from None
     if data is not None:
         origin["source"] = data
-    return origin, TrainConfig.from_dict(saved["config"])
+    if "source" not in origin:
+        raise UserError(f"{args} does not say where its data came from; name it: train DATA --resume {folder}.")
+    return origin, TrainConfig.from_dict(config)

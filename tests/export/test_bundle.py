@@ -1,0 +1,159 @@
+"""The folder that a developer receives: files, labels, and a report that says which to ship."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import PRECISIONS
+from PIL import Image
+
+from keras_effnet.errors import UserError
+from keras_effnet.export import bundle as bundle_module
+from keras_effnet.export import write_bundle
+from keras_effnet.export.latency import LatencyReport
+from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.runs import cpu_name
+
+
+@pytest.fixture(scope="module")
+def bundle(trained, digits, tmp_path_factory):
+    return write_bundle(
+        trained.model,
+        tmp_path_factory.mktemp("bundle"),
+        held_out=digits.test,
+        calibration=digits.train,
+        name="digits",
+        input_type="uint8",
+        labels=digits.class_names,
+        image_spec=ImageSpec(32, 127.0, 128.0),
+    )
+
+
+def test_a_bundle_holds_every_file_that_it_promises(bundle):
+    assert {path.name for path in bundle.folder.iterdir()} == {
+        *(f"digits_{precision}.tflite" for precision in PRECISIONS),
+        "labels.txt",
+        "image_spec.json",
+        "report.md",
+        "report.json",
+        "precisions.png",
+    }
+    with Image.open(bundle.folder / "precisions.png") as image:
+        image.verify()
+    assert ImageSpec.load(bundle.folder / "image_spec.json") == ImageSpec(32, 127.0, 128.0)
+    assert bundle.refused == ()
+
+
+def test_the_table_of_the_report_says_what_the_files_are(bundle):
+    lines = (bundle.folder / "report.md").read_text().splitlines()
+    header = next(index for index, line in enumerate(lines) if line.startswith("| precision"))
+    assert lines[header] == "| precision | size | accuracy | agreement | SQNR | latency |"
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[header + 2 : header + 6]]
+    assert [row[0] for row in table] == list(PRECISIONS)
+    for precision, size, accuracy, agreement, sqnr, latency in table:
+        content = (bundle.folder / f"digits_{precision}.tflite").stat().st_size
+        assert size == f"{content / 1e6:.2f} MB"
+        assert float(accuracy.rstrip("%")) > 90 and float(agreement.rstrip("%")) >= 97
+        assert float(sqnr.removesuffix(" dB")) > 10 and float(latency.removesuffix(" ms")) > 0
+
+
+def test_the_report_names_the_processor_and_the_models_own_accuracy(bundle):
+    text = (bundle.folder / "report.md").read_text()
+    assert cpu_name() in text
+    assert f"The Keras model on the same 269 pictures: {bundle.rows[0].report.accuracy_keras:.1%}" in text
+    for row in bundle.rows:
+        assert row.export.sha256 in text
+
+
+def test_the_report_is_also_json(bundle):
+    report = json.loads((bundle.folder / "report.json").read_text(), parse_constant=pytest.fail)
+    assert [row["quantization"] for row in report["rows"]] == list(PRECISIONS)
+    assert report["rows"][3]["export"]["report"]["top1_agreement"] >= 0.97
+    assert report["rows"][3]["latency"]["cpu"] == cpu_name()
+    assert report["recommendation"] == bundle.recommendation
+
+
+def test_the_recommendation_names_one_of_the_files_with_its_figures(bundle):
+    assert bundle.recommendation.startswith("Ship digits_")
+    name = bundle.recommendation.split()[1].rstrip(":")
+    row = next(row for row in bundle.rows if row.export.path.name == name)
+    fastest = min(row.latency.median_ms for row in bundle.rows)
+    assert row.latency.median_ms <= 1.1 * fastest
+    assert f"{row.export.size_bytes / 1e6:.2f} MB" in bundle.recommendation
+
+
+def test_of_files_equally_fast_the_smallest_is_recommended(trained, digits, tmp_path, monkeypatch):
+    times = {"none": 1.05, "float16": 1.0, "dynamic": 2.0}
+    monkeypatch.setattr(
+        bundle_module,
+        "benchmark",
+        lambda path: LatencyReport(times[path.stem.rsplit("_", 1)[1]], 0.0, 1, 1, "test"),
+    )
+    result = write_bundle(trained.model, tmp_path, ["none", "float16", "dynamic"], held_out=digits.test)
+    assert result.recommendation.startswith("Ship model_float16.tflite")  # dynamic is smaller and too slow
+
+
+def test_a_precision_that_is_refused_does_not_stop_the_others(fragile_model, smooth_pictures, tmp_path):
+    pictures = smooth_pictures(60, 8)
+    result = write_bundle(fragile_model(), tmp_path, ["none", "int8"], held_out=pictures, calibration=pictures)
+    assert [row.quantization for row in result.refused] == ["int8"]
+    assert (tmp_path / "model_none.tflite").is_file() and not (tmp_path / "model_int8.tflite").exists()
+    text = (tmp_path / "report.md").read_text()
+    assert "| int8 | refused |" in text
+    assert "int8 refused: The int8 file disagrees with the model" in text
+    assert result.recommendation.startswith("Ship model_none.tflite")
+    json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_where_nothing_agrees_nothing_is_recommended(fragile_model, smooth_pictures, tmp_path):
+    pictures = smooth_pictures(60, 8)
+    result = write_bundle(fragile_model(), tmp_path, ["int8"], held_out=pictures, calibration=pictures)
+    assert "ship none" in result.recommendation
+    assert not list(tmp_path.glob("*.tflite"))
+    assert (tmp_path / "report.md").is_file()
+
+
+def test_files_that_exist_are_refused_before_any_other_is_written(toy_model, smooth_pictures, tmp_path):
+    (tmp_path / "model_float16.tflite").write_bytes(b"precious")
+    with pytest.raises(UserError, match="exists; pass overwrite=True"):
+        write_bundle(toy_model(size=32), tmp_path, ["none", "float16"], held_out=smooth_pictures(20, 32))
+    assert [path.name for path in tmp_path.iterdir()] == ["model_float16.tflite"]
+    assert (tmp_path / "model_float16.tflite").read_bytes() == b"precious"
+
+
+def test_int8_without_calibration_is_refused_before_any_file_is_written(toy_model, smooth_pictures, tmp_path):
+    with pytest.raises(UserError, match="int8 needs pictures to calibrate on"):
+        write_bundle(toy_model(size=32), tmp_path, held_out=smooth_pictures(20, 32))
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_without_labels_give_no_accuracy(toy_model, smooth_pictures, tmp_path):
+    result = write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32))
+    assert result.rows[0].cells()[2] == "-"
+    assert "| none |" in (tmp_path / "report.md").read_text()
+
+
+def test_every_step_is_announced(toy_model, smooth_pictures, tmp_path):
+    steps = []
+    write_bundle(
+        toy_model(size=32), tmp_path, ["none", "dynamic"], held_out=smooth_pictures(20, 32), announce=steps.append
+    )
+    assert steps == ["Exporting none", "Exporting dynamic"]
+
+
+def test_a_row_shows_figures_rounded_for_people(bundle):
+    row = replace(
+        bundle.rows[0],
+        export=replace(
+            bundle.rows[0].export,
+            size_bytes=1_234_567,
+            report=replace(
+                bundle.rows[0].report, accuracy_tflite=0.98765, top1_agreement=1.0, sqnr_db=np.float64(51.26)
+            ),
+        ),
+        latency=LatencyReport(0.4567, 0.1, 50, 1, "test"),
+    )
+    assert row.cells() == ("none", "1.23 MB", "98.8%", "100.0%", "51.3 dB", "0.46 ms")

@@ -1,0 +1,219 @@
+"""`export_tflite`: a file gets its name after it ran and agreed, and otherwise there is no file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PRECISIONS
+from PIL import Image
+
+from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.export import export_tflite
+from keras_effnet.export.interpreter import TFLiteModel
+
+
+@pytest.fixture
+def toy(toy_model):
+    return toy_model(size=32)
+
+
+@pytest.fixture
+def pictures(smooth_pictures) -> np.ndarray:
+    return smooth_pictures(40, 32).astype("float32")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_result_describes_the_file_that_was_written(exported, precision):
+    result = exported[precision]
+    content = result.path.read_bytes()
+    assert result.size_bytes == len(content)
+    assert result.sha256 == hashlib.sha256(content).hexdigest()
+    assert result.quantization == precision
+    assert result.input_type == ("uint8" if precision == "int8" else "float32")
+    assert result.seconds > 0
+
+
+def test_class_names_lie_beside_the_file(exported):
+    assert (exported["none"].path.parent / "labels.txt").read_text() == "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
+
+
+def test_nothing_but_the_file_is_written_without_labels(toy, pictures, tmp_path):
+    export_tflite(toy, tmp_path / "deep/er/model.tflite", "int8", calibration=pictures)
+    assert files(tmp_path) == ["deep/er/model.tflite"]
+
+
+def test_the_file_gives_the_predictions_of_the_model(toy, pictures, tmp_path):
+    path = tmp_path / "model.tflite"
+    export_tflite(toy, path)
+    np.testing.assert_allclose(TFLiteModel(path).predict(pictures), toy.predict(pictures, verbose=0), atol=1e-6)
+
+
+def test_calibration_comes_from_a_folder_a_dataset_an_array_or_a_split(trained, digits, tmp_path):
+    for number, image in enumerate(digits.train.images[:60]):
+        Image.fromarray(image).save(tmp_path / f"{number:02d}.png")
+    sources = {
+        "folder": tmp_path,
+        "batches": tf.data.Dataset.from_tensor_slices(digits.train.images[:60]).batch(16),
+        "array": digits.train.images[:60],
+        "split": digits.train.select(np.arange(60)),
+    }
+    outputs = []
+    for name, source in sources.items():
+        path = tmp_path / f"{name}.tflite"
+        export_tflite(trained.model, path, "int8", calibration=source, verification=digits.test)
+        outputs.append(TFLiteModel(path).predict(np.repeat(np.repeat(digits.test.images[:20], 4, 1), 4, 2)))
+    for got in outputs[1:]:  # the same sixty pictures in any order give the same ranges
+        np.testing.assert_allclose(got, outputs[0], atol=0.02)
+
+
+def test_the_converters_chatter_is_in_the_log_and_not_on_the_terminal(toy, tmp_path, capfd):
+    result = export_tflite(toy, tmp_path / "model.tflite")
+    shown = capfd.readouterr()
+    assert shown.out == "" and shown.err == ""
+    assert isinstance(result.log, tuple)
+
+
+# ------------------------------------------------------------------ refused before anything runs
+
+
+def test_an_existing_file_is_refused_and_left_as_it_is(toy, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"precious")
+    with pytest.raises(UserError, match=r"model\.tflite exists; pass overwrite=True \(--overwrite\)"):
+        export_tflite(toy, path)
+    assert path.read_bytes() == b"precious" and files(tmp_path) == ["model.tflite"]
+    export_tflite(toy, path, overwrite=True)
+    assert TFLiteModel(path).classes == 3
+
+
+def test_labels_of_another_model_are_not_overwritten_either(toy, tmp_path):
+    (tmp_path / "labels.txt").write_text("cat\ndog\nemu\n")
+    with pytest.raises(UserError, match=r"labels\.txt"):
+        export_tflite(toy, tmp_path / "model.tflite", labels=["ash", "oak", "yew"])
+    assert (tmp_path / "labels.txt").read_text() == "cat\ndog\nemu\n"
+    assert files(tmp_path) == ["labels.txt"]
+
+
+def test_another_suffix_is_refused(toy, tmp_path):
+    with pytest.raises(UserError, match=r"must end in \.tflite, got .*model\.lite"):
+        export_tflite(toy, tmp_path / "model.lite")
+
+
+def test_a_file_in_place_of_the_folder_is_refused(toy, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"Cannot write to .*file"):
+        export_tflite(toy, tmp_path / "file/model.tflite")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can write")
+def test_a_folder_in_which_nothing_can_be_written_is_refused(toy):
+    with pytest.raises(UserError, match="Cannot write to /proc"):
+        export_tflite(toy, "/proc/model.tflite")
+
+
+def test_an_unknown_precision_gets_the_closest_one(toy, tmp_path):
+    with pytest.raises(UserError, match=r"Unknown quantization 'int4'\. Did you mean 'int8'"):
+        export_tflite(toy, tmp_path / "model.tflite", "int4")
+
+
+def test_an_unknown_input_type_gets_the_closest_one(toy, tmp_path):
+    with pytest.raises(UserError, match=r"Unknown input type 'int8'\. Did you mean 'uint8'"):
+        export_tflite(toy, tmp_path / "model.tflite", "int8", calibration="anything", input_type="int8")
+
+
+def test_int8_without_calibration_is_refused_with_what_is_wanted(toy, tmp_path):
+    with pytest.raises(UserError, match=r"int8 needs pictures to calibrate on: calibration=FOLDER \(--calibration"):
+        export_tflite(toy, tmp_path / "model.tflite", "int8")
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("precision", ["none", "float16", "dynamic"])
+def test_bytes_as_input_need_int8(toy, tmp_path, precision):
+    with pytest.raises(UserError, match="needs quantization='int8'"):
+        export_tflite(toy, tmp_path / "model.tflite", precision, input_type="uint8")
+
+
+@pytest.mark.parametrize("labels", [["a"], ["a", "b", "c", "d"]])
+def test_labels_of_the_wrong_number_are_refused(toy, tmp_path, labels):
+    with pytest.raises(UserError, match=f"{len(labels)} labels for a model of 3 classes"):
+        export_tflite(toy, tmp_path / "model.tflite", labels=labels)
+
+
+# ------------------------------------------------------------------ pictures that cannot be right
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: np.random.default_rng(0).uniform(0, 255, p.shape), "look like noise"),
+        (lambda p: np.full_like(p, 127), "Every calibration pixel is 127"),
+        (lambda p: p / 255, r"give 0\.\.255, not 0\.\.1"),
+        (lambda p: p / 127.5 - 1, r"the network normalises itself and takes 0\.\.255"),
+        (lambda p: np.where(p > 200, np.nan, p), "NaN or infinite"),
+    ],
+    ids=["noise", "constant", "0..1", "negative", "nan"],
+)
+def test_calibration_pictures_that_cannot_be_right_are_refused_and_nothing_is_written(
+    toy, pictures, tmp_path, spoil, message
+):
+    with pytest.raises(UserError, match=message):
+        export_tflite(toy, tmp_path / "model.tflite", "int8", calibration=spoil(pictures))
+    assert files(tmp_path) == []
+
+
+def test_few_calibration_pictures_are_warned_of(toy, pictures, tmp_path, caplog):
+    with caplog.at_level("WARNING", "keras_effnet"):
+        export_tflite(toy, tmp_path / "model.tflite", "int8", calibration=pictures[:5], verification=pictures)
+    assert "Only 5 calibration pictures; 20 or more are safer" in caplog.text
+
+
+# ------------------------------------------------------------------ found wanting
+
+
+@pytest.fixture
+def small_pictures(smooth_pictures) -> np.ndarray:
+    return smooth_pictures(60, 8)
+
+
+def test_a_file_that_disagrees_is_not_written(fragile_model, small_pictures, tmp_path):
+    with pytest.raises(VerificationError, match="The int8 file disagrees with the model: the same class on") as caught:
+        export_tflite(fragile_model(), tmp_path / "model.tflite", "int8", calibration=small_pictures, labels="rgb")
+    message = str(caught.value)
+    assert "of 60 pictures" in message and "SQNR" in message and "take another precision" in message
+    assert files(tmp_path) == []
+
+
+def test_a_file_that_disagrees_does_not_replace_an_earlier_one(fragile_model, small_pictures, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"earlier")
+    with pytest.raises(VerificationError):
+        export_tflite(fragile_model(), path, "int8", calibration=small_pictures, overwrite=True)
+    assert path.read_bytes() == b"earlier" and files(tmp_path) == ["model.tflite"]
+
+
+def test_a_file_that_cannot_be_run_is_found_wanting_and_not_written(fragile_model, small_pictures, tmp_path):
+    # A millionfold span of scales is beyond what the int8 kernels of LiteRT can prepare.
+    with pytest.raises(VerificationError):
+        export_tflite(fragile_model(1e-6), tmp_path / "model.tflite", "int8", calibration=small_pictures)
+    assert files(tmp_path) == []
+
+
+def test_the_same_network_passes_where_arithmetic_is_float(fragile_model, small_pictures, tmp_path):
+    result = export_tflite(fragile_model(), tmp_path / "model.tflite", "float16", verification=small_pictures)
+    assert result.report.top1_agreement == 1.0
+
+
+def test_a_file_that_disagrees_can_be_kept_for_research_with_a_warning(fragile_model, small_pictures, tmp_path, caplog):
+    path = tmp_path / "model.tflite"
+    with caplog.at_level("WARNING", "keras_effnet"):
+        result = export_tflite(fragile_model(), path, "int8", calibration=small_pictures, allow_degraded=True)
+    assert result.report.top1_agreement < 0.9 and path.is_file()
+    assert "disagrees with the model" in caplog.text
