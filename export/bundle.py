@@ -14,6 +14,7 @@ import keras
 
 from keras_effnet import plots
 from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.export.calibration import Pictures
 from keras_effnet.export.latency import LatencyReport, benchmark
 from keras_effnet.export.quantization import CALIBRATED, RECIPES
 from keras_effnet.export.tflite import ExportResult, check_arguments, export_tflite
@@ -129,8 +130,8 @@ def write_bundle(
     folder: str | Path,
     quantizations: Sequence[str] = tuple(RECIPES),
     *,
-    held_out,
-    calibration=None,
+    held_out: Pictures | None,
+    calibration: Pictures | None = None,
     name: str = "model",
     input_type: str = "float32",
     labels: Sequence[str] | None = None,

@@ -25,6 +25,9 @@ _MIN_WHITE = 16  # no set of photographs is as dark as this
 _MIN_CORRELATION = 0.3  # between neighbouring pixels; photographs have 0.9 and more, noise has 0
 
 
+Pictures = str | Path | np.ndarray | tf.data.Dataset | Split | ImageDataset
+
+
 def _from_folder(folder: Path, samples: int, seed: int) -> list[np.ndarray]:
     paths = list_pictures(folder)
     if not paths:
@@ -46,7 +49,7 @@ def _from_dataset(dataset: tf.data.Dataset, samples: int) -> list[np.ndarray]:
     return [picture for picture, _ in zip(pictures, range(samples), strict=False)]
 
 
-def load_pictures(source, image_spec: ImageSpec, samples: int = 100, seed: int = 0) -> np.ndarray:
+def load_pictures(source: Pictures, image_spec: ImageSpec, samples: int = 100, seed: int = 0) -> np.ndarray:
     """Pictures at the network's size.
 
     Args:

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from keras_effnet.errors import UserError, VerificationError, one_of
-from keras_effnet.export.calibration import MIN_PICTURES, check_pictures, load_pictures
+from keras_effnet.export.calibration import MIN_PICTURES, Pictures, check_pictures, load_pictures
 from keras_effnet.export.conversion import check_exportable, float32_copy, weight_count
 from keras_effnet.export.inspection import check_portable
 from keras_effnet.export.interpreter import TFLiteModel
@@ -90,8 +90,8 @@ def export_tflite(
     path: str | Path,
     quantization: str = "none",
     *,
-    calibration=None,
-    verification=None,
+    calibration: Pictures | None = None,
+    verification: Pictures | None = None,
     input_type: str = "float32",
     labels: Sequence[str] | None = None,
     image_spec: ImageSpec | None = None,
@@ -195,7 +195,13 @@ def _labels_text(labels: Sequence[str]) -> str:
 
 
 def check_arguments(
-    model, path: Path, quantization: str, calibration, input_type: str, labels, overwrite: bool
+    model: keras.Model,
+    path: Path,
+    quantization: str,
+    calibration: Pictures | None,
+    input_type: str,
+    labels: Sequence[str] | None,
+    overwrite: bool,
 ) -> None:
     """Finds what is wrong with a request before the minutes of converting.
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_effnet.datasets import Split
 from keras_effnet.errors import UserError
-from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.calibration import Pictures, load_pictures
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
 
@@ -24,19 +25,19 @@ class VerifyReport:
     """A `.tflite` file beside its Keras model, on the same pictures.
 
     Args:
-        samples: Int, pictures compared.
         top1_agreement: Float in [0, 1], share of pictures with the same most probable class.
         sqnr_db: Float, power of the Keras model's logits over the power of the difference, in decibels, of the median
             picture: in a ratio of sums one picture with exploding logits speaks for all. Logits are centred for each
             picture, since softmax ignores their mean.
         max_abs_diff: Float, largest difference of a probability.
+        samples: Int, pictures compared.
         accuracy_keras, accuracy_tflite: Floats in [0, 1], or None without labels.
     """
 
-    samples: int
     top1_agreement: float
     sqnr_db: float
     max_abs_diff: float
+    samples: int
     accuracy_keras: float | None = None
     accuracy_tflite: float | None = None
 
@@ -51,7 +52,7 @@ def centred_logits(outputs: np.ndarray) -> np.ndarray:
 def compare(expected: np.ndarray, got: np.ndarray, labels: np.ndarray | None = None) -> VerifyReport:
     """Compares two sets of predictions of shape `(N, classes)`."""
     if not np.isfinite(got).all():
-        return VerifyReport(len(expected), 0.0, -np.inf, np.inf)
+        return VerifyReport(0.0, -np.inf, np.inf, len(expected))
     signal = centred_logits(expected.astype("float64"))
     noise = centred_logits(got.astype("float64")) - signal
     powers = [np.maximum(np.sum(part**2, axis=1), 1e-30) for part in (signal, noise)]
@@ -68,8 +69,8 @@ def compare(expected: np.ndarray, got: np.ndarray, labels: np.ndarray | None = N
 
 def verify(
     tflite_path: str | Path | bytes,
-    model,
-    images,
+    model: keras.Model,
+    images: Pictures,
     *,
     labels: np.ndarray | None = None,
     samples: int = 500,

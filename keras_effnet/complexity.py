@@ -45,8 +45,8 @@ class Complexity:
     macs: int
     params: int
     activations: int
-    total_params: int
     blocks: tuple[Cost, ...]
+    total_params: int
 
     @property
     def flops(self) -> int:
@@ -57,7 +57,7 @@ class Complexity:
     def of(cls, blocks: Iterable[Cost]) -> Complexity:
         blocks = tuple(blocks)
         total = Cost.total("total", blocks)
-        return cls(total.macs, total.params, total.activations, total.params + total.non_trainable, blocks)
+        return cls(total.macs, total.params, total.activations, blocks, total.params + total.non_trainable)
 
 
 def _conv_cost(conv: ConvSpec) -> Cost:
@@ -128,7 +128,7 @@ def count(spec_or_model, *, image_size: int | None = None, classes: int = 1000, 
         include_top: Bool, for a spec: whether the classifier counts.
 
     Returns:
-        `Complexity(macs, params, activations, total_params, blocks)`.
+        `Complexity(macs, params, activations, blocks, total_params)`.
 
     Raises:
         UserError: A Keras model whose layers have no fixed size.

@@ -73,26 +73,28 @@ class TrainConfig:
     """How a network is built and trained. The defaults train a small network from scratch on a small dataset.
 
     Args:
-        model: A name of `list_models()`.
+        model: String, a name that `keras-effnet info` lists.
         phi: Float or None, compound scaling on top of `model`; -2 is about a quarter of its cost.
-        depth, width: Floats, further multipliers of layers and channels.
+        depth: Float, multiplier of the layers, on top of `phi`.
+        width: Float, multiplier of the channels, on top of `phi`.
         image_size: Int or None, side of the input in pixels; the network's own by default.
         stem_stride: Int, 2 as published; 1 keeps the detail of small pictures at four times the cost.
-        weights: None for random weights, a path, or `"imagenet"`.
-        epochs: Int.
-        batch_size: Int.
+        weights: String or None, a weights file or `"imagenet"`; random weights by default.
+        epochs: Int, passes over the training pictures.
+        batch_size: Int, pictures a step.
         learning_rate: Float, the peak, reached after warm-up and followed by a cosine to 0.
-        warmup_epochs: Float.
+        warmup_epochs: Float, epochs over which the learning rate rises from almost nothing.
         weight_decay: Float, of AdamW; kernels only.
         clip_norm: Float, largest norm of one variable's gradient.
-        label_smoothing: Float in [0, 1).
-        precision: `"auto"` (float32 on CPU, mixed_float16 on GPU, mixed_bfloat16 on TPU) or one of them.
-        bn_momentum: Float. 0.9 follows a run of a few hundred steps; the published 0.99 lags behind it.
-        dropout_rate, drop_connect_rate: Floats or None for the network's own.
+        label_smoothing: Float in [0, 1), share of the target that is spread over all classes.
+        precision: String, `"auto"` (float32 on CPU, mixed_float16 on GPU, mixed_bfloat16 on TPU) or one of them.
+        bn_momentum: Float in [0, 1). 0.9 follows a run of a few hundred steps; the published 0.99 lags behind it.
+        dropout_rate: Float in [0, 1) or None, before the classifier; the network's own by default.
+        drop_connect_rate: Float in [0, 1) or None, stochastic depth of the last block; 0.2 as published by default.
         crop_scale: Float in (0, 1], smallest share of a picture's area that a random crop keeps.
-        flip: Bool or None for what the dataset allows.
-        crop: Float in (0, 1], central crop in evaluation.
-        seed: Int.
+        flip: Bool or None, mirror half of the pictures; by default where the dataset allows it.
+        crop: Float in (0, 1], side of the central crop in evaluation, as a share of the shorter side.
+        seed: Int, of the initial weights, shuffling and augmentation.
     """
 
     model: str = "b0"

@@ -18,11 +18,11 @@ from keras_effnet.errors import UserError
 def _field_help() -> dict[str, str]:
     """Field name -> its sentence in the Args section of `TrainConfig`'s docstring."""
     args = TrainConfig.__doc__.split("Args:")[1]
-    entries = re.findall(r"^ {8}([\w, ]+): (.+(?:\n {12}.+)*)", args, flags=re.MULTILINE)
-    texts = {}
-    for names, text in entries:
-        texts |= {name.strip(): " ".join(text.split()).replace("`", "") for name in names.split(",")}
-    return texts
+    entries = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", args, flags=re.MULTILINE)
+    # What follows the type is the help; the type itself stands in the option's usage.
+    kind = re.compile(r"^(Float|Int|Bool|String)( in [\[(][^\])]*[\])])?( or None)?[,.] ")
+    texts = {name: kind.sub("", " ".join(text.split())).replace("`", "") for name, text in entries}
+    return {name: text[0].upper() + text[1:] for name, text in texts.items()}
 
 
 def _config_options(function):
@@ -32,7 +32,7 @@ def _config_options(function):
         kind = next(kind for kind in (typing.get_args(types[field.name]) or (types[field.name],)) if kind is not None)
         name = field.name.replace("_", "-")
         declaration = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
-        text = f"{texts[field.name]} [default: {field.default}]"
+        text = texts[field.name] + (f" [default: {field.default}]" if field.default is not None else "")
         function = click.option(declaration, field.name, type=kind, default=None, help=text)(function)
     return function
 
