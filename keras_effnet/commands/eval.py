@@ -12,6 +12,8 @@ import click
 from keras_effnet import console
 from keras_effnet.errors import UserError
 
+BATCH = 64
+
 
 @click.command("eval")
 @click.argument("model")
@@ -24,9 +26,11 @@ from keras_effnet.errors import UserError
 def command(model, data, split, per_class, max_bad_files, out, as_json) -> None:
     """Measure MODEL (.keras, .tflite or run folder) on DATA; by default on the data it was trained on, held out."""
     console.prepare_tensorflow()
+    import numpy as np
+
     from keras_effnet import artifacts, datasets, plots
     from keras_effnet.evaluation import evaluate
-    from keras_effnet.export.calibration import load_pictures
+    from keras_effnet.pipeline import image_pipeline
     from keras_effnet.runs import new_run, write_text
 
     artifact = artifacts.load(model)
@@ -44,9 +48,12 @@ def command(model, data, split, per_class, max_bad_files, out, as_json) -> None:
     part = getattr(dataset, split) if split else dataset.held_out
     if part is None:
         raise UserError(f"{dataset.name} has no {split} split.")
-    pictures = load_pictures(part, artifact.image_spec, len(part))
-    with console.status(f"Evaluating {len(part)} pictures"):
-        result = evaluate(artifact.predict(pictures), part.labels)
+    batches = image_pipeline(part, artifact.image_spec, BATCH)
+    progress = console.track(f"Evaluating {len(part)} pictures", len(batches))
+    # Batch by batch: a large validation set does not fit into memory at once.
+    result = evaluate(
+        np.concatenate([artifact.predict(images.numpy()) for images, _ in progress(batches)]), part.labels
+    )
 
     folder = new_run("eval", artifact.path.stem, out)
     shares = [None if math.isnan(share) else share for share in result.per_class]  # NaN is no JSON

@@ -9,6 +9,8 @@ import click
 from keras_effnet import console
 from keras_effnet.errors import UserError
 
+MAX_HELD_OUT = 500  # pictures to compare on; they are held in memory
+
 
 def _sources(artifact, calibration, samples, seed, max_bad_files):
     """Calibration pictures and held-out ones: of a labelled dataset its splits, of loose pictures two halves."""
@@ -20,7 +22,7 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
         if not artifact.data_origin:
             return None, None
         dataset = datasets.load(**{"image_size": size} | artifact.data_origin)
-        return dataset.train, dataset.held_out
+        return dataset.train, dataset.held_out.sample(MAX_HELD_OUT, seed)
     try:
         dataset = datasets.load(calibration, image_size=size, max_bad_files=max_bad_files)
     except UserError:
@@ -31,8 +33,8 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
         return pictures[:half], pictures[half:] if len(pictures) > half else pictures
     # Labels count only where they mean the model's classes; calibration does not need them.
     same = artifact.class_names == dataset.class_names
-    held_out = dataset.held_out if same else load_pictures(dataset.held_out, artifact.image_spec, samples, seed)
-    return dataset.train, held_out
+    held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
+    return dataset.train, held_out if same else load_pictures(held_out, artifact.image_spec, samples, seed)
 
 
 @click.command("export")
