@@ -37,8 +37,10 @@ def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
         axis.plot(epochs, [row[key] for row in rows], label="train")
         axis.plot(epochs, [row[f"val_{key}"] for row in rows], label="validation")
         axis.set(xlabel="epoch", ylabel=key)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
+    axes[0].set_yscale("log")  # the first epochs of a network from scratch are off any linear scale
     _save(figure, path)
 
 

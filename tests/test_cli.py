@@ -182,7 +182,8 @@ def test_eval_of_a_run_needs_nothing_but_the_run(cli, trained):
     assert shown.status == 0
     assert "of 269 pictures right" in shown.out
     result, following = last_lines(shown.out)
-    assert result.startswith("runs/eval/best") and following.startswith("keras-effnet predict PICTURE --model")
+    assert result.startswith(f"runs/eval/{trained.run_dir.stem}")
+    assert following.startswith("keras-effnet predict PICTURE --model")
     folder = Path(result.split()[0])
     assert strict((folder / "results.json").read_text())["samples"] == 269
     with Image.open(folder / "confusion.png") as image:

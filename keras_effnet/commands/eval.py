@@ -55,7 +55,7 @@ def command(model, data, split, per_class, max_bad_files, out, as_json) -> None:
         np.concatenate([artifact.predict(images.numpy()) for images, _ in progress(batches)]), part.labels
     )
 
-    folder = new_run("eval", artifact.path.stem, out)
+    folder = new_run("eval", Path(model).resolve().stem, out)
     shares = [None if math.isnan(share) else share for share in result.per_class]  # NaN is no JSON
     described = {"per_class": shares, "confusion": result.confusion.tolist()}
     summary = asdict(result) | described | {"model": str(model), "data": dataset.name}
