@@ -57,8 +57,13 @@ def new_run(command: str, name: str, root: str | Path = "runs") -> Path:
                 number += 1
     except OSError as error:
         raise UserError(f"Cannot write run folder {parent}: {error.strerror}. Choose another with --out.") from None
-    write_text(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
+    write_environment(folder)
     return folder
+
+
+def write_environment(folder: Path) -> None:
+    """Writes `env.json`: what the results in the folder depended on."""
+    write_text(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
 
 
 def cpu_name() -> str:

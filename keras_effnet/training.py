@@ -24,7 +24,7 @@ from keras_effnet.errors import UserError, first_line, one_of
 from keras_effnet.evaluation import Evaluation, evaluate
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import Augmentation, image_pipeline
-from keras_effnet.runs import atomic, write_text
+from keras_effnet.runs import atomic, write_environment, write_text
 from keras_effnet.transfer import reestimate_batch_norm
 
 _BEYOND = "A label lies beyond the classes of the model"
@@ -246,13 +246,13 @@ def train_dataset(
     """Builds the network and the pipelines of a config, trains, and leaves a complete run folder.
 
     The batch normalization statistics of the best weights are measured anew, see `transfer.reestimate_batch_norm`.
-    Beside what `train` writes, the folder gets `args.yaml`, `labels.txt`, `image_spec.json` and `confusion.png`, so
-    that `eval`, `predict` and `export` need nothing but the folder.
+    Beside what `train` writes, the folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json` and
+    `confusion.png`, so that `eval`, `predict` and `export` need nothing but the folder.
 
     Args:
         dataset: `ImageDataset`.
         config: `TrainConfig`.
-        run_dir: Existing folder.
+        run_dir: Folder, made if it does not exist.
         resume: Bool, whether to go on from its last checkpoint.
         callbacks: Further Keras callbacks.
 
@@ -260,6 +260,7 @@ def train_dataset(
         A `TrainResult`.
     """
     folder, spec = Path(run_dir), config.image_spec
+    folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
 
     def write_description(logs=None):
@@ -267,6 +268,7 @@ def train_dataset(
         write_text(folder / "args.yaml", yaml.safe_dump(args, sort_keys=False))
         write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
         spec.save(folder / "image_spec.json")
+        write_environment(folder)
 
     # Once training begins: a resume that is refused leaves the run as it was.
     describe = keras.callbacks.LambdaCallback(on_train_begin=write_description)

@@ -376,3 +376,11 @@ def test_without_a_run_folder_nothing_is_written(toy_model, batches, tmp_path, m
     history = train(toy_model(), batches, batches, replace(CONFIG, epochs=1))
     assert history.epoch == [0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_that_does_not_exist_is_made(digits, tmp_path):
+    config = TrainConfig(model="lite0", depth=0.3, width=0.3, image_size=32, epochs=1, batch_size=64)
+    small = replace(digits, train=digits.train.sample(128), val=digits.val.sample(32))
+    result = train_dataset(small, config, tmp_path / "new" / "run")
+    assert (result.run_dir / "env.json").is_file()
+    assert result.epochs == 1
