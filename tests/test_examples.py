@@ -19,5 +19,5 @@ def test_example_runs(name, tmp_path):
     command = [sys.executable, EXAMPLES / name, *ARGUMENTS[name]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    expected = "MACs x 3" if name.startswith("scale") else "agreement"
+    expected = "width x 3: MACs x 8.61" if name.startswith("scale") else "agreement"
     assert expected in done.stdout
