@@ -107,7 +107,8 @@ def _markdown(rows: Sequence[Row], recommendation: str) -> str:
         lines.append(f"Latency: median of one picture, one thread, on {cpu_name()}.")
         lines.append("Agreement: share of pictures with the Keras model's most probable class. SQNR: of the logits.")
     lines += [f"{row.quantization} refused: {row.refused}" for row in rows if row.refused]
-    lines += [f"`{row.export.path.name}` sha256 {row.export.sha256}" for row in rows if row.export]
+    files = [row.export for row in rows if row.export]
+    lines += [f"`{file.path.name}` by {file.method}, sha256 {file.sha256}" for file in files]
     return "\n".join(lines) + "\n"
 
 

@@ -60,9 +60,8 @@ def _decode_with_pillow(contents: bytes) -> np.ndarray:
     try:
         return np.asarray(Image.open(io.BytesIO(contents)).convert("RGB"))
     except Exception as error:  # Pillow's plugins raise what they like on a damaged file
-        raise ValueError(
-            f"{type(error).__name__}: {error}"
-        ) from None  # which TensorFlow turns into InvalidArgumentError
+        # In a pipeline TensorFlow turns this type, and not others, into InvalidArgumentError.
+        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def _reason(error: Exception) -> str:
