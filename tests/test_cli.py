@@ -163,7 +163,7 @@ def test_train_help_documents_every_option_of_the_config(cli):
         "--label-smoothing",
     ):
         assert option in text
-    assert "the peak, reached after warm-up" in text
+    assert "The peak, reached after warm-up" in text
 
 
 def test_options_given_outrank_the_config_file(cli, tmp_path):
