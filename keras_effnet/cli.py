@@ -85,4 +85,6 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if "No space left" in str(error):  # h5py says so without an errno
+            _fail("the disk is full. Whatever was written before is whole; free some space, then --resume.", EXIT_USER)
         _fail(f"unexpected {type(error).__name__}: {first_line(error)} (--debug shows the traceback)", 1)

@@ -12,9 +12,7 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable, max_batches: in
     """Measures the batch normalization statistics of a network anew, for the weights that it has now.
 
     The moving averages of a training trail weights that keep changing, and forget within a few batches a channel that
-    fires rarely. Its variance is then far too small, and the first picture on which it fires explodes: unseen in
-    float accuracy, and the end of int8, whose steps must cover the explosion. Here every batch counts alike, and
-    dropout and stochastic depth rest, as they will in use.
+    fires rarely. Here every batch counts alike, and dropout and stochastic depth rest, as they will in use.
 
     Args:
         model: Keras model; its moving means and variances are replaced.

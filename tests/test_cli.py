@@ -380,3 +380,15 @@ def test_quickstart_reaches_what_it_promises(tmp_path):
 def test_a_precision_asked_for_twice_is_exported_once(cli, trained):
     shown = cli("export", trained.run_dir, "--quantize", "none,none", "--out", "files", "--json")
     assert [row["quantization"] for row in strict(shown.out)["rows"]] == ["none"]
+
+
+def test_a_full_disk_is_named_with_what_to_do(cli, monkeypatch):
+    import errno
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("keras_effnet.runs.new_run", full)
+    shown = cli("quickstart")
+    assert shown.status == 2
+    assert shown.err.strip().splitlines()[-1].startswith("error: the disk is full.")
