@@ -5,14 +5,17 @@ from . import (
     datasets,
     evaluation,
     export,
+    models,
     pipeline,
     preprocessing,
     scaling,
     training,
     transfer,
+    weights,
 )
 from .architecture import ArchitectureSpec, StageSpec
-from .baselines import architecture_spec, list_models
+from .baselines import architecture_spec
+from .catalog import ModelInfo, list_models, model_info
 from .errors import UserError, VerificationError
 from .models import (
     EfficientNet,
@@ -54,6 +57,7 @@ __all__ = [
     "EfficientNetLite3",
     "EfficientNetLite4",
     "ImageSpec",
+    "ModelInfo",
     "ScalingFactors",
     "StageSpec",
     "UserError",
@@ -69,10 +73,13 @@ __all__ = [
     "export",
     "list_models",
     "load_weights",
+    "model_info",
+    "models",
     "pipeline",
     "preprocess_input",
     "preprocessing",
     "scaling",
     "training",
     "transfer",
+    "weights",
 ]

@@ -3,7 +3,8 @@
 `expand(spec)` runs once and computes every channel, stride, size and drop rate. `models.build` turns its convolutions
 into layers and `complexity.count` adds up their cost, so the two cannot disagree.
 
-The named networks are in `baselines`. Pure Python: imports `scaling` and `errors`, never Keras or TensorFlow.
+The named networks are in `baselines`. Pure Python: imports `block_specs`, `scaling` and `errors`, never Keras or
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -11,12 +12,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from keras_effnet.block_specs import ConvSpec, MBConvSpec, NormSpec, PreActBlockSpec, ResNetBlockSpec
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.scaling import ScalingFactors, round_filters, round_repeats, round_resolution
 
 # Pixel statistics in 0..255. A scalar serves any channel count; a triple serves RGB alone.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+# Keras' activations that take a feature map pixel by pixel and channel by channel, under all their names.
+ACTIVATIONS = (
+    *("swish", "silu", "hard_swish", "hard_silu", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "mish"),
+    *("sigmoid", "hard_sigmoid", "tanh", "softplus", "softsign", "linear"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,15 @@ class StageSpec:
     Args:
         kernel: Int, side of the spatial kernel.
         stride: Int, of the stage's first block.
-        expand: Int, expand ratio of MBConv (1 = no expansion). Unused by `"basic"`.
+        expand: Int, expand ratio of `"mbconv"` (1 = no expansion); the other blocks have none.
         filters: Int, output channels at width 1.
         repeats: Int, blocks at depth 1.
-        block: `"mbconv"` (inverted bottleneck) or `"basic"` (two 3x3 convolutions with a shortcut).
-        se_ratio: Float, squeeze-and-excite channels as a share of the block's input; 0 for none.
+        block: `"mbconv"` (inverted bottleneck), `"basic"` (two spatial convolutions with a shortcut), `"bottleneck"`
+            (a spatial one between two 1x1, with a shortcut) or `"preact"` (basic, each convolution behind its
+            normalization and activation).
+        se_ratio: Float, squeeze-and-excite channels of `"mbconv"` as a share of the block's input; 0 for none.
         scale_depth: Bool, whether depth scaling adds blocks here. False in Lite's first and last stage.
+        inner: Float, channels inside a `"bottleneck"` as a share of `filters`; the other blocks have no such part.
     """
 
     kernel: int
@@ -42,11 +53,16 @@ class StageSpec:
     block: str = "mbconv"
     se_ratio: float = 0.0
     scale_depth: bool = True
+    inner: float = 1.0
 
     def __post_init__(self):
-        one_of("block", self.block, ("mbconv", "basic"))
+        one_of("block", self.block, _EXPANDERS)
         if min(self.kernel, self.stride, self.expand, self.filters, self.repeats) < 1:
             raise UserError(f"A stage needs kernel, stride, expand, filters and repeats of at least 1, got {self}.")
+        if self.se_ratio and self.block != "mbconv":
+            raise UserError(f"Squeeze-and-excite is a part of mbconv blocks; give {self.block!r} stages se_ratio=0.")
+        if self.inner <= 0:
+            raise UserError(f"inner must be a positive share of the filters, got {self.inner}.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ class ArchitectureSpec:
         head: Int, channels of the last 1x1 convolution; 0 for none.
         depth, width: Floats, multipliers of repeats and channels.
         image_size: Int, side of the default input in pixels.
-        activation: Name of a Keras activation.
+        activation: One of `ACTIVATIONS`, Keras' names.
         stem_kernel, stem_stride: Ints. A stride of 1 suits pictures of 32 to 64 pixels.
         stem_pool: Bool, a 3x3 max-pool of stride 2 behind the stem (ResNet).
         scale_stem, scale_head: Bools, whether width scaling touches them. False in Lite.
@@ -102,10 +118,13 @@ class ArchitectureSpec:
             raise UserError(f"image_size must be at least 32 pixels, got {self.image_size}.")
         if min(self.depth, self.width) <= 0:
             raise UserError(f"depth and width must be positive, got {self.depth} and {self.width}.")
-        for name in ("dropout_rate", "drop_connect_rate"):
+        for name in ("dropout_rate", "drop_connect_rate", "bn_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        if self.bn_epsilon <= 0:
+            raise UserError(f"bn_epsilon must be positive, got {self.bn_epsilon}.")
         one_of("padding", self.padding, ("same", "symmetric"))
+        one_of("activation", self.activation, ACTIVATIONS)
 
     def scaled(self, depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> ArchitectureSpec:
         """The same network with its depth, width and resolution multiplied; 1.0 leaves a dimension as it is."""
@@ -115,84 +134,12 @@ class ArchitectureSpec:
 
 
 @dataclass(frozen=True)
-class ConvSpec:
-    """One convolution with everything computed: what a layer needs to be built and a cost needs to be counted.
-
-    Layer names derive from it: `block2b_expand` + `conv` gives `block2b_expand_conv`, `block2b_expand_bn`,
-    `block2b_expand_activation`, which are `keras.applications`' names.
-    """
-
-    prefix: str
-    op: str
-    kernel: int
-    stride: int
-    in_channels: int
-    out_channels: int
-    in_size: int
-    depthwise: bool = False
-    norm: bool = True  # batch normalization follows; otherwise the convolution has a bias
-    act: bool = True
-
-    @property
-    def name(self) -> str:
-        return f"{self.prefix}_{self.op}"
-
-    @property
-    def out_size(self) -> int:
-        """ceil(in / stride): true of TensorFlow's "same" and of symmetric padding alike, for odd kernels."""
-        return -(-self.in_size // self.stride)
-
-
-@dataclass(frozen=True)
-class MBConvSpec:
-    """Inverted bottleneck: expand, depthwise, squeeze-and-excite, project. Absent parts are None."""
-
-    name: str
-    expand: ConvSpec | None
-    depthwise: ConvSpec
-    se_reduce: ConvSpec | None
-    se_expand: ConvSpec | None
-    project: ConvSpec
-    residual: bool
-    drop_rate: float
-
-    @property
-    def convs(self) -> tuple[ConvSpec, ...]:
-        parts = (self.expand, self.depthwise, self.se_reduce, self.se_expand, self.project)
-        return tuple(conv for conv in parts if conv)
-
-    @property
-    def output(self) -> ConvSpec:
-        return self.project
-
-
-@dataclass(frozen=True)
-class BasicBlockSpec:
-    """ResNet's basic block: two 3x3 convolutions, and a 1x1 on the shortcut where the shape changes."""
-
-    name: str
-    first: ConvSpec
-    second: ConvSpec
-    shortcut: ConvSpec | None
-    drop_rate: float
-    residual: bool = True
-
-    @property
-    def convs(self) -> tuple[ConvSpec, ...]:
-        return tuple(conv for conv in (self.first, self.second, self.shortcut) if conv)
-
-    @property
-    def output(self) -> ConvSpec:
-        return self.second
-
-
-@dataclass(frozen=True)
 class Network:
-    """An expanded `ArchitectureSpec`: the stem, all blocks in order, the head."""
+    """An expanded `ArchitectureSpec`: the stem, all blocks in order, the head, which may be a normalization alone."""
 
     stem: ConvSpec
-    blocks: tuple[MBConvSpec | BasicBlockSpec, ...]
-    head: ConvSpec | None
+    blocks: tuple[MBConvSpec | ResNetBlockSpec | PreActBlockSpec, ...]
+    head: ConvSpec | NormSpec | None
 
     @property
     def features(self) -> int:
@@ -215,23 +162,53 @@ def _expand_mbconv(name, stage, stride, in_channels, out_channels, size, drop_ra
     if stage.se_ratio:
         # The ratio refers to the block's input, not to the expanded channels.
         squeezed = max(1, int(in_channels * stage.se_ratio))
-        se_reduce = ConvSpec(f"{name}_se", "reduce", 1, 1, hidden, squeezed, 1, norm=False)
-        se_expand = ConvSpec(f"{name}_se", "expand", 1, 1, squeezed, hidden, 1, norm=False, act=False)
+        se_reduce = ConvSpec(f"{name}_se", "reduce", 1, 1, hidden, squeezed, 1, norm=False, bias=True)
+        se_expand = ConvSpec(f"{name}_se", "expand", 1, 1, squeezed, hidden, 1, norm=False, act=False, bias=True)
     project = ConvSpec(f"{name}_project", "conv", 1, 1, hidden, out_channels, depthwise.out_size, act=False)
     residual = stride == 1 and in_channels == out_channels
     return MBConvSpec(name, expand, depthwise, se_reduce, se_expand, project, residual, drop_rate)
 
 
-def _expand_basic(name, stage, stride, in_channels, out_channels, size, drop_rate) -> BasicBlockSpec:
-    first = ConvSpec(f"{name}_1", "conv", stage.kernel, stride, in_channels, out_channels, size)
-    second = ConvSpec(f"{name}_2", "conv", stage.kernel, 1, out_channels, out_channels, first.out_size, act=False)
-    shortcut = None
-    if stride != 1 or in_channels != out_channels:
-        shortcut = ConvSpec(f"{name}_shortcut", "conv", 1, stride, in_channels, out_channels, size, act=False)
-    return BasicBlockSpec(name, first, second, shortcut, drop_rate)
+def _conv(name, op, kernel, stride, in_channels, out_channels, size, **parts) -> ConvSpec:
+    return ConvSpec(f"{name}_{op}", "conv", kernel, stride, in_channels, out_channels, size, **parts)
 
 
-_EXPANDERS = {"mbconv": _expand_mbconv, "basic": _expand_basic}
+def _shortcut(name, stride, in_channels, out_channels, size, **parts) -> ConvSpec | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return _conv(name, "shortcut", 1, stride, in_channels, out_channels, size, act=False, **parts)
+
+
+def _expand_basic(name, stage, stride, in_channels, out_channels, size, drop_rate) -> ResNetBlockSpec:
+    first = _conv(name, 1, stage.kernel, stride, in_channels, out_channels, size)
+    second = _conv(name, 2, stage.kernel, 1, out_channels, out_channels, first.out_size, act=False)
+    shortcut = _shortcut(name, stride, in_channels, out_channels, size)
+    return ResNetBlockSpec(name, (first, second), shortcut, drop_rate)
+
+
+def _expand_bottleneck(name, stage, stride, in_channels, out_channels, size, drop_rate) -> ResNetBlockSpec:
+    inner = round_filters(out_channels, stage.inner)
+    reduce = _conv(name, 1, 1, 1, in_channels, inner, size)
+    # The stride sits on the kernel that sees all pixels (ResNet v1.5); on the 1x1 three quarters would go unread.
+    spatial = _conv(name, 2, stage.kernel, stride, inner, inner, size)
+    widen = _conv(name, 3, 1, 1, inner, out_channels, spatial.out_size, act=False)
+    shortcut = _shortcut(name, stride, in_channels, out_channels, size)
+    return ResNetBlockSpec(name, (reduce, spatial, widen), shortcut, drop_rate)
+
+
+def _expand_preact(name, stage, stride, in_channels, out_channels, size, drop_rate) -> PreActBlockSpec:
+    first = _conv(name, 1, stage.kernel, stride, in_channels, out_channels, size)
+    second = _conv(name, 2, stage.kernel, 1, out_channels, out_channels, first.out_size, norm=False, act=False)
+    shortcut = _shortcut(name, stride, in_channels, out_channels, size, norm=False)
+    return PreActBlockSpec(name, (first, second), shortcut, drop_rate, pre=NormSpec(f"{name}_pre", in_channels))
+
+
+_EXPANDERS = {
+    "mbconv": _expand_mbconv,
+    "basic": _expand_basic,
+    "bottleneck": _expand_bottleneck,
+    "preact": _expand_preact,
+}
 
 
 @lru_cache(maxsize=128)
@@ -250,8 +227,11 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
         A `Network`.
     """
     stem_filters = round_filters(spec.stem, spec.width) if spec.scale_stem else spec.stem
+    size = image_size or spec.image_size
+    # A pre-activation block normalizes and activates what it is given, so the stem before it does neither.
+    finish = spec.stages[0].block != "preact"
     stem = ConvSpec(
-        "stem", "conv", spec.stem_kernel, spec.stem_stride, channels, stem_filters, image_size or spec.image_size
+        "stem", "conv", spec.stem_kernel, spec.stem_stride, channels, stem_filters, size, norm=finish, act=finish
     )
     repeats = [round_repeats(s.repeats, spec.depth) if s.scale_depth else s.repeats for s in spec.stages]
     total = sum(repeats)
@@ -277,4 +257,6 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
     if spec.head:
         head_filters = round_filters(spec.head, spec.width) if spec.scale_head else spec.head
         head = ConvSpec("top", "conv", 1, 1, in_channels, head_filters, size)
+    elif spec.stages[-1].block == "preact":
+        head = NormSpec("top", in_channels)  # what leaves such a block is a bare sum
     return Network(stem, tuple(blocks), head)

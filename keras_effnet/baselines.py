@@ -16,6 +16,8 @@ LITE_MEAN, LITE_STD = 127.0, 128.0
 
 _se_mbconv = partial(StageSpec, se_ratio=0.25)
 _basic = partial(StageSpec, 3, block="basic", expand=1)
+_bottleneck = partial(StageSpec, 3, block="bottleneck", expand=1, inner=0.25)
+_preact = partial(StageSpec, 3, block="preact", expand=1)
 
 #              kernel stride expand filters repeats
 EFFICIENTNET_B0 = ArchitectureSpec(
@@ -84,6 +86,53 @@ RESNET_18 = ArchitectureSpec(
 )
 
 
+RESNET_34 = replace(
+    RESNET_18,
+    name="resnet34",
+    stages=tuple(
+        replace(stage, repeats=repeats) for stage, repeats in zip(RESNET_18.stages, (3, 4, 6, 3), strict=True)
+    ),
+)
+
+RESNET_50 = replace(
+    RESNET_18,
+    name="resnet50",
+    stages=(
+        _bottleneck(stride=1, filters=256, repeats=3),
+        _bottleneck(stride=2, filters=512, repeats=4),
+        _bottleneck(stride=2, filters=1024, repeats=6),
+        _bottleneck(stride=2, filters=2048, repeats=3),
+    ),
+)
+
+# WRN-50-2: twice as wide where the 3x3 convolutions are, and nowhere else.
+WIDE_RESNET_50 = replace(
+    RESNET_50,
+    name="wide_resnet50",
+    stages=tuple(replace(stage, inner=2 * stage.inner) for stage in RESNET_50.stages),
+)
+
+# WRN-28-1, for small pictures. `width` is the paper's k: width=10 is WRN-28-10. `depth` counts its blocks: WRN-40 has
+# 6 a stage (depth=1.5), WRN-16 has 2 (depth=0.5).
+WIDE_RESNET_28 = ArchitectureSpec(
+    name="wide_resnet28",
+    stem=16,
+    stem_stride=1,
+    scale_stem=False,
+    stages=(
+        _preact(stride=1, filters=16, repeats=4),
+        _preact(stride=2, filters=32, repeats=4),
+        _preact(stride=2, filters=64, repeats=4),
+    ),
+    head=0,
+    image_size=32,
+    activation="relu",
+    dropout_rate=0.0,
+    drop_connect_rate=0.0,
+    bn_epsilon=1e-5,
+)
+
+
 def _published(name: str) -> ArchitectureSpec:
     row = PUBLISHED[name]
     base = EFFICIENTNET_LITE0 if name.startswith("lite") else EFFICIENTNET_B0
@@ -97,9 +146,9 @@ def _published(name: str) -> ArchitectureSpec:
     )
 
 
+_BASELINES = (MOBILENET_V2, RESNET_18, RESNET_34, RESNET_50, WIDE_RESNET_50, WIDE_RESNET_28)
 SPECS: dict[str, ArchitectureSpec] = {name: _published(name) for name in PUBLISHED} | {
-    "mobilenetv2": MOBILENET_V2,
-    "resnet18": RESNET_18,
+    spec.name: spec for spec in _BASELINES
 }
 
 
@@ -116,8 +165,8 @@ def architecture_spec(
     """A named network, scaled along one or all dimensions.
 
     Args:
-        name: One of `list_models()`: `"b0"` to `"b7"`, `"lite0"` to `"lite4"`, `"resnet18"`, `"mobilenetv2"`; or a
-            spec of your own.
+        name: One of `list_models()`, such as `"b0"` to `"b7"`, `"lite0"` to `"lite4"`, `"resnet50"`; or a spec of
+            your own.
         phi: Float, any real number: compound scaling by the paper's formula on top of `name`.
         depth: Float, multiplier of the layers of `name`. `architecture_spec("resnet18", depth=2)` has twice its blocks.
         width: Float, multiplier of the channels of `name`.
@@ -149,8 +198,3 @@ def architecture_spec(
     for key in changes:
         one_of("architecture field", key, ArchitectureSpec.__dataclass_fields__)
     return replace(spec, **changes)
-
-
-def list_models() -> list[str]:
-    """Names that `architecture_spec`, the command line and `TrainConfig(model=...)` take."""
-    return list(SPECS)

@@ -1,6 +1,6 @@
 """What a network costs, counted from its spec without building it, or from any built Keras model.
 
-Pure Python: imports `architecture` and `errors`; a Keras model is read through its layers' attributes alone.
+Pure Python: imports `architecture`, `block_specs`, `errors`; a Keras model is read by its layers' attributes alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from keras_effnet.architecture import ArchitectureSpec, ConvSpec, expand
+from keras_effnet.architecture import ArchitectureSpec, expand
+from keras_effnet.block_specs import ConvSpec, NormSpec
 from keras_effnet.errors import UserError
 
 
@@ -60,17 +61,18 @@ class Complexity:
         return cls(total.macs, total.params, total.activations, blocks, total.params + total.non_trainable)
 
 
-def _conv_cost(conv: ConvSpec) -> Cost:
-    filters = 1 if conv.depthwise else conv.in_channels
-    weights = conv.kernel**2 * filters * conv.out_channels
-    positions = conv.out_size**2
-    bias = 0 if conv.norm else conv.out_channels
-    norm = 2 * conv.out_channels if conv.norm else 0  # gamma and beta; as many moving statistics
+def _cost(part: ConvSpec | NormSpec) -> Cost:
+    norm = 2 * part.out_channels if part.norm else 0  # gamma and beta; as many moving statistics
+    if isinstance(part, NormSpec):
+        return Cost(part.name, params=norm, non_trainable=norm)
+    filters = 1 if part.depthwise else part.in_channels
+    weights = (part.kernel**2 * filters + part.bias) * part.out_channels
+    positions = part.out_size**2
     return Cost(
-        name=conv.name,
-        macs=(weights + bias) * positions,
-        params=weights + bias + norm,
-        activations=conv.out_channels * positions,
+        name=part.name,
+        macs=weights * positions,
+        params=weights + norm,
+        activations=part.out_channels * positions,
         non_trainable=norm,
     )
 
@@ -82,10 +84,10 @@ def _dense_cost(name: str, inputs: int, units: int, bias: bool = True) -> Cost:
 
 def _count_spec(spec: ArchitectureSpec, image_size: int | None, classes: int, include_top: bool) -> Complexity:
     network = expand(spec, image_size=image_size)
-    parts = [_conv_cost(network.stem)]
-    parts += [Cost.total(block.name, map(_conv_cost, block.convs)) for block in network.blocks]
+    parts = [_cost(network.stem)]
+    parts += [Cost.total(block.name, map(_cost, block.weighted)) for block in network.blocks]
     if network.head:
-        parts.append(_conv_cost(network.head))
+        parts.append(_cost(network.head))
     if include_top:
         parts.append(_dense_cost("predictions", network.features, classes))
     return Complexity.of(parts)

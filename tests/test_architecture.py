@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.architecture import ArchitectureSpec, StageSpec, expand
-from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec, list_models
+from keras_effnet.architecture import ACTIVATIONS, ArchitectureSpec, StageSpec, expand
+from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.block_specs import ConvSpec, NormSpec
 from keras_effnet.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "efficientnet.json").read_text())
@@ -20,6 +21,10 @@ def network(name, **changes):
     return expand(architecture_spec(name, **changes))
 
 
+def first_conv(block):
+    return next(part for part in block.weighted if isinstance(part, ConvSpec))
+
+
 def stages(blocks):
     """Blocks by stage: the digits of their names."""
     grouped = {}
@@ -27,10 +32,6 @@ def stages(blocks):
         number = int("".join(c for c in block.name.removeprefix("block") if c.isdigit()))
         grouped.setdefault(number, []).append(block)
     return grouped
-
-
-def test_list_models_names_every_network_once():
-    assert sorted(list_models()) == sorted(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -85,18 +86,18 @@ def test_sizes_and_channels_fit_together(name):
     net = network(name)
     in_channels = net.stem.out_channels
     for block in net.blocks:
-        assert block.convs[0].in_channels == in_channels
+        assert first_conv(block).in_channels == in_channels
         in_channels = block.output.out_channels
     sizes = [block.output.out_size for block in net.blocks]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] == math.ceil(ALL[name]["resolution"] / 32)
+    assert sizes[-1] == math.ceil(ALL[name]["resolution"] / (4 if name == "wide_resnet28" else 32))
     assert net.features == (net.head.out_channels if net.head else in_channels)
 
 
 @pytest.mark.parametrize("name", EFFICIENTNETS)
 def test_blocks_add_their_input_exactly_where_shapes_match(name):
     for block in network(name).blocks:
-        same = block.depthwise.stride == 1 and block.convs[0].in_channels == block.project.out_channels
+        same = block.depthwise.stride == 1 and first_conv(block).in_channels == block.project.out_channels
         assert block.residual == same, block.name
 
 
@@ -140,24 +141,71 @@ def test_b4_scales_stem_and_head():
     assert (net.stem.out_channels, net.features) == (48, 1792)
 
 
-def test_resnet_depth_two_doubles_the_blocks():
-    assert len(network("resnet18", depth=2).blocks) == 16
-    assert [len(blocks) for blocks in stages(network("resnet18", depth=2).blocks).values()] == [4, 4, 4, 4]
+RESNETS = [name for name in ALL if "resnet" in name]
 
 
-def test_resnet_width_three_triples_the_filters():
-    plain, wide = network("resnet18"), network("resnet18", width=3)
-    assert wide.stem.out_channels == 192
-    assert [b.output.out_channels for b in wide.blocks] == [3 * b.output.out_channels for b in plain.blocks]
+@pytest.mark.parametrize("name", RESNETS)
+def test_depth_two_doubles_the_layers_of_the_blocks(name):
+    def layers(net):
+        return {number: sum(len(block.branch) for block in blocks) for number, blocks in stages(net.blocks).items()}
+
+    assert layers(network(name, depth=2)) == {number: 2 * count for number, count in layers(network(name)).items()}
 
 
-def test_resnet_resolution_one_and_a_half_is_336():
-    assert architecture_spec("resnet18", resolution=1.5).image_size == 336
+@pytest.mark.parametrize(("name", "depth"), [("resnet18", 18), ("resnet34", 34), ("resnet50", 50)])
+def test_a_resnet_has_as_many_layers_as_its_name_says(name, depth):
+    blocks = network(name).blocks
+    assert 1 + sum(len(block.branch) for block in blocks) + 1 == depth  # stem and classifier; shortcuts do not count
+    assert [block.shortcut is not None for block in blocks].count(True) == (4 if name == "resnet50" else 3)
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_width_three_triples_the_filters(name):
+    plain, wide = network(name), network(name, width=3)
+    for narrow, broad in zip(plain.blocks, wide.blocks, strict=True):
+        assert [c.out_channels for c in broad.branch] == [3 * c.out_channels for c in narrow.branch]
+    assert wide.features == 3 * plain.features
+    # The paper widens the groups of a Wide ResNet and not its stem.
+    assert wide.stem.out_channels == (1 if name == "wide_resnet28" else 3) * plain.stem.out_channels
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resolution_one_and_a_half_takes_224_to_336(name):
+    spec = architecture_spec(name, resolution=1.5)
+    assert spec.image_size == 336
+    assert expand(spec).blocks[-1].output.out_size == 11  # 10.5, where 7 was
+
+
+@pytest.mark.parametrize(("name", "share"), [("resnet50", 4), ("wide_resnet50", 2)])
+def test_a_bottleneck_is_narrow_inside_and_has_its_stride_on_the_3x3(name, share):
+    blocks = stages(network(name).blocks)
+    assert [blocks[n][0].output.out_channels for n in blocks] == [256, 512, 1024, 2048]
+    for number, (first, *rest) in blocks.items():
+        for block in (first, *rest):
+            assert [conv.kernel for conv in block.branch] == [1, 3, 1]
+            inner = block.output.out_channels // share
+            assert [conv.out_channels for conv in block.branch[:2]] == [inner, inner]
+        assert [conv.stride for conv in first.branch] == [1, 1 if number == 1 else 2, 1]
+        assert first.shortcut.stride == first.branch[1].stride
+        assert all(conv.stride == 1 for block in rest for conv in block.branch)
+
+
+def test_a_wide_resnet_normalizes_before_its_blocks_and_at_the_end():
+    net = network("wide_resnet28", width=10)
+    assert (net.stem.norm, net.stem.act, net.stem.bias) == (False, False, False)
+    assert [block.pre.out_channels for block in net.blocks[:5]] == [16, 160, 160, 160, 160]
+    assert [block.output.out_size for block in net.blocks] == [32] * 4 + [16] * 4 + [8] * 4
+    assert [bool(block.shortcut) for block in net.blocks] == [True, False, False, False] * 3
+    assert net.head == NormSpec("top", 640)
+
+
+def test_a_head_convolution_brings_its_own_normalization():
+    assert network("wide_resnet28", head=128).head == ConvSpec("top", "conv", 1, 1, 64, 128, 8)
 
 
 def test_resnet_max_pool_halves_the_size_before_the_blocks():
     net = network("resnet18")
-    assert (net.stem.out_size, net.blocks[0].first.in_size, net.blocks[-1].output.out_size) == (112, 56, 7)
+    assert (net.stem.out_size, net.blocks[0].branch[0].in_size, net.blocks[-1].output.out_size) == (112, 56, 7)
     assert [bool(block.shortcut) for block in net.blocks] == [False, False, True, False, True, False, True, False]
 
 
@@ -206,7 +254,7 @@ def test_block_names_are_unique_beyond_26_repeats():
 
 
 def test_layer_names_are_those_of_keras_applications():
-    names = {conv.name for block in network("b0").blocks for conv in block.convs}
+    names = {conv.name for block in network("b0").blocks for conv in block.weighted}
     assert {"block2b_expand_conv", "block2b_dwconv", "block2b_se_reduce", "block2b_se_expand"} <= names
     assert "block1a_project_conv" in names
     assert "block1a_expand_conv" not in names
@@ -246,7 +294,11 @@ def test_factors_that_are_not_positive_numbers_are_refused(dimension, factor):
         ({"image_size": 31}, "at least 32 pixels, got 31"),
         ({"dropout_rate": 1.0}, r"dropout_rate must lie in \[0, 1\), got 1.0"),
         ({"drop_connect_rate": -0.1}, r"drop_connect_rate must lie in \[0, 1\), got -0.1"),
+        ({"bn_momentum": 1.0}, r"bn_momentum must lie in \[0, 1\), got 1.0"),
+        ({"bn_epsilon": 0.0}, "bn_epsilon must be positive, got 0.0"),
         ({"padding": "valid"}, "Unknown padding 'valid'"),
+        ({"activation": "hardswish"}, r"Unknown activation 'hardswish'\. Did you mean 'hard_swish'\?"),
+        ({"activation": "softmax"}, "Unknown activation 'softmax'"),
         ({"stages": ()}, "no stages"),
     ],
 )
@@ -264,3 +316,24 @@ def test_a_stage_needs_at_least_one_of_everything(field):
 def test_unknown_block_is_refused():
     with pytest.raises(UserError, match=r"Did you mean 'mbconv'\?"):
         StageSpec(3, 1, 1, 16, 1, block="mbconv2")
+
+
+def test_squeeze_and_excite_outside_mbconv_is_refused():
+    with pytest.raises(UserError, match="part of mbconv blocks; give 'basic' stages se_ratio=0"):
+        StageSpec(3, 1, 1, 16, 1, block="basic", se_ratio=0.25)
+
+
+def test_a_bottleneck_without_inner_channels_is_refused():
+    with pytest.raises(UserError, match="inner must be a positive share of the filters, got 0"):
+        StageSpec(3, 1, 1, 16, 1, block="bottleneck", inner=0)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_kerass_and_keeps_shapes(name):
+    import keras
+
+    x = keras.ops.reshape(keras.ops.arange(-12.0, 12.0), (2, 2, 2, 3))
+    y = keras.activations.get(name)(x)
+    assert y.shape == x.shape
+    permuted = keras.activations.get(name)(x[..., ::-1])[..., ::-1]
+    assert keras.ops.all(keras.ops.isclose(permuted, y))  # no channel sees another

@@ -6,9 +6,19 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.architecture import ArchitectureSpec, ConvSpec, StageSpec, expand
+from keras_effnet.architecture import ArchitectureSpec, StageSpec, expand
 from keras_effnet.baselines import architecture_spec
-from keras_effnet.blocks import LayerOptions, basic_block, classifier, conv_bn_act, convolution, mbconv, residual
+from keras_effnet.block_specs import ConvSpec
+from keras_effnet.blocks import (
+    LayerOptions,
+    classifier,
+    conv_bn_act,
+    convolution,
+    mbconv,
+    preact_block,
+    residual,
+    resnet_block,
+)
 from keras_effnet.blocks import squeeze_excite as squeeze_excite_block
 
 RNG = np.random.default_rng(0)
@@ -41,8 +51,12 @@ def random_weights(model):
     return model
 
 
+def channels_into(block):
+    return next(part.in_channels for part in block.weighted if isinstance(part, ConvSpec))
+
+
 def block_model(block, function, size=8, options=OPTIONS):
-    inputs = keras.Input((size, size, block.convs[0].in_channels))
+    inputs = keras.Input((size, size, channels_into(block)))
     return random_weights(keras.Model(inputs, function(inputs, block, options)))
 
 
@@ -67,19 +81,21 @@ def test_both_paddings_agree_on_odd_sizes():
     np.testing.assert_array_equal(window_sums("same", 5), window_sums("symmetric", 5))
 
 
-def test_convolution_has_a_bias_exactly_where_no_normalization_follows():
+def test_convolution_has_bias_normalization_and_activation_where_the_spec_says():
     inputs = keras.Input((4, 4, 3))
-    with_norm = keras.Model(inputs, conv_bn_act(inputs, ConvSpec("a", "conv", 1, 1, 3, 5, 4), OPTIONS))
-    without = keras.Model(inputs, conv_bn_act(inputs, ConvSpec("b", "conv", 1, 1, 3, 5, 4, norm=False), OPTIONS))
-    assert not with_norm.get_layer("a_conv").use_bias
-    assert without.get_layer("b_conv").use_bias
+    spec = ConvSpec("a", "conv", 1, 1, 3, 5, 4)
+    with_norm = keras.Model(inputs, conv_bn_act(inputs, spec, OPTIONS))
+    with_bias = keras.Model(inputs, conv_bn_act(inputs, replace(spec, norm=False, bias=True), OPTIONS))
+    bare = keras.Model(inputs, conv_bn_act(inputs, replace(spec, norm=False, act=False), OPTIONS))
+    assert [model.get_layer("a_conv").use_bias for model in (with_norm, with_bias, bare)] == [False, True, False]
     assert [layer.name for layer in with_norm.layers[1:]] == ["a_conv", "a_bn", "a_activation"]
-    assert [layer.name for layer in without.layers[1:]] == ["b_conv", "b_activation"]
+    assert [layer.name for layer in with_bias.layers[1:]] == ["a_conv", "a_activation"]
+    assert [layer.name for layer in bare.layers[1:]] == ["a_conv"]
 
 
 def squeeze_excite_model(channels, squeezed):
-    reduce = ConvSpec("x_se", "reduce", 1, 1, channels, squeezed, 1, norm=False)
-    expand_ = ConvSpec("x_se", "expand", 1, 1, squeezed, channels, 1, norm=False, act=False)
+    reduce = ConvSpec("x_se", "reduce", 1, 1, channels, squeezed, 1, norm=False, bias=True)
+    expand_ = ConvSpec("x_se", "expand", 1, 1, squeezed, channels, 1, norm=False, act=False, bias=True)
     inputs = keras.Input((5, 5, channels))
     return random_weights(keras.Model(inputs, squeeze_excite_block(inputs, reduce, expand_, OPTIONS)))
 
@@ -144,7 +160,7 @@ def test_basic_block_activates_after_the_sum():
     spec = architecture_spec("resnet18", width=0.125, image_size=32)
     block = expand(spec).blocks[0]
     assert block.shortcut is None
-    model = block_model(block, basic_block, options=LayerOptions(keras.layers, spec))
+    model = block_model(block, resnet_block, options=LayerOptions(keras.layers, spec))
     x = RNG.normal(0, 1, (2, 8, 8, 8)).astype("float32")
     branch = keras.Model(model.inputs, model.get_layer("block1a_2_bn").output).predict(x, verbose=0)
     np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(branch + x, 0), atol=1e-6)
@@ -153,10 +169,69 @@ def test_basic_block_activates_after_the_sum():
 def test_basic_block_projects_its_shortcut_where_the_shape_changes():
     spec = architecture_spec("resnet18", width=0.125, image_size=32)
     block = expand(spec).blocks[2]
-    model = block_model(block, basic_block, options=LayerOptions(keras.layers, spec))
+    model = block_model(block, resnet_block, options=LayerOptions(keras.layers, spec))
     assert model.get_layer("block2a_shortcut_conv").kernel.shape == (1, 1, 8, 16)
     assert "block2a_shortcut_activation" not in [layer.name for layer in model.layers]
     assert model.output_shape == (None, 4, 4, 16)
+
+
+def test_bottleneck_squeezes_then_widens_and_activates_after_the_sum():
+    spec = architecture_spec("resnet50", width=0.125, image_size=32)
+    first, second = expand(spec).blocks[3], expand(spec).blocks[4]  # block2a, block2b
+    options = LayerOptions(keras.layers, spec)
+    model = block_model(first, resnet_block, options=options)
+    kernels = {layer.name: tuple(layer.kernel.shape) for layer in model.layers if "conv" in layer.name}
+    assert kernels == {
+        "block2a_1_conv": (1, 1, 32, 16),
+        "block2a_2_conv": (3, 3, 16, 16),
+        "block2a_3_conv": (1, 1, 16, 64),
+        "block2a_shortcut_conv": (1, 1, 32, 64),
+    }
+    assert model.output_shape == (None, 4, 4, 64)
+    assert "block2a_3_activation" not in [layer.name for layer in model.layers]
+
+    model = block_model(second, resnet_block, options=options)
+    x = RNG.normal(0, 1, (2, 8, 8, 64)).astype("float32")
+    branch = keras.Model(model.inputs, model.get_layer("block2b_3_bn").output).predict(x, verbose=0)
+    np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(branch + x, 0), rtol=1e-5, atol=1e-5)
+
+
+WIDE = architecture_spec("wide_resnet28", depth=0.25)
+
+
+def normalized(x, layer):
+    gamma, beta, mean, variance = (np.asarray(weight) for weight in layer.weights)
+    return np.maximum(gamma * (x - mean) / np.sqrt(variance + WIDE.bn_epsilon) + beta, 0)
+
+
+def test_preact_block_adds_a_branch_of_the_normalized_input_to_the_raw_input():
+    model = block_model(expand(WIDE).blocks[0], preact_block, options=LayerOptions(keras.layers, WIDE))
+    assert [layer.name for layer in model.layers[1:]] == [
+        "block1a_pre_bn",
+        "block1a_pre_activation",
+        "block1a_1_conv",
+        "block1a_1_bn",
+        "block1a_1_activation",
+        "block1a_2_conv",
+        "block1a_add",
+    ]
+    x = RNG.normal(0, 1, (2, 8, 8, 16)).astype("float32")
+    pre = keras.Model(model.inputs, model.get_layer("block1a_pre_activation").output).predict(x, verbose=0)
+    np.testing.assert_allclose(pre, normalized(x, model.get_layer("block1a_pre_bn")), atol=1e-5)
+    branch = keras.Model(model.inputs, model.get_layer("block1a_2_conv").output).predict(x, verbose=0)
+    out = model.predict(x, verbose=0)
+    np.testing.assert_allclose(out, branch + x, atol=1e-5)
+    assert (out < 0).any()  # no activation at the end
+
+
+def test_preact_block_projects_the_normalized_input_where_the_shape_changes():
+    model = block_model(expand(WIDE).blocks[1], preact_block, options=LayerOptions(keras.layers, WIDE))
+    x = RNG.normal(0, 1, (2, 8, 8, 16)).astype("float32")
+    projected = keras.Model(model.inputs, model.get_layer("block2a_shortcut_conv").output).predict(x, verbose=0)
+    kernel = np.asarray(model.get_layer("block2a_shortcut_conv").kernel)[0, 0]
+    expected = normalized(x, model.get_layer("block2a_pre_bn"))[:, ::2, ::2] @ kernel
+    np.testing.assert_allclose(projected, expected, rtol=1e-4, atol=1e-4)
+    assert "block2a_shortcut_bn" not in [layer.name for layer in model.layers]
 
 
 def residual_model(drop_rate):

@@ -17,6 +17,10 @@ TINY = {
     "tiny b0": architecture_spec("b0", depth=0.2, width=0.25, image_size=64),
     "tiny lite": architecture_spec("lite0", depth=0.2, width=0.25, image_size=36),
     "tiny resnet": architecture_spec("resnet18", depth=0.5, width=0.125, image_size=40),
+    "tiny bottleneck": architecture_spec("resnet50", depth=0.5, width=0.125, image_size=50),
+    "tiny wide bottleneck": architecture_spec("wide_resnet50", depth=0.2, width=0.25, image_size=32),
+    "tiny preact": architecture_spec("wide_resnet28", depth=0.5, width=2, image_size=34),
+    "tiny preact with head": architecture_spec("wide_resnet28", depth=0.25, head=32, padding="symmetric"),
     "tiny b0, symmetric": architecture_spec("b0", depth=0.2, width=0.25, image_size=50, padding="symmetric"),
 }
 
@@ -44,6 +48,31 @@ def test_total_parameters_include_the_statistics_of_batch_normalization(name):
 @pytest.mark.parametrize("name", having("macs"))
 def test_macs_are_exact(name):
     assert count(architecture_spec(name)).macs == ALL[name]["macs"]
+
+
+@pytest.mark.parametrize("name", having("activations"))
+def test_activations_are_exact(name):
+    assert count(architecture_spec(name)).activations == ALL[name]["activations"]
+
+
+@pytest.mark.parametrize("name", GOLDEN["published_wide_resnets"])
+def test_wide_resnets_have_the_millions_of_parameters_that_their_paper_says(name):
+    depth, width = map(int, name.split("-"))
+    # 6 n + 4 layers; 28 have n = 4 at depth 1.
+    spec = architecture_spec("wide_resnet28", depth=(depth - 4) / 24, width=width)
+    assert round(count(spec, classes=10).params / 1e6, 1) == GOLDEN["published_wide_resnets"][name]
+
+
+def test_wrn_28_10_counted_by_hand():
+    cost = count(architecture_spec("wide_resnet28", width=10), classes=10)
+    stem = 27 * 16
+    convs = 0
+    norms = 640  # the last, before the pooling
+    for before, after in ((16, 160), (160, 320), (320, 640)):
+        convs += 9 * before * after + 7 * 9 * after * after + before * after  # 8 convolutions and a projection
+        norms += before + 7 * after  # one before each of the 8
+    assert cost.params == stem + convs + 2 * norms + 640 * 10 + 10 == 36_479_194
+    assert cost.total_params == cost.params + 2 * norms
 
 
 @pytest.mark.parametrize("name", having("paper_gmacs"))

@@ -19,8 +19,10 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 # Data flows down this list: a module imports only from those above it. A new module takes its place here.
 LAYERS = """
     errors quiet runs
-    scaling architecture baselines complexity preprocessing config
-    torch_checkpoint blocks weights models transfer
+    scaling block_specs architecture baselines complexity preprocessing config
+    torch_checkpoint weights
+    download pretrained catalog
+    blocks models transfer
     images datasets pipeline evaluation plots training
     export.interpreter export.inspection export.latency export.conversion
     export.calibration export.verification export.ranges export.equalization export.quantization
@@ -35,15 +37,20 @@ PURE = (
     "errors",
     "quiet",
     "scaling",
+    "block_specs",
     "architecture",
     "baselines",
+    "catalog",
     "complexity",
     "preprocessing",
     "config",
     "torch_checkpoint",
+    "weights",
+    "download",
+    "pretrained",
 )
 # Networks train on every backend of Keras.
-BACKEND_FREE = ("blocks", "models", "weights")
+BACKEND_FREE = ("blocks", "models", "transfer")
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}
 
 

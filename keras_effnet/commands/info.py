@@ -7,25 +7,25 @@ from dataclasses import asdict
 import click
 
 from keras_effnet import console
-from keras_effnet.architecture import expand
 from keras_effnet.baselines import SPECS, architecture_spec
+from keras_effnet.catalog import ModelInfo, list_models, model_info
 from keras_effnet.complexity import count
+from keras_effnet.errors import UserError
 from keras_effnet.scaling import PUBLISHED, explain
 
-HEADERS = ("network", "pixels", "blocks", "params", "MACs", "acts", "top-1")
+HEADERS = ("network", "pixels", "blocks", "params", "MACs", "acts", "top-1", "weights")
 
 
-def _row(name: str, spec, classes: int = 1000) -> tuple[str, ...]:
-    cost = count(spec, classes=classes)
-    published = name in PUBLISHED and spec == SPECS[name]
+def _row(info: ModelInfo) -> tuple[str, ...]:
     return (
-        name if spec == SPECS.get(name) else spec.name,
-        f"{spec.image_size}",
-        f"{len(expand(spec).blocks)}",
-        f"{cost.params / 1e6:.2f} M",
-        f"{cost.macs / 1e6:,.0f} M",
-        f"{cost.activations / 1e6:.1f} M",
-        f"{PUBLISHED[name].top1:.1f}" if published else "-",
+        info.name,
+        f"{info.image_size}",
+        f"{info.blocks}",
+        f"{info.params / 1e6:.2f} M",
+        f"{info.macs / 1e6:,.0f} M",
+        f"{info.activations / 1e6:.1f} M",
+        f"{info.top1:.1f}" if info.top1 else "-",
+        "yes" if info.weights else "-",
     )
 
 
@@ -37,29 +37,43 @@ def _row(name: str, spec, classes: int = 1000) -> tuple[str, ...]:
 @click.option("--resolution", type=float, default=1.0, show_default=True, help="Multiplier of the input size.")
 @click.option("--image-size", type=int, help="Side of the input in pixels.")
 @click.option("--classes", type=int, default=1000, show_default=True)
-@click.option("--blocks", is_flag=True, help="Cost of each block.")
+@click.option("--pretrained", is_flag=True, help="In the list, only networks whose ImageNet weights can be had.")
+@click.option("--blocks", is_flag=True, help="Cost of each block of one network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model, phi, depth, width, resolution, image_size, classes, blocks, as_json) -> None:
-    """List the networks, or show MODEL: its scaling, its cost, its blocks."""
-    if model is None:
-        if as_json:
-            return console.emit_json({name: asdict(count(spec)) | {"blocks": None} for name, spec in SPECS.items()})
-        console.table(HEADERS, [_row(name, spec) for name, spec in SPECS.items()])
-        return console.finish(
-            "one picture at the size given, 1000 classes; top-1 on ImageNet as published",
-            "keras-effnet info b4 --blocks",
-        )
-    name = model.lower()
-    spec = architecture_spec(name, phi=phi, depth=depth, width=width, resolution=resolution, image_size=image_size)
-    cost = count(spec, classes=classes)
+def command(model, classes, pretrained, blocks, as_json, **scaling) -> None:
+    """List the networks, those that match MODEL ('resnet*'), or show one: its scaling, its cost, its blocks."""
+    if model is None or set(model) & set("*?["):
+        return _show_list(model or "*", scaling, classes, pretrained, as_json)
+    _show_one(model.lower(), scaling, classes, blocks, as_json)
+
+
+def _show_list(pattern: str, scaling: dict, classes: int, pretrained: bool, as_json: bool) -> None:
+    names = list_models(pattern, pretrained=pretrained)
+    if not names:
+        raise UserError(f"No network matches {pattern!r}. Choose among: {', '.join(list_models())}.")
+    infos = {name: model_info(architecture_spec(name, **scaling), classes=classes) for name in names}
     if as_json:
-        return console.emit_json(asdict(cost) | {"name": spec.name, "image_size": spec.image_size})
-    console.table(HEADERS, [_row(name, spec, classes)])
-    if spec == SPECS[name] and name in PUBLISHED:
-        click.echo(f"{explain(name)}\n")
-    elif spec != SPECS[name]:
+        return console.emit_json({name: asdict(info) for name, info in infos.items()})
+    console.table(HEADERS, map(_row, infos.values()))
+    console.finish(
+        f"one picture at the size given, {classes} classes; top-1 on ImageNet as published",
+        f"keras-effnet info {'b4' if 'b4' in names else names[0]} --blocks",
+    )
+
+
+def _show_one(name: str, scaling: dict, classes: int, blocks: bool, as_json: bool) -> None:
+    spec = architecture_spec(name, **scaling)
+    info, cost = model_info(spec, classes=classes), count(spec, classes=classes)
+    if as_json:
+        return console.emit_json(asdict(info) | asdict(cost))
+    console.table(HEADERS, [_row(info)])
+    if spec != SPECS[name]:
         ratio = cost.macs / count(SPECS[name], classes=classes).macs
         click.echo(f"{ratio:.2f} times the MACs of {name}; channels and repeats are rounded, repeats always up.\n")
+    else:
+        click.echo(f"Source:  {info.source}\nWeights: {info.weights or 'none for ImageNet'}\n")
+        if name in PUBLISHED:
+            click.echo(f"{explain(name)}\n")
     if blocks:
         rows = [(b.name, f"{b.params:,}", f"{b.macs:,}", f"{b.activations:,}") for b in cost.blocks]
         console.table(("block", "parameters", "MACs", "activations"), rows)

@@ -1,0 +1,117 @@
+"""The networks that have names: which there are, what each costs, where it comes from. No framework.
+
+Imports `architecture`, `baselines`, `complexity`, `pretrained`, `scaling`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import filter as matching
+
+from keras_effnet.architecture import ArchitectureSpec, expand
+from keras_effnet.baselines import SPECS, architecture_spec
+from keras_effnet.complexity import count
+from keras_effnet.pretrained import PRETRAINED
+from keras_effnet.scaling import PUBLISHED
+
+_TORCHVISION = "top-1 of torchvision's first ImageNet weights"
+_RESNET = f"He et al., ResNet (CVPR 2016); {_TORCHVISION}"
+_WIDE_RESNET = "Zagoruyko & Komodakis, Wide Residual Networks (BMVC 2016)"
+
+# name -> (source, ImageNet top-1 in percent, one central crop)
+_PUBLICATIONS: dict[str, tuple[str, float | None]] = {
+    name: (
+        "EfficientNet-Lite (TensorFlow TPU models, 2020)"
+        if name.startswith("lite")
+        else "Tan & Le, EfficientNet (ICML 2019), table 2",
+        row.top1,
+    )
+    for name, row in PUBLISHED.items()
+} | {
+    "mobilenetv2": ("Sandler et al., MobileNetV2 (CVPR 2018), table 4", 72.0),
+    "resnet18": (_RESNET, 69.758),
+    "resnet34": (_RESNET, 73.314),
+    "resnet50": (f"{_RESNET}; stride on the 3x3 (v1.5)", 76.13),
+    "wide_resnet50": (f"{_WIDE_RESNET}, WRN-50-2; {_TORCHVISION}", 78.468),
+    "wide_resnet28": (f"{_WIDE_RESNET}, WRN-28-1, for CIFAR", None),
+}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What there is to know of a network before it is built.
+
+    Args:
+        name: String, what `architecture_spec` takes; for a spec of another form, the spec's own name.
+        image_size: Int, side of the default input in pixels.
+        params: Int, trainable parameters.
+        macs: Int, multiply-adds for one picture of that size.
+        activations: Int, output elements of convolutions and dense layers for one picture.
+        blocks: Int, number of blocks.
+        top1: Float, published ImageNet top-1 accuracy in percent; None if there is none.
+        weights: String, where `weights="imagenet"` takes them from; None if they cannot be had.
+        source: String, the publication; None for a spec that was not published.
+    """
+
+    name: str
+    image_size: int
+    params: int
+    macs: int
+    activations: int
+    blocks: int
+    top1: float | None
+    weights: str | None
+    source: str | None
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Names that `architecture_spec`, the command line and `TrainConfig(model=...)` take.
+
+    Args:
+        pattern: String as in a shell: `"resnet*"`, `"b[0-3]"`.
+        pretrained: Bool, whether to keep those alone whose ImageNet weights can be had.
+
+    Returns:
+        A list of names, empty if none matches.
+
+    Example:
+
+    >>> list_models("*resnet50")
+    ['resnet50', 'wide_resnet50']
+    """
+    return matching(PRETRAINED if pretrained else SPECS, pattern.lower())
+
+
+def model_info(model: str | ArchitectureSpec, *, classes: int = 1000) -> ModelInfo:
+    """Size, cost and origin of a network, without building it.
+
+    Args:
+        model: One of `list_models()`, or any `ArchitectureSpec`.
+        classes: Int, outputs of the classifier.
+
+    Returns:
+        A `ModelInfo`. Top-1, weights and source are those of the published form alone: a scaled spec has none.
+
+    Raises:
+        UserError: Unknown name.
+
+    Example:
+
+    >>> model_info("b4").top1
+    82.9
+    """
+    spec = architecture_spec(model)
+    name = next((known for known in SPECS if SPECS[known] == spec), None)
+    source, top1 = _PUBLICATIONS.get(name, (None, None))
+    cost = count(spec, classes=classes)
+    return ModelInfo(
+        name=name or spec.name,
+        image_size=spec.image_size,
+        params=cost.params,
+        macs=cost.macs,
+        activations=cost.activations,
+        blocks=len(expand(spec).blocks),
+        top1=top1,
+        weights=PRETRAINED[name].origin if name in PRETRAINED else None,
+        source=source,
+    )

