@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_effnet.datasets import ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.images import decode
-from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.preprocessing import PIXELS, ImageSpec
 
 CACHE_LIMIT = 2 << 30  # bytes of decoded pixels that are kept in memory without asking
 
@@ -36,9 +36,11 @@ class Augmentation:
     flip: bool = True
 
 
-def resize(image, size: int) -> tf.Tensor:
-    """Bilinear, half-pixel centres, no antialiasing: what a browser's canvas computes, to half a grey level."""
-    return tf.image.resize(tf.cast(image, tf.float32), (size, size), antialias=False)
+def resize(image, size: int, interpolation: str = "bilinear") -> tf.Tensor:
+    """Half-pixel centres, no antialiasing: bilinear is then what a browser's canvas computes, to half a grey level."""
+    resized = tf.image.resize(tf.cast(image, tf.float32), (size, size), method=interpolation, antialias=False)
+    # Beside an edge bicubic leaves the range of pixels.
+    return tf.clip_by_value(resized, *PIXELS) if interpolation == "bicubic" else resized
 
 
 def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
@@ -54,7 +56,7 @@ def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
     shape = tf.shape(image)[:2]
     side = tf.cast(tf.round(input_spec.crop * tf.cast(tf.reduce_min(shape), tf.float32)), tf.int32)
     top = (shape - side) // 2
-    return resize(image[top[0] : top[0] + side, top[1] : top[1] + side], input_spec.size)
+    return resize(image[top[0] : top[0] + side, top[1] : top[1] + side], input_spec.size, input_spec.interpolation)
 
 
 def _random_box(shape, seed, augmentation: Augmentation) -> tf.Tensor:
@@ -166,7 +168,7 @@ def image_pipeline(
         def prepare(example, number):
             image, label = example
             crop_seed, flip_seed = tf.unstack(tf.random.split(number))
-            image = resize(crop(image, crop_seed, augmentation), input_spec.size)
+            image = resize(crop(image, crop_seed, augmentation), input_spec.size, input_spec.interpolation)
             if augmentation.flip:
                 image = tf.image.stateless_random_flip_left_right(image, flip_seed)
             return image, label

@@ -19,7 +19,7 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 # Data flows down this list: a module imports only from those above it. A new module takes its place here.
 LAYERS = """
     errors quiet runs
-    scaling block_specs architecture baselines complexity preprocessing config
+    scaling block_specs architecture baselines complexity imagenet preprocessing config
     torch_checkpoint weights
     download pretrained catalog
     blocks models transfer
@@ -41,6 +41,7 @@ PURE = (
     "architecture",
     "baselines",
     "catalog",
+    "imagenet",
     "complexity",
     "preprocessing",
     "config",
