@@ -174,7 +174,7 @@ def write_bundle(
     for quantization, path in paths.items():
         check_arguments(model, path, quantization, calibration, types[quantization], labels, overwrite)
 
-    spec = image_spec or ImageSpec.raw(model.input_shape)
+    spec = image_spec or ImageSpec.of_model(model)
     rows = []
     for quantization, path in paths.items():
         announce(f"Exporting {quantization}")

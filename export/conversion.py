@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_effnet.errors import UserError
+from keras_effnet.saving import computing_layers
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
@@ -15,20 +16,20 @@ def float32_copy(model: keras.Model) -> keras.Model:
 
     A network trained in mixed precision converts, but into a file full of casts that phones refuse.
     """
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
+    if all(layer.compute_dtype == "float32" for layer in computing_layers(model)):
         return model
 
     def rebuild(layer):
         return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
 
-    copy = keras.models.clone_model(model, clone_function=rebuild)
+    copy = keras.models.clone_model(model, clone_function=rebuild, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
 
 
 def weight_count(model: keras.Model) -> int:
     """Elements of all kernels: what a file must hold at the least. Batch normalization is folded away."""
-    return sum(prod(layer.kernel.shape) for layer in model.layers if hasattr(layer, "kernel"))
+    return sum(prod(layer.kernel.shape) for layer in computing_layers(model) if hasattr(layer, "kernel"))
 
 
 def check_exportable(model: keras.Model) -> None:

@@ -138,7 +138,7 @@ def export_tflite(
     path = Path(path)
     check_arguments(model, path, quantization, calibration, input_type, labels, overwrite)
     recipe = RECIPES[quantization]
-    spec = image_spec or ImageSpec.raw(model.input_shape)
+    spec = image_spec or ImageSpec.of_model(model)
     model = float32_copy(model)  # also what the file is compared with: float16 noise is not the file's fault
 
     pictures = None
@@ -209,6 +209,11 @@ def check_arguments(
         UserError: With the cause and the cure.
     """
     check_exportable(model)
+    if not ImageSpec.of_model(model).in_network:
+        raise UserError(
+            f"{model.name} was built with include_preprocessing=False, but a file takes pixels in 0..255: build it "
+            "with preprocessing and copy the weights, new.set_weights(old.get_weights())."
+        )
     recipe = RECIPES[one_of("quantization", quantization, RECIPES)]
     one_of("input type", input_type, INPUT_TYPES)
     if path.suffix != ".tflite":

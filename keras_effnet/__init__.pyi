@@ -8,6 +8,7 @@ from . import (
     models,
     pipeline,
     preprocessing,
+    saving,
     scaling,
     training,
     transfer,
@@ -32,8 +33,10 @@ from .models import (
     EfficientNetLite2,
     EfficientNetLite3,
     EfficientNetLite4,
+    features,
 )
 from .preprocessing import ImageSpec, decode_predictions, preprocess_input
+from .saving import load_model
 from .scaling import CompoundScaling, ScalingFactors, explain
 from .weights import load_weights
 
@@ -71,13 +74,16 @@ __all__ = [
     "evaluation",
     "explain",
     "export",
+    "features",
     "list_models",
+    "load_model",
     "load_weights",
     "model_info",
     "models",
     "pipeline",
     "preprocess_input",
     "preprocessing",
+    "saving",
     "scaling",
     "training",
     "transfer",

@@ -5,9 +5,9 @@ What a file cannot carry lies beside it (`labels.txt`, `image_spec.json`) or in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -15,12 +15,16 @@ import numpy as np
 import yaml
 
 from keras_effnet.baselines import SPECS
-from keras_effnet.errors import UserError, closest, first_line
-from keras_effnet.images import read
+from keras_effnet.errors import UserError, closest
+from keras_effnet.imagenet import imagenet_classes, readable
+from keras_effnet.images import list_pictures, read
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import evaluation_image
-from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
+from keras_effnet.saving import load_model
 from keras_effnet.training import BEST
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,8 @@ class Artifact:
         predict: Function from pictures `(N, size, size, channels)`, values 0..255, to predictions `(N, classes)`.
         classes: Int.
         image_spec: `ImageSpec`, how pictures are cropped and sized.
+        class_names: Names from `labels.txt`, or ImageNet's for a published network; None where none fit.
+        data_origin: Arguments of `datasets.load` for the data that the network was trained on, from `args.yaml`.
         model: The Keras model, or None for a `.tflite`.
     """
 
@@ -39,20 +45,9 @@ class Artifact:
     predict: Callable[[np.ndarray], np.ndarray]
     classes: int
     image_spec: ImageSpec
-    model: keras.Model | None = field(default=None)
-
-    @cached_property
-    def class_names(self) -> tuple[str, ...] | None:
-        """Names from `labels.txt`, or None where there is none that fits."""
-        labels = _sidecar(self.path, "labels.txt")
-        names = tuple(labels.read_text().splitlines()) if labels else ()
-        return names if len(names) == self.classes else None
-
-    @cached_property
-    def data_origin(self) -> dict[str, object] | None:
-        """Arguments of `datasets.load` for the data that the network was trained on, from `args.yaml`."""
-        args = _sidecar(self.path, "args.yaml")
-        return (yaml.safe_load(args.read_text()) or {}).get("data") or None if args else None
+    class_names: tuple[str, ...] | None = None
+    data_origin: dict[str, object] | None = None
+    model: keras.Model | None = None
 
 
 def _sidecar(path: Path, name: str) -> Path | None:
@@ -60,11 +55,20 @@ def _sidecar(path: Path, name: str) -> Path | None:
     return next((folder / name for folder in path.resolve().parents[:2] if (folder / name).is_file()), None)
 
 
-def _image_spec(path: Path, input_shape: tuple[int, ...]) -> ImageSpec:
+def _description(path: Path, classes: int) -> dict[str, object]:
+    """What `labels.txt` and `args.yaml` say: the arguments of `Artifact` that no model file holds."""
+    labels, args = _sidecar(path, "labels.txt"), _sidecar(path, "args.yaml")
+    names = tuple(labels.read_text().splitlines()) if labels else ()
+    origin = (yaml.safe_load(args.read_text()) or {}).get("data") if args else None
+    return {"class_names": names if len(names) == classes else None, "data_origin": origin or None}
+
+
+def _image_spec(path: Path, input_shape: tuple[int | None, ...]) -> ImageSpec | None:
     saved = _sidecar(path, "image_spec.json")
     spec = ImageSpec.load(saved) if saved else None
-    # The file itself knows its size best; beside it may lie the contract of another.
-    return spec if spec and spec.size == input_shape[1] else ImageSpec.raw(input_shape)
+    # The file itself knows its shape best; beside it may lie the contract of another.
+    fits = spec and input_shape[1] in (spec.size, None) and input_shape[3] == spec.channels
+    return spec if fits else None
 
 
 def resolve(path: str | Path) -> Path:
@@ -102,32 +106,98 @@ def load(path: str | Path) -> Artifact:
         from keras_effnet.export.interpreter import TFLiteModel
 
         file = TFLiteModel(path)
-        return Artifact(path, file.predict, file.classes, _image_spec(path, file.input_shape))
+        spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
+        return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, **_description(path, file.classes))
     if path.suffix != ".keras":
         raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except Exception as error:  # zip, JSON, h5 and Keras each fail in their own way on a damaged file
-        raise UserError(f"{path} is not a Keras model: {first_line(error)}") from error
+    model = load_model(path, compile=False)
     if len(model.inputs) != 1 or len(model.input_shape) != 4 or len(model.output_shape) != 2:
         raise UserError(f"{path} is no image classifier: {model.input_shape} in, {model.output_shape} out.")
-    return _of_model(path, model, _image_spec(path, model.input_shape))
+    spec = _image_spec(path, model.input_shape) or ImageSpec.of_model(model)
+    return _of_model(path, model, spec, **_description(path, model.output_shape[-1]))
 
 
 def _published(name: str) -> Artifact:
     """A published network with its ImageNet weights."""
     spec = SPECS[name]
     crop = spec.image_size / (spec.image_size + 32)  # as the published accuracies were measured
-    return _of_model(Path(name), EfficientNet(spec, weights="imagenet"), ImageSpec.of(spec, crop=crop))
+    image_spec = ImageSpec.of(spec, crop=crop, interpolation="bicubic")
+    names = readable(wnid for wnid, _ in imagenet_classes())
+    return _of_model(Path(name), EfficientNet(spec, weights="imagenet"), image_spec, class_names=names)
 
 
-def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec) -> Artifact:
-    def predict(pictures: np.ndarray) -> np.ndarray:
+def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, **description) -> Artifact:
+    def run(pictures: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict(pictures, batch_size=32, verbose=0))
 
-    return Artifact(path, predict, model.output_shape[-1], image_spec, model)
+    predict = _on_pixels(run, image_spec)
+    return Artifact(path, predict, model.output_shape[-1], image_spec, model=model, **description)
+
+
+def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -> Callable[[np.ndarray], np.ndarray]:
+    """`run` for pictures in 0..255."""
+    return lambda pictures: run(network_input(pictures, image_spec))
+
+
+def network_input(pictures: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
+    """Pictures in 0..255 as a network takes them: normalised where it leaves that to others."""
+    check_range(pictures)
+    return pictures if image_spec.in_network else preprocess_input(pictures, image_spec)
 
 
 def picture(path: str | Path, image_spec: ImageSpec) -> np.ndarray:
-    """One picture file at a network's size, as a batch of shape `(1, size, size, 3)`."""
+    """One picture file at a network's size, as a batch of shape `(1, size, size, 3)`.
+
+    Raises:
+        UserError: The file cannot be read, or the network takes another number of channels than files have.
+    """
+    if image_spec.channels != 3:
+        raise UserError(f"The network takes pictures of {image_spec.channels} channels; files are read as RGB, 3.")
     return evaluation_image(read(path), image_spec).numpy()[None]
+
+
+def each_picture(
+    items: Sequence[str | Path], image_spec: ImageSpec, progress: Callable[[Iterable], Iterable] = iter
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields path and `picture` of files, and of all files below folders. What cannot be read is warned of in the end.
+
+    Args:
+        items: Paths of files and folders.
+        image_spec: `ImageSpec` of the network.
+        progress: Wraps the iteration over the paths, for a progress bar.
+
+    Raises:
+        UserError: There are no pictures, or none of them can be read.
+    """
+    paths = [str(path) for item in items for path in (list_pictures(item) if Path(item).is_dir() else [item])]
+    if not paths:
+        raise UserError(f"No pictures in {', '.join(map(str, items))}.")
+    failures = []
+    for path in progress(paths):
+        try:
+            pixels = picture(path, image_spec)
+        except UserError as error:
+            failures.append(error)
+            continue
+        yield path, pixels
+    if len(failures) == len(paths):
+        raise failures[0]
+    for failure in failures:
+        logger.warning("skipped: %s", failure)
+
+
+def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:
+    """Names of an artifact's classes as people read them: those of a file, its own, or numbers.
+
+    Args:
+        artifact: `Artifact`.
+        labels: Path of a file with one name a line, in place of the artifact's own.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if labels is None:
+        return list(readable(artifact.class_names or (f"class {index}" for index in range(artifact.classes))))
+    if not labels.is_file():
+        raise UserError(f"Labels file {labels} does not exist.")
+    return labels.read_text().splitlines()

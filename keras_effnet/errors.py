@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 25  # names that an error spells out: enough for all networks, not for all classes of ImageNet
+
 
 class UserError(ValueError):
     """Wrong input, said in one line that names the cause and the cure.
@@ -28,11 +30,12 @@ def closest(value: str, choices: Iterable[str]) -> str | None:
 
 
 def unknown(what: str, value: str, choices: Iterable[str]) -> str:
-    """A sentence about a name that is not among `choices`, with the closest that is."""
+    """A sentence about a name that is not among `choices`, with the closest that is; of many, the first are listed."""
     names = list(choices)
     close = closest(value, names)
     hint = f" Did you mean {close!r}?" if close else ""
-    return f"Unknown {what} {value!r}.{hint} Choose one of: {', '.join(names)}."
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"Unknown {what} {value!r}.{hint} Choose one of: {', '.join(names[:_LISTED])}{more}."
 
 
 def one_of(what: str, value: str, choices: Iterable[str]) -> str:

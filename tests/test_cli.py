@@ -117,8 +117,34 @@ def test_info_lists_the_networks_with_their_published_costs(cli):
     shown = cli("info")
     assert shown.status == 0
     row = next(line.split() for line in shown.out.splitlines() if line.split()[:1] == ["b0"])
-    assert row[:6] == ["b0", "224", "16", "5.29", "M", "386"] and row[-1] == "77.1"
+    assert row[:6] == ["b0", "224", "16", "5.29", "M", "386"] and row[-2:] == ["77.1", "yes"]
+    row = next(line.split() for line in shown.out.splitlines() if line.split()[:1] == ["resnet50"])
+    assert row[:6] == ["resnet50", "224", "16", "25.56", "M", "4,089"] and row[-2:] == ["76.1", "-"]
     assert last_lines(shown.out)[1] == "keras-effnet info b4 --blocks"
+
+
+def test_info_takes_a_pattern_and_scales_what_matches(cli):
+    assert list(strict(cli("info", "resnet*", "--json").out)) == ["resnet18", "resnet34", "resnet50"]
+    deep = strict(cli("info", "resnet*", "--depth", "2", "--classes", "10", "--json").out)
+    assert [info["blocks"] for info in deep.values()] == [16, 32, 32]
+    assert all(info["top1"] is None for info in deep.values())
+
+
+def test_info_of_no_match_names_the_choices(cli):
+    shown = cli("info", "vgg*")
+    assert shown.status == 2 and shown.out == ""
+    assert shown.err.startswith("error: No network matches 'vgg*'. Choose among: b0, b1,")
+
+
+def test_info_lists_what_has_imagenet_weights(cli):
+    assert list(strict(cli("info", "lite*", "--pretrained", "--json").out)) == ["lite0", "lite1", "lite2"]
+
+
+def test_info_says_where_a_network_and_its_weights_come_from(cli):
+    shown = cli("info", "wide_resnet50").out
+    assert "Zagoruyko & Komodakis" in shown and "Weights: none for ImageNet" in shown
+    assert "keras.applications" in cli("info", "b0").out
+    assert "Weights:" not in cli("info", "b0", "--depth", "2").out
 
 
 def test_info_of_one_network_shows_scaling_cost_and_blocks(cli):

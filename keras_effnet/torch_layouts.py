@@ -1,0 +1,260 @@
+"""The names under which torch libraries store EfficientNets, as tables: our layers -> their tensors.
+
+Three layouts: torchvision's, timm's, and that of efficientnet_pytorch, which the Lite packages use. Imports `anatomy`,
+`stored` and `errors`; no framework.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_effnet.anatomy import Part, parts
+from keras_effnet.errors import UserError
+from keras_effnet.stored import StoredTensor, printable
+
+logger = logging.getLogger(__name__)
+
+HEAD = "predictions"
+TENSORFLOW, TORCH = ("same", 1e-3), ("symmetric", 1e-5)  # padding and batch norm epsilon of the two worlds
+
+
+@dataclass(frozen=True)
+class TorchLayout:
+    """One library's names.
+
+    Args:
+        library: String, for messages.
+        marker: Name of a tensor that only this layout has.
+        outer: Our layer name -> their prefix, for what is in no block.
+        expanded: What follows `block2b_` in our layer names -> their prefix, in blocks that expand.
+        plain: The same for blocks without expansion.
+        geometries: Function from the number of blocks and the file's name to the pairs of padding and batch
+            normalization epsilon that the weights may have been trained with.
+
+    Prefixes may contain `{block}` (number of the block from 0), `{stage}` (from 1), `{stage0}` (from 0), `{index}` (of
+    the block in its stage, from 0) and `{last}` (number of stages + 1).
+    """
+
+    library: str
+    marker: str
+    outer: dict[str, str]
+    expanded: dict[str, str]
+    plain: dict[str, str]
+    geometries: Callable[[int, str], tuple[tuple[str, float], ...]]
+
+
+def _numbered(template: str, **operations: str) -> dict[str, str]:
+    return {part: template.format(operation) for part, operation in operations.items()}
+
+
+def _timm_geometries(blocks: int, file_name: str) -> tuple[tuple[str, float], ...]:
+    """timm holds networks trained in TensorFlow (`tf_efficientnet_*`) and in torch; only their names differ."""
+    if file_name.startswith("tf_efficientnet"):
+        return (TENSORFLOW,)
+    return (TORCH,) if file_name.startswith("efficientnet") else (TENSORFLOW, TORCH)
+
+
+_PYTORCH_BLOCK = _numbered(
+    "_blocks.{{block}}._{}",
+    expand_conv="expand_conv",
+    expand_bn="bn0",
+    dwconv="depthwise_conv",
+    bn="bn1",
+    se_reduce="se_reduce",
+    se_expand="se_expand",
+    project_conv="project_conv",
+    project_bn="bn2",
+)
+EFFICIENTNET_PYTORCH = TorchLayout(
+    library="efficientnet_pytorch",
+    marker="_conv_stem.weight",
+    outer={
+        "stem_conv": "_conv_stem",
+        "stem_bn": "_bn0",
+        "top_conv": "_conv_head",
+        "top_bn": "_bn1",
+        "predictions": "_fc",
+    },
+    expanded=_PYTORCH_BLOCK,
+    plain=_PYTORCH_BLOCK,
+    geometries=lambda blocks, file_name: (TENSORFLOW,),
+)
+
+TORCHVISION = TorchLayout(
+    library="torchvision",
+    marker="features.0.0.weight",
+    outer={
+        "stem_conv": "features.0.0",
+        "stem_bn": "features.0.1",
+        "top_conv": "features.{last}.0",
+        "top_bn": "features.{last}.1",
+        "predictions": "classifier.1",
+    },
+    expanded=_numbered(
+        "features.{{stage}}.{{index}}.block.{}",
+        expand_conv="0.0",
+        expand_bn="0.1",
+        dwconv="1.0",
+        bn="1.1",
+        se_reduce="2.fc1",
+        se_expand="2.fc2",
+        project_conv="3.0",
+        project_bn="3.1",
+    ),
+    plain=_numbered(
+        "features.{{stage}}.{{index}}.block.{}",
+        dwconv="0.0",
+        bn="0.1",
+        se_reduce="1.fc1",
+        se_expand="1.fc2",
+        project_conv="2.0",
+        project_bn="2.1",
+    ),
+    # torchvision builds B5-B7, which have 39 blocks and more, with TensorFlow's epsilon but torch's padding.
+    geometries=lambda blocks, file_name: (TORCH if blocks < 39 else ("symmetric", 1e-3),),
+)
+
+TIMM = TorchLayout(
+    library="timm",
+    marker="conv_stem.weight",
+    outer={
+        "stem_conv": "conv_stem",
+        "stem_bn": "bn1",
+        "top_conv": "conv_head",
+        "top_bn": "bn2",
+        "predictions": "classifier",
+    },
+    expanded=_numbered(
+        "blocks.{{stage0}}.{{index}}.{}",
+        expand_conv="conv_pw",
+        expand_bn="bn1",
+        dwconv="conv_dw",
+        bn="bn2",
+        se_reduce="se.conv_reduce",
+        se_expand="se.conv_expand",
+        project_conv="conv_pwl",
+        project_bn="bn3",
+    ),
+    plain=_numbered(
+        "blocks.{{stage0}}.{{index}}.{}",
+        dwconv="conv_dw",
+        bn="bn1",
+        se_reduce="se.conv_reduce",
+        se_expand="se.conv_expand",
+        project_conv="conv_pw",
+        project_bn="bn2",
+    ),
+    geometries=_timm_geometries,
+)
+
+LAYOUTS = (EFFICIENTNET_PYTORCH, TORCHVISION, TIMM)
+
+# Axes of torch's tensors in Keras' order, by the kind of layer.
+_KERNEL_AXES = {"Conv2D": (2, 3, 1, 0), "DepthwiseConv2D": (2, 3, 0, 1), "Dense": (1, 0)}
+_NORM = ("weight", "bias", "running_mean", "running_var")
+_WRAPPERS = ("module.", "_orig_mod.", "module.")  # what DataParallel and torch.compile put before every name
+
+
+def _prefixes(model, layout: TorchLayout) -> dict[str, str]:
+    """Layer name -> prefix in the checkpoint, for every layer that has weights and a counterpart there."""
+    found = parts(model)
+    last = max(part.stage for part in found) + 1
+    prefixes, number = {}, 0
+    for part in found:
+        names = {layer.name: layer.name.removeprefix(f"{part.name}_") for layer in part.layers if layer.weights}
+        table = _table(part, names.values(), layout)
+        place = {"block": number, "stage": part.stage, "stage0": part.stage - 1, "index": part.index, "last": last}
+        for name, short in names.items():
+            key = short if part.stage else name
+            if key in table:
+                prefixes[name] = table[key].format(**place)
+        number += bool(part.stage)
+    return prefixes
+
+
+def _table(part: Part, names, layout: TorchLayout) -> dict[str, str]:
+    if not part.stage:
+        return layout.outer
+    return layout.expanded if "expand_conv" in names else layout.plain
+
+
+def _take(layer, prefix: str, state: dict[str, StoredTensor]) -> list[StoredTensor]:
+    """A layer's tensors in Keras' order and axes; takes them out of `state`, so that what is left over shows."""
+    kind = type(layer).__name__
+    if kind == "BatchNormalization":
+        state.pop(f"{prefix}.num_batches_tracked", None)
+        return [state.pop(f"{prefix}.{name}") for name in _NORM if f"{prefix}.{name}" in state]
+    kernel, bias = state.pop(f"{prefix}.weight", None), state.pop(f"{prefix}.bias", None)
+    kernels = [kernel.transpose(_KERNEL_AXES[kind])] if kernel else []
+    return kernels + ([bias] if bias else [])
+
+
+def _geometry(model) -> tuple[set[str], set[float]]:
+    """Paddings of the strided convolutions and epsilons of the batch normalizations that a model is made of."""
+    padded = {layer.name for layer in model.layers if type(layer).__name__ == "ZeroPadding2D"}
+    strided = [layer for layer in model.layers if "Conv2D" in type(layer).__name__ and layer.strides[0] > 1]
+    paddings = {
+        "symmetric" if f"{layer.name}_pad" in padded else layer.padding for layer in strided if layer.kernel_size[0] > 1
+    }
+    return paddings, {layer.epsilon for layer in model.layers if type(layer).__name__ == "BatchNormalization"}
+
+
+def _check_geometry(model, layout: TorchLayout, path: Path) -> None:
+    """Refuses a network that computes something else with these weights, which no shape would tell.
+
+    Raises:
+        UserError: With the arguments to build it with.
+    """
+    blocks = sum(part.stage > 0 for part in parts(model))
+    allowed = layout.geometries(blocks, path.name)
+    paddings, epsilons = _geometry(model)
+    if not any(paddings <= {padding} and epsilons <= {epsilon} for padding, epsilon in allowed):
+        wanted = " or ".join(f"padding={padding!r}, bn_epsilon={epsilon:g}" for padding, epsilon in allowed)
+        has = f"padding {'/'.join(sorted(paddings))}, bn_epsilon {'/'.join(f'{e:g}' for e in sorted(epsilons))}"
+        raise UserError(
+            f"{path.name} has {layout.library}'s layout, whose networks want {wanted}; this one has {has}. "
+            "Build it with those arguments; with others the same weights give other features."
+        )
+    if len(allowed) > 1:
+        logger.warning(
+            "%s comes from timm, but its name does not say whether from a tf_efficientnet_* (padding='same', "
+            "bn_epsilon=1e-3) or an efficientnet_* (padding='symmetric', bn_epsilon=1e-5). The network has padding %s "
+            "and bn_epsilon %g: make sure that this is right.",
+            path.name,
+            *paddings,
+            *epsilons,
+        )
+
+
+def to_layers(model, state: dict[str, StoredTensor], path: Path) -> dict[str, list[StoredTensor]]:
+    """A torch state dict as layer name -> tensors in Keras' order and axes.
+
+    Args:
+        model: The network that they are for.
+        state: Parameter name -> `StoredTensor`.
+        path: Path of the file, for messages.
+
+    Returns:
+        A dict from layer name to tensors. What belongs to no layer stands at the end under its own name.
+
+    Raises:
+        UserError: The layout is none of `LAYOUTS`, or the network's padding or epsilon is not that of the weights.
+    """
+    for wrapper in _WRAPPERS:
+        if all(name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
+    layout = next((layout for layout in LAYOUTS if layout.marker in state), None)
+    if layout is None:
+        raise UserError(
+            f"{path.name} holds no EfficientNet in the layout of {', '.join(layout.library for layout in LAYOUTS)}: "
+            f"{f'its first tensor is {printable(next(iter(state)))}' if state else 'there are no tensors in it'}."
+        )
+    _check_geometry(model, layout, path)
+    layers = {name: _take(model.get_layer(name), prefix, state) for name, prefix in _prefixes(model, layout).items()}
+    if HEAD not in layers:  # the file's classifier under our name: who has no use for it finds it there
+        prefix = layout.outer[HEAD]
+        layers[HEAD] = [state.pop(name) for name in (f"{prefix}.weight", f"{prefix}.bias") if name in state]
+    return {name: tensors for name, tensors in layers.items() if tensors} | {name: [t] for name, t in state.items()}
