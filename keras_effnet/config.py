@@ -26,6 +26,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),
     "learning_rate": (0, math.inf),
+    "layer_decay": (0, 1),
     "warmup_epochs": (0, math.inf),
     "weight_decay": (0, math.inf),
     "clip_norm": (0, math.inf),
@@ -37,7 +38,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "crop": (0, 1),
     "seed": (0, 2**32 - 1),
 }
-_ABOVE_ZERO = ("depth", "width", "learning_rate", "clip_norm", "crop_scale", "crop")
+_ABOVE_ZERO = ("depth", "width", "learning_rate", "layer_decay", "clip_norm", "crop_scale", "crop")
 _BELOW_ONE = ("label_smoothing", "bn_momentum", "dropout_rate", "drop_connect_rate")
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
@@ -80,9 +81,13 @@ class TrainConfig:
         image_size: Int or None, side of the input in pixels; the network's own by default.
         stem_stride: Int, 2 as published; 1 keeps the detail of small pictures at four times the cost.
         weights: String or None, a weights file or `"imagenet"`; random weights by default.
+        freeze: String or None, the last part that keeps its weights: `"stem"`, a stage or block (`"block4"`,
+            `"block4b"`), or `"backbone"`, all but the classifier. Nothing by default; for fine-tuning.
         epochs: Int, passes over the training pictures.
         batch_size: Int, pictures a step.
         learning_rate: Float, the peak, reached after warm-up and followed by a cosine to 0.
+        layer_decay: Float in (0, 1], what the learning rate is multiplied by from each stage to the one before; 1 lets
+            all learn alike, 0.7 suits fine-tuning.
         warmup_epochs: Float, epochs over which the learning rate rises from almost nothing.
         weight_decay: Float, of AdamW; kernels only.
         clip_norm: Float, largest norm of one variable's gradient.
@@ -104,9 +109,11 @@ class TrainConfig:
     image_size: int | None = None
     stem_stride: int = 2
     weights: str | None = None
+    freeze: str | None = None
     epochs: int = 30
     batch_size: int = 32
     learning_rate: float = 2e-3
+    layer_decay: float = 1.0
     warmup_epochs: float = 2.0
     weight_decay: float = 0.05
     clip_norm: float = 1.0

@@ -1,34 +1,33 @@
 """Training on `model.fit`: one frozen config, a run folder, checkpoints that a killed run goes on from.
 
-Imports `config`, `models`, `transfer`, `datasets`, `pipeline`, `evaluation`, `plots`, `runs`, `errors`.
+Imports `config`, `models`, `transfer`, `datasets`, `pipeline`, `evaluation`, `plots`, `callbacks`, `runs`, `errors`.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 import yaml
 
-from keras_effnet import plots
+from keras_effnet import plots, transfer
+from keras_effnet.callbacks import BEST, LAST, ChanceWatch, RunFolder, read_rows, save_model, uncompiled
 from keras_effnet.config import PRECISIONS, TrainConfig
 from keras_effnet.datasets import ImageDataset
 from keras_effnet.errors import UserError, first_line, one_of
 from keras_effnet.evaluation import Evaluation, evaluate
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import Augmentation, image_pipeline
-from keras_effnet.runs import atomic, write_environment, write_text
-from keras_effnet.transfer import reestimate_batch_norm
+from keras_effnet.preprocessing import ImageSpec, check_range
+from keras_effnet.runs import write_environment, write_text
+from keras_effnet.saving import load_state, policy_of
 
 _BEYOND = "A label lies beyond the classes of the model"
-BEST, LAST = "weights/best.keras", "weights/last.keras"
 
 
 def resolve_precision(precision: str) -> str:
@@ -42,24 +41,27 @@ def resolve_precision(precision: str) -> str:
 
 
 def build_model(config: TrainConfig, classes: int) -> keras.Model:
-    """The network of a config, under its precision."""
+    """The network of a config, under its precision, with its first parts frozen if it says so."""
     keras.utils.set_random_seed(config.seed)
     spec = config.spec
-    return EfficientNet(
+    model = EfficientNet(
         spec,
         weights=config.weights,
         classes=classes,
         input_shape=(spec.image_size, spec.image_size, 3),
         dtype=resolve_precision(config.precision),
     )
+    if config.freeze is not None:
+        transfer.freeze(model, config.freeze)
+    return model
 
 
-def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
-    warmup = int(config.warmup_epochs * steps)
+def _adamw(config: TrainConfig, steps: int, factor: float = 1.0) -> keras.optimizers.Optimizer:
+    peak, warmup = config.learning_rate * factor, int(config.warmup_epochs * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
-        config.learning_rate * 1e-3,
+        peak * 1e-3,
         decay_steps=max(1, config.epochs * steps - warmup),
-        warmup_target=config.learning_rate,
+        warmup_target=peak,
         warmup_steps=warmup,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, clipnorm=config.clip_norm)
@@ -68,62 +70,13 @@ def _optimizer(config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def _read_rows(path: Path) -> list[dict[str, float]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as stream:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
-    return [row | {"epoch": int(row["epoch"])} for row in rows]
-
-
-class _RunFolder(keras.callbacks.Callback):
-    """Keeps `last` and `best` checkpoints and `results.csv` after every epoch, each file whole or absent.
-
-    `last.keras` alone decides where a resumed run starts: its optimizer has counted the steps, so no second file can
-    contradict it. Rows of epochs that the checkpoint does not hold are dropped on resume.
-    """
-
-    def __init__(self, folder: Path, first_epoch: int):
-        super().__init__()
-        self.folder = folder
-        self.rows = [row for row in _read_rows(folder / "results.csv") if row["epoch"] <= first_epoch]
-        self.best = max((row["val_accuracy"] for row in self.rows), default=-1.0)
-        (folder / "weights").mkdir(parents=True, exist_ok=True)
-        for leftover in (folder / "weights").glob(".*.keras"):  # of a run that was killed while saving
-            leftover.unlink()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs = {key: float(value) for key, value in (logs or {}).items()}
-        if not math.isfinite(logs["loss"]):
-            return
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        seconds = time.perf_counter() - self.started
-        self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate, "seconds": round(seconds, 2)})
-        if logs["val_accuracy"] > self.best:
-            self.best = logs["val_accuracy"]
-            _save_model(_uncompiled(self.model), self.folder / BEST)
-        self._write_rows()
-        _save_model(self.model, self.folder / LAST)  # last: only now does the epoch count
-
-    def _write_rows(self):
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.rows[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.folder / "results.csv", text.getvalue())
-
-
-def _uncompiled(model: keras.Model) -> keras.Model:
-    """The same layers as a model without optimizer: a third of the file, and nothing to restore."""
-    return keras.Model(model.inputs, model.outputs, name=model.name)
-
-
-def _save_model(model: keras.Model, path: Path) -> None:
-    with atomic(path) as temporary:
-        model.save(temporary)
+def _optimizer(model: keras.Model, config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
+    if config.layer_decay == 1:  # what any model can have, with stages or without
+        optimizer = _adamw(config, steps)
+    else:
+        optimizer = transfer.layerwise_optimizer(model, config.layer_decay, partial(_adamw, config, steps))
+    # `compile` would wrap it too, but keep that from the file: last.keras would reload without loss scaling.
+    return keras.optimizers.LossScaleOptimizer(optimizer) if policy_of(model).name == "mixed_float16" else optimizer
 
 
 def _one_hot(data: tf.data.Dataset, classes: int) -> tf.data.Dataset:
@@ -175,21 +128,23 @@ def train(
     if steps <= 0:
         raise UserError("The training data has no known length; apply .take(n) or assert_cardinality first.")
     classes = model.output_shape[-1]
+    images = next(iter(val))[0].numpy()  # not of `train`: the first batch of a shuffle costs reading all of it
+    check_range(images, ImageSpec.of_model(model, size=images.shape[1]).input_range)
     model.compile(
-        _optimizer(config, steps),
+        _optimizer(model, config, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     folder = Path(run_dir) if run_dir is not None else None
     first_epoch = _restore(model, folder, steps) if resume else 0
-    run = [_RunFolder(folder, first_epoch)] if folder else []
+    run = [RunFolder(folder, first_epoch)] if folder else []
     try:
         history = model.fit(
             _one_hot(train, classes),
             validation_data=_one_hot(val, classes),
             initial_epoch=first_epoch,
             epochs=config.epochs,
-            callbacks=[keras.callbacks.TerminateOnNaN(), *run, *callbacks],
+            callbacks=[keras.callbacks.TerminateOnNaN(), ChanceWatch(classes), *run, *callbacks],
             shuffle=False,  # the pipeline does
             verbose=verbose,
         )
@@ -211,7 +166,7 @@ def _restore(model: keras.Model, folder: Path | None, steps: int) -> int:
         raise UserError(f"Nothing to resume: {folder} has no {LAST}. Leave out --resume to start anew.")
     model.optimizer.build(model.trainable_variables)  # unbuilt, it would silently start from zero
     try:
-        model.load_weights(folder / LAST)
+        load_state(model, folder / LAST)
     except Exception as error:  # a damaged zip, h5 or another network each fail in their own way
         raise UserError(f"{folder / LAST} does not fit this network: {first_line(error)}") from error
     # Checkpoints are made at the end of an epoch; loss scaling leaves out of the count the steps that it skipped.
@@ -281,11 +236,11 @@ def train_dataset(
 
     model = build_model(config, len(dataset.class_names))
     train(model, batches, val, config, run_dir=folder, resume=resume, callbacks=[describe, *callbacks])
-    model = _uncompiled(model)
-    model.load_weights(folder / BEST)
-    reestimate_batch_norm(model, batches)
-    _save_model(model, folder / BEST)
+    model = uncompiled(model)
+    load_state(model, folder / BEST)
+    transfer.reestimate_batch_norm(model, batches)
+    save_model(model, folder / BEST)
     result = evaluate(model.predict(val, verbose=0), dataset.val.labels)
     plots.confusion_matrix(result.confusion, dataset.class_names, folder / "confusion.png")
-    epochs = _read_rows(folder / "results.csv")[-1]["epoch"]
+    epochs = read_rows(folder)[-1]["epoch"]
     return TrainResult(folder, model, result, epochs)

@@ -18,7 +18,9 @@ def test_a_config_survives_yaml():
         image_size=64,
         epochs=7,
         learning_rate=1e-05,
+        layer_decay=0.7,
         weights=None,
+        freeze="block4b",
         flip=False,
         seed=3,
     )
@@ -50,6 +52,8 @@ def test_an_unknown_key_gets_the_closest_one(key, close):
         ("learning_rate", 0),
         ("learning_rate", -1e-3),
         ("learning_rate", float("nan")),
+        ("layer_decay", 0),
+        ("layer_decay", 1.01),
         ("label_smoothing", 1.0),
         ("label_smoothing", -0.1),
         ("crop", 0),

@@ -23,7 +23,7 @@ LAYERS = """
     stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
     blocks saving models transfer
-    images datasets pipeline evaluation plots training
+    images datasets pipeline evaluation plots callbacks training
     export.interpreter export.inspection export.latency export.conversion
     export.calibration export.verification export.ranges export.equalization export.quantization
     export.tflite export.bundle export
@@ -55,7 +55,7 @@ PURE = (
     "pretrained",
 )
 # Networks train on every backend of Keras.
-BACKEND_FREE = ("blocks", "saving", "models", "transfer")
+BACKEND_FREE = ("blocks", "saving", "models", "transfer", "callbacks")
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}
 
 

@@ -23,8 +23,11 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
+from keras_effnet.baselines import architecture_spec
+from keras_effnet.callbacks import ChanceWatch
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
+from keras_effnet.models import EfficientNet
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training import build_model, resolve_precision, train, train_dataset
 
@@ -205,6 +208,88 @@ def test_mixed_float16_scales_its_loss_and_a_resumed_run_goes_on_with_the_scale(
     assert int(resumed.optimizer.iterations) == 3 * STEPS
     assert float(resumed.optimizer.dynamic_scale) == 512.0
     assert np.isfinite(rows(tmp_path)[-1]["loss"])
+
+
+# ------------------------------------------------------------------ fine-tuning
+
+
+def test_a_config_freezes_what_it_names():
+    config = replace(CONFIG, depth=0.1, width=0.1, image_size=32, freeze="block5")
+    model = build_model(config, classes=3)
+    parts = {weight.path.split("_")[0] for weight in model.trainable_weights}
+    assert parts == {"block6a", "block7a", "top", "predictions/kernel", "predictions/bias"}
+    with pytest.raises(UserError, match=r"Unknown part to freeze 'blok5'\. Did you mean 'block5'"):
+        build_model(replace(config, freeze="blok5"), classes=3)
+
+
+def test_a_resumed_run_goes_on_with_a_rate_for_each_stage(smooth_pictures, tmp_path):
+    labels = np.arange(8 * STEPS, dtype="int32") % 3
+    pictures = smooth_pictures(len(labels), 32).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices((pictures, labels)).batch(8)
+    config = replace(CONFIG, epochs=2, layer_decay=0.5)
+    spec = architecture_spec("lite0", width=0.25, dropout_rate=0.0, drop_connect_rate=0.0)
+    spec = replace(spec, stages=spec.stages[:2], head=None)
+
+    def network() -> keras.Model:
+        keras.utils.set_random_seed(0)
+        return EfficientNet(spec, weights=None, classes=3, input_shape=(32, 32, 3))
+
+    whole, resumed = network(), network()
+    train(whole, batches, batches, config, run_dir=tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="power cut"):
+        cut = [Interrupt(epoch=1)]
+        train(network(), batches, batches, config, run_dir=tmp_path / "cut", callbacks=cut)
+    train(resumed, batches, batches, config, run_dir=tmp_path / "cut", resume=True)
+
+    for expected, got in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-5)
+    # The rate in the table is the classifier's, the one that the config names.
+    expected = [expected_rate(epoch * STEPS, config, STEPS) for epoch in (1, 2)]
+    assert [row["learning_rate"] for row in rows(tmp_path / "cut")] == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
+# ------------------------------------------------------------------ a hollow success
+
+
+def normalised_toy(momentum: float) -> keras.Model:
+    """A classifier of brightness whose every answer goes through batch normalization."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    x = keras.layers.BatchNormalization(momentum=momentum)(x)
+    x = keras.layers.Dense(16, activation="relu")(x)
+    return keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+
+
+@pytest.mark.parametrize(("momentum", "warnings"), [(0.9999, 1), (0.5, 0)])
+def test_statistics_that_lag_behind_are_named_once_when_validation_stays_at_chance(batches, caplog, momentum, warnings):
+    config = replace(CONFIG, epochs=8, learning_rate=0.05)
+    history = train(normalised_toy(momentum), batches, batches, config).history
+    assert history["accuracy"][-1] > 0.8
+    assert (history["val_accuracy"][-1] < 0.4) == bool(warnings)
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("keras_effnet")]
+    assert len(messages) == warnings
+    assert all("bn_momentum is 0.9999: lower it" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("classes", "accuracy", "val_accuracy", "warns"),
+    [
+        (10, 0.36, 0.15, True),
+        (10, 0.36, 0.16, False),  # better than guessing
+        (10, 0.34, 0.10, False),  # has learned little yet
+        (2, 0.95, 0.60, False),  # a split that is a little hard
+        (2, 0.95, 0.53, True),
+        (1000, 0.9, 0.03, False),  # thirty times as good as guessing: overfitting
+    ],
+)
+def test_near_chance_depends_on_the_number_of_classes(toy_model, caplog, classes, accuracy, val_accuracy, warns):
+    watch = ChanceWatch(classes)
+    watch.set_model(toy_model())
+    for epoch in range(2):
+        watch.on_epoch_end(epoch, {"accuracy": accuracy, "val_accuracy": val_accuracy})
+    assert len(caplog.records) == warns
+    assert "bn_momentum" not in caplog.text  # a network without batch normalization
 
 
 # ------------------------------------------------------------------ resume
