@@ -18,6 +18,7 @@ from .architecture import ArchitectureSpec, StageSpec
 from .baselines import architecture_spec
 from .catalog import ModelInfo, list_models, model_info
 from .errors import UserError, VerificationError
+from .gradcam import Heatmap, grad_cam
 from .models import (
     EfficientNet,
     EfficientNetB0,
@@ -59,6 +60,7 @@ __all__ = [
     "EfficientNetLite2",
     "EfficientNetLite3",
     "EfficientNetLite4",
+    "Heatmap",
     "ImageSpec",
     "ModelInfo",
     "ScalingFactors",
@@ -75,6 +77,7 @@ __all__ = [
     "explain",
     "export",
     "features",
+    "grad_cam",
     "list_models",
     "load_model",
     "load_weights",

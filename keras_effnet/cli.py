@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "Train a network on a folder of pictures or on the embedded digits.",
     "eval": "Measure the accuracy of a .keras or .tflite file.",
     "predict": "Name what is on pictures.",
+    "explain": "Show where in pictures a network finds a class: Grad-CAM.",
     "export": "Write .tflite files, each one run and compared with the model.",
     "benchmark": "Time .tflite files on this machine.",
     "checks": "See whether this machine has what the package needs.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
@@ -86,4 +87,43 @@ def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], 
         axis.tick_params(axis="x", rotation=30)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def explanation(
+    image: np.ndarray, heat: np.ndarray, shares: Sequence[tuple[str, float]], explained: int, path: str | Path
+) -> None:
+    """A picture, the heat map of a class over it, and the network's answer, side by side.
+
+    `image`: values 0..255, shape `(height, width, 3)`. `heat`: in [0, 1], of any size. `shares`: names and
+    probabilities of some classes; the heat is that of the one numbered `explained`.
+    """
+    height, width = image.shape[:2]
+    pixels = np.clip(image, 0, 255).astype("uint8")
+    figure, (plain, heated, answer) = _figure(1, 3, figsize=(9, max(2.9, 0.32 * len(shares))))
+    plain.imshow(pixels)
+    plain.set_title("what the network sees", fontsize=10)
+    heated.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
+    over = heated.imshow(
+        heat,
+        cmap="inferno",
+        vmin=0,
+        vmax=1,
+        alpha=0.2 + 0.5 * heat,  # where it is cold the picture shows
+        interpolation="bilinear",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
+    heated.set_title(shorten(f"what speaks for {shares[explained][0]}", 44, placeholder="..."), fontsize=10)
+    figure.colorbar(over, ax=heated, fraction=0.05, ticks=(0, 1)).set_ticklabels(("none", "most"), fontsize=8)
+    for axis in (plain, heated):
+        axis.axis("off")
+
+    colors = ["C1" if place == explained else "0.75" for place in range(len(shares))]
+    places = range(len(shares))
+    answer.barh(places, [share for _, share in shares], height=0.35, color=colors)
+    for place, (name, share) in enumerate(shares):
+        answer.text(0, place - 0.25, name, va="bottom", fontsize=9)
+        answer.text(share + 0.01, place, f"{share:.1%}", va="center", fontsize=9)
+    answer.set(xlim=(0, 1.15), ylim=(len(shares) - 0.5, -0.7))
+    answer.axis("off")
     _save(figure, path)

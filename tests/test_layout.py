@@ -22,7 +22,7 @@ LAYERS = """
     scaling block_specs architecture baselines complexity imagenet preprocessing config
     stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
-    blocks saving models transfer
+    blocks saving models transfer gradcam
     images datasets pipeline evaluation plots callbacks training
     export.interpreter export.inspection export.latency export.conversion
     export.calibration export.verification export.ranges export.equalization export.quantization

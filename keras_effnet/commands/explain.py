@@ -1,0 +1,71 @@
+"""`keras-effnet explain`: where in pictures a network finds a class, drawn beside its answer."""
+
+from __future__ import annotations
+
+from itertools import chain, count
+from pathlib import Path
+
+import click
+
+from keras_effnet import console
+from keras_effnet.errors import UserError, unknown
+
+
+@click.command("explain")
+@click.argument("pictures", nargs=-1, required=True)
+@click.option("--model", required=True, help="A .keras file, a run folder, or a name like lite0.")
+@click.option("--class", "wanted", metavar="NAME", help="Class to explain, by name or index; the most probable.")
+@click.option("--layer", metavar="NAME", help="Feature map to look at: block5c; the last by default.")
+@click.option("--top", type=click.IntRange(1, 20), default=3, show_default=True, help="Classes beside the picture.")
+@click.option("--labels", type=click.Path(path_type=Path), help="File with one class name a line.")
+@click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(pictures, model, wanted, layer, top, labels, out, as_json) -> None:
+    """Show what in PICTURES, files or folders of files, speaks for a class (Grad-CAM)."""
+    console.prepare_tensorflow()
+    from keras_effnet import artifacts, plots
+    from keras_effnet.gradcam import explainer
+    from keras_effnet.preprocessing import decode_predictions
+    from keras_effnet.runs import new_run
+
+    artifact = artifacts.load(model)
+    if artifact.model is None:
+        raise UserError(f"{artifact.path} has no gradients; give the .keras file or the run folder it was made from.")
+    names = artifacts.class_names(artifact, labels)
+    index = None if wanted is None else _class_index(wanted, names)
+    explain = explainer(artifact.model, layer)
+    folder, results = None, {}
+    for path, pixels in artifacts.each_picture(pictures, artifact.image_spec, console.track("Explaining")):
+        seen = artifacts.network_input(pixels, artifact.image_spec)
+        heat = explain(seen[0], index)
+        best = decode_predictions(heat.probabilities[None], top=top, class_names=names)[0]
+        explained = (names[heat.class_index], heat.probability)
+        if explained not in best:
+            best.append(explained)
+        folder = folder or new_run("explain", Path(model).resolve().stem, out)  # none for what is refused
+        drawn = _free(folder, Path(path).stem)
+        plots.explanation(pixels[0], heat.map, best, best.index(explained), drawn)
+        results[path] = {"class": explained[0], "probability": explained[1], "layer": heat.layer, "drawn": str(drawn)}
+    if as_json:
+        return console.emit_json(results)
+    rows = [
+        (Path(path).name, f"{result['class']} {result['probability']:.1%}", Path(result["drawn"]).name)
+        for path, result in results.items()
+    ]
+    console.table(("picture", "class explained", "drawn"), rows)
+    console.finish(str(folder), f"keras-effnet explain PICTURE --model {model} --class NAME")
+
+
+def _class_index(wanted: str, names: list[str]) -> int:
+    """The class of a name or an index. Names come first: those of digits are numbers too."""
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(names):
+        return int(wanted)
+    raise UserError(unknown("class", wanted, names))
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A file of that name which is not there yet: pictures of several folders may be called alike."""
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    return next(path for name in names if not (path := folder / f"{name}.png").exists())
