@@ -286,7 +286,8 @@ PEERS = (
 def test_a_torch_network_and_ours_answer_alike(peer, kind, torch, tmp_path):
     peer.model.set_weights([np.zeros_like(array) for array in peer.model.get_weights()])
     load_weights(peer.model, save(torch, peer.network.state_dict(), file_of(peer, tmp_path), kind))
-    assert_same(answer(peer.model, peer.x), peer.logits)
+    # Random weights let rounding grow with depth, in B5 to 4e-4; the wrong geometry moves answers by half and more.
+    assert_same(answer(peer.model, peer.x), peer.logits, tolerance=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["zip", "safetensors"])
