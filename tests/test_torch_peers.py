@@ -218,13 +218,11 @@ def scramble(torch, network, x):
                 if layer.bias is not None:
                     layer.bias.normal_(std=0.3)
         for norm in norms:
-            norm.momentum = 1.0  # statistics of the next batch
-        network.train()(to_torch(torch, x))
-        for norm in norms:
-            norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
-            norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.7, 1.5)
             norm.weight.uniform_(0.7, 1.3)
             norm.bias.normal_(std=0.2)
+            norm.momentum = 1.0  # statistics of the next batch
+        # Measured last: statistics that do not fit let activations, and with them rounding, grow from block to block.
+        network.train()(to_torch(torch, x))
     return network.eval()
 
 
@@ -286,8 +284,7 @@ PEERS = (
 def test_a_torch_network_and_ours_answer_alike(peer, kind, torch, tmp_path):
     peer.model.set_weights([np.zeros_like(array) for array in peer.model.get_weights()])
     load_weights(peer.model, save(torch, peer.network.state_dict(), file_of(peer, tmp_path), kind))
-    # Random weights let rounding grow with depth, in B5 to 4e-4; the wrong geometry moves answers by half and more.
-    assert_same(answer(peer.model, peer.x), peer.logits, tolerance=2e-3)
+    assert_same(answer(peer.model, peer.x), peer.logits)
 
 
 @pytest.mark.parametrize("kind", ["zip", "safetensors"])
