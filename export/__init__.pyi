@@ -1,4 +1,5 @@
 from .bundle import Bundle, write_bundle
+from .inspection import Inspection, inspect
 from .latency import LatencyReport, benchmark
 from .tflite import ExportResult, export_tflite
 from .verification import VerifyReport, verify
@@ -6,10 +7,12 @@ from .verification import VerifyReport, verify
 __all__ = [
     "Bundle",
     "ExportResult",
+    "Inspection",
     "LatencyReport",
     "VerifyReport",
     "benchmark",
     "export_tflite",
+    "inspect",
     "verify",
     "write_bundle",
 ]

@@ -1,11 +1,18 @@
-"""What is inside a `.tflite` file: its operators, and whether a phone can run them."""
+"""What is inside a `.tflite` file: operators, types, what computes in float among integers, and which clients take it.
+
+Imports `arena`, `clients`, `graph` beside it. Runs nothing; never TensorFlow.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
+from dataclasses import dataclass
+from pathlib import Path
 
 from keras_effnet.errors import VerificationError
+from keras_effnet.export.arena import plan
+from keras_effnet.export.clients import Verdict, judge
+from keras_effnet.export.graph import CONVERSIONS, FLOATS, QUANTIZED, Graph, Operator, Tensor, content_of, read_graph
 
 # Resource variables need an initialiser that mobile runtimes do not call; a CAST is what mixed precision leaves behind.
 _REFUSED = {
@@ -15,11 +22,136 @@ _REFUSED = {
 }
 
 
-@cache
-def _operator_names() -> dict[int, str]:
-    from ai_edge_litert import schema_py_generated as schema
+@dataclass(frozen=True)
+class Island:
+    """Operators of a quantized file that compute in float, connected by float tensors.
 
-    return {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    Args:
+        place: `"input"` or `"output"` at the ends, as a declared float softmax is; `"middle"` between integers.
+        operators: Tuple of names, those that convert from and to integers left out.
+        tensors: Tuple of names, of the float tensors that they write and read.
+    """
+
+    place: str
+    operators: tuple[str, ...]
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is inside a `.tflite` file.
+
+    Args:
+        size_bytes: Int.
+        precision: `"float32"`, `"float16"` or `"dynamic"` by the weights where activations are float; `"int8"` or
+            `"int16x8"` by the arithmetic where they are not.
+        operators: Name -> how often.
+        dtypes: Dtype -> number of tensors.
+        float_tensors: Tuple of names.
+        islands: Tuple of `Island`s; empty where nothing computes in integers.
+        dynamic: Tuple of names, of the tensors without a fixed shape.
+        inputs, outputs: Tuples of `Tensor`s, with shape, dtype, scale and zero point.
+        clients: Tuple of `Verdict`s: expectations, since nothing is run.
+        live_bytes: Int, activations that are alive at the worst moment.
+        arena_bytes: Int, the arena that LiteRT plans for them without a delegate; weights and scratch space not in it.
+    """
+
+    size_bytes: int
+    precision: str
+    operators: dict[str, int]
+    dtypes: dict[str, int]
+    float_tensors: tuple[str, ...]
+    islands: tuple[Island, ...]
+    dynamic: tuple[str, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    clients: tuple[Verdict, ...]
+    live_bytes: int
+    arena_bytes: int
+
+
+def _connected(graph: Graph) -> list[list[Operator]]:
+    """Steps that touch float activations, grouped by the ones they share, in the order of their first step."""
+    groups: list[tuple[set[int], list[int]]] = []
+    for number, step in enumerate(graph.steps):
+        touched = set(graph.activations(step.inputs + step.outputs, FLOATS))
+        if not touched:
+            continue
+        apart, members = [], [number]
+        for tensors, numbers in groups:
+            if tensors & touched:
+                touched |= tensors
+                members += numbers
+            else:
+                apart.append((tensors, numbers))
+        groups = [*apart, (touched, members)]
+    return [[graph.steps[number] for number in numbers] for numbers in sorted(sorted(members) for _, members in groups)]
+
+
+def _place(graph: Graph, steps: list[Operator]) -> str:
+    reads = {index for step in steps for index in step.inputs}
+    writes = {index for step in steps for index in step.outputs}
+    from_integers = bool(graph.activations(tuple(reads), QUANTIZED))
+    to_integers = bool(graph.activations(tuple(writes), QUANTIZED))
+    if not from_integers and to_integers:
+        return "input"
+    return "output" if from_integers and not to_integers else "middle"
+
+
+def float_islands(graph: Graph) -> tuple[Island, ...]:
+    """Connected runs of operators that compute in float inside a file that otherwise computes in integers."""
+    if not graph.integer_dtypes:
+        return ()
+    islands = []
+    for steps in _connected(graph):
+        place = _place(graph, steps)
+        computing = tuple(step.name for step in steps if step.name not in CONVERSIONS)
+        indices = {i: None for step in steps for i in graph.activations(step.inputs + step.outputs, FLOATS)}
+        # At the ends a conversion alone is how a float comes in or goes out; in the middle it is a detour.
+        if computing or place == "middle":
+            islands.append(Island(place, computing, tuple(graph.tensors[index].name for index in indices)))
+    return tuple(islands)
+
+
+def inspect(path: str | Path | bytes) -> Inspection:
+    """Reads what is inside a `.tflite` file. Nothing is run.
+
+    Args:
+        path: Path of the file, or its bytes.
+
+    Returns:
+        An `Inspection`.
+
+    Raises:
+        UserError: It does not exist, is of another kind, or is damaged.
+
+    Example:
+
+    >>> found = keras_effnet.export.inspect("model_int8.tflite")
+    >>> [island for island in found.islands if island.place == "middle"]
+    []
+    """
+    content = content_of(path)
+    graph = read_graph(content)
+    memory = plan(graph)
+    return Inspection(
+        size_bytes=len(content),
+        precision=graph.precision,
+        operators=dict(_histogram(graph)),
+        dtypes=dict(Counter(tensor.dtype for tensor in graph.tensors).most_common()),
+        float_tensors=tuple(tensor.name for tensor in graph.tensors if tensor.dtype in FLOATS),
+        islands=float_islands(graph),
+        dynamic=tuple(tensor.name for tensor in graph.tensors if -1 in tensor.signature),
+        inputs=tuple(graph.tensors[index] for index in graph.inputs),
+        outputs=tuple(graph.tensors[index] for index in graph.outputs),
+        clients=judge(graph),
+        live_bytes=memory.live_bytes,
+        arena_bytes=memory.arena_bytes,
+    )
+
+
+def _histogram(graph: Graph) -> Counter[str]:
+    return Counter(operator.name for operator in graph.operators + graph.called)
 
 
 def operators(content: bytes) -> Counter[str]:
@@ -28,15 +160,7 @@ def operators(content: bytes) -> Counter[str]:
     Args:
         content: The file's bytes.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    names = []
-    for code in model.operatorCodes:
-        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)  # old files fill in the old field alone
-        custom = code.customCode.decode() if code.customCode else None
-        names.append(custom or _operator_names()[builtin])
-    return Counter(names[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators)
+    return _histogram(read_graph(content))
 
 
 def check_portable(content: bytes, min_bytes: int) -> None:

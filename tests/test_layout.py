@@ -24,7 +24,7 @@ LAYERS = """
     download pretrained catalog
     blocks saving models transfer gradcam
     images datasets pipeline evaluation plots callbacks training
-    export.interpreter export.inspection export.latency export.conversion
+    export.interpreter export.graph export.arena export.clients export.inspection export.latency export.conversion
     export.calibration export.verification export.ranges export.equalization export.quantization
     export.tflite export.bundle export
     artifacts console

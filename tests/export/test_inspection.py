@@ -1,12 +1,15 @@
-"""What is inside a file, and which files no phone can run."""
+"""What is inside a file, what of it computes in float, and which files no phone can run."""
 
 from __future__ import annotations
 
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from tiny_files import tiny_file
 
-from keras_effnet.errors import VerificationError
-from keras_effnet.export.inspection import check_portable, operators
+from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.export.inspection import Island, check_portable, inspect, operators
+from keras_effnet.export.interpreter import TFLiteModel
 
 PICTURE = tf.TensorSpec((1, 8, 8, 3), tf.float32)
 
@@ -68,3 +71,121 @@ def test_a_file_too_small_for_its_weights_is_refused():
     content = convert(tf.nn.relu)
     with pytest.raises(VerificationError, match="its weights alone take 2,000,000: they are not in it"):
         check_portable(content, min_bytes=2_000_000)
+
+
+# --- inspect
+
+
+def test_a_float_file_is_described(exported):
+    found = inspect(exported["none"].path)
+    content = exported["none"].path.read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    types = [tensor.type for tensor in model.subgraphs[0].tensors]
+    assert (found.size_bytes, found.precision) == (len(content), "float32")
+    assert found.operators == operators(content) and sum(found.operators.values()) == len(model.subgraphs[0].operators)
+    assert found.dtypes["float32"] == types.count(schema.TensorType.FLOAT32) == len(found.float_tensors)
+    assert sum(found.dtypes.values()) == len(types)
+    assert found.islands == () and found.dynamic == ()
+    assert [(port.dtype, port.shape, port.scale) for port in found.inputs] == [("float32", (1, 32, 32, 3), None)]
+    assert [(port.dtype, port.shape) for port in found.outputs] == [("float32", (1, 10))]
+
+
+@pytest.mark.parametrize(("precision", "name"), [("none", "float32"), ("float16", "float16"), ("dynamic", "dynamic")])
+def test_the_precision_is_read_off_the_file(exported, precision, name):
+    found = inspect(exported[precision].path)
+    assert (found.precision, found.islands) == (name, ())
+
+
+def test_an_int8_file_computes_in_float_at_its_output_alone(exported):
+    found = inspect(exported["int8"].path)
+    assert found.precision == "int8"
+    assert [(island.place, island.operators) for island in found.islands] == [("output", ("SOFTMAX",))]
+    (port,) = found.inputs
+    details = TFLiteModel(exported["int8"].path).input
+    assert (port.dtype, port.scale, port.zero_point) == ("uint8", *details["quantization"])
+
+
+def test_bytes_are_inspected_as_a_path_is(exported):
+    assert inspect(exported["int8"].path.read_bytes()) == inspect(str(exported["int8"].path))
+
+
+INT8, FLOAT = ("int8", (1, 4, 4, 2)), ("float32", (1, 4, 4, 2))
+
+
+def quantized(tensors: dict, steps: list, inputs: str = "image", outputs: str = "scores") -> bytes:
+    """A file with an integer operator, so that float ones stand out."""
+    tensors = {"image": INT8, "first": INT8, "scores": INT8} | tensors
+    return tiny_file(tensors, [("RELU", "image", "first"), *steps], inputs, outputs)
+
+
+def test_what_computes_in_float_between_integers_is_an_island():
+    steps = [("DEQUANTIZE", "first", "a"), ("LOGISTIC", "a", "b"), ("MUL", "a b", "c"), ("QUANTIZE", "c", "second")]
+    content = quantized({"a": FLOAT, "b": FLOAT, "c": FLOAT, "second": INT8}, [*steps, ("RELU", "second", "scores")])
+    assert inspect(content).islands == (Island("middle", ("LOGISTIC", "MUL"), ("a", "b", "c")),)
+
+
+def test_islands_apart_are_two():
+    tensors = {"a": FLOAT, "b": FLOAT, "second": INT8, "c": FLOAT, "d": FLOAT}
+    steps = [("DEQUANTIZE", "first", "a"), ("LOGISTIC", "a", "b"), ("QUANTIZE", "b", "second")]
+    steps += [("DEQUANTIZE", "second", "c"), ("TANH", "c", "d"), ("QUANTIZE", "d", "scores")]
+    assert [island.operators for island in inspect(quantized(tensors, steps)).islands] == [("LOGISTIC",), ("TANH",)]
+
+
+def test_branches_that_meet_later_are_one_island():
+    tensors = {"a": FLOAT, "b": FLOAT, "c": FLOAT, "d": FLOAT, "e": FLOAT}
+    steps = [("DEQUANTIZE", "first", "a"), ("DEQUANTIZE", "first", "b"), ("TANH", "a", "c"), ("LOGISTIC", "b", "d")]
+    steps += [("ADD", "c d", "e"), ("QUANTIZE", "e", "scores")]
+    (island,) = inspect(quantized(tensors, steps)).islands
+    assert island.operators == ("TANH", "LOGISTIC", "ADD")
+
+
+def test_a_detour_through_float_is_an_island_without_operators():
+    steps = [("DEQUANTIZE", "first", "a"), ("QUANTIZE", "a", "scores")]
+    assert inspect(quantized({"a": FLOAT}, steps)).islands == (Island("middle", (), ("a",)),)
+
+
+def test_conversions_at_the_ends_are_no_islands():
+    content = tiny_file(
+        {"image": FLOAT, "a": INT8, "b": INT8, "scores": FLOAT},
+        [("QUANTIZE", "image", "a"), ("RELU", "a", "b"), ("DEQUANTIZE", "b", "scores")],
+        "image",
+        "scores",
+    )
+    assert inspect(content).islands == ()
+
+
+def test_a_float_stem_is_an_island_at_the_input():
+    content = tiny_file(
+        {"image": FLOAT, "x": FLOAT, "a": INT8, "scores": INT8},
+        [("MUL", "image image", "x"), ("QUANTIZE", "x", "a"), ("RELU", "a", "scores")],
+        "image",
+        "scores",
+    )
+    assert [(island.place, island.operators) for island in inspect(content).islands] == [("input", ("MUL",))]
+
+
+def test_a_float_path_beside_the_integers_is_in_the_middle():
+    content = tiny_file(
+        {"image": FLOAT, "x": FLOAT, "a": INT8, "b": INT8, "y": FLOAT, "scores": FLOAT},
+        [("QUANTIZE", "image", "a"), ("RELU", "a", "b"), ("DEQUANTIZE", "b", "y"), ("ADD", "image y", "scores")],
+        "image",
+        "scores",
+    )
+    assert [(island.place, island.operators) for island in inspect(content).islands] == [("middle", ("ADD",))]
+
+
+def test_tensors_without_a_fixed_shape_are_named():
+    content = tiny_file({"a": ("float32", (-1, 4)), "b": ("float32", (1, 4))}, [("RELU", "a", "b")], "a", "b")
+    found = inspect(content)
+    assert found.dynamic == ("a",)
+    assert (found.inputs[0].signature, found.inputs[0].shape) == ((-1, 4), (1, 4))
+
+
+def test_what_cannot_be_inspected_is_named(tmp_path, exported):
+    with pytest.raises(UserError, match=r"gone\.tflite does not exist"):
+        inspect(tmp_path / "gone.tflite")
+    (tmp_path / "text.tflite").write_text("nothing of the kind")
+    with pytest.raises(UserError, match=r"text\.tflite is not a \.tflite file"):
+        inspect(tmp_path / "text.tflite")
+    with pytest.raises(UserError, match="damaged"):
+        inspect(exported["int8"].path.read_bytes()[:2000])

@@ -1,0 +1,276 @@
+"""Which clients are expected to take a file, and what each would object to: a table of rules, read off the file.
+
+Nothing is run here, so every verdict is an expectation. Where the rules come from stands beside each client.
+Imports `graph` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from keras_effnet.export.graph import FLOATS, QUANTIZED, Graph, Operator, Tensor
+
+ACCEPTS, IN_PART, REFUSES = "accepts", "in part", "refuses"
+_NAMED = 4  # culprits that a reason spells out
+_SEVERITY = (ACCEPTS, IN_PART, REFUSES)
+
+CPU, GPU, NPU = "LiteRT CPU (XNNPACK)", "LiteRT GPU delegate", "Edge TPU, NNAPI"
+WEB, MEDIAPIPE, MICRO = "LiteRT.js", "MediaPipe ImageClassifier", "TFLite Micro"
+
+CLIENTS = {
+    CPU: "Every exported file is run on it. Quantized operators: tensorflow/lite/delegates/xnnpack/README.md.",
+    GPU: "Operators and int16: tensorflow/lite/tools/versioning/gpu_compatibility.cc. "
+    "int8 weights under float: table of hardware in tensorflow.org/lite/performance/post_training_quantization.",
+    NPU: "The Edge TPU's requirements, the strictest that are published: coral.ai/docs/edgetpu/models-intro.",
+    WEB: "ai.google.dev/edge/litert/web/get_started for shapes; element types as its first releases have them, seen to "
+    "refuse int8 input.",
+    MEDIAPIPE: "ai.google.dev/edge/api/mediapipe/python/mp/tasks/vision/ImageClassifier, table of tensors.",
+    MICRO: "github.com/tensorflow/tflite-micro: micro_mutable_op_resolver.h, and issues 757 (int8 weights under "
+    "float), 2587 (float16) and 344 (16x8).",
+}
+
+
+def _set(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+GPU_OPERATORS = _set(
+    """
+    ABS ADD ADD_N ATAN2 AVERAGE_POOL_2D BATCH_MATMUL CAST CEIL CONCATENATION CONV_2D COS CUMSUM DENSIFY
+    DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP EQUAL EXP FLOOR
+    FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GELU GREATER GREATER_EQUAL HARD_SWISH LEAKY_RELU LESS LESS_EQUAL LOG
+    LOGICAL_AND LOGISTIC LSTM MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG NOT_EQUAL ONE_HOT PACK PAD PADV2
+    POW PRELU QUANTIZE REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR
+    RESIZE_NEAREST_NEIGHBOR RSQRT SELECT SELECT_V2 SIGN SIN SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE
+    SQUARED_DIFFERENCE STABLEHLO_CLAMP STRIDED_SLICE SUB SUM TANH TILE TRANSPOSE TRANSPOSE_CONV
+    """
+)
+NPU_OPERATORS = _set(
+    """
+    ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION
+    LOGISTIC LSTM MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6
+    RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT
+    SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV
+    """
+)
+MICRO_OPERATORS = _set(
+    """
+    ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND BROADCAST_ARGS
+    BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS CUMSUM DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE
+    DIV ELU EMBEDDING_LOOKUP EQUAL EXP EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND
+    GREATER GREATER_EQUAL HARD_SWISH IF L2_NORMALIZATION L2_POOL_2D LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND
+    LOGICAL_NOT LOGICAL_OR LOGISTIC LOG_SOFTMAX MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG NOT_EQUAL PACK
+    PAD PADV2 PRELU QUANTIZE READ_VARIABLE REDUCE_MAX REDUCE_MIN RELU RELU6 RESHAPE RESIZE_BILINEAR
+    RESIZE_NEAREST_NEIGHBOR REVERSE_V2 ROUND RSQRT SELECT_V2 SHAPE SIN SLICE SOFTMAX SPACE_TO_BATCH_ND
+    SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE
+    TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
+    """
+)
+
+Culprits = Callable[[Graph], list[str]]
+
+
+class Rule(NamedTuple):
+    """If `culprits` finds any in a file, the client's verdict is at best `verdict`, for that reason."""
+
+    client: str
+    verdict: str
+    culprits: Culprits
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a client is expected to do with a file.
+
+    Args:
+        client: String.
+        expected: `"accepts"`; `"in part"`, where the rest falls back to the CPU; or `"refuses"`.
+        reasons: Tuple of strings, of that verdict.
+    """
+
+    client: str
+    expected: str
+    reasons: tuple[str, ...] = ()
+
+
+# --- what rules look for: functions from a graph to the names of what is wrong, or to functions that are
+
+
+def _unique(names) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _everything(graph: Graph) -> tuple[Operator, ...]:
+    return graph.steps + graph.called
+
+
+def foreign_operators(graph: Graph) -> list[str]:
+    """Operators of TensorFlow's, and custom ones: lower-case letters are in no builtin's name."""
+    return _unique(one.name for one in _everything(graph) if one.name != one.name.upper())
+
+
+def outside(supported: frozenset[str]) -> Culprits:
+    """Operators that are not among `supported`; foreign ones have a rule of their own."""
+
+    def find(graph: Graph) -> list[str]:
+        return _unique(
+            one.name for one in _everything(graph) if one.name == one.name.upper() and one.name not in supported
+        )
+
+    return find
+
+
+def computing_in(*dtypes: str) -> Culprits:
+    """Operators that write an activation of one of the dtypes."""
+    return lambda graph: _unique(one.name for one in graph.steps if graph.activations(one.outputs, frozenset(dtypes)))
+
+
+def hybrid_operators(graph: Graph) -> list[str]:
+    """Operators with float activations over integer weights: dynamic range."""
+
+    def hybrid(one: Operator) -> bool:
+        weights = [graph.tensors[i] for i in one.inputs if i in graph.constants]
+        return bool(graph.activations(one.inputs, FLOATS)) and any(tensor.dtype in QUANTIZED for tensor in weights)
+
+    return _unique(one.name for one in graph.steps if hybrid(one))
+
+
+def float_file(graph: Graph) -> list[str]:
+    """The precision, where no operator computes in integers."""
+    return [] if graph.integer_dtypes else [graph.precision]
+
+
+def half_weights(graph: Graph) -> list[str]:
+    return ["float16 weights"] if graph.precision == "float16" else []
+
+
+def dynamic_tensors(graph: Graph) -> list[str]:
+    """The first tensor without a fixed shape, inputs and outputs before others."""
+    ends = [graph.tensors[index] for index in graph.inputs + graph.outputs]
+    found = [tensor for tensor in ends if -1 in tensor.signature]
+    return [f"{tensor.name} {list(tensor.signature)}" for tensor in found or graph.tensors if -1 in tensor.signature][
+        :2
+    ]
+
+
+def _ports(side: str, wrong: Callable[[Tensor], bool], say: Callable[[Tensor], str]) -> Culprits:
+    return lambda graph: [say(graph.tensors[i]) for i in getattr(graph, side) if wrong(graph.tensors[i])]
+
+
+def dtype_outside(side: str, *dtypes: str) -> Culprits:
+    """Inputs or outputs of another dtype."""
+    return _ports(side, lambda tensor: tensor.dtype not in dtypes, lambda tensor: tensor.dtype)
+
+
+def not_one_rgb_picture(graph: Graph) -> list[str]:
+    ports = [graph.tensors[index].signature for index in graph.inputs]
+    right = len(ports) == 1 and len(ports[0]) == 4 and ports[0][0] in (1, -1) and ports[0][3] == 3
+    return [] if right else [", ".join(str(list(shape)) for shape in ports)]
+
+
+def several_pictures(graph: Graph) -> list[str]:
+    activations = (i for one in graph.steps for i in one.outputs if i not in graph.constants)
+    shapes = (graph.tensors[index].shape for index in activations)
+    return _unique(str(list(shape)) for shape in shapes if len(shape) > 3 and max(shape[:-3]) > 1)[:2]
+
+
+def unlike_scores(graph: Graph) -> list[str]:
+    shapes = [graph.tensors[index].shape for index in graph.outputs]
+    return [] if any(len(shape) in (2, 4) for shape in shapes) else [", ".join(str(list(shape)) for shape in shapes)]
+
+
+def float_input_without_normalisation(graph: Graph) -> list[str]:
+    takes_float = any(graph.tensors[index].dtype == "float32" for index in graph.inputs)
+    return [] if not takes_float or has_normalisation(graph.metadata.get("TFLITE_METADATA")) else ["float32"]
+
+
+def has_normalisation(metadata: bytes | None) -> bool:
+    """Whether a file's metadata holds NormalizationOptions for its first input."""
+    import flatbuffers
+    from flatbuffers.number_types import UOffsetTFlags
+    from flatbuffers.table import Table
+
+    def slot(table: Table, number: int) -> int:
+        return table.Offset(4 + 2 * number)
+
+    def tables(table: Table, number: int) -> list[Table]:
+        offset = slot(table, number)
+        if not offset:
+            return []
+        start = table.Vector(offset)
+        return [Table(metadata, table.Indirect(start + 4 * i)) for i in range(table.VectorLen(offset))]
+
+    if not metadata:
+        return False
+    model = Table(metadata, flatbuffers.encode.Get(UOffsetTFlags.packer_type, metadata, 0))
+    # metadata_schema.fbs: ModelMetadata.subgraph_metadata is field 3, its input_tensor_metadata 2, process_units 4.
+    for graph in tables(model, 3)[:1]:
+        for tensor in tables(graph, 2)[:1]:
+            for unit in tables(tensor, 4):
+                kind = slot(unit, 0)
+                if kind and unit.Get(flatbuffers.number_types.Uint8Flags, unit.Pos + kind) == 1:
+                    return True
+    return False
+
+
+# --- the table
+
+_NEEDS_TENSORFLOW = "{} come from outside the builtin operators and need code linked in"
+_NOT_FIXED = "{} is not fixed"
+
+RULES = (
+    #    client     verdict  culprits                              reason
+    Rule(CPU, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
+    Rule(CPU, IN_PART, computing_in("int16"), "{} in int16 run on reference kernels, many times slower"),
+    Rule(GPU, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
+    Rule(GPU, REFUSES, computing_in("int16"), "{} compute in int16; it takes float and 8 bits"),
+    Rule(GPU, IN_PART, outside(GPU_OPERATORS), "{} stay on the CPU, with a copy each way"),
+    Rule(GPU, IN_PART, hybrid_operators, "{} have int8 weights under float activations, which is documented for CPUs"),
+    Rule(NPU, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
+    Rule(NPU, REFUSES, float_file, "{}: only operators in 8-bit integers run there"),
+    Rule(NPU, REFUSES, computing_in("int16"), "{} compute in int16, not in 8 bits"),
+    Rule(NPU, REFUSES, dynamic_tensors, _NOT_FIXED + " when the file is compiled"),
+    Rule(NPU, IN_PART, several_pictures, "{}: of more than three dimensions, the outer ones must be 1"),
+    Rule(NPU, IN_PART, computing_in(*FLOATS), "{} compute in float: they and all after them stay on the CPU"),
+    Rule(NPU, IN_PART, outside(NPU_OPERATORS | {"DEQUANTIZE"}), "{} and all after them stay on the CPU"),
+    Rule(WEB, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
+    Rule(WEB, REFUSES, dynamic_tensors, _NOT_FIXED + ", the batch included"),
+    Rule(
+        WEB, REFUSES, dtype_outside("inputs", "float32", "int32", "uint8"), "input is {}, not float32, int32 or uint8"
+    ),
+    Rule(
+        WEB, REFUSES, dtype_outside("outputs", "float32", "int32", "uint8"), "output is {}, not float32, int32 or uint8"
+    ),
+    Rule(MEDIAPIPE, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
+    Rule(MEDIAPIPE, REFUSES, dtype_outside("inputs", "float32", "uint8"), "input is {}, neither float32 nor uint8"),
+    Rule(MEDIAPIPE, REFUSES, dtype_outside("outputs", "float32", "uint8"), "output is {}, neither float32 nor uint8"),
+    Rule(MEDIAPIPE, REFUSES, not_one_rgb_picture, "input {} is not one RGB picture, [1, height, width, 3]"),
+    Rule(MEDIAPIPE, REFUSES, unlike_scores, "output {} is neither [1, N] nor [1, 1, 1, N]"),
+    Rule(
+        MEDIAPIPE, REFUSES, float_input_without_normalisation, "{} input without NormalizationOptions in the metadata"
+    ),
+    Rule(MICRO, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
+    Rule(MICRO, REFUSES, hybrid_operators, "{} have int8 weights under float activations"),
+    Rule(MICRO, REFUSES, half_weights, "{}: its DEQUANTIZE reads integers alone"),
+    Rule(MICRO, REFUSES, outside(MICRO_OPERATORS), "{} have no kernel there"),
+    Rule(MICRO, IN_PART, computing_in("int16"), "{} in int16 have kernels for some operators alone"),
+)
+
+
+def _listed(culprits: list[str]) -> str:
+    more = f" and {len(culprits) - _NAMED} more" if len(culprits) > _NAMED else ""
+    return ", ".join(culprits[:_NAMED]) + more
+
+
+def judge(graph: Graph) -> tuple[Verdict, ...]:
+    """What each client is expected to do with a file."""
+    verdicts = []
+    for client in CLIENTS:
+        found = [(rule, rule.culprits(graph)) for rule in RULES if rule.client == client]
+        objections = [(rule.verdict, rule.reason.format(_listed(culprits))) for rule, culprits in found if culprits]
+        worst = max((verdict for verdict, _ in objections), key=_SEVERITY.index, default=ACCEPTS)
+        verdicts.append(Verdict(client, worst, tuple(reason for verdict, reason in objections if verdict == worst)))
+    return tuple(verdicts)

@@ -1,0 +1,147 @@
+"""Which clients are expected to take a file: each rule finds what it is about, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from tiny_files import normalisation_metadata, tiny_file
+
+from keras_effnet.export import clients
+from keras_effnet.export.clients import ACCEPTS, CPU, GPU, IN_PART, MEDIAPIPE, MICRO, NPU, REFUSES, WEB, judge
+from keras_effnet.export.graph import read_graph
+
+IMAGE, SCORES = (1, 8, 8, 3), (1, 5)
+
+
+def expected(content: bytes) -> dict[str, tuple[str, str]]:
+    """Client -> verdict and reasons in one line."""
+    return {one.client: (one.expected, "; ".join(one.reasons)) for one in judge(read_graph(content))}
+
+
+def classifier(
+    dtype="float32", weights=None, output=None, image=IMAGE, scores=SCORES, kind="FULLY_CONNECTED", **options
+):
+    """A file of one layer."""
+    tensors = {"image": (dtype, image), "w": (weights or dtype, (5, 192)), "scores": (output or dtype, scores)}
+    return tiny_file(tensors, [(kind, "image w", "scores")], "image", "scores", stored="w", **options)
+
+
+def test_every_client_is_judged_and_says_where_its_rules_come_from():
+    assert set(expected(classifier())) == set(clients.CLIENTS)
+    assert {rule.client for rule in clients.RULES} == set(clients.CLIENTS)
+
+
+def test_a_float_file_is_for_all_but_integer_accelerators():
+    verdicts = expected(classifier(metadata=normalisation_metadata()))
+    assert {client for client, (verdict, _) in verdicts.items() if verdict == ACCEPTS} == set(clients.CLIENTS) - {NPU}
+    assert verdicts[NPU] == (REFUSES, "float32: only operators in 8-bit integers run there")
+
+
+def test_a_uint8_file_in_integers_throughout_is_for_all():
+    assert {verdict for verdict, _ in expected(classifier("uint8")).values()} == {ACCEPTS}
+
+
+@pytest.mark.parametrize("client", [WEB, MEDIAPIPE])
+def test_signed_bytes_are_refused_as_input_and_as_output(client):
+    verdict, reasons = expected(classifier("int8"))[client]
+    assert verdict == REFUSES
+    assert "input is int8" in reasons and "output is int8" in reasons
+
+
+@pytest.mark.parametrize("metadata", [None, normalisation_metadata(kind=2)])
+def test_mediapipe_wants_the_normalisation_of_a_float_input(metadata):
+    assert expected(classifier(metadata=metadata))[MEDIAPIPE] == (
+        REFUSES,
+        "float32 input without NormalizationOptions in the metadata",
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"image": (1, 8, 8, 1)}, "input [1, 8, 8, 1] is not one RGB picture"),
+        ({"image": (4, 8, 8, 3)}, "input [4, 8, 8, 3] is not one RGB picture"),
+        ({"scores": (5,)}, "output [5] is neither [1, N] nor [1, 1, 1, N]"),
+    ],
+)
+def test_mediapipe_wants_one_rgb_picture_and_scores(wrong, reason):
+    verdict, reasons = expected(classifier("uint8", **wrong))[MEDIAPIPE]
+    assert verdict == REFUSES and reason in reasons
+
+
+def test_a_batch_that_is_not_fixed_is_refused_by_browsers_and_compilers():
+    verdicts = expected(classifier("uint8", image=(-1, 8, 8, 3)))
+    assert verdicts[WEB] == (REFUSES, "image [-1, 8, 8, 3] is not fixed, the batch included")
+    assert verdicts[NPU] == (REFUSES, "image [-1, 8, 8, 3] is not fixed when the file is compiled")
+    assert verdicts[CPU] == verdicts[MEDIAPIPE] == (ACCEPTS, "")
+
+
+def test_weights_in_integers_under_float_are_for_cpus():
+    verdicts = expected(classifier(weights="int8"))
+    assert verdicts[CPU][0] == ACCEPTS and verdicts[GPU][0] == IN_PART and verdicts[MICRO][0] == REFUSES
+    assert "FULLY_CONNECTED have int8 weights under float activations" in verdicts[MICRO][1]
+
+
+def test_float16_weights_have_no_kernel_on_microcontrollers(exported):
+    verdicts = expected(exported["float16"].path.read_bytes())
+    assert verdicts[GPU] == verdicts[CPU] == (ACCEPTS, "")
+    assert verdicts[MICRO] == (REFUSES, "float16 weights: its DEQUANTIZE reads integers alone")
+
+
+def test_sixteen_bits_are_slow_on_cpus_and_refused_elsewhere():
+    verdicts = expected(classifier("int16", weights="int8"))
+    assert (verdicts[CPU][0], verdicts[GPU][0], verdicts[NPU][0]) == (IN_PART, REFUSES, REFUSES)
+    assert verdicts[NPU][1] == "FULLY_CONNECTED compute in int16, not in 8 bits"
+
+
+def test_a_float_softmax_stays_on_the_cpu_of_an_accelerator(exported):
+    assert expected(exported["int8"].path.read_bytes())[NPU] == (
+        IN_PART,
+        "DEQUANTIZE, SOFTMAX compute in float: they and all after them stay on the CPU",
+    )
+
+
+def test_an_operator_that_a_delegate_lacks_is_named():
+    verdicts = expected(classifier("uint8", kind="GATHER_ND"))
+    assert verdicts[GPU] == (IN_PART, "GATHER_ND stay on the CPU, with a copy each way")
+    assert verdicts[NPU] == (IN_PART, "GATHER_ND and all after them stay on the CPU")
+    assert verdicts[MICRO][0] == ACCEPTS
+    assert expected(classifier("uint8", kind="TILE"))[MICRO] == (REFUSES, "TILE have no kernel there")
+
+
+def test_operators_of_tensorflow_are_refused_everywhere():
+    verdicts = expected(classifier("uint8", kind="FlexMatrixInverse"))
+    assert {verdict for verdict, _ in verdicts.values()} == {REFUSES}
+    assert "FlexMatrixInverse" in verdicts[CPU][1]
+
+
+def test_reasons_name_a_few_operators_and_count_the_others():
+    names = [f"Own{number}" for number in range(6)]
+    tensors = {"image": ("uint8", IMAGE), "scores": ("uint8", SCORES)}
+    content = tiny_file(tensors, [(name, "image", "scores") for name in names], "image", "scores")
+    assert expected(content)[CPU][1].startswith("Own0, Own1, Own2, Own3 and 2 more come from outside")
+
+
+# --- the lists of operators, against what is published elsewhere
+
+# tensorflow.org/lite/performance/gpu, the delegate's list for users
+DOCUMENTED_GPU = """
+ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXP FULLY_CONNECTED LOGICAL_AND LOGISTIC LSTM MAX_POOL_2D
+MAXIMUM MINIMUM MUL PAD PRELU RELU RELU6 RESHAPE RESIZE_BILINEAR SOFTMAX STRIDED_SLICE SUB TRANSPOSE_CONV
+"""
+# developer.axis.com, ARTPEC-7: a camera's list for the same accelerator
+DOCUMENTED_NPU = """
+ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED L2_NORMALIZATION LOGISTIC LSTM
+MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_N1_TO_1 RESHAPE
+RESIZE_BILINEAR
+"""
+
+
+@pytest.mark.parametrize("supported", [clients.GPU_OPERATORS, clients.NPU_OPERATORS, clients.MICRO_OPERATORS])
+def test_the_lists_hold_names_of_the_schema(supported):
+    assert supported <= set(vars(schema.BuiltinOperator))
+
+
+def test_the_lists_hold_what_is_documented():
+    assert set(DOCUMENTED_GPU.split()) <= clients.GPU_OPERATORS
+    assert set(DOCUMENTED_NPU.split()) <= clients.NPU_OPERATORS
