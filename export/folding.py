@@ -1,0 +1,77 @@
+"""Batch normalization folded into the convolutions before it: what the converter does to a network, done in Keras.
+
+Weights trained for int8 or clustered must be those that the file will hold, and the file holds folded ones. Keras and
+numpy.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import keras
+import numpy as np
+
+_FOLDING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+
+
+def sources(layer) -> list:
+    """The layers whose outputs a layer takes; none for an input."""
+    if isinstance(layer, keras.layers.InputLayer):
+        return []
+    return [tensor._keras_history.operation for tensor in keras.tree.flatten(layer.input)]
+
+
+def _foldable(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Name of a convolution -> the batch normalization that alone sees its output."""
+    consumers = Counter(source.name for layer in model.layers for source in sources(layer))
+    found = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            (before,) = sources(layer)
+            linear = getattr(before, "activation", None) is keras.activations.linear
+            if isinstance(before, _FOLDING) and linear and consumers[before.name] == 1:
+                found[before.name] = layer
+    return found
+
+
+def _folded_weights(convolution, norm) -> list[np.ndarray]:
+    """Kernel and bias of the convolution that does what both did, computed in float64."""
+    kernel, *bias = (np.asarray(weight, "float64") for weight in convolution.get_weights())
+    mean, variance = (keras.ops.convert_to_numpy(v).astype("float64") for v in (norm.moving_mean, norm.moving_variance))
+    factor = 1 / np.sqrt(variance + norm.epsilon)
+    if norm.scale:
+        factor = factor * keras.ops.convert_to_numpy(norm.gamma)
+    offset = keras.ops.convert_to_numpy(norm.beta) if norm.center else 0.0
+    # A depthwise kernel's channels are its last two axes, in that order.
+    scaled = kernel * factor.reshape(kernel.shape[2:] if kernel.shape[3] != len(factor) else (-1,))
+    return [scaled, (bias[0] - mean if bias else -mean) * factor + offset]
+
+
+def fold_batch_norms(model: keras.Model) -> keras.Model:
+    """The same function without batch normalization where a convolution comes before it; other layers keep their names.
+
+    Args:
+        model: Functional Keras model, in float32.
+
+    Returns:
+        A new functional model of stock layers, whose convolutions have biases.
+
+    Example:
+
+    >>> folded = fold_batch_norms(keras_effnet.EfficientNetLite0())
+    """
+    folds = _foldable(model)
+    folded_away = {norm.name for norm in folds.values()}
+
+    def rebuild(layer):
+        bias = {"use_bias": True} if layer.name in folds else {}
+        return type(layer).from_config(layer.get_config() | bias)
+
+    def connect(layer, *args, **kwargs):
+        return args[0] if layer.name in folded_away else layer(*args, **kwargs)
+
+    copy = keras.models.clone_model(model, clone_function=rebuild, call_function=connect)
+    for layer in filter(lambda layer: layer.weights, copy.layers):
+        before, norm = model.get_layer(layer.name), folds.get(layer.name)
+        layer.set_weights(_folded_weights(before, norm) if norm else before.get_weights())
+    return copy

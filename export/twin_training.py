@@ -1,0 +1,273 @@
+"""The other process: `python -m keras_effnet.export.twin_training JOB`, started by `twin` alone.
+
+Builds the tf_keras twin of a network, lets tfmot change it, trains it to keep its answers, and writes the weights.
+The one module that imports tf_keras and tfmot, and so must never be imported beside Keras 3.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras
+
+_SAME = 1e-4  # largest difference of a probability between a network and its twin
+_KERNELS = {"Conv2D": "kernel", "Dense": "kernel", "DepthwiseConv2D": "depthwise_kernel"}
+
+Weights = dict[str, np.ndarray]  # `name/position` of a weight within its layer -> value
+
+
+class Changed(NamedTuple):
+    """A twin under a constraint.
+
+    Args:
+        model: What is trained.
+        callbacks: Keras callbacks that the training needs.
+        finish: Function without arguments to the weights after the training.
+    """
+
+    model: tf_keras.Model
+    callbacks: list
+    finish: Callable[[], Weights]
+
+
+def build(network: list[dict], input_shape: list[int]) -> tf_keras.Model:
+    """The twin of a described network, ending in logits."""
+    tensors, x = {}, None
+    for entry in network:
+        name, arguments = entry["name"], dict(entry["arguments"])
+        if entry["class"] == "InputLayer":
+            x = inputs = tf_keras.Input(input_shape, name=name)
+        elif entry["class"] in ("Dropout", "Softmax"):
+            x = tensors[entry["inputs"][0]]
+        else:
+            if entry is network[-1] and arguments.get("activation") == "softmax":
+                arguments["activation"] = "linear"
+            sources = [tensors[source] for source in entry["inputs"]]
+            layer = getattr(tf_keras.layers, entry["class"])(name=name, **arguments)
+            x = layer(sources if len(sources) > 1 else sources[0])
+        tensors[name] = x
+    return tf_keras.Model(inputs, x)
+
+
+def _kernels(twin) -> dict[str, str]:
+    """Layer name -> name of the attribute that holds its kernel."""
+    kinds = {layer.name: type(layer).__name__ for layer in twin.layers}
+    return {name: _KERNELS[kind] for name, kind in kinds.items() if kind in _KERNELS}
+
+
+def _weights(model) -> Weights:
+    return {f"{layer.name}/{i}": value for layer in model.layers for i, value in enumerate(layer.get_weights())}
+
+
+# ------------------------------------------------------------------ int8
+
+
+class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
+    """A kernel as the file holds it: a step for each output channel, symmetric, 255 values.
+
+    tfmot's own takes the last axis for the channels, which in a depthwise kernel is a single one. Weights that are 0
+    stay so: a pruned network keeps its zeros.
+    """
+
+    def __init__(self, mask: np.ndarray, depthwise: bool):
+        self.channels = int(np.prod(mask.shape[-2:])) if depthwise else mask.shape[-1]
+        self.mask = mask.astype("float32")
+
+    def build(self, tensor_shape, name, layer):
+        return {}
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        rows = tf.reshape(inputs * self.mask, (-1, self.channels))
+        bound = tf.maximum(tf.reduce_max(tf.abs(tf.stop_gradient(rows)), axis=0), 1e-8)
+        rows = tf.quantization.fake_quant_with_min_max_vars_per_channel(rows, -bound, bound, narrow_range=True)
+        return tf.reshape(rows, inputs.shape)
+
+    def get_config(self):
+        return {}
+
+
+class AsInFile(tfmot.quantization.keras.QuantizeConfig):
+    """Quantizes of a layer what the file quantizes: its kernel, and its output if that is a tensor of its own there."""
+
+    def __init__(self, kernel: str | None, quantizer: KernelQuantizer | None, output: list[float] | None):
+        self.kernel, self.quantizer, self.output = kernel, quantizer, output
+
+    def get_weights_and_quantizers(self, layer):
+        return [(getattr(layer, self.kernel), self.quantizer)] if self.kernel else []
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        for value in quantize_weights:
+            setattr(layer, self.kernel, value)
+
+    def get_activations_and_quantizers(self, layer):
+        return []
+
+    def set_quantize_activations(self, layer, quantize_activations):
+        pass
+
+    def get_output_quantizers(self, layer):
+        if self.output is None:
+            return []
+        low, high = self.output
+        return [tfmot.quantization.keras.quantizers.FixedQuantizer(8, low, high, narrow_range=False)]
+
+    def get_config(self):
+        return {"kernel": self.kernel, "quantizer": None, "output": self.output}
+
+
+def quantize(twin, options: dict[str, Any], steps: int) -> Changed:
+    """Every kernel and every tensor that the file holds rounded to eight bits.
+
+    Args:
+        twin: tf_keras model.
+        options: `ranges`, a dict from layer name to `[low, high]` of its output.
+        steps: Int, training steps.
+    """
+    kernels, ranges = _kernels(twin), options["ranges"]
+    # Held here, because the wrapper puts rounded tensors in the place of a layer's variables.
+    variables = {f"{layer.name}/{i}": variable for layer in twin.layers for i, variable in enumerate(layer.weights)}
+    masks = {f"{name}/0": variables[f"{name}/0"].numpy() != 0 for name in kernels}
+
+    def wrap(layer):
+        kernel, output = kernels.get(layer.name), ranges.get(layer.name)
+        if kernel is None and output is None:
+            return layer
+        quantizer = KernelQuantizer(masks[f"{layer.name}/0"], kernel == "depthwise_kernel") if kernel else None
+        return tfmot.quantization.keras.QuantizeWrapperV2(layer, AsInFile(kernel, quantizer, output))
+
+    model = tf_keras.models.clone_model(twin, clone_function=wrap)
+
+    def finish():
+        return {name: variable.numpy() * masks.get(name, 1) for name, variable in variables.items()}
+
+    return Changed(model, [], finish)
+
+
+# ------------------------------------------------------------------ zeros and clusters
+
+
+def _thinnable(twin) -> set[str]:
+    """Names of the layers whose kernels are worth thinning out.
+
+    Not depthwise ones, and not the first convolution: together under a hundredth of the weights, and all pictures pass
+    through them.
+    """
+    names = [name for name, kernel in _kernels(twin).items() if kernel == "kernel"]
+    return set(names[1:])
+
+
+def prune(twin, options: dict[str, Any], steps: int) -> Changed:
+    """The smallest weights of each kernel go to 0, more and more of them over the first two thirds of the training.
+
+    Args:
+        twin: tf_keras model.
+        options: `sparsity`, the final share of zeros.
+        steps: Int, training steps.
+    """
+    chosen = _thinnable(twin)
+    schedule = tfmot.sparsity.keras.PolynomialDecay(
+        initial_sparsity=min(0.5, options["sparsity"] / 2),
+        final_sparsity=options["sparsity"],
+        begin_step=0,
+        end_step=max(1, 2 * steps // 3),
+        frequency=max(1, steps // 30),
+    )
+
+    def wrap(layer):
+        return tfmot.sparsity.keras.prune_low_magnitude(layer, schedule) if layer.name in chosen else layer
+
+    model = tf_keras.models.clone_model(twin, clone_function=wrap)
+    # The callback puts the masks on once more at the end of each epoch.
+    return Changed(model, [tfmot.sparsity.keras.UpdatePruningStep()], lambda: _weights(twin))
+
+
+def cluster(twin, options: dict[str, Any], steps: int) -> Changed:
+    """Each kernel drawn from a few values, which are trained in place of the weights.
+
+    Args:
+        twin: tf_keras model.
+        options: `clusters`, how many values.
+        steps: Int, training steps.
+    """
+    chosen = _thinnable(twin)
+
+    def wrap(layer):
+        if layer.name not in chosen or layer.kernel.shape.num_elements() <= options["clusters"]:
+            return layer
+        return tfmot.clustering.keras.cluster_weights(
+            layer, options["clusters"], tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
+        )
+
+    model = tf_keras.models.clone_model(twin, clone_function=wrap)
+    return Changed(model, [], lambda: _weights(tfmot.clustering.keras.strip_clustering(model)))
+
+
+TECHNIQUES = {"quantize": quantize, "prune": prune, "cluster": cluster}
+
+
+# ------------------------------------------------------------------ training
+
+
+def _check(twin, pictures: np.ndarray, targets: np.ndarray) -> None:
+    """A twin that answers otherwise than its model must not be trained."""
+    answers = tf.nn.softmax(twin.predict(pictures, verbose=0)).numpy()
+    if not np.abs(answers - targets).max() <= _SAME:
+        sys.exit(f"the twin's probabilities differ from the model's by {np.abs(answers - targets).max():.2g}")
+
+
+def noise_to_signal(targets, logits):
+    """Power of what changed in the logits over their power, the reciprocal of the SQNR that `verification` reports.
+
+    Cross-entropy would say next to nothing of pictures that a network is sure of.
+
+    Args:
+        targets: Probabilities of shape `(N, classes)`.
+        logits: Logits of shape `(N, classes)`.
+    """
+    signal = tf.math.log(tf.maximum(targets, np.finfo("float32").tiny))
+    signal, noisy = (x - tf.reduce_mean(x, axis=1, keepdims=True) for x in (signal, logits))
+    return tf.reduce_mean((noisy - signal) ** 2, axis=1) / tf.reduce_mean(signal**2, axis=1)
+
+
+def _batches(pictures: np.ndarray, targets: np.ndarray, batch_size: int, seed: int) -> tf.data.Dataset:
+    data = tf.data.Dataset.from_tensor_slices((pictures, targets)).shuffle(len(pictures), seed=seed)
+    return data.batch(batch_size).map(lambda images, answers: (tf.cast(images, tf.float32), answers))
+
+
+def main(job: Path) -> None:
+    """Reads `job.json`, `weights.npz`, `pictures.npy` and `targets.npy`; writes `trained.npz`."""
+    description = json.loads((job / "job.json").read_text())
+    pictures, targets = np.load(job / "pictures.npy"), np.load(job / "targets.npy")
+    tuning = description["tuning"]
+    tf_keras.utils.set_random_seed(tuning["seed"])
+    twin = build(description["network"], description["input_shape"])
+    with np.load(job / "weights.npz") as weights:
+        for layer in twin.layers:
+            layer.set_weights([weights[f"{layer.name}/{i}"] for i in range(len(layer.weights))])
+    _check(twin, pictures[:8].astype("float32"), targets[:8])
+
+    batches = _batches(pictures, targets, tuning["batch_size"], tuning["seed"])
+    steps = int(batches.cardinality()) * tuning["epochs"]
+    changed = TECHNIQUES[description["technique"]](twin, description["options"], steps)
+    schedule = tf_keras.optimizers.schedules.CosineDecay(tuning["learning_rate"], steps)
+    changed.model.compile(tf_keras.optimizers.Adam(schedule), noise_to_signal)
+
+    def report(epoch, logs):
+        if not np.isfinite(logs["loss"]):
+            sys.exit("the loss became NaN; lower the learning rate")
+        print(f"epoch {epoch + 1}/{tuning['epochs']}  loss {logs['loss']:.4f}", flush=True)
+
+    progress = tf_keras.callbacks.LambdaCallback(on_epoch_end=report)
+    changed.model.fit(batches, epochs=tuning["epochs"], verbose=0, callbacks=[*changed.callbacks, progress])
+    np.savez(job / "trained.npz", **changed.finish())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,67 @@
+"""What training for int8, pruning and clustering do to a published network, as a Markdown table.
+
+    python tests/benchmarks/qat.py FOLDER [NAME]
+
+FOLDER as in `accuracy.py`: pictures and a `labels.csv`. A hundred pictures, drawn by a fixed seed, calibrate and train;
+all others evaluate. The figures compare files with one another; a hundred pictures are few to train a network on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from accuracy import labelled_pictures
+
+from keras_effnet import artifacts
+from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.qat import quantization_aware_training
+from keras_effnet.export.quantization import RECIPES
+from keras_effnet.export.sparsity import cluster, compressed_size, prune
+from keras_effnet.export.verification import compare
+from keras_effnet.quiet import captured_output
+
+TRAINING = 100
+
+
+def int8(model, pictures: np.ndarray) -> bytes:
+    """The int8 file of plain calibration."""
+    convert: Callable = RECIPES["int8"].methods["minmax"]
+    with captured_output():
+        return convert(model, pictures, "uint8")
+
+
+def files(model, pictures: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """Every way to an int8 file, each begun when the one before was measured."""
+
+    def announce(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    yield "int8, calibrated", int8(model, pictures)
+    yield "int8, trained", quantization_aware_training(model, pictures, announce=announce).tflite("uint8")
+    yield "16 clusters, int8", int8(cluster(model, pictures, announce=announce).model, pictures)
+    yield "75% zeros, int8", int8(prune(model, pictures, announce=announce).model, pictures)
+
+
+def main(folder: str, name: str = "lite0") -> None:
+    artifact = artifacts.load(name)
+    source = labelled_pictures(Path(folder))
+    order = np.random.default_rng(0).permutation(len(source.labels))
+    chosen = [source.select(part) for part in (order[:TRAINING], order[TRAINING:])]
+    training, held_out = (load_pictures(part, artifact.image_spec, len(part)) for part in chosen)
+    answers = artifact.predict(held_out)
+    print("| file | bytes | after gzip | top-1 | agreement | SQNR |")
+    print("|---|---|---|---|---|---|")
+    for method, content in files(artifact.model, training):
+        report = compare(answers, TFLiteModel(content).predict(held_out), chosen[1].labels)
+        sizes = f"{len(content):,} | {compressed_size(content):,}"
+        fidelity = f"{report.top1_agreement:.1%} | {report.sqnr_db:.1f} dB"
+        print(f"| {method} | {sizes} | {report.accuracy_tflite:.1%} | {fidelity} |", flush=True)
+    print(f"\nfloat32: {report.accuracy_keras:.1%} of {report.samples} pictures.")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
