@@ -1,6 +1,7 @@
 from .bundle import Bundle, write_bundle
 from .inspection import Inspection, inspect
 from .latency import LatencyReport, benchmark
+from .memory import peak_memory
 from .tflite import ExportResult, export_tflite
 from .verification import VerifyReport, verify
 
@@ -13,6 +14,7 @@ __all__ = [
     "benchmark",
     "export_tflite",
     "inspect",
+    "peak_memory",
     "verify",
     "write_bundle",
 ]

@@ -1,6 +1,7 @@
 """Which clients are expected to take a file, and what each would object to: a table of rules, read off the file.
 
-Nothing is run here, so every verdict is an expectation. Where the rules come from stands beside each client.
+Nothing is run here, so every verdict is an expectation, and about types and operators alone: whether a file fits into a
+device is for its size and its arena to say. Where the rules come from stands beside each client.
 Imports `graph` beside it.
 """
 
@@ -150,10 +151,8 @@ def half_weights(graph: Graph) -> list[str]:
 def dynamic_tensors(graph: Graph) -> list[str]:
     """The first tensor without a fixed shape, inputs and outputs before others."""
     ends = [graph.tensors[index] for index in graph.inputs + graph.outputs]
-    found = [tensor for tensor in ends if -1 in tensor.signature]
-    return [f"{tensor.name} {list(tensor.signature)}" for tensor in found or graph.tensors if -1 in tensor.signature][
-        :2
-    ]
+    found = [tensor for tensor in (*ends, *graph.tensors) if -1 in tensor.signature]
+    return [f"{tensor.name} {list(tensor.signature)}" for tensor in found[:1]]
 
 
 def _ports(side: str, wrong: Callable[[Tensor], bool], say: Callable[[Tensor], str]) -> Culprits:

@@ -24,7 +24,8 @@ LAYERS = """
     download pretrained catalog
     blocks saving models transfer gradcam
     images datasets pipeline evaluation plots callbacks training
-    export.interpreter export.graph export.arena export.clients export.inspection export.latency export.conversion
+    export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
+    export.conversion
     export.calibration export.verification export.ranges export.equalization export.quantization
     export.tflite export.bundle export
     artifacts console

@@ -1,4 +1,4 @@
-"""`keras-effnet benchmark`: latency of `.tflite` files, with the processor named. No TensorFlow."""
+"""`keras-effnet benchmark`: latency and memory of `.tflite` files, with the processor named. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,18 +14,39 @@ from keras_effnet import console
 @click.argument("files", nargs=-1, required=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed runs, after 5 to warm up.")
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=10,
+    show_default=True,
+    help="Time for each file; a slow one is run less often, and 5 times at least.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(files, threads, runs, as_json) -> None:
-    """Time FILES (.tflite) on this machine, one picture at a time."""
+def command(files, threads, runs, max_seconds, as_json) -> None:
+    """Time FILES (.tflite) on this machine, one picture at a time, and measure the memory that each takes."""
     from keras_effnet.export.latency import benchmark
+    from keras_effnet.export.memory import peak_memory
 
-    reports = {path: benchmark(path, threads, runs=runs) for path in console.track("Timing", len(files))(files)}
+    reports = {
+        path: (benchmark(path, threads, runs=runs, max_seconds=max_seconds), peak_memory(path, threads))
+        for path in console.track("Timing", len(files))(files)
+    }
     if as_json:
-        return console.emit_json({path: asdict(report) for path, report in reports.items()})
-    first = next(iter(reports.values()))
+        return console.emit_json(
+            {path: asdict(timed) | {"peak_memory_mb": memory} for path, (timed, memory) in reports.items()}
+        )
+    first, _ = next(iter(reports.values()))
     rows = [
-        (Path(path).name, f"{r.median_ms:.2f} ms", f"{r.iqr_ms:.2f} ms", f"{r.median_ms / first.median_ms:.2f}")
-        for path, r in reports.items()
+        (
+            Path(path).name,
+            f"{timed.median_ms:.2f} ms",
+            f"{timed.iqr_ms:.2f} ms",
+            f"{timed.median_ms / first.median_ms:.2f}",
+            f"{memory:.1f} MB",
+        )
+        for path, (timed, memory) in reports.items()
     ]
-    console.table(("file", "median", "IQR", "ratio to first"), rows)
-    console.finish(f"{runs} runs, {threads} thread(s), {first.cpu}", "keras-effnet benchmark FILES --threads 2")
+    console.table(("file", "median", "IQR", "ratio to first", "peak memory"), rows)
+    counts = sorted({timed.runs for timed, _ in reports.values()})
+    spread = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    console.finish(f"{spread} runs, {threads} thread(s), {first.cpu}", "keras-effnet benchmark FILES --threads 2")

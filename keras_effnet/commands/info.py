@@ -1,8 +1,9 @@
-"""`keras-effnet info`: the networks and what they cost. Pure Python: no TensorFlow."""
+"""`keras-effnet info`: the networks and what they cost, or what is inside a `.tflite` file. No TensorFlow."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -13,6 +14,12 @@ from keras_effnet.complexity import count
 from keras_effnet.errors import UserError
 from keras_effnet.scaling import PUBLISHED, explain
 
+EXPECTED = {
+    "accepts": "expected to run it",
+    "in part": "expected to run part of it",
+    "refuses": "expected to refuse it",
+}
+UNSCALED = {"phi": None, "depth": 1.0, "width": 1.0, "resolution": 1.0, "image_size": None}
 HEADERS = ("network", "pixels", "blocks", "params", "MACs", "acts", "top-1", "weights")
 
 
@@ -41,7 +48,14 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
 @click.option("--blocks", is_flag=True, help="Cost of each block of one network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model, classes, pretrained, blocks, as_json, **scaling) -> None:
-    """List the networks, those that match MODEL ('resnet*'), or show one: its scaling, its cost, its blocks."""
+    """List the networks, those that match MODEL ('resnet*'), or show one: its scaling, its cost, its blocks.
+
+    Of a .tflite file: its operators and types, what of it computes in float, and which clients are expected to take it.
+    """
+    if model and Path(model).suffix == ".tflite":
+        if pretrained or blocks or any(scaling[name] != default for name, default in UNSCALED.items()):
+            raise UserError(f"{model} is a file: it cannot be scaled, and --json is the only option for it.")
+        return _show_file(model, as_json)
     if model is None or set(model) & set("*?["):
         return _show_list(model or "*", scaling, classes, pretrained, as_json)
     _show_one(model.lower(), scaling, classes, blocks, as_json)
@@ -80,4 +94,41 @@ def _show_one(name: str, scaling: dict, classes: int, blocks: bool, as_json: boo
     console.finish(
         f"{spec.name}: {cost.params:,} trainable parameters, {cost.macs:,} MACs ({cost.flops:,} FLOPs)",
         f"keras-effnet train digits --model {name} --image-size 32",
+    )
+
+
+def _port(tensor) -> str:
+    quantized = f", scale {tensor.scale:.6g}, zero point {tensor.zero_point}" if tensor.scale is not None else ""
+    return f"{tensor.dtype} {list(tensor.signature)}{quantized}"
+
+
+def _show_file(path: str, as_json: bool) -> None:
+    from keras_effnet.export.inspection import inspect
+
+    found = inspect(path)
+    if as_json:
+        return console.emit_json(asdict(found))
+    click.echo("Input:  " + "; ".join(map(_port, found.inputs)))
+    click.echo("Output: " + "; ".join(map(_port, found.outputs)))
+    ranked = sorted(found.operators.items(), key=lambda item: -item[1])
+    console.table(("operator", "count"), [(name, f"{count}") for name, count in ranked])
+    console.table(("tensors of type", "count"), [(name, f"{count}") for name, count in found.dtypes.items()])
+    if found.precision.startswith("int"):
+        click.echo("Float islands:" if found.islands else "Float islands: none")
+    for island in found.islands:
+        click.echo(f"  {island.place:7}{', '.join(island.operators) or 'a detour'} ({', '.join(island.tensors)})")
+    if found.dynamic:
+        click.echo(f"Tensors without a fixed shape: {len(found.dynamic)}, {found.dynamic[0]} the first")
+    click.echo(
+        f"Activations: {found.live_bytes / 1e6:.2f} MB alive at once, an arena of {found.arena_bytes / 1e6:.2f} MB "
+        "without a delegate; weights and scratch space come on top.\n"
+    )
+    click.echo("Clients, by their published rules; nothing was run:")
+    for verdict in found.clients:
+        reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
+        click.echo(f"  {verdict.client:25} {EXPECTED[verdict.expected]}{reasons}")
+    console.finish(
+        f"{Path(path).name}: {found.precision}, {found.size_bytes / 1e6:.2f} MB, "
+        f"{sum(found.operators.values())} operators",
+        f"keras-effnet benchmark {path}",
     )

@@ -11,6 +11,12 @@ from keras_effnet.export import benchmark, latency
 from keras_effnet.runs import cpu_name
 
 
+def clock(monkeypatch, seconds: list[float]) -> None:
+    """A clock under which the runs take so many seconds, one after the other."""
+    ticks = iter(tick for run in seconds for tick in (0.0, float(run)))
+    monkeypatch.setattr(latency, "time", type("Clock", (), {"perf_counter": staticmethod(lambda: next(ticks))}))
+
+
 def test_a_report_names_the_processor(exported):
     report = benchmark(exported["none"].path, runs=10)
     assert report.median_ms > 0 and report.iqr_ms >= 0
@@ -18,12 +24,35 @@ def test_a_report_names_the_processor(exported):
 
 
 def test_the_median_and_quartiles_are_those_of_the_timed_runs_alone(exported, monkeypatch):
-    # A clock under which the runs take 1000 (warm-up), 1, 2, 3, 4 and 5 seconds.
-    ticks = iter(tick for run in (1000, 1, 2, 3, 4, 5) for tick in (0.0, float(run)))
-    monkeypatch.setattr(latency, "time", type("Clock", (), {"perf_counter": staticmethod(lambda: next(ticks))}))
+    clock(monkeypatch, [1000, 1, 2, 3, 4, 5])
     report = benchmark(exported["none"].path, runs=5, warmup=1)
     assert report.median_ms == pytest.approx(3000)
     assert report.iqr_ms == pytest.approx(2000)  # from 2 to 4 seconds
+
+
+def test_a_slow_file_stops_when_the_time_is_up(exported, monkeypatch):
+    clock(monkeypatch, [0.5] * 50)
+    report = benchmark(exported["none"].path, max_seconds=10)  # 4 to warm up take 2 seconds, 16 take the other 8
+    assert report.runs == 16
+
+
+def test_a_very_slow_file_warms_up_once_and_is_timed_five_times(exported, monkeypatch):
+    clock(monkeypatch, [100, 1, 2, 3, 4, 5])
+    report = benchmark(exported["none"].path, max_seconds=0.001)
+    assert (report.runs, report.median_ms) == (5, pytest.approx(3000))
+
+
+def test_fewer_than_five_runs_can_be_asked_for(exported):
+    assert benchmark(exported["none"].path, runs=2, warmup=0).runs == 2
+
+
+def test_bytes_are_timed_as_a_path_is(exported):
+    assert benchmark(exported["none"].path.read_bytes(), runs=1).median_ms > 0
+
+
+def test_no_time_at_all_is_refused(exported):
+    with pytest.raises(UserError, match="max_seconds must be above 0, got 0"):
+        benchmark(exported["none"].path, max_seconds=0)
 
 
 def test_the_figure_is_the_time_of_one_picture(exported):

@@ -1,0 +1,99 @@
+"""How much memory a file takes on this machine, measured in a process of its own. Imports `graph`, `errors`.
+
+In this process the figure would drown in what TensorFlow takes, and memory once taken is seldom given back. Run as a
+module this file is that process: it imports the interpreter alone, and what it takes for that is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from keras_effnet.errors import UserError
+from keras_effnet.export.graph import content_of
+
+_LIMIT = 600.0  # seconds; B7 at 600 pixels takes a few
+_KB = 1024
+
+
+def peak_memory(source: str | Path | bytes, threads: int = 1, *, timeout: float = _LIMIT) -> float:
+    """Peak resident memory of loading a `.tflite` file and running it once.
+
+    Counted are the weights, mapped from the file as an app maps them, the copies that the XNNPACK delegate arranges for
+    its kernels, and the activations. Not counted is what the interpreter takes before it has seen a file.
+
+    Args:
+        source: Path of the file, or its bytes.
+        threads: Int, threads of the interpreter.
+        timeout: Float, seconds after which to give up.
+
+    Returns:
+        Megabytes of 10^6 bytes.
+
+    Raises:
+        UserError: The file cannot be run, the process was killed, or this system does not tell.
+
+    Example:
+
+    >>> keras_effnet.export.peak_memory("model_int8.tflite")
+    """
+    content = content_of(source)
+    if isinstance(source, bytes):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            path.write_bytes(content)
+            return _measured("The model", path, threads, timeout)
+    return _measured(str(source), Path(source), threads, timeout)
+
+
+def _measured(name: str, path: Path, threads: int, timeout: float) -> float:
+    command = [sys.executable, "-m", __name__, str(path.resolve()), str(threads)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{name} did not run once in {timeout:g} seconds.") from None
+    if done.returncode < 0:
+        raise UserError(f"Running {name} was killed by signal {-done.returncode}: out of memory, most likely.")
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    if done.returncode or not lines:
+        raise UserError(f"The memory of {name} cannot be measured: {lines[-1] if lines else 'no figure came back'}")
+    return float(lines[-1]) / 1e6
+
+
+def _resident() -> tuple[int, int]:
+    """Bytes resident now, and at most so far.
+
+    `getrusage` includes what the parent took before it started this process, so it serves only where there is no /proc.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        sizes = dict(
+            line.split(":", 1) for line in status.read_text().splitlines() if line.startswith(("VmRSS", "VmHWM"))
+        )
+        return tuple(int(sizes[key].split()[0]) * _KB for key in ("VmRSS", "VmHWM"))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak *= 1 if sys.platform == "darwin" else _KB
+    return peak, peak
+
+
+def _main(path: str, threads: int) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    before, _ = _resident()
+    interpreter = Interpreter(model_path=path, num_threads=threads)
+    interpreter.allocate_tensors()
+    for entry in interpreter.get_input_details():
+        interpreter.tensor(entry["index"])()[:] = 1  # pages never written to are not resident
+    interpreter.invoke()
+    _, peak = _resident()
+    print(max(peak - before, 0))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], int(sys.argv[2]))
