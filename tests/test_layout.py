@@ -27,7 +27,7 @@ LAYERS = """
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.conversion
     export.calibration export.verification export.ranges export.equalization export.quantization
-    export.tflite export.bundle export
+    export.tflite export.formats export.bundle export
     artifacts console
     commands cli __main__
 """

@@ -1,0 +1,174 @@
+"""SavedModel and ONNX: they answer as the model does when run elsewhere, or there is no file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.export import export_onnx, export_savedmodel, formats
+
+HAS_ONNX = all(find_spec(package) for package in ("tf2onnx", "onnxruntime"))
+needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the extra onnx is not installed")
+EXPORTS = [
+    pytest.param(export_savedmodel, "model", id="savedmodel"),
+    pytest.param(export_onnx, "model.onnx", id="onnx", marks=needs_onnx),
+]
+
+
+def leftovers(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- SavedModel
+
+
+def test_a_saved_model_answers_in_a_process_without_keras(toy_model, smooth_pictures, tmp_path):
+    model, pictures = toy_model(), smooth_pictures(3, 8).astype("float32")
+    result = export_savedmodel(model, tmp_path / "toy" / "1", verification=pictures)
+    np.save(tmp_path / "pictures.npy", pictures)
+    code = (
+        "import sys, numpy as np, tensorflow as tf\n"
+        f"served = tf.saved_model.load({str(result.path)!r}).signatures['serving_default']\n"
+        f"(answer,) = served(image=tf.constant(np.load({str(tmp_path / 'pictures.npy')!r}))).values()\n"
+        f"np.save({str(tmp_path / 'answer.npy')!r}, answer)\n"
+        "assert 'keras_effnet' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), model.predict(pictures, verbose=0), atol=1e-6)
+    assert result.format == "savedmodel" and result.report.samples == 3
+    assert result.size_bytes == sum(file.stat().st_size for file in result.path.rglob("*") if file.is_file())
+
+
+def test_another_folder_is_never_replaced(toy_model, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(UserError, match="is no SavedModel, so it is not replaced"):
+        export_savedmodel(toy_model(), tmp_path / "thesis", overwrite=True)
+    assert leftovers(tmp_path / "thesis") == ["chapter.txt"]
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_name(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_text("old")
+    with pytest.raises(FileNotFoundError), formats._atomic_folder(tmp_path / "model"):
+        pass  # nothing was written, so nothing can be moved
+    assert (tmp_path / "model" / "saved_model.pb").read_text() == "old"
+    assert leftovers(tmp_path) == ["model"]
+
+
+# --- ONNX
+
+
+@needs_onnx
+def test_an_onnx_file_answers_in_onnxruntime(toy_model, smooth_pictures, tmp_path):
+    import onnxruntime
+
+    model, pictures = toy_model(), smooth_pictures(5, 8).astype("float32")
+    result = export_onnx(model, tmp_path / "toy.onnx", verification=pictures)
+    session = onnxruntime.InferenceSession(result.path, providers=["CPUExecutionProvider"])
+    (port,) = session.get_inputs()
+    assert port.name == "image" and port.shape[1:] == [8, 8, 3] and isinstance(port.shape[0], str)  # any batch
+    (answer,) = session.run(None, {"image": pictures})
+    np.testing.assert_allclose(answer, model.predict(pictures, verbose=0), atol=1e-6)
+    assert (result.format, result.size_bytes) == ("onnx", result.path.stat().st_size)
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(toy_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs tf2onnx and onnxruntime: pip install 'keras-effnet\[onnx\]'"):
+        export_onnx(toy_model(), tmp_path / "toy.onnx")
+
+
+def test_another_suffix_is_refused(toy_model, tmp_path):
+    with pytest.raises(UserError, match=r"must end in \.onnx, got .*toy\.pb"):
+        export_onnx(toy_model(), tmp_path / "toy.pb")
+
+
+# --- both
+
+
+@pytest.mark.parametrize(("export", "name"), EXPORTS)
+def test_a_network_of_this_package_agrees(export, name, tmp_path):
+    from keras_effnet import EfficientNet, architecture_spec
+
+    spec = architecture_spec("b0", depth=0.1, width=0.25, image_size=32)  # swish, squeeze-and-excite, residuals
+    result = export(EfficientNet(spec, weights=None, classes=10), tmp_path / name)
+    assert result.path == tmp_path / name and len(result.sha256) == 64
+    assert result.report.max_abs_diff < 1e-5 and result.report.sqnr_db > 60
+    assert leftovers(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(("export", "name"), EXPORTS)
+def test_mixed_precision_is_written_in_float32(export, name, toy_model, tmp_path):
+    result = export(toy_model(dtype="mixed_float16"), tmp_path / name)
+    assert result.report.sqnr_db > 60
+    if name == "model":
+        weights = tf.saved_model.load(str(result.path)).variables
+        assert {variable.dtype for variable in weights} == {tf.float32}
+
+
+def test_a_network_that_leaves_normalisation_to_others_is_compared_on_what_it_takes(tmp_path):
+    from keras_effnet import EfficientNet, architecture_spec
+
+    spec = architecture_spec("lite0", depth=0.1, width=0.25, image_size=32)
+    model = EfficientNet(spec, weights=None, classes=10, include_preprocessing=False)
+    seen = []
+    predict = model.predict
+    model.predict = lambda inputs, **options: seen.append(inputs) or predict(inputs, **options)
+    assert export_savedmodel(model, tmp_path / "model").report.max_abs_diff < 1e-5
+    assert -1.01 < seen[0].min() < 0 < seen[0].max() < 1.01  # lite takes (x - 127) / 128
+
+
+@pytest.mark.parametrize(("export", "name"), EXPORTS)
+def test_nothing_is_written_if_the_answers_differ(export, name, toy_model, tmp_path, monkeypatch):
+    kind = formats._SAVEDMODEL if name == "model" else formats._ONNX
+    broken = formats._Format(kind.name, kind.write, lambda path: lambda batch: np.eye(3)[: len(batch)], kind.atomic)
+    monkeypatch.setattr(formats, "_SAVEDMODEL" if name == "model" else "_ONNX", broken)
+    with pytest.raises(VerificationError, match=r"disagrees with the model.*Not written"):
+        export(toy_model(), tmp_path / name, verification=np.full((3, 8, 8, 3), 7.0))
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(("export", "name"), EXPORTS)
+def test_a_run_that_dies_leaves_nothing_under_the_name(export, name, toy_model, tmp_path, monkeypatch):
+    def die(batch):
+        raise KeyboardInterrupt
+
+    kind = formats._SAVEDMODEL if name == "model" else formats._ONNX
+    dying = formats._Format(kind.name, kind.write, lambda path: die, kind.atomic)
+    monkeypatch.setattr(formats, "_SAVEDMODEL" if name == "model" else "_ONNX", dying)
+    with pytest.raises(KeyboardInterrupt):
+        export(toy_model(), tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(("export", "name"), EXPORTS)
+def test_what_exists_is_replaced_only_if_asked_for(export, name, toy_model, tmp_path):
+    first = export(toy_model(), tmp_path / name)
+    with pytest.raises(UserError, match="exists; pass overwrite=True"):
+        export(toy_model(classes=4), tmp_path / name)
+    assert formats._size_and_digest(first.path) == (first.size_bytes, first.sha256)
+    second = export(toy_model(classes=4), tmp_path / name, overwrite=True)
+    assert formats._size_and_digest(first.path) == (second.size_bytes, second.sha256)
+    assert second.sha256 != first.sha256 and leftovers(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(("export", "name"), EXPORTS)
+def test_a_model_without_a_fixed_size_is_refused(export, name, tmp_path):
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    with pytest.raises(UserError, match="has no fixed size"):
+        export(model, tmp_path / name)
+
+
+def test_a_split_brings_its_labels(trained, digits, tmp_path):
+    report = export_savedmodel(trained.model, tmp_path / "digits", verification=digits.test).report
+    assert report.samples == len(digits.test.labels)
+    assert report.accuracy_keras == report.accuracy_tflite >= 0.9
