@@ -139,6 +139,26 @@ def test_branches_that_meet_later_are_one_island():
     assert island.operators == ("TANH", "LOGISTIC", "ADD")
 
 
+def test_two_readers_of_a_float_tensor_are_one_island():
+    tensors = {"a": FLOAT, "b": FLOAT, "c": FLOAT, "d": FLOAT, "other": INT8}
+    steps = [("DEQUANTIZE", "first", "a"), ("TANH", "a", "b"), ("ABS", "b", "c"), ("LOGISTIC", "a", "d")]
+    steps += [("QUANTIZE", "c", "scores"), ("QUANTIZE", "d", "other")]
+    assert [island.operators for island in inspect(quantized(tensors, steps)).islands] == [("TANH", "ABS", "LOGISTIC")]
+
+
+def test_what_is_computed_from_weights_alone_is_no_island():
+    tensors = {"half": ("float16", (2,)), "w": ("float32", (2,)), "x": ("float32", (2,)), "v": ("int8", (2,))}
+    steps = [("DEQUANTIZE", "half", "w"), ("MUL", "w w", "x"), ("QUANTIZE", "x", "v"), ("ADD", "first v", "scores")]
+    content = tiny_file(
+        {"image": INT8, "first": INT8, "scores": INT8} | tensors,
+        [("RELU", "image", "first"), *steps],
+        "image",
+        "scores",
+        stored="half",
+    )
+    assert inspect(content).islands == ()
+
+
 def test_a_detour_through_float_is_an_island_without_operators():
     steps = [("DEQUANTIZE", "first", "a"), ("QUANTIZE", "a", "scores")]
     assert inspect(quantized({"a": FLOAT}, steps)).islands == (Island("middle", (), ("a",)),)
