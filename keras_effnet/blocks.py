@@ -33,14 +33,11 @@ class LayerOptions:
         layers: The `layers` module to build with, `keras.layers` as a rule.
         spec: `ArchitectureSpec`, for activation, padding and batch normalization.
         dtype: Dtype policy of every layer, or None for the global one.
-        draw: Bool, whether random kernels are drawn. False where weights will replace them: that is over half of the
-            time that B7 takes to build.
     """
 
     layers: Any
     spec: ArchitectureSpec
     dtype: Any = None
-    draw: bool = True
 
     def batch_norm(self, x, name: str):
         return self.layers.BatchNormalization(
@@ -68,18 +65,8 @@ def convolution(x, conv: ConvSpec, options: LayerOptions):
         "name": conv.name,
     }
     if conv.depthwise:
-        layer = options.layers.DepthwiseConv2D(depthwise_initializer=_CONV_INITIALIZER, **shared)
-    else:
-        layer = options.layers.Conv2D(conv.out_channels, kernel_initializer=_CONV_INITIALIZER, **shared)
-    if options.draw:
-        return layer(x)
-    # For the moment of building only: the layer's config, and so the saved model, is the same whatever the weights.
-    attribute = "depthwise_initializer" if conv.depthwise else "kernel_initializer"
-    initializer = getattr(layer, attribute)
-    setattr(layer, attribute, "zeros")
-    x = layer(x)
-    setattr(layer, attribute, initializer)
-    return x
+        return options.layers.DepthwiseConv2D(depthwise_initializer=_CONV_INITIALIZER, **shared)(x)
+    return options.layers.Conv2D(conv.out_channels, kernel_initializer=_CONV_INITIALIZER, **shared)(x)
 
 
 def conv_bn_act(x, part: ConvSpec | NormSpec, options: LayerOptions):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import keras
 
@@ -15,10 +16,11 @@ from keras_effnet.architecture import ArchitectureSpec, expand
 from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
 from keras_effnet.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.first_values import build_with
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.pretrained import IMAGENET_CLASSES, imagenet_weights
 from keras_effnet.saving import TOO_DEEP
-from keras_effnet.weights import load_weights
+from keras_effnet.weights import matched_values
 
 MIN_SIZE = 32
 
@@ -47,12 +49,10 @@ def build(
     name: str | None = None,
     include_preprocessing: bool = True,
     dtype=None,
-    draw: bool = True,
 ) -> keras.Model:
-    """Builds a functional Keras model from a spec. The graph depends on the arguments alone.
+    """Builds a functional Keras model from a spec, with random weights. The graph depends on the arguments alone.
 
-    See `EfficientNet` for the arguments; kernels are random, or zeros with `draw=False`, for weights to replace them
-    (the classifier's is random in any case).
+    See `EfficientNet` for the arguments.
     """
     if pooling is not None:
         one_of("pooling", pooling, ("avg", "max"))
@@ -61,7 +61,7 @@ def build(
     given = input_tensor.shape[1:] if input_tensor is not None else input_shape
     shape = _checked_shape(given, spec, include_top)
     network = expand(spec, channels=shape[2], image_size=shape[0])
-    options = LayerOptions(keras.layers, spec, dtype, draw)
+    options = LayerOptions(keras.layers, spec, dtype)
     layers = keras.layers
 
     x = keras.Input(shape) if input_tensor is None else input_tensor
@@ -167,7 +167,8 @@ def EfficientNet(
     spec = replace(_spec(spec_or_phi, phi), **{key: value for key, value in overrides.items() if value is not None})
     with_head = include_top and classes == IMAGENET_CLASSES
     path = imagenet_weights(spec, with_head) if weights == "imagenet" else weights
-    model = build(
+    network = partial(
+        build,
         spec,
         include_top=include_top,
         input_tensor=input_tensor,
@@ -178,12 +179,15 @@ def EfficientNet(
         name=name,
         include_preprocessing=include_preprocessing,
         dtype=dtype,
-        draw=path is None,
     )
-    if path is not None:
+
+    def values(model: keras.Model):
+        if path is None:
+            return ()
         # Whoever asks for other classes or channels than the published ones knows that not all weights can fit.
-        load_weights(model, path, adapt=classes != IMAGENET_CLASSES or model.input_shape[-1] != 3)
-    return model
+        return matched_values(model, path, adapt=classes != IMAGENET_CLASSES or model.input_shape[-1] != 3)
+
+    return build_with(network, values)
 
 
 def features(model: keras.Model, levels: Sequence[str] | None = None) -> keras.Model:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,6 +121,34 @@ def _values(stored: dict[str, list[StoredTensor]], wanted: Iterable[str], path: 
     raise UserError(f"The values in {path} cannot be read: {reason}.")
 
 
+def matched_values(model, path: str | Path, *, adapt: bool = False) -> list[tuple[Any, np.ndarray]]:
+    """The variables of a model, each with its value from a weights file: all of them, or an error.
+
+    Of the model only names and shapes are looked at, so its variables need no values yet. See `load_weights` for the
+    arguments and errors; with `adapt` a classifier that stays as it is has no place in the list.
+    """
+    path = Path(path)
+    stored = _read(model, path)
+    wanted = {layer.name: layer.weights for layer in model.layers if layer.weights}
+    if HEAD not in wanted:
+        stored.pop(HEAD, None)
+    if adapt:
+        if STEM in stored and STEM in wanted:
+            stored[STEM] = _adapted_stem(stored[STEM], model.get_layer(STEM))
+        if HEAD in wanted and _differs(stored.get(HEAD, []), wanted[HEAD]):
+            logger.warning(
+                "The classifier of %s is not of %d classes: a fresh one.", path.name, wanted[HEAD][-1].shape[0]
+            )
+            stored.pop(HEAD, None)
+            del wanted[HEAD]
+    try:
+        _check(model, stored, wanted, path)
+        arrays = _values(stored, wanted, path)
+    finally:
+        stored.clear()  # an error that somebody keeps would keep the file open
+    return [pair for name, variables in wanted.items() for pair in zip(variables, arrays[name], strict=True)]
+
+
 def load_weights(model, path: str | Path, *, adapt: bool = False) -> None:
     """Loads a weights file into a model: all of it, or nothing and an error.
 
@@ -145,25 +174,5 @@ def load_weights(model, path: str | Path, *, adapt: bool = False) -> None:
     >>> model = keras_effnet.EfficientNetB0(weights=None, padding="symmetric", bn_epsilon=1e-5)
     >>> keras_effnet.load_weights(model, "torchvision_efficientnet_b0.pth")
     """
-    path = Path(path)
-    stored = _read(model, path)
-    wanted = {layer.name: layer.weights for layer in model.layers if layer.weights}
-    if HEAD not in wanted:
-        stored.pop(HEAD, None)
-    if adapt:
-        if STEM in stored and STEM in wanted:
-            stored[STEM] = _adapted_stem(stored[STEM], model.get_layer(STEM))
-        if HEAD in wanted and _differs(stored.get(HEAD, []), wanted[HEAD]):
-            logger.warning(
-                "The classifier of %s is not of %d classes: a fresh one.", path.name, wanted[HEAD][-1].shape[0]
-            )
-            stored.pop(HEAD, None)
-            del wanted[HEAD]
-    try:
-        _check(model, stored, wanted, path)
-        arrays = _values(stored, wanted, path)
-    finally:
-        stored.clear()  # an error that somebody keeps would keep the file open
-    for name, variables in wanted.items():
-        for variable, array in zip(variables, arrays[name], strict=True):
-            variable.assign(array)
+    for variable, value in matched_values(model, path, adapt=adapt):
+        variable.assign(value)

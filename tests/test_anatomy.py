@@ -65,7 +65,7 @@ def equal(got, expected, tolerance=0):
 )
 def test_parts_are_in_order_and_hold_every_layer_that_computes(name, count, top):
     spec = architecture_spec(name, width=0.25)
-    model = build(spec, classes=2, draw=False)
+    model = build(spec, classes=2)
     found = parts(model)
     names = [part.name for part in found]
     assert names == ["stem", *(block.name for block in expand(spec).blocks), *["top"] * top, "classifier"]
@@ -91,7 +91,7 @@ def test_a_block_says_its_stage_its_place_and_its_layers():
 def test_stages_deeper_than_the_alphabet_keep_their_order():
     stage = StageSpec(3, 1, 1, 8, 54)
     spec = architecture_spec(EFFICIENTNET_B0, stages=(stage,), stem=8, head=0, image_size=32)
-    found = blocks(build(spec, classes=2, draw=False))
+    found = blocks(build(spec, classes=2))
     assert [block.index for block in found] == list(range(54))
     assert [found[index].name for index in (0, 25, 26, 51, 52)] == [
         f"block1{end}" for end in ("a", "z", "aa", "az", "ba")
@@ -99,12 +99,12 @@ def test_stages_deeper_than_the_alphabet_keep_their_order():
 
 
 def test_a_shortcut_does_not_count_its_stride_twice():
-    model = build(architecture_spec("resnet18", width=0.125), classes=2, draw=False)
+    model = build(architecture_spec("resnet18", width=0.125), classes=2)
     assert [block.stride for block in blocks(model)] == [4, 4, 8, 8, 16, 16, 32, 32]
 
 
 def test_keras_applications_has_the_same_parts(keras_b0):
-    ours = build(architecture_spec("b0"), include_top=False, draw=False)
+    ours = build(architecture_spec("b0"), include_top=False)
     assert [(p.name, p.stride) for p in parts(keras_b0)] == [(p.name, p.stride) for p in parts(ours)]
 
 
@@ -121,14 +121,14 @@ def test_a_foreign_model_is_refused_in_one_line(toy_model):
 
 @pytest.mark.parametrize("name", LEVELS)
 def test_levels_have_the_strides_and_channels_of_the_published_tables(name):
-    model = build(architecture_spec(name), include_top=False, input_shape=(128, 96, 3), draw=False)
+    model = build(architecture_spec(name), include_top=False, input_shape=(128, 96, 3))
     expected = {level: (128 // stride, 96 // stride, channels) for level, (stride, channels) in LEVELS[name].items()}
     assert shapes(model) == expected
 
 
 def test_a_stem_without_stride_begins_at_the_full_resolution():
     spec = architecture_spec("b0", stem_stride=1, image_size=64)
-    found = shapes(build(spec, draw=False))
+    found = shapes(build(spec))
     assert {level: shape[0] for level, shape in found.items()} == {"P0": 64, "P1": 32, "P2": 16, "P3": 8, "P4": 4}
 
 
@@ -167,7 +167,7 @@ B0_OUTPUTS = {
 
 
 def test_maps_are_the_block_outputs_of_keras_applications(keras_b0):
-    ours = build(architecture_spec("b0"), include_top=False, input_shape=(96, 96, 3), draw=False)
+    ours = build(architecture_spec("b0"), include_top=False, input_shape=(96, 96, 3))
     for layer in ours.layers:
         if layer.weights:
             layer.set_weights(keras_b0.get_layer(layer.name).get_weights())

@@ -43,6 +43,10 @@ for name, spec in SPECS.items():
     for policy in ("float32", "mixed_bfloat16"):
         model = keras_effnet.EfficientNet(spec, classes=5, drop_connect_rate=0, dropout_rate=0, dtype=policy)
         keras_effnet.load_weights(model, f"{name}.weights.h5")
+        begun = keras_effnet.EfficientNet(spec, classes=5, weights=f"{name}.weights.h5", dtype=policy)
+        begins = all(np.array_equal(one, other) for one, other in zip(begun.get_weights(), model.get_weights()))
+        if facts["backend"] == "torch":
+            begins = begins and len(begun.state_dict()) >= len(begun.weights)
         given = model.predict(X, verbose=0)
         before = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
         model.compile("sgd", "sparse_categorical_crossentropy")  # named: an object would be serialized
@@ -51,7 +55,7 @@ for name, spec in SPECS.items():
         still = [path for path in after if np.array_equal(after[path], before[path])]
         levels = keras_effnet.features(model, ["P2"]).predict(X, verbose=0)
         built[f"{name}-{policy}"] = model
-        facts[f"{name}-{policy}"] = {"loss": loss, "still": still}
+        facts[f"{name}-{policy}"] = {"loss": loss, "still": still, "begins": begins}
         np.savez(f"{name}-{policy}", given=given, trained=model.predict(X, verbose=0), P2=levels["P2"])
 
 model = keras_effnet.EfficientNet(SPECS["b0"], classes=5)
@@ -118,6 +122,12 @@ def test_weights_written_under_tensorflow_compute_the_same(other, name, policy):
     folder, _ = other
     given = np.load(folder / f"{name}-{policy}.npz")["given"]
     np.testing.assert_allclose(given, np.load(folder / f"{name}.npy"), atol=TOLERANCE[policy])
+
+
+@every_network
+def test_builders_begin_with_the_same_weights(other, name, policy):
+    """On torch its modules know them as parameters, too."""
+    assert other[1][f"{name}-{policy}"]["begins"] is True
 
 
 @every_network

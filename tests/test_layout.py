@@ -22,7 +22,7 @@ LAYERS = """
     scaling block_specs architecture baselines complexity imagenet preprocessing config
     stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
-    blocks saving models transfer gradcam
+    blocks saving first_values models transfer gradcam
     images datasets pipeline evaluation plots callbacks training
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.conversion
@@ -56,7 +56,7 @@ PURE = (
     "pretrained",
 )
 # Networks train on every backend of Keras.
-BACKEND_FREE = ("blocks", "saving", "models", "transfer", "callbacks")
+BACKEND_FREE = ("blocks", "saving", "first_values", "models", "transfer", "callbacks")
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}
 
 

@@ -18,7 +18,9 @@ from weight_files import (
     same_weights,
     scrambled,
     tiny,
+    write_arrays,
     write_safetensors,
+    write_zip,
 )
 
 from keras_effnet.baselines import architecture_spec
@@ -254,37 +256,86 @@ def test_adapt_stem_keeps_the_answer_to_equal_channels():
     assert adapt_stem(kernel, 4).shape == (3, 3, 4, 5)
 
 
-# --- no random kernels where weights will stand
+# --- builders: every variable is filled once
 
 
 @pytest.fixture
-def draws(monkeypatch):
-    """Shapes of the random arrays that are drawn for kernels from here on."""
-    drawn = []
-    scaling = keras.initializers.VarianceScaling
-    original = scaling.__call__
+def fills(monkeypatch):
+    """What fills variables from here on, but for values that they begin with: `(initializer or "assign", shape)`."""
+    seen = []
 
-    def counting(self, shape, *arguments, **options):
-        drawn.append(tuple(shape))
-        return original(self, shape, *arguments, **options)
+    def counted(kind, method, name):
+        original = getattr(kind, method)
 
-    monkeypatch.setattr(scaling, "__call__", counting)
-    return drawn
+        def counting(self, first, *arguments, **options):
+            seen.append((name, tuple(self.shape if method == "assign" else first)))
+            return original(self, first, *arguments, **options)
+
+        monkeypatch.setattr(kind, method, counting)
+
+    for kind in (keras.initializers.VarianceScaling, keras.initializers.Zeros, keras.initializers.Ones):
+        counted(kind, "__call__", kind.__name__)
+    counted(keras.Variable, "assign", "assign")
+    return seen
 
 
-def test_with_weights_the_classifier_alone_is_drawn(source, files, draws):
+def test_with_weights_variables_begin_with_the_files_values(source, files, fills):
+    """None is drawn, zeroed or made one first, and none is assigned to afterwards."""
     model = tiny(weights=str(files / "x.weights.h5"))
-    assert draws == [(320, 10)]
+    assert fills == []
     assert same_weights(model.get_weights(), source.get_weights())
-    headless = tiny(include_top=False, weights=str(files / "x.weights.h5"))
-    assert len(draws) == 1
+    headless = tiny(include_top=False, weights=str(files / "x.keras"))
+    assert fills == []
     assert same_weights(headless.get_weights(), source.get_weights()[:-2])
 
 
-def test_without_weights_every_kernel_is_drawn(source, draws):
+def test_a_torch_file_is_what_variables_begin_with_too(fills, tmp_path):
+    loaded = tiny(TINY_LITE)
+    path = write_arrays(write_zip, tmp_path / "x.pth", lite_arrays(loaded))
+    load_weights(loaded, path)
+    assert fills[-len(loaded.weights) :] == [("assign", tuple(variable.shape)) for variable in loaded.weights]
+    fills.clear()
+    model = tiny(TINY_LITE, weights=str(path))
+    assert fills == []
+    assert same_weights(model.get_weights(), loaded.get_weights())
+
+
+def test_of_other_classes_the_classifier_alone_is_drawn(files, fills):
+    tiny(classes=4, weights=str(files / "x.keras"))
+    assert fills == [("VarianceScaling", (320, 4)), ("Zeros", (4,))]
+
+
+def test_without_weights_every_kernel_is_drawn_once(source, fills):
     kernels = [tuple(layer.kernel.shape) for layer in source.layers if hasattr(layer, "kernel")]
     tiny()
-    assert draws == kernels
+    assert [shape for name, shape in fills if name == "VarianceScaling"] == kernels
+    assert "assign" not in {name for name, _ in fills}
+
+
+def test_layers_before_the_input_tensor_are_loaded_too(tmp_path):
+    """They have values already, which are replaced; a file that does not fit leaves them."""
+
+    def with_a_layer_before(**options):
+        own = keras.layers.Conv2D(3, 1, name="own")
+        return own, tiny(input_tensor=own(keras.Input((32, 32, 3))), **options)
+
+    _, model = with_a_layer_before()
+    scrambled(model).save_weights(tmp_path / "x.weights.h5")
+    own, again = with_a_layer_before(weights=str(tmp_path / "x.weights.h5"))
+    assert same_weights(again.get_weights(), model.get_weights())
+    before = own.get_weights()
+    with pytest.raises(UserError, match="does not fit"):
+        tiny(replace(TINY, width=0.5), input_tensor=own.output, weights=str(tmp_path / "x.weights.h5"))
+    assert same_weights(own.get_weights(), before)
+
+
+@pytest.mark.parametrize("spec", [replace(TINY, width=0.5), replace(TINY, depth=0.5), TINY_LITE])
+def test_a_builder_refuses_in_the_loaders_words_and_goes_on_afterwards(spec, source, files):
+    path = str(files / "x.weights.h5")
+    with pytest.raises(UserError) as error:
+        tiny(spec, weights=path)
+    assert str(error.value) == refusal(tiny(spec), files / "x.weights.h5", adapt=True)
+    assert same_weights(tiny(weights=path).get_weights(), source.get_weights())
 
 
 def test_the_graph_is_the_same_whatever_the_weights(files):
