@@ -5,6 +5,7 @@ Imports `pipeline`, `datasets`, `images`, `preprocessing`, `errors`.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from itertools import chain
 from pathlib import Path
@@ -124,6 +125,12 @@ def check_pictures(pictures: np.ndarray) -> None:
         )
 
 
+def fingerprint(pictures: np.ndarray) -> dict[str, object]:
+    """What tells one set of calibration pictures from another: their number, and the sha256 of their rounded pixels."""
+    pixels = np.round(pictures).astype("uint8")
+    return {"pictures": len(pictures), "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
+
+
 def span_input_range(pictures: np.ndarray) -> np.ndarray:
     """The same pictures, with one black and one white pixel in the corner of each.
 
@@ -132,3 +139,15 @@ def span_input_range(pictures: np.ndarray) -> np.ndarray:
     pictures = pictures.copy()
     pictures[:, 0, 0, :], pictures[:, 0, 1, :] = 0.0, 255.0
     return pictures
+
+
+def synthetic_pictures(shape: tuple[int, int, int], count: int = 16) -> np.ndarray:
+    """Smooth colour gradients: enough to compare float arithmetic on where no picture was given."""
+    rng = np.random.default_rng(0)
+    height, width, channels = shape
+    rows, columns = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
+    waves = [
+        np.sin(rows * rng.uniform(1, 9, channels) + columns * rng.uniform(1, 9, channels) + rng.uniform(0, 6, channels))
+        for _ in range(count)
+    ]
+    return ((np.stack(waves) + 1) * 127.5).astype("float32")

@@ -1,14 +1,27 @@
-"""A Keras model as the one function that every precision is converted from: float32, batch 1, fixed size."""
+"""A Keras model as the float `.tflite` that every precision is made from: float32, batch 1, fixed size.
+
+Imports `calibration`, `folding`, `ranges`, `tensors` beside it, and `saving`, `errors` above.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_effnet.errors import UserError
+from keras_effnet.export.calibration import span_input_range
+from keras_effnet.export.folding import fold_batch_norms
+from keras_effnet.export.ranges import Observed, observe, with_ranges
+from keras_effnet.export.tensors import pack, parse
 from keras_effnet.saving import computing_layers
+
+BULK = 0.998  # of a tensor's values, where ranges do not follow the outliers
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
@@ -46,10 +59,159 @@ def check_exportable(model: keras.Model) -> None:
         raise UserError(f"The model's input {shape} has no fixed size; build it with input_shape=(H, W, 3).")
 
 
-def serving_function(model: keras.Model):
-    """A float32 model as a concrete function of one picture, `(1, height, width, channels)` float32 in 0..255.
+# Layer -> its kernel as a `.tflite` holds it.
+_IN_FILE: dict[type, Callable[[np.ndarray], np.ndarray]] = {
+    keras.layers.Conv2D: lambda kernel: kernel.transpose(3, 0, 1, 2),
+    keras.layers.DepthwiseConv2D: lambda kernel: kernel.reshape(1, *kernel.shape[:2], -1),
+    keras.layers.Dense: np.transpose,
+}
 
-    Batch is fixed at 1: browsers and phones fail on an unknown one.
-    """
+
+def _kernels(model: keras.Model) -> dict[int, np.ndarray]:
+    """Place of a kernel among all variables of a model -> its values as the file holds them."""
+    places = {id(variable): place for place, variable in enumerate(_variables(model))}
+    return {
+        places[id(layer.kernel)]: _IN_FILE[type(layer)](keras.ops.convert_to_numpy(layer.kernel))
+        for layer in computing_layers(model)
+        if type(layer) in _IN_FILE
+    }
+
+
+def _variables(model: keras.Model) -> list:
+    return [*model.trainable_variables, *model.non_trainable_variables]
+
+
+def _converted(model: keras.Model, constants: Sequence) -> bytes:
+    """The file of a model with the given constants for its variables."""
+    # Batch is fixed at 1: browsers and phones fail on an unknown one.
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="image")
-    return tf.function(lambda image: model(image, training=False)).get_concrete_function(signature)
+    trainable = len(model.trainable_variables)
+
+    @tf.function(autograph=False)
+    def serve(image):
+        values = [tf.constant(*each) if isinstance(each, tuple) else tf.constant(each) for each in constants]
+        return model.stateless_call(values[:trainable], values[trainable:], image, training=False)[0]
+
+    # Without a trackable: with a Keras 3 model as second argument the weights stay out of the file.
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function(signature)])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]  # never Flex
+    return converter.convert()
+
+
+def _filled(content: bytes, kernels: Mapping[float, np.ndarray]) -> tuple[bytes, set[float]]:
+    """A file with kernels in the place of their stand-ins, tensors of one number each, and the numbers not found."""
+    file = parse(content)
+    missing = dict(kernels)
+    for tensor in file.subgraphs[0].tensors:
+        buffer = file.buffers[tensor.buffer]
+        if tensor.type == 0 and buffer.data is not None and len(buffer.data) >= 4:
+            mark = float(np.frombuffer(bytes(buffer.data[:4]), "float32")[0])
+            if mark in missing and tuple(tensor.shape) == missing[mark].shape:
+                buffer.data = np.frombuffer(np.ascontiguousarray(missing.pop(mark)).tobytes(), "uint8")
+    return pack(file), set(missing)
+
+
+def convert(model: keras.Model) -> bytes:
+    """A float32 model as a float32 `.tflite` of one picture, `(1, height, width, channels)`.
+
+    The converter copies all weights a dozen times and folds batch normalization slowly: for B7 that is 5 GB and a
+    minute. So batch normalization is folded before, and of each kernel the converter sees a stand-in, one number in its
+    shape, which takes no room; the kernels are put into the finished file. A stand-in that does not come out as it went
+    in, because the converter has folded a factor into it, gives way to its kernel in a second conversion.
+
+    Args:
+        model: Functional Keras model in float32.
+    """
+    folded = fold_batch_norms(model)
+    constants: list = [keras.ops.convert_to_numpy(variable) for variable in _variables(folded)]
+    # Numbers that are exact in float32, and that no bias or table is likely to begin with.
+    kernels = {1 + (place + 1) / 8192: (place, kernel) for place, kernel in _kernels(folded).items()}
+    while True:
+        given = list(constants)
+        for mark, (place, _) in kernels.items():
+            given[place] = (np.float32(mark), None, constants[place].shape)
+        content, lost = _filled(_converted(folded, given), {mark: kernel for mark, (_, kernel) in kernels.items()})
+        if not lost:
+            return content
+        kernels = {mark: entry for mark, entry in kernels.items() if mark not in lost}
+
+
+@dataclass(frozen=True, eq=False)
+class FloatGraph:
+    """A float32 model and its `.tflite`, which is converted once for all precisions that start from it.
+
+    Args:
+        model: Functional Keras model in float32.
+        pixels: Calibration pictures of shape `(N, height, width, channels)`, values 0..255, or None.
+        scale, offset: Floats. The graph takes `pixels * scale + offset`.
+    """
+
+    model: keras.Model
+    pixels: np.ndarray | None = None
+    scale: float = 1.0
+    offset: float = 0.0
+
+    def inputs(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels in 0..255 as the graph takes them."""
+        return pixels.astype("float32") * np.float32(self.scale) + np.float32(self.offset)
+
+    @cached_property
+    def pictures(self) -> np.ndarray:
+        """The calibration pictures as the graph takes them, each with a black and a white pixel."""
+        return self.inputs(span_input_range(self.pixels))
+
+    @cached_property
+    def content(self) -> bytes:
+        """The float32 file."""
+        return convert(self.model)
+
+    @cached_property
+    def observed(self) -> dict[int, Observed]:
+        """What each tensor held for the calibration pictures."""
+        return observe(self.content, self.pictures)
+
+    @cached_property
+    def minmax(self) -> bytes:
+        """The float32 file with the least and the greatest value of every tensor."""
+        return with_ranges(self.content, {index: (seen.low, seen.high) for index, seen in self.observed.items()})
+
+    @cached_property
+    def percentile(self) -> bytes:
+        """The float32 file with ranges of the bulk: a few extreme values saturate, and all other steps shrink."""
+        bulk = {index: seen.bulk(BULK) for index, seen in self.observed.items() if seen.sample.size}
+        return with_ranges(self.minmax, bulk)
+
+
+class Source:
+    """What a file is made of: a network, pictures to calibrate on, and the graphs that come of both, each made once.
+
+    Args:
+        model: Functional Keras model that takes pixels in 0..255.
+        pixels: Array of shape `(N, height, width, channels)`, values 0..255, or None.
+        samples: Int, how many of them the ranges come from; training takes all. By default all.
+    """
+
+    def __init__(self, model: keras.Model, pixels: np.ndarray | None = None, samples: int | None = None):
+        self.model = float32_copy(model)
+        self.pixels = pixels
+        self._calibration = None if pixels is None else pixels[:samples]
+
+    def graph(self, input_type: str) -> FloatGraph:
+        """The graph that a file with such an input is made from."""
+        return self._on_bytes if input_type == "uint8" else self._on_pixels
+
+    @cached_property
+    def _on_pixels(self) -> FloatGraph:
+        return FloatGraph(self.model, self._calibration)
+
+    @cached_property
+    def _on_bytes(self) -> FloatGraph:
+        """Without the normalisation where it can live in the input's scale and zero point, at no cost and no error.
+
+        One scale serves all channels, so the pixel statistics must be the same for all.
+        """
+        first = self.model.layers[1]
+        if not isinstance(first, keras.layers.Rescaling) or np.size(first.scale) > 1 or np.size(first.offset) > 1:
+            return self._on_pixels
+        rest = keras.Model(first.output, self.model.output, name=self.model.name)
+        return FloatGraph(rest, self._calibration, float(first.scale), float(first.offset))

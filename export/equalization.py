@@ -45,6 +45,9 @@ class ScaledSwish(keras.layers.Layer):
         super().__init__(**kwargs)
         self.scale = scale
 
+    def get_config(self):
+        return super().get_config() | {"scale": self.scale}
+
     def call(self, inputs):
         return inputs * keras.ops.sigmoid(inputs * self.scale)
 

@@ -1,6 +1,6 @@
 """SavedModel and ONNX: what Keras writes, run beside the model like every other file before it gets its name.
 
-Imports `calibration`, `conversion`, `quantization`, `tflite`, `verification` beside it, and `datasets`,
+Imports `calibration`, `conversion`, `quantization`, `verification` beside it, and `datasets`,
 `preprocessing`, `quiet`, `runs`, `errors` above.
 """
 
@@ -23,10 +23,9 @@ import tensorflow as tf
 
 from keras_effnet.datasets import Split
 from keras_effnet.errors import UserError, VerificationError
-from keras_effnet.export.calibration import Pictures, load_pictures
+from keras_effnet.export.calibration import Pictures, load_pictures, synthetic_pictures
 from keras_effnet.export.conversion import check_exportable, float32_copy
 from keras_effnet.export.quantization import RECIPES
-from keras_effnet.export.tflite import _synthetic_pictures
 from keras_effnet.export.verification import VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, preprocess_input
 from keras_effnet.quiet import captured_output
@@ -219,7 +218,7 @@ def _export(
     spec = image_spec or ImageSpec.of_model(model)
     labels = verification.labels if isinstance(verification, Split) else None
     if verification is None:
-        pictures = _synthetic_pictures(model.input_shape[1:])
+        pictures = synthetic_pictures(model.input_shape[1:])
     else:
         pictures = load_pictures(verification, spec, samples if labels is None else len(labels), seed)
     inputs = pictures if spec.in_network else np.asarray(preprocess_input(pictures, spec))

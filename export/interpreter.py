@@ -57,9 +57,11 @@ class TFLiteModel:
         return int(self.output["shape"][-1])
 
     def quantized_input(self, picture: np.ndarray) -> np.ndarray:
-        """A picture with values in 0..255 in the file's own input type."""
+        """A picture with values in 0..255 in the file's own input type; bytes go in as they are."""
         if self.input["dtype"] == np.float32:
             return picture.astype("float32")
+        if self.input["dtype"] == np.uint8:  # scale and zero point may hold the network's normalisation
+            return np.clip(np.round(picture), 0, 255).astype("uint8")
         scale, zero_point = self.input["quantization"]
         limits = np.iinfo(self.input["dtype"])
         return np.clip(np.round(picture / scale + zero_point), limits.min, limits.max).astype(self.input["dtype"])

@@ -1,27 +1,137 @@
-"""The precisions: for each a small recipe from a Keras model to the bytes of a `.tflite` file.
+"""The precisions: for each a small recipe from a network to the bytes of a `.tflite` file.
 
-Imports `calibration`, `conversion`, `equalization`, `ranges` beside it.
+Imports `conversion`, `equalization`, `integer`, `islands`, `ranges`, `storage`, `verification` beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-import keras
-import numpy as np
-import tensorflow as tf
-
-from keras_effnet.export.calibration import span_input_range
-from keras_effnet.export.conversion import serving_function
+from keras_effnet.errors import UserError, one_of
+from keras_effnet.export.conversion import FloatGraph, Source
 from keras_effnet.export.equalization import LOGISTIC_RANGE, equalize
-from keras_effnet.export.ranges import percentile_ranges, scaled_swish_ranges, with_ranges
+from keras_effnet.export.integer import quantize_int8, quantize_int16x8
+from keras_effnet.export.islands import by_sensitivity, with_islands
+from keras_effnet.export.ranges import scaled_swish_ranges, with_ranges
+from keras_effnet.export.storage import float16_weights, int8_weights
+from keras_effnet.export.twin import FineTuning
 from keras_effnet.export.verification import VerifyReport
 
 INPUT_TYPES = ("float32", "uint8")
-BULK = 0.998  # of a tensor's values, where ranges do not follow the outliers
 
-Convert = Callable[[keras.Model, np.ndarray | None, str], bytes]
+
+@dataclass(frozen=True)
+class Settings:
+    """What a recipe is told beside the network.
+
+    Args:
+        input_type: `"float32"` or `"uint8"`.
+        method: String, the one way to take of those that an int8 file may be made; by default they are tried in turn.
+        float_blocks: Tuple of names of the parts that a mixed file computes in float; by default they are found by
+            measuring.
+        tuning: `FineTuning` of quantization-aware training, or None for its default.
+        announce: Called with a line of text as long steps go on.
+    """
+
+    input_type: str = "float32"
+    method: str | None = None
+    float_blocks: tuple[str, ...] = ()
+    tuning: FineTuning | None = None
+    announce: Callable[[str], None] = field(default=lambda step: None, repr=False)
+
+
+class Candidate(NamedTuple):
+    """A file that a recipe made.
+
+    Args:
+        method: String, the way it was made.
+        content: The file's bytes.
+        graph: `FloatGraph` whose tensors it has, to compare them with.
+    """
+
+    method: str
+    content: bytes
+    graph: FloatGraph
+
+
+def _float32(source: Source, settings: Settings) -> Iterator[Candidate]:
+    graph = source.graph("float32")
+    yield Candidate("float32", graph.content, graph)
+
+
+def _float16(source: Source, settings: Settings) -> Iterator[Candidate]:
+    """Weights in float16, arithmetic in float32 on CPUs and float16 on GPUs."""
+    graph = source.graph("float32")
+    yield Candidate("float16", float16_weights(graph.content), graph)
+
+
+def _dynamic(source: Source, settings: Settings) -> Iterator[Candidate]:
+    """Weights in int8, activations quantized while running."""
+    graph = source.graph("float32")
+    yield Candidate("dynamic", int8_weights(graph.content), graph)
+
+
+def _minmax(source: Source, settings: Settings) -> Candidate:
+    graph = source.graph(settings.input_type)
+    return Candidate("minmax", quantize_int8(graph.minmax, settings.input_type), graph)
+
+
+def _percentile(source: Source, settings: Settings) -> Candidate:
+    """Ranges of the bulk: a few extreme values saturate, and the steps of all others shrink."""
+    graph = source.graph(settings.input_type)
+    return Candidate("percentile", quantize_int8(graph.percentile, settings.input_type), graph)
+
+
+def _equalized(source: Source, settings: Settings) -> Candidate:
+    """Ranges of the bulk, and every swish equalized channel by channel; one more product for each, so slower."""
+    plain = source.graph(settings.input_type)
+    model, swishes = equalize(plain.model, plain.pictures)
+    graph = replace(plain, model=model)
+    lows = {swish.scale.tobytes(): -swish.low for swish in swishes}
+    ranges = scaled_swish_ranges(graph.minmax, lows, LOGISTIC_RANGE)
+    return Candidate("equalized", quantize_int8(with_ranges(graph.percentile, ranges), settings.input_type), graph)
+
+
+def _trained(source: Source, settings: Settings) -> Candidate:
+    """Quantization-aware training on the calibration pictures."""
+    from keras_effnet.export import qat  # late: few need it
+
+    result = qat.train_quantized(source.model, source.pixels, settings.tuning or qat.TUNING, settings.announce)
+    return Candidate("qat", *result.file(settings.input_type))
+
+
+# The plainest that works is the fastest, so they are tried in this order; training is only done when asked for.
+_PLAIN = {"minmax": _minmax, "percentile": _percentile, "equalized": _equalized}
+INT8_METHODS = _PLAIN | {"qat": _trained}
+
+
+def _int8(source: Source, settings: Settings) -> Iterator[Candidate]:
+    for name in [settings.method] if settings.method else _PLAIN:
+        settings.announce(f"int8 by {name}")
+        yield INT8_METHODS[name](source, settings)
+
+
+def _int16x8(source: Source, settings: Settings) -> Iterator[Candidate]:
+    """Weights in int8, activations in int16: nearly float's answers, on hardware that has it; slow on CPUs."""
+    graph = source.graph("float32")
+    yield Candidate("minmax", quantize_int16x8(graph.minmax), graph)
+
+
+def _mixed(source: Source, settings: Settings) -> Iterator[Candidate]:
+    """int8 with islands of float: the named blocks, or more and more of those that int8 hurts most."""
+    graph = source.graph(settings.input_type)
+    if names := settings.float_blocks:
+        islands = (
+            (names, with_islands(calibrated, graph.model, names, settings.input_type))
+            for calibrated in (graph.minmax, graph.percentile)
+        )
+    else:
+        settings.announce("Measuring what each block loses in int8")
+        islands = by_sensitivity(graph, settings.input_type)
+    for chosen, content in islands:
+        yield Candidate(f"float: {', '.join(chosen) or 'nothing'}", content, graph)
 
 
 @dataclass(frozen=True)
@@ -29,16 +139,17 @@ class Recipe:
     """How a precision is made, and what its file must reach to be kept.
 
     Args:
-        methods: Name -> function `(model, calibration pictures or None, input_type) -> bytes`. Tried in order until a
-            file passes: the plainest that works is the fastest.
+        candidates: Function `(Source, Settings)` to an iterator of files, which ends when one of them passes.
         needs_calibration: Bool.
+        takes_bytes: Bool, whether the file may take uint8.
         weight_bytes: Float, least bytes a weight takes in the file.
         min_agreement: Float in [0, 1], least share of pictures with the float model's most probable class.
         min_sqnr_db: Float, least signal-to-quantization-noise ratio of the logits.
     """
 
-    methods: dict[str, Convert]
+    candidates: Callable[[Source, Settings], Iterator[Candidate]]
     needs_calibration: bool
+    takes_bytes: bool
     weight_bytes: float
     min_agreement: float
     min_sqnr_db: float
@@ -47,86 +158,37 @@ class Recipe:
         return report.top1_agreement >= self.min_agreement and report.sqnr_db >= self.min_sqnr_db
 
 
-def _converter(model: keras.Model) -> tf.lite.TFLiteConverter:
-    # Without a trackable: with a Keras 3 model as second argument the weights stay out of the file.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([serving_function(model)])
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]  # never Flex
-    return converter
-
-
-def _float32(model, pictures, input_type) -> bytes:
-    return _converter(model).convert()
-
-
-def _float16(model, pictures, input_type) -> bytes:
-    """Weights in float16, arithmetic in float32 on CPUs and float16 on GPUs."""
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
-
-
-def _dynamic(model, pictures, input_type) -> bytes:
-    """Weights in int8, activations quantized while running."""
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    return converter.convert()
-
-
-def _calibrated(model, pictures: np.ndarray) -> bytes:
-    """The float model with the range of every tensor."""
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([picture[None]] for picture in pictures)
-    converter._experimental_calibrate_only = True  # the public switch quantizes every operator or none
-    return converter.convert()
-
-
-def _quantized(calibrated: bytes, input_type: str) -> bytes:
-    """Weights and activations in int8, weights per-channel; the softmax alone stays float.
-
-    An int8 softmax has steps of 1/256, under which most of a thousand probabilities vanish.
-    """
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    return mlir_quantize(
-        calibrated,
-        input_data_type=tf.dtypes.as_dtype(input_type),
-        output_data_type=tf.float32,
-        denylisted_ops=["SOFTMAX"],
-    )
-
-
-def _int8_minmax(model, pictures, input_type) -> bytes:
-    return _quantized(_calibrated(model, span_input_range(pictures)), input_type)
-
-
-def _int8_percentile(model, pictures, input_type) -> bytes:
-    """Ranges of the bulk: a few extreme values saturate, and the steps of all others shrink."""
-    pictures = span_input_range(pictures)
-    calibrated = _calibrated(model, pictures)
-    return _quantized(with_ranges(calibrated, percentile_ranges(calibrated, pictures, BULK)), input_type)
-
-
-def _int8_equalized(model, pictures, input_type) -> bytes:
-    """Ranges of the bulk, and every swish equalized channel by channel; one more product for each, so slower."""
-    pictures = span_input_range(pictures)
-    equalized, swishes = equalize(model, pictures)
-    calibrated = _calibrated(equalized, pictures)
-    lows = {swish.scale.tobytes(): -swish.low for swish in swishes}
-    ranges = percentile_ranges(calibrated, pictures, BULK)
-    ranges |= scaled_swish_ranges(calibrated, lows, LOGISTIC_RANGE)
-    return _quantized(with_ranges(calibrated, ranges), input_type)
-
-
-_INT8 = {"minmax": _int8_minmax, "percentile": _int8_percentile, "equalized": _int8_equalized}
-
 # int8 bounds are set so that per-tensor weights (80% agreement on Lite0) and ranges from noise (76%) fail them.
-#                        methods                 calibration weight_bytes agreement sqnr_db
+#                     candidates calibration bytes weight_bytes agreement sqnr_db
 RECIPES: dict[str, Recipe] = {
-    "none": Recipe({"float32": _float32}, False, 4.0, 0.999, 60.0),
-    "float16": Recipe({"float16": _float16}, False, 2.0, 0.99, 30.0),
-    "dynamic": Recipe({"dynamic": _dynamic}, False, 1.0, 0.95, 12.0),
-    "int8": Recipe(_INT8, True, 1.0, 0.90, 10.0),
+    "none": Recipe(_float32, False, False, 4.0, 0.999, 60.0),
+    "float16": Recipe(_float16, False, False, 2.0, 0.99, 30.0),
+    "dynamic": Recipe(_dynamic, False, False, 1.0, 0.95, 12.0),
+    "int8": Recipe(_int8, True, True, 1.0, 0.90, 10.0),
+    "int16x8": Recipe(_int16x8, True, False, 1.0, 0.97, 20.0),
+    "mixed": Recipe(_mixed, True, True, 1.0, 0.97, 15.0),
 }
 CALIBRATED = tuple(name for name, recipe in RECIPES.items() if recipe.needs_calibration)
+DEFAULT = ("none", "float16", "dynamic", "int8")  # what most ship; the others are asked for
+
+
+def check_settings(quantization: str, settings: Settings) -> Recipe:
+    """The recipe of a precision, if the settings are for it.
+
+    Raises:
+        UserError: An unknown name, with the closest match, or a setting that the precision has no use for.
+    """
+    recipe = RECIPES[one_of("quantization", quantization, RECIPES)]
+    one_of("input type", settings.input_type, INPUT_TYPES)
+    if settings.input_type != "float32" and not recipe.takes_bytes:
+        raise UserError(
+            f"input_type={settings.input_type!r} needs quantization='int8' or 'mixed'; a {quantization} file takes "
+            "float32."
+        )
+    if settings.method is not None:
+        one_of("method", settings.method, INT8_METHODS)
+        if quantization != "int8":
+            raise UserError(f"method={settings.method!r} is a way to an int8 file, not to a {quantization} one.")
+    if settings.float_blocks and quantization != "mixed":
+        raise UserError(f"float_blocks go with quantization='mixed', not {quantization!r}.")
+    return recipe

@@ -1,76 +1,88 @@
-"""The range of every tensor, and where int8 takes it from: a calibrated float model, read and edited as data.
+"""The range of every tensor, and where int8 takes it from: a float file, run on pictures, read and edited as data.
 
-The converter's calibration keeps the least and the greatest value that ever occurred. One odd picture then sets the
-step of a whole tensor. Here ranges can also cover the bulk of the values and let the rest saturate.
+TensorFlow's own calibration keeps the least and the greatest value that ever occurred, and takes ten times as long. One
+odd picture then sets the step of a whole tensor: here ranges can also cover the bulk of the values and let the rest
+saturate.
 
-LiteRT, its flatbuffer schema and numpy.
+Imports `tensors` beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+
+from keras_effnet.export.tensors import pack, parse, taps
 
 _SAMPLES = 2000  # values kept of a tensor and picture
 
 Ranges = Mapping[int, tuple[float, float]]
 
 
-def percentile_ranges(content: bytes, pictures: np.ndarray, share: float) -> dict[int, tuple[float, float]]:
-    """For every activation the range that holds a share of its values; 0 always lies inside.
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What a tensor held.
 
     Args:
-        content: A calibrated float model.
-        pictures: Array of shape `(N, height, width, channels)`.
-        share: Float in (0, 1), the rest being split between both ends.
+        low, high: Floats, the least and the greatest value.
+        sample: Array of some of the values, of each picture alike.
+    """
+
+    low: float
+    high: float
+    sample: np.ndarray
+
+    def bulk(self, share: float) -> tuple[float, float]:
+        """The range that holds a share of the values, the rest being split between both ends; 0 always lies inside."""
+        tail = (1 - share) / 2
+        low, high = np.quantile(self.sample, (tail, 1 - tail))
+        return min(float(low), 0.0), max(float(high), 0.0)
+
+
+def observe(content: bytes, pictures: np.ndarray) -> dict[int, Observed]:
+    """Runs a float file on calibration pictures.
+
+    Args:
+        content: The file's bytes.
+        pictures: Array of shape `(N, height, width, channels)`, as the file takes them.
 
     Returns:
-        Tensor index -> `(low, high)`.
+        Tensor index -> `Observed`, for the input and the outputs of all operators.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    from keras_effnet.quiet import captured_output
-
-    with captured_output():
-        interpreter = Interpreter(
-            model_content=content,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        interpreter.allocate_tensors()
-    (image,) = interpreter.get_input_details()
-    outputs = {int(index) for operator in interpreter._get_ops_details() for index in operator["outputs"]}
+    graph = parse(content).subgraphs[0]
     rng = np.random.default_rng(0)
-    seen: dict[int, list[np.ndarray]] = {index: [] for index in outputs}
-    for picture in pictures:
-        interpreter.set_tensor(image["index"], picture[None])
-        interpreter.invoke()
-        for index, values in seen.items():
-            value = interpreter.get_tensor(index).ravel()
-            values.append(value if value.size <= _SAMPLES else value[rng.integers(value.size, size=_SAMPLES)])
-    tail = (1 - share) / 2
-    ranges = {}
-    for index, values in seen.items():
-        low, high = np.quantile(np.concatenate(values), (tail, 1 - tail))
-        ranges[index] = min(float(low), 0.0), max(float(high), 0.0)
-    return ranges
+    found = {int(graph.inputs[0]): Observed(float(pictures.min()), float(pictures.max()), np.zeros(0))}
+    outputs = [int(index) for operator in graph.operators for index in operator.outputs]
+    for indices, runs in taps(content, outputs, pictures):
+        bounds, samples = [], []
+        for values in runs:
+            bounds.append([(value.min(), value.max()) for value in values])
+            samples.append([_sample(value.ravel(), rng) for value in values])
+        for place, index in enumerate(indices):
+            lows, highs = zip(*(row[place] for row in bounds), strict=True)
+            sample = np.concatenate([row[place] for row in samples])
+            found[index] = Observed(float(min(lows)), float(max(highs)), sample)
+    return found
+
+
+def _sample(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return values if values.size <= _SAMPLES else values[rng.integers(values.size, size=_SAMPLES)]
 
 
 def scaled_swish_ranges(content: bytes, lows: Mapping[bytes, float], logistic: tuple[float, float]) -> Ranges:
     """Ranges around each `u * sigmoid(s * u)`: u in `[low, 1]`, s * u where a sigmoid is not yet flat.
 
     Args:
-        content: A calibrated float model.
+        content: A float file.
         lows: Bytes of the constant s -> low. The constant tells which swish an operator belongs to.
         logistic: `(low, high)` of s * u.
 
     Returns:
         Tensor index -> `(low, high)`.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = parse(content)
     graph = model.subgraphs[0]
     ranges = {}
     for operator in graph.operators:
@@ -85,15 +97,13 @@ def scaled_swish_ranges(content: bytes, lows: Mapping[bytes, float], logistic: t
 
 
 def with_ranges(content: bytes, ranges: Ranges) -> bytes:
-    """The calibrated model with some of its ranges replaced."""
-    import flatbuffers
+    """The file with ranges at some of its tensors, in the place of those that it had."""
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    model = parse(content)
     for index, (low, high) in ranges.items():
-        quantization = model.subgraphs[0].tensors[index].quantization
-        if quantization is not None and quantization.min is not None:
-            quantization.min, quantization.max = np.float32([low]), np.float32([high])
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+        tensor = model.subgraphs[0].tensors[index]
+        if tensor.quantization is None:
+            tensor.quantization = schema.QuantizationParametersT()
+        tensor.quantization.min, tensor.quantization.max = np.float32([low]), np.float32([high])
+    return pack(model)

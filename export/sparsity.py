@@ -8,7 +8,6 @@ Imports `calibration`, `conversion`, `folding`, `twin` beside it, and `transfer`
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,11 +71,6 @@ def kernels(model: keras.Model) -> tuple[Kernel, ...]:
             kernel = keras.ops.convert_to_numpy(layer.kernel)
             found.append(Kernel(layer.name, kernel.size, float(np.mean(kernel == 0)), len(np.unique(kernel))))
     return tuple(found)
-
-
-def compressed_size(content: bytes) -> int:
-    """Bytes of a file after gzip, about what a download of it takes."""
-    return len(gzip.compress(content, mtime=0))
 
 
 def prune(

@@ -4,7 +4,7 @@ Importing tfmot turns `tf.keras` into tf_keras for a whole process; that never h
 built from the layers of the model, not from a spec: a reloaded model has none, and for int8 its batch normalizations
 are folded away. What the other process does stands in `twin_training`.
 
-Imports `calibration`, `conversion`, `folding` beside it, and `preprocessing`, `errors` above.
+Imports `calibration`, `conversion`, `folding`, `verification` beside it, and `preprocessing`, `errors` above.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import keras_effnet
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Pictures, check_pictures, load_pictures
 from keras_effnet.export.conversion import check_exportable
 from keras_effnet.export.folding import sources
+from keras_effnet.export.verification import centred_logits
 from keras_effnet.preprocessing import ImageSpec
 
 _TRAINER = "keras_effnet.export.twin_training"
@@ -85,6 +85,8 @@ def training_pictures(
         UserError: A model without one picture of fixed size coming in, or pictures that cannot be right.
     """
     check_exportable(model)
+    if len(model.output_shape) != 2 or model.output_shape[1] < 2:
+        raise UserError(f"Training keeps the answers among two classes or more; the model gives {model.output_shape}.")
     spec = ImageSpec.of_model(model)
     if not spec.in_network:
         raise UserError(f"{model.name} was built with include_preprocessing=False, but learns from pixels in 0..255.")
@@ -115,17 +117,6 @@ def describe(model: keras.Model) -> list[dict]:
     return layers
 
 
-def _ends_in_softmax(model: keras.Model) -> bool:
-    last = model.layers[-1]
-    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) is keras.activations.softmax
-
-
-def _targets(model: keras.Model, pictures: np.ndarray) -> np.ndarray:
-    """The probabilities that the model gives: what its changed copy shall give as well."""
-    outputs = model.predict(pictures, batch_size=32, verbose=0)
-    return outputs if _ends_in_softmax(model) else keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
-
-
 def weights(model: keras.Model) -> dict[str, np.ndarray]:
     """`name/position` -> value, the order of a layer's weights being the same in both Keras."""
     return {f"{layer.name}/{i}": value for layer in model.layers for i, value in enumerate(layer.get_weights())}
@@ -147,10 +138,9 @@ def _run(job: Path, announce: Callable[[str], None]) -> None:
     Raises:
         UserError: It failed.
     """
-    root = str(Path(keras_effnet.__file__).resolve().parents[1])
     environment = os.environ | {
         "TF_USE_LEGACY_KERAS": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     command = [sys.executable, "-P", "-m", _TRAINER, str(job)]
     with (
@@ -180,7 +170,7 @@ def fine_tune(
 
     Args:
         model: Functional Keras model of stock layers in float32, with probabilities or logits as output.
-        pictures: Array of shape `(N, height, width, channels)`, values 0..255.
+        pictures: Array of shape `(N, height, width, channels)`, values as the network takes them.
         technique: String, a key of `twin_training.TECHNIQUES`.
         options: What the technique takes, as JSON values.
         tuning: `FineTuning`.
@@ -196,7 +186,7 @@ def fine_tune(
     (ICLR 2018).
     """
     network = describe(model)
-    pictures = np.round(pictures).astype("uint8")  # a quarter of the memory, and what cameras give
+    pictures = pictures.astype("float16")  # half the memory; finer than a grey level, whether normalised or not
     with tempfile.TemporaryDirectory(prefix="keras_effnet-") as folder:
         job = Path(folder)
         description = {
@@ -208,7 +198,7 @@ def fine_tune(
         }
         (job / "job.json").write_text(json.dumps(description))
         np.save(job / "pictures.npy", pictures)
-        np.save(job / "targets.npy", _targets(model, pictures.astype("float32")))
+        np.save(job / "targets.npy", centred_logits(model.predict(pictures, batch_size=32, verbose=0)))
         np.savez(job / "weights.npz", **weights(model))
         _run(job, announce)
         with np.load(job / "trained.npz") as trained:

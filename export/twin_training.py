@@ -16,8 +16,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
+from tensorflow_model_optimization.python.core.clustering.keras.experimental import cluster as keeping_zeros
 
 _SAME = 1e-4  # largest difference of a probability between a network and its twin
+_PRUNED = 0.1  # share of zeros from which on a kernel was pruned
+_SILENCE = 1e-6  # power of logits below which they say nothing
+_CLUSTERS = 256  # a kernel with no more distinct values keeps them few; int8 has no more
 _KERNELS = {"Conv2D": "kernel", "Dense": "kernel", "DepthwiseConv2D": "depthwise_kernel"}
 
 Weights = dict[str, np.ndarray]  # `name/position` of a weight within its layer -> value
@@ -72,18 +76,27 @@ def _weights(model) -> Weights:
 class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """A kernel as the file holds it: a step for each output channel, symmetric, 255 values.
 
-    tfmot's own takes the last axis for the channels, which in a depthwise kernel is a single one. Weights that are 0
-    stay so: a pruned network keeps its zeros.
+    tfmot's own takes the last axis for the channels, which in a depthwise kernel is a single one. What pruning and
+    clustering gave stays: weights that are 0, and weights that share a value, which get one gradient among them.
+
+    Args:
+        kernel: The kernel before the training.
+        depthwise: Bool.
     """
 
-    def __init__(self, mask: np.ndarray, depthwise: bool):
-        self.channels = int(np.prod(mask.shape[-2:])) if depthwise else mask.shape[-1]
-        self.mask = mask.astype("float32")
+    def __init__(self, kernel: np.ndarray, depthwise: bool):
+        self.channels = int(np.prod(kernel.shape[-2:])) if depthwise else kernel.shape[-1]
+        self.mask = (kernel != 0).astype("float32")
+        values, self.members = np.unique(kernel, return_inverse=True)
+        self.clusters = len(values) if len(values) <= _CLUSTERS else None
 
     def build(self, tensor_shape, name, layer):
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs):
+        if self.clusters:
+            members = self.members.reshape(inputs.shape)
+            inputs = tf.gather(tf.math.unsorted_segment_mean(inputs, members, self.clusters), members)
         rows = tf.reshape(inputs * self.mask, (-1, self.channels))
         bound = tf.maximum(tf.reduce_max(tf.abs(tf.stop_gradient(rows)), axis=0), 1e-8)
         rows = tf.quantization.fake_quant_with_min_max_vars_per_channel(rows, -bound, bound, narrow_range=True)
@@ -133,16 +146,22 @@ def quantize(twin, options: dict[str, Any], steps: int) -> Changed:
     kernels, ranges = _kernels(twin), options["ranges"]
     # Held here, because the wrapper puts rounded tensors in the place of a layer's variables.
     variables = {f"{layer.name}/{i}": variable for layer in twin.layers for i, variable in enumerate(layer.weights)}
-    masks = {f"{name}/0": variables[f"{name}/0"].numpy() != 0 for name in kernels}
+    quantizers = {
+        name: KernelQuantizer(variables[f"{name}/0"].numpy(), kernel == "depthwise_kernel")
+        for name, kernel in kernels.items()
+    }
 
     def wrap(layer):
-        kernel, output = kernels.get(layer.name), ranges.get(layer.name)
+        if isinstance(layer, tf_keras.layers.BatchNormalization):
+            layer.trainable = False  # the file has its moving statistics
+        kernel, quantizer, output = (of.get(layer.name) for of in (kernels, quantizers, ranges))
         if kernel is None and output is None:
             return layer
-        quantizer = KernelQuantizer(masks[f"{layer.name}/0"], kernel == "depthwise_kernel") if kernel else None
         return tfmot.quantization.keras.QuantizeWrapperV2(layer, AsInFile(kernel, quantizer, output))
 
     model = tf_keras.models.clone_model(twin, clone_function=wrap)
+
+    masks = {f"{name}/0": quantizer.mask for name, quantizer in quantizers.items()}
 
     def finish():
         return {name: variable.numpy() * masks.get(name, 1) for name, variable in variables.items()}
@@ -189,7 +208,7 @@ def prune(twin, options: dict[str, Any], steps: int) -> Changed:
 
 
 def cluster(twin, options: dict[str, Any], steps: int) -> Changed:
-    """Each kernel drawn from a few values, which are trained in place of the weights.
+    """Each kernel drawn from a few values, which are trained in place of the weights; a pruned one keeps its zeros.
 
     Args:
         twin: tf_keras model.
@@ -201,8 +220,11 @@ def cluster(twin, options: dict[str, Any], steps: int) -> Changed:
     def wrap(layer):
         if layer.name not in chosen or layer.kernel.shape.num_elements() <= options["clusters"]:
             return layer
-        return tfmot.clustering.keras.cluster_weights(
-            layer, options["clusters"], tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
+        return keeping_zeros.cluster_weights(
+            layer,
+            options["clusters"],
+            tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
+            preserve_sparsity=bool(np.mean(layer.kernel.numpy() == 0) > _PRUNED),
         )
 
     model = tf_keras.models.clone_model(twin, clone_function=wrap)
@@ -217,7 +239,7 @@ TECHNIQUES = {"quantize": quantize, "prune": prune, "cluster": cluster}
 
 def _check(twin, pictures: np.ndarray, targets: np.ndarray) -> None:
     """A twin that answers otherwise than its model must not be trained."""
-    answers = tf.nn.softmax(twin.predict(pictures, verbose=0)).numpy()
+    answers, targets = (tf.nn.softmax(logits).numpy() for logits in (twin(pictures, training=False), targets))
     if not np.abs(answers - targets).max() <= _SAME:
         sys.exit(f"the twin's probabilities differ from the model's by {np.abs(answers - targets).max():.2g}")
 
@@ -228,12 +250,10 @@ def noise_to_signal(targets, logits):
     Cross-entropy would say next to nothing of pictures that a network is sure of.
 
     Args:
-        targets: Probabilities of shape `(N, classes)`.
-        logits: Logits of shape `(N, classes)`.
+        targets, logits: Logits of shape `(N, classes)`, the former with mean 0 for each picture.
     """
-    signal = tf.math.log(tf.maximum(targets, np.finfo("float32").tiny))
-    signal, noisy = (x - tf.reduce_mean(x, axis=1, keepdims=True) for x in (signal, logits))
-    return tf.reduce_mean((noisy - signal) ** 2, axis=1) / tf.reduce_mean(signal**2, axis=1)
+    noise = logits - tf.reduce_mean(logits, axis=1, keepdims=True) - targets
+    return tf.reduce_mean(noise**2, axis=1) / tf.maximum(tf.reduce_mean(targets**2, axis=1), _SILENCE)
 
 
 def _batches(pictures: np.ndarray, targets: np.ndarray, batch_size: int, seed: int) -> tf.data.Dataset:

@@ -32,6 +32,8 @@ class VerifyReport:
         max_abs_diff: Float, largest difference of a probability.
         samples: Int, pictures compared.
         accuracy_keras, accuracy_tflite: Floats in [0, 1], or None without labels.
+        top5_keras, top5_tflite: Floats in [0, 1], share of pictures whose class is among the five most probable; None
+            without labels and where there are no more than five classes.
     """
 
     top1_agreement: float
@@ -40,6 +42,8 @@ class VerifyReport:
     samples: int
     accuracy_keras: float | None = None
     accuracy_tflite: float | None = None
+    top5_keras: float | None = None
+    top5_tflite: float | None = None
 
 
 def centred_logits(outputs: np.ndarray) -> np.ndarray:
@@ -49,22 +53,73 @@ def centred_logits(outputs: np.ndarray) -> np.ndarray:
     return logits - logits.mean(axis=1, keepdims=True)
 
 
+def sqnr_db(expected: np.ndarray, got: np.ndarray) -> float:
+    """`VerifyReport.sqnr_db` of two sets of predictions of shape `(N, classes)`."""
+    signal = centred_logits(expected.astype("float64"))
+    noise = centred_logits(got.astype("float64")) - signal
+    powers = [np.maximum(np.sum(part**2, axis=1), 1e-30) for part in (signal, noise)]
+    return float(np.median(10 * np.log10(powers[0] / powers[1])))
+
+
+def _hits(outputs: np.ndarray, labels: np.ndarray | None, best: int) -> float | None:
+    """Share of pictures whose label is among the `best` most probable classes; None where that says nothing."""
+    if labels is None or outputs.shape[1] <= best:
+        return None
+    top = np.argpartition(-outputs, range(best), axis=1)[:, :best]
+    return float(np.mean((top == labels[:, None]).any(axis=1)))
+
+
 def compare(expected: np.ndarray, got: np.ndarray, labels: np.ndarray | None = None) -> VerifyReport:
     """Compares two sets of predictions of shape `(N, classes)`."""
     if not np.isfinite(got).all():
         return VerifyReport(0.0, -np.inf, np.inf, len(expected))
-    signal = centred_logits(expected.astype("float64"))
-    noise = centred_logits(got.astype("float64")) - signal
-    powers = [np.maximum(np.sum(part**2, axis=1), 1e-30) for part in (signal, noise)]
     best_expected, best_got = expected.argmax(axis=1), got.argmax(axis=1)
     return VerifyReport(
         samples=len(expected),
         top1_agreement=float(np.mean(best_expected == best_got)),
-        sqnr_db=float(np.median(10 * np.log10(powers[0] / powers[1]))),
+        sqnr_db=sqnr_db(expected, got),
         max_abs_diff=float(np.abs(expected - got).max()),
         accuracy_keras=None if labels is None else float(np.mean(best_expected == labels)),
         accuracy_tflite=None if labels is None else float(np.mean(best_got == labels)),
+        top5_keras=_hits(expected, labels, 5),
+        top5_tflite=_hits(got, labels, 5),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Held-out pictures and a network's own answers, with which every file of it is compared.
+
+    Args:
+        pictures: Array of shape `(N, height, width, channels)`, values 0..255.
+        answers: Array of shape `(N, classes)`, the Keras model's.
+        labels: Int array of shape `(N,)`, or None.
+    """
+
+    pictures: np.ndarray
+    answers: np.ndarray
+    labels: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: keras.Model,
+        images: Pictures,
+        image_spec: ImageSpec,
+        labels: np.ndarray | None = None,
+        samples: int = 500,
+        seed: int = 0,
+    ) -> Reference:
+        """Reads the pictures and asks the model; the arguments are those of `verify`."""
+        if isinstance(images, Split):
+            labels = images.labels
+        elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
+            raise UserError("labels need an array of pictures of the same length.")
+        pictures = load_pictures(images, image_spec, samples if labels is None else len(labels), seed)
+        return cls(pictures, np.asarray(model.predict(pictures, batch_size=32, verbose=0)), labels)
+
+    def compare(self, file: TFLiteModel) -> VerifyReport:
+        return compare(self.answers, file.predict(self.pictures), self.labels)
 
 
 def verify(
@@ -105,12 +160,5 @@ def verify(
         raise UserError(f"The file gives {file.classes} classes, the model {model.output_shape[-1]}.")
     if tuple(model.input_shape[1:]) != file.input_shape[1:]:
         raise UserError(f"The file takes pictures of {file.input_shape[1:]}, the model of {model.input_shape[1:]}.")
-    if isinstance(images, Split):
-        labels = images.labels
-    elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
-        raise UserError("labels need an array of pictures of the same length.")
-    if labels is not None:
-        samples = len(labels)
     spec = image_spec or ImageSpec.raw(file.input_shape)
-    pictures = load_pictures(images, spec, samples, seed)
-    return compare(model.predict(pictures, batch_size=32, verbose=0), file.predict(pictures), labels)
+    return Reference.of(model, images, spec, labels, samples, seed).compare(file)

@@ -90,6 +90,30 @@ def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], 
     _save(figure, path)
 
 
+def layer_errors(
+    profiles: Mapping[str, Sequence[tuple[str, float]]], lost_db: float, path: str | Path, highest: float = 60.0
+) -> None:
+    """What each layer's output is worth, one line a precision: decibels over the layers in their order.
+
+    `profiles`: precision -> names of layers and SQNR. Below `lost_db` the signal counts as lost; above `highest` one
+    value is as good as another.
+    """
+    figure, axis = _figure(figsize=(10, 4.2))
+    order = max(([layer for layer, _ in profile] for profile in profiles.values()), key=len)
+    places = {layer: place for place, layer in enumerate(order)}
+    for name, profile in profiles.items():
+        known = [(places[layer], min(sqnr, highest)) for layer, sqnr in profile if layer in places]
+        axis.plot(*zip(*known, strict=True), marker=".", markersize=4, linewidth=1, label=name)
+    axis.axhspan(axis.get_ylim()[0], lost_db, color="C3", alpha=0.12, label="signal lost")
+    axis.set(ylabel=f"SQNR (dB, up to {highest:g})", xlim=(-1, len(order)))
+    axis.set_title("what is left of each layer's output", fontsize=10)
+    every = max(1, len(order) // 40)
+    axis.set_xticks(range(0, len(order), every), order[::every], rotation=90, fontsize=7)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    _save(figure, path)
+
+
 def explanation(
     image: np.ndarray, heat: np.ndarray, shares: Sequence[tuple[str, float]], explained: int, path: str | Path
 ) -> None:

@@ -25,9 +25,9 @@ LAYERS = """
     blocks saving first_values models transfer gradcam
     images datasets pipeline evaluation plots callbacks training
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
-    export.conversion
-    export.calibration export.verification export.ranges export.equalization export.quantization
-    export.tflite export.formats export.bundle export
+    export.tensors export.calibration export.folding export.ranges export.conversion export.verification
+    export.storage export.equalization export.integer export.islands export.twin export.twin_training export.qat
+    export.quantization export.sparsity export.profile export.tflite export.formats export.report export.bundle export
     artifacts console
     commands cli __main__
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -38,12 +39,52 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
     return dataset.train, held_out if same else load_pictures(held_out, artifact.image_spec, samples, seed)
 
 
+def _names(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _thinned(artifact, pictures, held_out, sparsity, clusters, given, samples, announce):
+    """The network pruned or clustered, and what the report says of that; as it is where neither is asked for."""
+    from keras_effnet.export.sparsity import CLUSTERING, PRUNING, cluster, prune
+    from keras_effnet.export.verification import Reference, compare
+
+    if sparsity is None and clusters is None:
+        return artifact.model, []
+    if pictures is None:
+        raise UserError(
+            "Pruning and clustering train on pictures: --calibration FOLDER, thousands rather than hundreds."
+        )
+    shared = {"samples": samples, "image_spec": artifact.image_spec, "announce": announce}
+    if sparsity is not None:
+        thinned = prune(artifact.model, pictures, sparsity, replace(PRUNING, **given), **shared)
+        done = f"Pruned before: {thinned.zeros:.0%} of the kernels' weights are 0."
+    else:
+        thinned = cluster(artifact.model, pictures, clusters, replace(CLUSTERING, **given), **shared)
+        done = f"Clustered before: kernels have at most {clusters} values."
+    held_out = pictures if held_out is None else held_out
+    before, after = (Reference.of(model, held_out, artifact.image_spec) for model in (artifact.model, thinned.model))
+    report = compare(before.answers, after.answers, before.labels)
+    accuracy = "" if report.accuracy_keras is None else f"; top-1 {report.accuracy_keras:.1%} before"
+    return thinned.model, [
+        f"{done} It gives the answer of before on {report.top1_agreement:.1%} of pictures{accuracy}."
+    ]
+
+
 @click.command("export")
 @click.argument("model")
 @click.option("--quantize", default="none,float16,dynamic,int8", show_default=True, help="Precisions, by commas.")
 @click.option("--calibration", help="Pictures for int8: a folder or dataset; by default what the run was trained on.")
 @click.option("--samples", type=click.IntRange(20), default=100, show_default=True, help="Calibration pictures.")
-@click.option("--input-type", default="float32", show_default=True, help="float32, or uint8 for int8 files.")
+@click.option("--input-type", default="float32", show_default=True, help="float32, or uint8 for int8 and mixed files.")
+@click.option("--method", help="The one way to int8 (minmax, percentile, equalized, qat); else the first that passes.")
+@click.option("--qat", is_flag=True, help="Train for int8 on the calibration pictures: --method qat.")
+@click.option("--float-blocks", default="", help="Blocks of a mixed file in float, by commas; by default measured.")
+@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Least agreement, in place of a precision's own.")
+@click.option("--sparsity", type=float, help="Prune first: share of zeros in each kernel, as 0.75.")
+@click.option("--clusters", type=int, help="Cluster first: values that a kernel may have, as 16.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs of --qat, --sparsity and --clusters.")
+@click.option("--learning-rate", type=float, help="Learning rate of the same.")
+@click.option("--training-samples", type=click.IntRange(20), default=1000, show_default=True, help="Pictures of them.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; by default a new run folder.")
 @click.option("--name", help="First part of the file names; by default that of the run.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -55,54 +96,75 @@ def command(
     model,
     quantize,
     calibration,
-    samples,
-    input_type,
+    method,
+    qat,
+    float_blocks,
+    sparsity,
+    clusters,
+    epochs,
+    learning_rate,
     out,
     name,
-    seed,
     max_bad_files,
-    overwrite,
-    allow_degraded,
     as_json,
+    **options,
 ) -> None:
-    """Write .tflite files of MODEL (.keras, run folder, or a name like lite0), each one run and compared with it."""
+    """Write .tflite files of MODEL (.keras, run folder, or a name like lite0), each one run and compared with it.
+
+    Precisions: none (float32), float16, dynamic, int8, int16x8, and mixed: int8 with blocks that stay in float.
+    """
     console.prepare_tensorflow()
     from keras_effnet import artifacts
     from keras_effnet.errors import one_of
-    from keras_effnet.export.bundle import HEADERS, write_bundle
+    from keras_effnet.export.bundle import write_bundle
+    from keras_effnet.export.qat import TUNING
     from keras_effnet.export.quantization import INPUT_TYPES, RECIPES
-    from keras_effnet.runs import new_run
+    from keras_effnet.export.report import SHORT, cells
+    from keras_effnet.runs import atomic, new_run
 
-    precisions = [one_of("quantization", item.strip(), RECIPES) for item in quantize.split(",")]
-    one_of("input type", input_type, INPUT_TYPES)
+    precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize)]
+    one_of("input type", options["input_type"], INPUT_TYPES)
+    if qat and method not in (None, "qat"):
+        raise UserError(f"--qat is --method qat, and cannot be had together with --method {method}.")
+    if sparsity is not None and clusters is not None:
+        raise UserError("--sparsity and --clusters exclude each other: prune or cluster.")
     artifact = artifacts.load(model)
     if artifact.model is None:
         raise UserError(f"{model} is exported already; give the .keras file or the run folder.")
     name = name or (Path(model).resolve().name if Path(model).is_dir() else artifact.path.stem)
+    given = {key: value for key, value in (("epochs", epochs), ("learning_rate", learning_rate)) if value is not None}
     with console.status("Reading pictures") as spinner:
-        calibrate_on, held_out = _sources(artifact, calibration, samples, seed, max_bad_files)
+        calibrate_on, held_out = _sources(artifact, calibration, options["samples"], options["seed"], max_bad_files)
         folder = out or new_run("export", name)
+        network, notes = _thinned(
+            artifact, calibrate_on, held_out, sparsity, clusters, given, options["training_samples"], spinner.update
+        )
+        if network is not artifact.model:
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic(folder / f"{name}.keras") as temporary:  # it took long, and exports to other precisions later
+                network.save(temporary)
         bundle = write_bundle(
-            artifact.model,
+            network,
             folder,
             precisions,
             held_out=held_out,
             calibration=calibrate_on,
             name=name,
-            input_type=input_type,
+            method="qat" if qat else method,
+            float_blocks=_names(float_blocks),
+            tuning=replace(TUNING, **given),
             labels=artifact.class_names,
             image_spec=artifact.image_spec,
-            samples=samples,
-            seed=seed,
-            overwrite=overwrite,
-            allow_degraded=allow_degraded,
+            notes=notes,
             announce=spinner.update,
+            **options,
         )
     if as_json:
         click.echo(bundle.to_json())
     else:
-        console.table(HEADERS, [row.cells() for row in bundle.rows], title=f"{name}, verified by running each file")
+        rows = [cells(row) for row in bundle.rows]
+        console.table(SHORT, rows, title=f"{name}, verified by running each file")
         click.echo(bundle.recommendation)
         example = f"keras-effnet eval {folder}/{name}_{precisions[-1]}.tflite DATA"
-        console.finish(f"{folder} (report.md, precisions.png)", example)
+        console.finish(f"{folder} (report.html, report.md)", example)
     bundle.raise_if_refused()

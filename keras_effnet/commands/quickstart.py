@@ -79,10 +79,10 @@ def command(out, epochs, as_json) -> None:
 
 
 def _show(bundle, folder: Path, accuracy: float, pictures: int, seconds: float) -> None:
-    from keras_effnet.export.bundle import HEADERS
+    from keras_effnet.export.report import SHORT, cells
 
     title = f"{pictures} digits that training never saw; Keras model {accuracy:.1%}"
-    console.table(HEADERS, [row.cells() for row in bundle.rows], title=title)
+    console.table(SHORT, [cells(row) for row in bundle.rows], title=title)
     click.echo(bundle.recommendation)
     click.echo(f"{seconds:.0f} seconds in all.")
     console.finish(

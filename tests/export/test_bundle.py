@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import html
 import json
 from dataclasses import replace
 
@@ -13,7 +15,9 @@ from PIL import Image
 from keras_effnet.errors import UserError
 from keras_effnet.export import bundle as bundle_module
 from keras_effnet.export import write_bundle
+from keras_effnet.export.inspection import operators
 from keras_effnet.export.latency import LatencyReport
+from keras_effnet.export.report import cells
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.runs import cpu_name
 
@@ -35,14 +39,19 @@ def bundle(trained, digits, tmp_path_factory):
 def test_a_bundle_holds_every_file_that_it_promises(bundle):
     assert {path.name for path in bundle.folder.iterdir()} == {
         *(f"digits_{precision}.tflite" for precision in PRECISIONS),
+        *(f"digits_{precision}.json" for precision in PRECISIONS),
         "labels.txt",
         "image_spec.json",
         "report.md",
+        "report.html",
         "report.json",
+        "converter.log",
         "precisions.png",
+        "layers.png",
     }
-    with Image.open(bundle.folder / "precisions.png") as image:
-        image.verify()
+    for name in ("precisions.png", "layers.png"):
+        with Image.open(bundle.folder / name) as image:
+            image.verify()
     assert ImageSpec.load(bundle.folder / "image_spec.json") == ImageSpec(32, 127.0, 128.0)
     assert bundle.refused == ()
 
@@ -50,14 +59,37 @@ def test_a_bundle_holds_every_file_that_it_promises(bundle):
 def test_the_table_of_the_report_says_what_the_files_are(bundle):
     lines = (bundle.folder / "report.md").read_text().splitlines()
     header = next(index for index, line in enumerate(lines) if line.startswith("| precision"))
-    assert lines[header] == "| precision | size | accuracy | agreement | SQNR | latency |"
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[header + 2 : header + 6]]
-    assert [row[0] for row in table] == list(PRECISIONS)
-    for precision, size, accuracy, agreement, sqnr, latency in table:
-        content = (bundle.folder / f"digits_{precision}.tflite").stat().st_size
-        assert size == f"{content / 1e6:.2f} MB"
-        assert float(accuracy.rstrip("%")) > 90 and float(agreement.rstrip("%")) >= 97
-        assert float(sqnr.removesuffix(" dB")) > 10 and float(latency.removesuffix(" ms")) > 0
+    headers = [cell.strip() for cell in lines[header].strip("|").split("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[header + 2 : header + 6]]
+    table = [dict(zip(headers, row, strict=True)) for row in rows]
+    assert [row["precision"] for row in table] == list(PRECISIONS)
+    for row in table:
+        content = (bundle.folder / f"digits_{row['precision']}.tflite").read_bytes()
+        assert row["size"] == f"{len(content) / 1e6:.2f} MB"
+        assert row["gzip"] == f"{len(gzip.compress(content)) / 1e6:.2f} MB"
+        assert row["ops"] == str(sum(operators(content).values()))
+        assert float(row["top-1"].rstrip("%")) > 90 and float(row["agreement"].rstrip("%")) >= 97
+        assert float(row["top-5"].rstrip("%")) > 97
+        assert float(row["SQNR"].removesuffix(" dB")) > 10 and float(row["latency"].removesuffix(" ms")) > 0
+        assert float(row["memory"].removesuffix(" MB")) > 0
+    assert "LiteRT" in table[3]["expected to run on"]
+
+
+def test_the_html_report_is_one_file_with_all_that_the_others_say(bundle):
+    page = (bundle.folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "http" not in page and "src=" in page
+    assert bundle.recommendation in html.unescape(page)
+    for row in bundle.rows:
+        assert row.export.path.name in page and row.export.sha256 in page
+
+
+def test_layers_are_profiled_from_the_input_to_the_output(bundle):
+    (int8,) = [row for row in bundle.rows if row.quantization == "int8"]
+    names = [error.layer for error in int8.layers]
+    assert names[0].startswith("stem") and names[-1] == "predictions"
+    (exact,) = [row for row in bundle.rows if row.quantization == "none"]
+    assert min(error.sqnr_db for error in exact.layers) > 100 > max(error.sqnr_db for error in int8.layers)
 
 
 def test_the_report_names_the_processor_and_the_models_own_accuracy(bundle):
@@ -102,7 +134,9 @@ def test_a_precision_that_is_refused_does_not_stop_the_others(fragile_model, smo
     assert [row.quantization for row in result.refused] == ["int8"]
     assert (tmp_path / "model_none.tflite").is_file() and not (tmp_path / "model_int8.tflite").exists()
     text = (tmp_path / "report.md").read_text()
-    assert "| int8 | refused |" in text
+    assert "| int8 | refused |" in text and "signal is first lost in" in text
+    assert 'class="refused"' in (tmp_path / "report.html").read_text()
+    assert result.refused[0].report.top1_agreement < 0.9  # what was measured stays
     assert "int8 refused: The int8 file disagrees with the model" in text
     assert result.recommendation.startswith("Ship model_none.tflite")
     json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
@@ -132,7 +166,7 @@ def test_int8_without_calibration_is_refused_before_any_file_is_written(toy_mode
 
 def test_pictures_without_labels_give_no_accuracy(toy_model, smooth_pictures, tmp_path):
     result = write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32))
-    assert result.rows[0].cells()[2] == "-"
+    assert cells(result.rows[0], ["top-1", "top-5"]) == ("-", "-")
     assert "| none |" in (tmp_path / "report.md").read_text()
 
 
@@ -141,19 +175,29 @@ def test_every_step_is_announced(toy_model, smooth_pictures, tmp_path):
     write_bundle(
         toy_model(size=32), tmp_path, ["none", "dynamic"], held_out=smooth_pictures(20, 32), announce=steps.append
     )
-    assert steps == ["Exporting none", "Exporting dynamic"]
+    assert [step for step in steps if step.startswith("Exporting")] == ["Exporting none", "Exporting dynamic"]
+    assert "Running the dynamic file (dynamic)" in steps
 
 
 def test_a_row_shows_figures_rounded_for_people(bundle):
     row = replace(
         bundle.rows[0],
-        export=replace(
-            bundle.rows[0].export,
-            size_bytes=1_234_567,
-            report=replace(
-                bundle.rows[0].report, accuracy_tflite=0.98765, top1_agreement=1.0, sqnr_db=np.float64(51.26)
-            ),
-        ),
+        export=replace(bundle.rows[0].export, size_bytes=1_234_567, compressed_bytes=1_000_001),
+        report=replace(bundle.rows[0].report, accuracy_tflite=0.98765, top1_agreement=1.0, sqnr_db=np.float64(51.26)),
         latency=LatencyReport(0.4567, 0.1, 50, 1, "test"),
+        memory_mb=7.6,
     )
-    assert row.cells() == ("none", "1.23 MB", "98.8%", "100.0%", "51.3 dB", "0.46 ms")
+    assert cells(row) == ("none", "1.23 MB", "1.00 MB", "98.8%", "100.0%", "51.3 dB", "0.46 ms", "8 MB")
+
+
+@pytest.mark.parametrize("option", [{"input_type": "uint8"}, {"method": "minmax"}, {"float_blocks": ["stem"]}])
+def test_an_option_that_none_of_the_precisions_has_a_use_for_is_refused(toy_model, smooth_pictures, tmp_path, option):
+    with pytest.raises(UserError, match="of no use to any of the precisions"):
+        write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32), **option)
+    assert not list(tmp_path.iterdir())
+
+
+def test_notes_stand_in_the_report(toy_model, smooth_pictures, tmp_path):
+    write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32), notes=["Pruned <before>."])
+    assert "Pruned <before>." in (tmp_path / "report.md").read_text()
+    assert "Pruned &lt;before&gt;." in (tmp_path / "report.html").read_text()

@@ -1,4 +1,4 @@
-"""The function that every precision is converted from: float32, one picture, fixed size."""
+"""The float file that every precision is made from: one picture, fixed size, converted once without its kernels."""
 
 from __future__ import annotations
 
@@ -6,24 +6,103 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet import EfficientNet
+from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.export import export_tflite
-from keras_effnet.export.conversion import float32_copy, serving_function, weight_count
-from keras_effnet.export.inspection import operators
+from keras_effnet.export import conversion, export_tflite
+from keras_effnet.export.conversion import Source, convert, float32_copy, weight_count
 from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.quantization import RECIPES, Settings
+from keras_effnet.quiet import captured_output
 
 SMALL = {"weights": None, "classes": 5, "input_shape": (32, 32, 3)}
 
 
-def test_the_function_takes_one_float_picture_and_equals_the_model(toy_model, smooth_pictures):
+def converted(model) -> bytes:
+    with captured_output():
+        return convert(model)
+
+
+def conversions(model, monkeypatch) -> int:
+    """How many times the converter runs for a model."""
+    calls = []
+    original = conversion._converted
+    monkeypatch.setattr(conversion, "_converted", lambda *args: calls.append(1) or original(*args))
+    converted(model)
+    return len(calls)
+
+
+def test_the_file_takes_one_float_picture_and_equals_the_model(toy_model, smooth_pictures):
     model = toy_model()
-    function = serving_function(model)
-    (signature,) = function.structured_input_signature[0]
-    assert signature.shape == (1, 8, 8, 3) and signature.dtype == "float32"
+    file = TFLiteModel(converted(model))
+    assert file.input_shape == (1, 8, 8, 3) and file.input["dtype"] == np.float32
     pictures = smooth_pictures(3, 8).astype("float32")
-    got = np.concatenate([np.asarray(function(keras.ops.convert_to_tensor(one[None]))) for one in pictures])
-    np.testing.assert_allclose(got, model.predict(pictures, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(file.predict(pictures), model.predict(pictures, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["b0", "lite0", "resnet18", "mobilenetv2", "wide_resnet28"])
+def test_every_kind_of_network_is_the_same_as_a_file(name, smooth_pictures, monkeypatch):
+    keras.utils.set_random_seed(0)
+    spec = architecture_spec(name, depth=0.2, width=0.25, image_size=32)
+    model = EfficientNet(spec, weights=None, classes=5, classifier_activation=None, input_shape=(32, 32, 3))
+    pictures = smooth_pictures(4, 32).astype("float32")
+    expected = model.predict(pictures, verbose=0)
+    got = TFLiteModel(converted(model)).predict(pictures)
+    np.testing.assert_allclose(got, expected, atol=2e-5 * max(1, np.abs(expected).max()))
+
+
+def test_the_converter_runs_once_and_never_sees_the_kernels(monkeypatch):
+    seen = []
+    original = conversion._converted
+
+    def spy(model, constants):
+        seen.append(sum(constant.size for constant in constants if isinstance(constant, np.ndarray)))
+        return original(model, constants)
+
+    monkeypatch.setattr(conversion, "_converted", spy)
+    model = EfficientNet("lite0", **SMALL)
+    converted(model)
+    (size,) = seen
+    assert size < 0.02 * model.count_params()  # biases alone
+
+
+def test_a_kernel_that_the_converter_changes_is_converted_itself(toy_model, smooth_pictures, monkeypatch):
+    # A Rescaling without an offset is folded into the convolution behind it.
+    assert conversions(toy_model(), monkeypatch) == 2
+
+
+def test_a_sequential_model_converts_too(smooth_pictures):
+    keras.utils.set_random_seed(0)
+    convolution = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+    pooled = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *convolution, *pooled])
+    pictures = smooth_pictures(4, 8).astype("float32")
+    np.testing.assert_allclose(
+        TFLiteModel(converted(model)).predict(pictures), model.predict(pictures, verbose=0), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_bytes_get_the_normalisation_in_their_scale_where_all_channels_share_it():
+    pixels = np.linspace(0, 255, 2 * 32 * 32 * 3).reshape(2, 32, 32, 3)
+    shared, own = (Source(EfficientNet(name, **SMALL), pixels) for name in ("lite0", "b0"))
+    graph = shared.graph("uint8")
+    assert "rescaling" not in [layer.name for layer in graph.model.layers]
+    assert (graph.scale, graph.offset) == pytest.approx((1 / 128, -127 / 128))
+    assert graph.pictures.min() == pytest.approx(-127 / 128) and graph.pictures.max() == pytest.approx(1)
+    assert shared.graph("float32").model is shared.model
+    assert own.graph("uint8") is own.graph("float32")  # means and deviations differ from channel to channel
+    assert own.graph("uint8").pictures.max() == 255
+
+
+def test_precisions_share_one_conversion(monkeypatch, smooth_pictures):
+    calls = []
+    original = conversion._converted
+    monkeypatch.setattr(conversion, "_converted", lambda *args: calls.append(1) or original(*args))
+    source = Source(EfficientNet("lite0", **SMALL), smooth_pictures(20, 32).astype("float32"))
+    settings = Settings()
+    with captured_output():
+        for precision in ("none", "float16", "dynamic", "int8", "int16x8"):
+            next(RECIPES[precision].candidates(source, settings))
+    assert len(calls) == 1
 
 
 def test_a_float32_model_is_taken_as_it_is(toy_model):
@@ -41,20 +120,12 @@ def test_a_mixed_precision_model_is_rebuilt_in_float32_with_its_weights():
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_a_mixed_precision_model_exports_to_what_its_float32_twin_exports_to(
-    toy_model, smooth_pictures, tmp_path, policy
-):
-    plain, mixed = toy_model(), toy_model(dtype=policy)
+@pytest.mark.parametrize("name", ["b0", "lite0"])
+def test_a_mixed_precision_model_exports_to_the_file_of_its_float32_twin(tmp_path, name, policy):
+    plain, mixed = EfficientNet(name, **SMALL), EfficientNet(name, dtype=policy, **SMALL)
     mixed.set_weights(plain.get_weights())
-    pictures = smooth_pictures(30, 8)
-    results = [
-        export_tflite(model, tmp_path / f"{number}.tflite", "none", verification=pictures)
-        for number, model in enumerate((plain, mixed))
-    ]
-    contents = [result.path.read_bytes() for result in results]
-    assert operators(contents[0]) == operators(contents[1])
-    first, second = (TFLiteModel(content).predict(pictures) for content in contents)
-    np.testing.assert_allclose(second, first, atol=1e-6)
+    results = [export_tflite(model, tmp_path / f"{n}.tflite", "none") for n, model in enumerate((plain, mixed))]
+    assert results[0].sha256 == results[1].sha256
     assert results[1].report.top1_agreement == 1.0
 
 

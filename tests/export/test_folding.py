@@ -26,12 +26,12 @@ def norms(model: keras.Model) -> list[str]:
 
 
 def assert_same_answers(one: keras.Model, other: keras.Model, pictures: np.ndarray) -> None:
-    expected, got = (model.predict(pictures, verbose=0) for model in (one, other))
+    expected, got = (keras.ops.convert_to_numpy(model(pictures)) for model in (one, other))
     assert expected.std() > 1e-3
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", ["b0", "lite0", "mobilenetv2", "resnet18"])
+@pytest.mark.parametrize("name", ["b0", "lite0", "resnet18"])
 def test_a_folded_network_gives_the_same_logits_without_batch_normalization(name, smooth_pictures):
     keras.utils.set_random_seed(0)
     spec = architecture_spec(name, depth=0.2, width=0.25, image_size=32)

@@ -51,7 +51,8 @@ def test_float32_holds_four_bytes_a_parameter(trained, exported):
 def test_int8_takes_bytes_as_they_are_and_gives_float(exported):
     model = TFLiteModel(exported["int8"].path)
     assert model.input["dtype"] == np.uint8
-    assert model.input["quantization"] == (1.0, 0)
+    # The network's normalisation, (x - 127) / 128, is what the input's scale and zero point say of a byte.
+    assert model.input["quantization"] == (1 / 128, 127)
     assert model.output["dtype"] == np.float32
     outputs = model.predict(np.zeros((1, 32, 32, 3)))
     assert outputs.sum() == pytest.approx(1, abs=0.02)
@@ -63,7 +64,8 @@ def test_bytes_go_in_as_they_are_also_where_no_calibration_picture_is_black_or_w
     faint = smooth_pictures(40, 8) // 3 + 80
     path = tmp_path / "model.tflite"
     export_tflite(toy_model(), path, "int8", calibration=faint, input_type="uint8")
-    assert TFLiteModel(path).input["quantization"] == (1.0, 0)
+    scale, zero_point = TFLiteModel(path).input["quantization"]
+    assert (scale, zero_point) == (pytest.approx(1 / 255), 0)  # the toy divides by 255
 
 
 def test_int8_may_take_float_instead(trained, digits, exported, tmp_path):

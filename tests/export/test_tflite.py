@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,30 @@ def test_class_names_lie_beside_the_file(exported):
     assert (exported["none"].path.parent / "labels.txt").read_text() == "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
 
 
-def test_nothing_but_the_file_is_written_without_labels(toy, pictures, tmp_path):
+def test_the_file_and_its_record_are_all_that_is_written_without_labels(toy, pictures, tmp_path):
     export_tflite(toy, tmp_path / "deep/er/model.tflite", "int8", calibration=pictures)
-    assert files(tmp_path) == ["deep/er/model.tflite"]
+    assert files(tmp_path) == ["deep/er/model.json", "deep/er/model.tflite"]
+
+
+def test_the_record_says_how_the_file_was_made_and_what_it_was_held_against(exported):
+    result = exported["int8"]
+    record = json.loads(result.path.with_suffix(".json").read_text())
+    assert record["sha256"] == hashlib.sha256(result.path.read_bytes()).hexdigest()
+    assert (record["quantization"], record["method"], record["input_type"]) == ("int8", "minmax", "uint8")
+    assert record["calibration"]["pictures"] == 100 and len(record["calibration"]["sha256"]) == 64
+    assert record["report"]["top1_agreement"] == result.report.top1_agreement
+    assert record["bounds"] == {"min_agreement": 0.9, "min_sqnr_db": 10.0}
+    assert record["environment"]["packages"]["tensorflow"] == tf.__version__
+    assert json.loads(exported["none"].path.with_suffix(".json").read_text())["calibration"] is None
+
+
+def test_the_fingerprint_tells_calibrations_apart(toy, pictures, tmp_path):
+    def sha256(name, calibration):
+        path = tmp_path / f"{name}.tflite"
+        return export_tflite(toy, path, "int8", calibration=calibration, verification=pictures).calibration["sha256"]
+
+    first, again, other = sha256("a", pictures), sha256("b", pictures), sha256("c", pictures[::-1])
+    assert first == again != other
 
 
 def test_the_file_gives_the_predictions_of_the_model(toy, pictures, tmp_path):
@@ -135,7 +157,33 @@ def test_int8_without_calibration_is_refused_with_what_is_wanted(toy, tmp_path):
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("precision", ["none", "float16", "dynamic"])
+@pytest.mark.parametrize(
+    ("precision", "options", "message"),
+    [
+        ("int8", {"method": "minmx"}, "Unknown method 'minmx'. Did you mean 'minmax'"),
+        ("mixed", {"method": "minmax"}, "method='minmax' is a way to an int8 file, not to a mixed one"),
+        ("int8", {"float_blocks": ["stem"]}, "float_blocks go with quantization='mixed', not 'int8'"),
+        ("mixed", {"float_blocks": ["dense_z"]}, "Unknown block 'dense_z'. Did you mean 'dense'"),
+    ],
+)
+def test_settings_that_a_precision_has_no_use_for_are_refused(toy, pictures, tmp_path, precision, options, message):
+    toy.layers[-1].name = "dense"
+    with pytest.raises(UserError, match=message):
+        export_tflite(toy, tmp_path / "model.tflite", precision, calibration=pictures, **options)
+    assert files(tmp_path) == []
+
+
+def test_a_bound_of_ones_own_refuses_what_the_precision_would_take(fragile_model, small_pictures, tmp_path):
+    def exported(name, **options):
+        return export_tflite(fragile_model(0.3), tmp_path / name, "int8", calibration=small_pictures, **options)
+
+    assert 0.9 <= exported("taken.tflite").report.top1_agreement < 0.99
+    with pytest.raises(VerificationError, match=r"at least 99\.0% wanted"):
+        exported("refused.tflite", min_agreement=0.99)
+    assert files(tmp_path) == ["taken.json", "taken.tflite"]
+
+
+@pytest.mark.parametrize("precision", ["none", "float16", "dynamic", "int16x8"])
 def test_bytes_as_input_need_int8(toy, tmp_path, precision):
     with pytest.raises(UserError, match="needs quantization='int8'"):
         export_tflite(toy, tmp_path / "model.tflite", precision, input_type="uint8")

@@ -1,0 +1,63 @@
+"""Where a file loses the signal: the error of every layer's output, beside the float file that it was made from.
+
+Imports `conversion`, `interpreter`, `tensors` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tensors import activations, output_tensors
+
+LOST_DB = 6.0  # noise of half the signal's amplitude: what a layer makes of such a tensor is its own invention
+PICTURES = 4  # each gives thousands of values
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How much of a layer's output is left.
+
+    Args:
+        layer: String, name of the Keras layer.
+        sqnr_db: Float, power of the float file's tensor, less its mean, over the power of the difference, in decibels.
+    """
+
+    layer: str
+    sqnr_db: float
+
+
+def layer_errors(content: bytes, graph: FloatGraph, pixels: np.ndarray) -> tuple[LayerError, ...]:
+    """The error of each layer whose output both files have, in the order of execution.
+
+    Args:
+        content: The bytes of a file that was made from `graph`.
+        graph: `FloatGraph`.
+        pixels: Array of shape `(N, height, width, channels)`, values 0..255; a few serve.
+    """
+    names = {layer.name for layer in graph.model.layers}
+    ours, floats = output_tensors(content, names), output_tensors(graph.content, names)
+    both = [name for name in ours if name in floats]
+    file = TFLiteModel(content)
+    fed = np.stack([file.quantized_input(picture) for picture in pixels])
+    got = activations(content, [ours[name] for name in both], fed)
+    expected = activations(graph.content, [floats[name] for name in both], graph.inputs(pixels))
+    return tuple(
+        LayerError(name, _sqnr_db(signal, noisy))
+        for name, (_, noisy), (_, signal) in zip(both, got, expected, strict=True)
+        if noisy.shape == signal.shape
+    )
+
+
+def _sqnr_db(signal: np.ndarray, noisy: np.ndarray) -> float:
+    power = max(float(np.var(signal)), 1e-30)
+    return 10 * float(np.log10(power / max(float(np.mean((noisy - signal) ** 2)), 1e-30)))
+
+
+def first_lost(errors: Sequence[LayerError]) -> LayerError | None:
+    """The first layer whose output is more noise than signal for what follows, or None."""
+    return next((error for error in errors if error.sqnr_db < LOST_DB), None)

@@ -1,0 +1,222 @@
+"""What an export found, for people: a table, a sentence that says which file to ship, pictures; Markdown and HTML.
+
+Imports `inspection`, `latency`, `profile`, `tflite`, `verification` beside it, and `plots`, `runs` above.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from keras_effnet import plots
+from keras_effnet.export.clients import ACCEPTS
+from keras_effnet.export.inspection import Inspection
+from keras_effnet.export.latency import LatencyReport
+from keras_effnet.export.profile import LOST_DB, LayerError, first_lost
+from keras_effnet.export.tflite import ExportResult
+from keras_effnet.export.verification import VerifyReport
+from keras_effnet.runs import cpu_name, write_text
+
+SOUND = 0.97  # agreement under which no file is recommended
+
+
+@dataclass(frozen=True)
+class Row:
+    """One precision: how its file compares and what it takes, or why there is none.
+
+    Args:
+        quantization: String.
+        report: `VerifyReport`, or None where no file could be run.
+        layers: Tuple of `LayerError`s.
+        export: `ExportResult`, or None where the file was refused.
+        latency: `LatencyReport`.
+        memory_mb: Float, peak memory of loading and running the file; None where the system does not tell.
+        inspection: `Inspection`.
+        warning: String, what is wrong with a file that was kept all the same.
+        refused: String, why there is no file.
+    """
+
+    quantization: str
+    report: VerifyReport | None = None
+    layers: tuple[LayerError, ...] = ()
+    export: ExportResult | None = None
+    latency: LatencyReport | None = None
+    memory_mb: float | None = None
+    inspection: Inspection | None = None
+    warning: str = ""
+    refused: str = ""
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _clients(row: Row) -> str:
+    taking = [verdict.client for verdict in row.inspection.clients if verdict.expected == ACCEPTS]
+    return ", ".join(taking) or "-"
+
+
+# Header -> what a row says under it, of the comparison and of the file.
+_COMPARED: dict[str, Callable[[Row], str]] = {
+    "top-1": lambda row: _share(row.report.accuracy_tflite),
+    "top-5": lambda row: _share(row.report.top5_tflite),
+    "agreement": lambda row: _share(row.report.top1_agreement),
+    "SQNR": lambda row: f"{row.report.sqnr_db:.1f} dB",
+}
+_MEASURED: dict[str, Callable[[Row], str]] = {
+    "size": lambda row: f"{row.export.size_bytes / 1e6:.2f} MB",
+    "gzip": lambda row: f"{row.export.compressed_bytes / 1e6:.2f} MB",
+    "latency": lambda row: f"{row.latency.median_ms:.2f} ms",
+    "memory": lambda row: "-" if row.memory_mb is None else f"{row.memory_mb:.0f} MB",
+    "ops": lambda row: str(sum(row.inspection.operators.values())),
+    "expected to run on": _clients,
+}
+SHORT = ("precision", "size", "gzip", "top-1", "agreement", "SQNR", "latency", "memory")
+FULL = (*SHORT, "top-5", "ops", "expected to run on")
+
+
+def cells(row: Row, headers: Sequence[str] = SHORT) -> tuple[str, ...]:
+    """A row of the table as text."""
+    found = []
+    for header in headers:
+        if header == "precision":
+            found.append(row.quantization)
+        elif header in _COMPARED:
+            found.append(_COMPARED[header](row) if row.report else "")
+        elif row.export:
+            found.append(_MEASURED[header](row))
+        else:
+            found.append("refused" if header == "size" else "")
+    return tuple(found)
+
+
+def recommend(rows: Sequence[Row]) -> str:
+    """The fastest file that keeps the model's answers; files within a tenth of it yield to the smallest."""
+    sound = [row for row in rows if row.export and not row.warning and row.report.top1_agreement >= SOUND]
+    if not sound:
+        return f"No file agrees with the model on {SOUND:.0%} of the pictures; ship none before looking into it."
+    fastest = min(row.latency.median_ms for row in sound)
+    near = [row for row in sound if row.latency.median_ms <= 1.1 * fastest]
+    best = min(near, key=lambda row: row.export.size_bytes)
+    return (
+        f"Ship {best.export.path.name}: {best.export.size_bytes / 1e6:.2f} MB, {best.latency.median_ms:.2f} ms on this "
+        f"machine, and the model's own answer on {best.report.top1_agreement:.1%} of {best.report.samples} pictures."
+    )
+
+
+def _remarks(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
+    """What the table does not say, a sentence each."""
+    remarks = list(notes)
+    report = next((row.report for row in rows if row.report), None)
+    if report and report.accuracy_keras is not None:
+        five = "" if report.top5_keras is None else f" (top-5 {report.top5_keras:.1%})"
+        remarks.append(f"The Keras model on the same {report.samples} pictures: {report.accuracy_keras:.1%}{five}.")
+    if report:
+        remarks += [
+            f"Latency: median of one picture, one thread, on {cpu_name()}.",
+            "Memory: peak of loading and running the file.",
+            "Agreement: share of pictures with the Keras model's most probable class. SQNR: of the logits.",
+            "Where a file runs is expected from its operators and types; on this machine it was run by LiteRT.",
+        ]
+    for row in rows:
+        if lost := first_lost(row.layers):
+            remarks.append(f"{row.quantization} first loses the signal in {lost.layer}: {lost.sqnr_db:.1f} dB.")
+        if row.refused or row.warning:
+            verdict = "refused" if row.refused else "kept all the same"
+            remarks.append(f"{row.quantization} {verdict}: {row.refused or row.warning}")
+    return remarks
+
+
+def _markdown(
+    name: str, rows: Sequence[Row], recommendation: str, remarks: Sequence[str], images: Sequence[Path]
+) -> str:
+    lines = [f"# Export of {name}", "", recommendation, ""]
+    lines += [f"| {' | '.join(FULL)} |", "|---" * len(FULL) + "|"]
+    lines += [f"| {' | '.join(cells(row, FULL))} |" for row in rows]
+    lines += [""] + [f"![]({image.name})\n" for image in images]
+    lines += [f"{remark}\n" for remark in remarks]
+    for file in (row.export for row in rows if row.export):
+        lines.append(f"- `{file.path.name}`: {file.input_type} in, by {file.method}, sha256 {file.sha256}")
+    return "\n".join(lines) + "\n"
+
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
+h1{font-size:1.5rem}.ship{font-size:1.1rem;padding:.8rem 1rem;background:#eef6ee;border-left:4px solid #3a8f3a}
+table{border-collapse:collapse;width:100%;margin:1rem 0}td,th{padding:.35rem .6rem;text-align:right;
+border-bottom:1px solid #ddd;vertical-align:top}td:first-child,th:first-child,.text td,.text th{text-align:left}
+tr.refused{color:#a33}img{max-width:100%}details{margin:.5rem 0}code{font-size:.85em;word-break:break-all}
+"""
+
+
+def _table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str] | None = None, kind: str = ""
+) -> str:
+    head = "".join(f"<th>{escape(header)}</th>" for header in headers)
+    body = "".join(
+        f'<tr class="{mark}">{"".join(f"<td>{escape(cell)}</td>" for cell in row)}</tr>'
+        for row, mark in zip(rows, kinds or [""] * len(rows), strict=True)
+    )
+    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _details(row: Row) -> str:
+    """What is inside one file: who takes it and why not, operators, the worst layers."""
+    clients = [(v.client, v.expected, " ".join(v.reasons)) for v in row.inspection.clients]
+    operators = sorted(row.inspection.operators.items(), key=lambda item: -item[1])
+    worst = sorted(row.layers, key=lambda error: error.sqnr_db)[:10]
+    return (
+        f"<details><summary>{escape(row.export.path.name)}</summary>"
+        f"{_table(('runs on', 'expected', 'because'), clients, kind='text')}"
+        f"<p>Operators: {escape(', '.join(f'{name} {count}' for name, count in operators))}.</p>"
+        f"<p>Activations alive at once: {row.inspection.live_bytes / 1e6:.2f} MB.</p>"
+        f"{_table(('layers with the largest error', 'SQNR'), [(e.layer, f'{e.sqnr_db:.1f} dB') for e in worst])}"
+        f"<p><code>sha256 {row.export.sha256}</code></p></details>"
+    )
+
+
+def _html(name: str, rows: Sequence[Row], recommendation: str, remarks: Sequence[str], images: Sequence[Path]) -> str:
+    pictures = "".join(
+        f'<img alt="{image.stem}" src="data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}">'
+        for image in images
+    )
+    table = _table(FULL, [cells(row, FULL) for row in rows], ["refused" if row.refused else "" for row in rows])
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Export of {escape(name)}</title>'
+        f"<style>{_STYLE}</style><h1>Export of {escape(name)}</h1>"
+        f'<p class="ship">{escape(recommendation)}</p>{table}{pictures}'
+        f"{''.join(f'<p>{escape(remark)}</p>' for remark in remarks)}"
+        f"{''.join(_details(row) for row in rows if row.export)}</html>\n"
+    )
+
+
+def _plot(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Draws what there is to draw; returns the pictures' paths."""
+    kept = [row for row in rows if row.export]
+    images = []
+    if kept:
+        panels = {
+            "size (MB)": [row.export.size_bytes / 1e6 for row in kept],
+            "latency (ms)": [row.latency.median_ms for row in kept],
+            "agreement (%)": [100 * row.report.top1_agreement for row in kept],
+        }
+        if kept[0].report.accuracy_tflite is not None:
+            panels["accuracy (%)"] = [100 * row.report.accuracy_tflite for row in kept]
+        title = f"{len(kept)} precisions, verified on {kept[0].report.samples} pictures; {cpu_name()}"
+        images.append(folder / "precisions.png")
+        plots.precision_bars([row.quantization for row in kept], panels, title, images[-1])
+    profiles = {row.quantization: [(e.layer, e.sqnr_db) for e in row.layers] for row in rows if row.layers}
+    if profiles:
+        images.append(folder / "layers.png")
+        plots.layer_errors(profiles, LOST_DB, images[-1])
+    return images
+
+
+def write_report(folder: Path, name: str, rows: Sequence[Row], recommendation: str, notes: Sequence[str] = ()) -> None:
+    """Writes `report.md`, `report.html`, which holds its pictures, and the pictures."""
+    images, remarks = _plot(rows, folder), _remarks(rows, notes)
+    write_text(folder / "report.md", _markdown(name, rows, recommendation, remarks, images))
+    write_text(folder / "report.html", _html(name, rows, recommendation, remarks, images))

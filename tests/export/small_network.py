@@ -1,0 +1,61 @@
+"""Networks that retraining in another process is tested on.
+
+Such a process takes long to start, and longer the more layers it builds: that for digits has half of `trained`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import keras
+import numpy as np
+
+from keras_effnet import EfficientNet, architecture_spec, datasets
+from keras_effnet.config import TrainConfig
+from keras_effnet.export.calibration import load_pictures
+from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.training import train_dataset
+from keras_effnet.transfer import reestimate_batch_norm
+
+PICTURES, LOGIT = 800, 8.0
+
+
+@cache
+def digits_network() -> keras.Model:
+    """Three blocks that know their digits, the same for all tests of a session; none may change it.
+
+    Random features and a classifier by ridge regression, which takes a fraction of a training. The last layers hold
+    nearly all weights, as in networks of use: a file of few is mostly names and shapes.
+    """
+    lite, digits = architecture_spec("lite0", width=0.35), datasets.load("digits")
+    stages = (*lite.stages[:2], replace(lite.stages[2], filters=160))
+    keras.utils.set_random_seed(0)
+    model = EfficientNet(replace(lite, stages=stages, depth=0.4), weights=None, classes=10, input_shape=(32, 32, 3))
+    pictures = load_pictures(digits.train, ImageSpec.of_model(model), PICTURES)
+    reestimate_batch_norm(model, np.split(pictures, 8))
+    features = keras.Model(model.inputs, model.get_layer("avg_pool").output)(pictures)
+    features = np.column_stack([features, np.ones(PICTURES)]).astype("float64")
+    logits = LOGIT * (np.eye(10)[digits.train.sample(PICTURES, 0).labels] - 0.1)
+    products = features.T @ features
+    ridge = 0.01 * np.trace(products) / len(products) * np.eye(len(products))
+    weights = np.linalg.solve(products + ridge, features.T @ logits)
+    model.get_layer("predictions").set_weights([weights[:-1], weights[-1]])
+    return model
+
+
+PHOTOGRAPHS = TrainConfig(model="b0", depth=0.35, width=0.35, image_size=64, epochs=8, crop_scale=0.5)
+
+
+@cache
+def photographs(root: Path) -> datasets.ImageDataset:
+    return datasets.load(str(root / "tiny-imagenet-10"), image_size=64)
+
+
+@cache
+def photographs_network(root: Path) -> keras.Model:
+    """Swish and squeeze-and-excite, trained from scratch on real pictures of ten classes: for slow tests."""
+    with TemporaryDirectory() as folder:
+        return train_dataset(photographs(root), PHOTOGRAPHS, Path(folder) / "run").model

@@ -1,0 +1,47 @@
+"""int16x8: int8 weights, int16 activations, and a softmax in float."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_effnet.export import export_tflite
+from keras_effnet.export.inspection import inspect, operators
+from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tensors import parse
+
+
+@pytest.fixture(scope="module")
+def result(trained, digits, tmp_path_factory):
+    path = tmp_path_factory.mktemp("int16x8") / "digits.tflite"
+    return export_tflite(
+        trained.model, path, "int16x8", calibration=digits.train, verification=digits.test.select(np.arange(60))
+    )
+
+
+def test_int16x8_is_nearer_to_the_model_than_int8(result, exported):
+    assert result.report.top1_agreement == 1.0
+    assert result.report.sqnr_db > exported["int8"].report.sqnr_db + 3
+
+
+def test_weights_are_int8_activations_int16_and_biases_int64(result):
+    found = inspect(result.path)
+    assert found.precision == "int16x8"
+    assert {"int8", "int16", "int64"} <= set(found.dtypes)
+    assert result.size_bytes < 0.6 * 4 * 400_000
+
+
+def test_the_softmax_is_in_float_behind_the_last_dequantize(result):
+    file = parse(result.path.read_bytes())
+    *_, last = file.subgraphs[0].operators
+    assert [int(i) for i in last.outputs] == [int(i) for i in file.subgraphs[0].outputs]
+    assert all(file.subgraphs[0].tensors[int(i)].type == 0 for i in (*last.inputs, *last.outputs))
+    assert operators(result.path.read_bytes())["SOFTMAX"] == 1
+
+
+def test_small_probabilities_survive(result, digits):
+    pictures = np.repeat(np.repeat(digits.test.images[:10], 4, 1), 4, 2).astype("float32")
+    outputs = TFLiteModel(result.path).predict(pictures)
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=1e-5)
+    steps = outputs * 32768  # of a softmax in int16
+    assert np.abs(steps - np.round(steps)).max() > 0.1

@@ -1,0 +1,97 @@
+"""Mixed precision: the blocks that stay in float are those that were named, or those that int8 hurts."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from keras_effnet import EfficientNet
+from keras_effnet.errors import UserError
+from keras_effnet.export import export_tflite
+from keras_effnet.export.inspection import inspect
+from keras_effnet.export.islands import check_parts, float_parts
+from keras_effnet.export.tensors import layer_of, parse
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    return EfficientNet("lite0", weights=None, classes=5, input_shape=(32, 32, 3))
+
+
+def float_layers(path, model) -> set[str]:
+    """Layers whose operators write float tensors in a file."""
+    graph = parse(path.read_bytes()).subgraphs[0]
+    names = {layer.name for layer in model.layers}
+    written = (graph.tensors[int(i)] for operator in graph.operators for i in operator.outputs)
+    return {layer_of(tensor.name, names) for tensor in written if tensor.type == 0} - {None}
+
+
+def test_parts_are_named_as_blocks_and_as_stages(network):
+    parts = float_parts(network)
+    assert {"stem", "block1a", "block2a", "block2b", "block2", "block7", "top", "classifier"} <= set(parts)
+    assert parts["block2"] == parts["block2a"] | parts["block2b"]
+    assert "block2a_dwconv" in parts["block2a"]
+
+
+def test_in_a_network_of_others_every_layer_is_a_part(toy_model):
+    model = toy_model()
+    assert set(float_parts(model)) == {layer.name for layer in model.layers[1:]}
+
+
+def test_a_mistyped_block_gets_the_closest_one(network):
+    with pytest.raises(UserError, match=r"Unknown block 'blok2a'\. Did you mean 'block2a'"):
+        check_parts(network, ["stem", "blok2a"])
+
+
+def test_named_blocks_compute_in_float_and_all_others_do_not(trained, digits, tmp_path):
+    path = tmp_path / "mixed.tflite"
+    result = export_tflite(
+        trained.model,
+        path,
+        "mixed",
+        calibration=digits.train,
+        verification=digits.test,
+        float_blocks=["stem", "block3"],
+    )
+    assert result.method == "float: stem, block3"
+    layers = {name for name in float_layers(path, trained.model) if not name.startswith(("predictions", "rescaling"))}
+    assert layers and all(name.startswith(("stem_", "block3")) for name in layers)
+    assert any(name.startswith("block3") for name in layers)
+    assert any(island.place == "middle" for island in inspect(path).islands)
+
+
+@pytest.fixture(scope="module")
+def lopsided(trained) -> keras.Model:
+    """The digits network with one channel of block2a so much larger than the others that eight bits drown them."""
+    model = keras.models.clone_model(trained.model)
+    model.set_weights(trained.model.get_weights())
+    norm, depthwise = model.get_layer("block2a_expand_bn"), model.get_layer("block2a_dwconv")
+    gamma, beta, *statistics = norm.get_weights()
+    (kernel,) = depthwise.get_weights()
+    smaller = np.full(len(gamma), 500.0)
+    smaller[0] = 1.0
+    norm.set_weights([gamma / smaller, beta / smaller, *statistics])
+    depthwise.set_weights([kernel * smaller[:, None]])
+    return model
+
+
+def test_the_block_that_int8_destroys_is_found_and_kept_in_float(lopsided, digits, tmp_path):
+    sources = {"calibration": digits.train, "verification": digits.test}
+    plain = export_tflite(lopsided, tmp_path / "int8.tflite", "int8", method="minmax", allow_degraded=True, **sources)
+    assert plain.report.top1_agreement < 0.9
+    path = tmp_path / "mixed.tflite"
+    result = export_tflite(lopsided, path, "mixed", min_agreement=0.97, **sources)
+    assert result.report.top1_agreement >= 0.97
+    assert result.method == "float: block2a"
+    assert [island.place for island in inspect(path).islands] == ["middle", "output"]
+
+
+def test_where_int8_serves_nothing_stays_in_float(trained, digits, tmp_path):
+    path = tmp_path / "mixed.tflite"
+    result = export_tflite(
+        trained.model, path, "mixed", calibration=digits.train, verification=digits.test, input_type="uint8"
+    )
+    assert result.method == "float: nothing"
+    assert not [island for island in inspect(path).islands if island.place == "middle"]
+    assert result.report.top1_agreement >= 0.97

@@ -1,0 +1,45 @@
+"""The error of each layer: nothing where nothing was quantized, and named where the signal goes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.integer import quantize_int8
+from keras_effnet.export.profile import LayerError, first_lost, layer_errors
+from keras_effnet.quiet import captured_output
+
+
+@pytest.fixture
+def fragile_graph(fragile_model, smooth_pictures) -> FloatGraph:
+    return FloatGraph(fragile_model(), smooth_pictures(40, 8).astype("float32"))
+
+
+def test_a_float_file_has_no_errors(fragile_graph, smooth_pictures):
+    with captured_output():
+        errors = layer_errors(fragile_graph.content, fragile_graph, smooth_pictures(4, 8))
+    assert [error.layer for error in errors] and min(error.sqnr_db for error in errors) > 100
+    assert first_lost(errors) is None
+
+
+def test_the_first_layer_that_loses_the_signal_is_named(fragile_graph, smooth_pictures):
+    with captured_output():
+        errors = layer_errors(quantize_int8(fragile_graph.minmax), fragile_graph, smooth_pictures(4, 8))
+    by_name = {error.layer: error.sqnr_db for error in errors}
+    assert first_lost(errors).layer == "logits"  # of the colours' tensor the large channel survives
+    assert by_name["logits"] < 6 < max(by_name.values())
+
+
+def test_the_first_lost_is_the_first_in_order_and_not_the_worst():
+    errors = [LayerError("a", 30.0), LayerError("b", 5.0), LayerError("c", -20.0)]
+    assert first_lost(errors).layer == "b"
+    assert first_lost(errors[:1]) is None
+
+
+def test_the_error_is_that_of_the_tensors_in_decibels(toy_model, smooth_pictures, monkeypatch):
+    from keras_effnet.export import profile
+
+    signal = np.random.default_rng(0).normal(5, 1, (4, 1000)).astype("float32")
+    noise = np.random.default_rng(1).normal(0, 0.1, (4, 1000)).astype("float32")
+    assert profile._sqnr_db(signal, signal + noise) == pytest.approx(20, abs=0.2)

@@ -1,0 +1,67 @@
+"""Ranges of tensors: what was seen, with or without the outliers, written into the file that int8 is made from."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.ranges import observe, with_ranges
+from keras_effnet.export.tensors import parse
+from keras_effnet.quiet import captured_output
+
+
+@pytest.fixture(scope="module")
+def graph() -> FloatGraph:
+    """Averages each 8x8 picture of one channel, doubled: what its tensors hold is plain arithmetic."""
+    image = keras.Input((8, 8, 1))
+    doubled = keras.layers.Conv2D(1, 1, use_bias=False, name="doubled")(image)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="average")(doubled))
+    model.get_layer("doubled").set_weights([np.full((1, 1, 1, 1), 2.0)])
+    pixels = np.random.default_rng(0).uniform(1, 10, (40, 8, 8, 1)).astype("float32")
+    pixels[3, 4, 4] = 250
+    return FloatGraph(model, pixels)
+
+
+def names_and_ranges(content: bytes) -> dict[str, tuple[float, float]]:
+    found = {}
+    for tensor in parse(content).subgraphs[0].tensors:
+        if tensor.quantization is not None and tensor.quantization.min is not None:
+            found[tensor.name.decode()] = float(tensor.quantization.min[0]), float(tensor.quantization.max[0])
+    return found
+
+
+def test_the_least_and_the_greatest_value_are_seen(graph):
+    with captured_output():
+        ranges = list(names_and_ranges(graph.minmax).values())
+    pictures = graph.pictures
+    average = 2 * pictures.mean(axis=(1, 2))
+    assert ranges[0] == pytest.approx((0, 255))  # each picture has a black and a white pixel
+    assert sorted(ranges[1:])[0] == pytest.approx((0, 510))
+    assert sorted(ranges[1:])[1] == pytest.approx((average.min(), average.max()), rel=1e-5)
+
+
+def test_ranges_of_the_bulk_leave_a_single_outlier_out(graph):
+    with captured_output():
+        seen = observe(graph.content, graph.pixels)
+    (doubled,) = [value for value in seen.values() if value.high == pytest.approx(500)]
+    low, high = doubled.bulk(0.99)
+    assert low == 0 and 18 < high < 21
+
+
+def test_all_tensors_but_constants_are_observed(graph):
+    with captured_output():
+        seen = observe(graph.content, graph.pictures)
+    model = parse(graph.content)
+    constant = {i for i, t in enumerate(model.subgraphs[0].tensors) if model.buffers[t.buffer].data is not None}
+    assert set(seen) == set(range(len(model.subgraphs[0].tensors))) - constant
+
+
+def test_ranges_can_be_set_one_by_one(graph):
+    with captured_output():
+        index = max(observe(graph.content, graph.pictures))
+        edited = names_and_ranges(with_ranges(graph.minmax, {index: (-3.0, 4.0)}))
+        plain = names_and_ranges(graph.minmax)
+    changed = [name for name in plain if plain[name] != edited[name]]
+    assert len(changed) == 1 and edited[changed[0]] == (-3.0, 4.0)

@@ -1,0 +1,116 @@
+"""Weights in fewer bits: the same bytes that TensorFlow's own converter writes, from the file that is there already."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnet import EfficientNet, architecture_spec
+from keras_effnet.export.conversion import convert
+from keras_effnet.export.inspection import operators
+from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.storage import float16_weights, int8_weights
+from keras_effnet.export.tensors import parse
+from keras_effnet.quiet import captured_output
+
+FLOAT16, INT8 = 1, 9  # of the schema's TensorType
+
+
+@pytest.fixture(scope="module", params=["b0", "lite0"])
+def model(request) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    spec = architecture_spec(request.param, depth=0.2, width=0.5, image_size=32)
+    return EfficientNet(spec, weights=None, classes=110, classifier_activation=None, input_shape=(32, 32, 3))
+
+
+@pytest.fixture(scope="module")
+def content(model) -> bytes:
+    with captured_output():
+        return convert(model)
+
+
+def by_tensorflow(model: keras.Model, **options) -> bytes:
+    signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
+    function = tf.function(lambda image: model(image, training=False)).get_concrete_function(signature)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if options:
+        converter.target_spec.supported_types = options["types"]
+    with captured_output():
+        return converter.convert()
+
+
+def constants(content: bytes, kind: int) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray | None, int]]:
+    """Shape, values, scales and channel axis of the constants of a type, in an order that both writers share."""
+    file = parse(content)
+    found = []
+    for tensor in file.subgraphs[0].tensors:
+        data = file.buffers[tensor.buffer].data
+        if data is not None and tensor.type == kind:
+            values = np.frombuffer(bytes(data), "float16" if kind == FLOAT16 else "int8")
+            scale = None if kind == FLOAT16 else tensor.quantization.scale
+            found.append(
+                (tuple(tensor.shape), values, scale, tensor.quantization and tensor.quantization.quantizedDimension)
+            )
+    return sorted(found, key=lambda entry: (entry[0], float(np.abs(entry[1].astype("float64")).sum())))
+
+
+def test_float16_has_every_kernel_and_bias_as_tensorflow_rounds_it(model, content):
+    ours, theirs = (
+        constants(float16_weights(content), FLOAT16),
+        constants(by_tensorflow(model, types=[tf.float16]), FLOAT16),
+    )
+    kernels = [entry for entry in theirs if len(entry[0]) > 1]
+    assert len([entry for entry in ours if len(entry[0]) > 1]) == len(kernels) > 10
+    for mine, other in zip([e for e in ours if len(e[0]) > 1], kernels, strict=True):
+        assert mine[0] == other[0]
+        np.testing.assert_allclose(mine[1].astype("float32"), other[1].astype("float32"), rtol=2e-3, atol=1e-6)
+
+
+def test_float16_answers_as_tensorflows_file(model, content, smooth_pictures):
+    pictures = smooth_pictures(8, 32).astype("float32")
+    ours, theirs = (
+        TFLiteModel(c).predict(pictures) for c in (float16_weights(content), by_tensorflow(model, types=[tf.float16]))
+    )
+    exact = TFLiteModel(content).predict(pictures)
+    assert np.abs(ours - exact).max() > 0
+    assert np.abs(ours - exact).max() < 2 * np.abs(theirs - exact).max()
+
+
+def test_int8_kernels_have_the_steps_that_tensorflow_gives_them(model, content):
+    ours, theirs = constants(int8_weights(content), INT8), constants(by_tensorflow(model), INT8)
+    assert [entry[0] for entry in ours] == [entry[0] for entry in theirs]
+    for (shape, values, scale, axis), (_, other, other_scale, other_axis) in zip(ours, theirs, strict=True):
+        assert axis == other_axis, shape
+        np.testing.assert_allclose(np.sort(scale), np.sort(other_scale), rtol=1e-3)
+        assert np.abs(values).max() == np.abs(other).max() == 127
+
+
+def test_dynamic_range_answers_as_tensorflows_file(model, content, smooth_pictures):
+    pictures = smooth_pictures(8, 32).astype("float32")
+    ours, theirs = (TFLiteModel(c).predict(pictures) for c in (int8_weights(content), by_tensorflow(model)))
+    exact = TFLiteModel(content).predict(pictures)
+    ours, theirs = (float(np.mean((answer - exact) ** 2)) for answer in (ours, theirs))
+    assert 0 < ours < 1.5 * theirs
+
+
+def test_operators_stay_but_for_the_widening_of_float16(content):
+    plain = operators(content)
+    assert operators(int8_weights(content)) == plain
+    widened = operators(float16_weights(content))
+    assert widened.pop("DEQUANTIZE") > 20 and widened == plain
+
+
+def test_files_shrink_to_a_half_and_to_a_third(content):
+    assert len(float16_weights(content)) < 0.56 * len(content)
+    assert len(int8_weights(content)) < 0.36 * len(content)
+
+
+def test_weights_beyond_float16_saturate_instead_of_becoming_infinite(toy_model, smooth_pictures):
+    model = toy_model()
+    model.layers[-1].set_weights([np.full((8, 3), 1e6), np.zeros(3)])
+    with captured_output():
+        content = float16_weights(convert(model))
+    assert np.isfinite(TFLiteModel(content).predict(smooth_pictures(2, 8))).all()
