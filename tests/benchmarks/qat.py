@@ -9,7 +9,7 @@ all others evaluate. The figures compare files with one another; a hundred pictu
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +17,23 @@ from accuracy import labelled_pictures
 
 from keras_effnet import artifacts
 from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.conversion import Source
+from keras_effnet.export.integer import quantize_int8
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.qat import quantization_aware_training
-from keras_effnet.export.quantization import RECIPES
-from keras_effnet.export.sparsity import cluster, compressed_size, prune
+from keras_effnet.export.sparsity import cluster, prune
+from keras_effnet.export.tflite import compressed_size
 from keras_effnet.export.verification import compare
 from keras_effnet.quiet import captured_output
 
 TRAINING = 100
+SPARSITIES = (0.25, 0.5, 0.75)
 
 
 def int8(model, pictures: np.ndarray) -> bytes:
     """The int8 file of plain calibration."""
-    convert: Callable = RECIPES["int8"].methods["minmax"]
     with captured_output():
-        return convert(model, pictures, "uint8")
+        return quantize_int8(Source(model, pictures).graph("uint8").minmax, "uint8")
 
 
 def files(model, pictures: np.ndarray) -> Iterator[tuple[str, bytes]]:
@@ -43,7 +45,8 @@ def files(model, pictures: np.ndarray) -> Iterator[tuple[str, bytes]]:
     yield "int8, calibrated", int8(model, pictures)
     yield "int8, trained", quantization_aware_training(model, pictures, announce=announce).tflite("uint8")
     yield "16 clusters, int8", int8(cluster(model, pictures, announce=announce).model, pictures)
-    yield "75% zeros, int8", int8(prune(model, pictures, announce=announce).model, pictures)
+    for share in SPARSITIES:
+        yield f"{share:.0%} zeros, int8", int8(prune(model, pictures, share, announce=announce).model, pictures)
 
 
 def main(folder: str, name: str = "lite0") -> None:

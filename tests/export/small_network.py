@@ -1,10 +1,16 @@
 """Networks that retraining in another process is tested on.
 
-Such a process takes long to start, and longer the more layers it builds: that for digits has half of `trained`'s.
+Such a process takes long to start, and longer the more layers it builds: the network for digits has half of
+`trained`'s, and trainings that are not about the process share one.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,9 +18,11 @@ from tempfile import TemporaryDirectory
 
 import keras
 import numpy as np
+import pytest
 
 from keras_effnet import EfficientNet, architecture_spec, datasets
 from keras_effnet.config import TrainConfig
+from keras_effnet.export import twin
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training import train_dataset
@@ -44,6 +52,35 @@ def digits_network() -> keras.Model:
     weights = np.linalg.solve(products + ridge, features.T @ logits)
     model.get_layer("predictions").set_weights([weights[:-1], weights[-1]])
     return model
+
+
+TRAINER = """
+import sys
+from pathlib import Path
+from keras_effnet.export.twin_training import main
+for line in sys.stdin:
+    main(Path(line.strip()))
+    print("done", flush=True)
+"""
+
+
+@contextmanager
+def one_trainer() -> Iterator[None]:
+    """All trainings meanwhile in one process, of one thread: these networks are too small to share out."""
+    environment = os.environ | {"TF_USE_LEGACY_KERAS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen([sys.executable, "-c", TRAINER], env=environment, **pipes) as process,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+
+        def run(job: Path, announce) -> None:
+            print(job, file=process.stdin, flush=True)
+            assert "done\n" in iter(process.stdout.readline, ""), "the training failed"
+
+        patch.setattr(twin, "_run", run)
+        yield
+        process.stdin.close()
 
 
 PHOTOGRAPHS = TrainConfig(model="b0", depth=0.35, width=0.35, image_size=64, epochs=8, crop_scale=0.5)

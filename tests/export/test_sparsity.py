@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from small_network import PHOTOGRAPHS, digits_network, photographs, photographs_network
+from small_network import PHOTOGRAPHS, digits_network, one_trainer, photographs, photographs_network
 
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
@@ -23,16 +23,14 @@ WHOLE = ("stem_conv", "dwconv")  # the first convolution and depthwise ones
 
 
 @pytest.fixture(scope="module")
-def one_thread():
-    """For the other process, which then takes half the time: its network is too small to share out."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+def trainer():
+    with one_trainer():
         yield
 
 
 @pytest.fixture(scope="module")
-def pruned(digits, one_thread) -> Thinned:
-    return prune(digits_network(), digits.train, 0.75, FineTuning(epochs=4, learning_rate=2e-3), samples=300)
+def pruned(digits, trainer) -> Thinned:
+    return prune(digits_network(), digits.train, 0.75, FineTuning(epochs=6, learning_rate=2e-3), samples=400)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +45,7 @@ def holed() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def clustered(holed, digits, one_thread) -> Thinned:
+def clustered(holed, digits, trainer) -> Thinned:
     return cluster(holed, digits.train, 16, FineTuning(epochs=3, learning_rate=1e-3), samples=200)
 
 
