@@ -152,7 +152,7 @@ def test_a_failed_training_says_why_in_one_line_and_keeps_its_log(toy, smooth_pi
 
 def test_a_training_that_was_killed_is_said_to_be(toy, smooth_pictures, monkeypatch, tmp_path):
     (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(twin, "_TRAINER", "dying")
     with pytest.raises(UserError, match="killed by signal 9, as for want of memory") as caught:
         fine_tune(toy, smooth_pictures(4, 8), "quantize", {"ranges": {}}, FineTuning())
@@ -165,7 +165,7 @@ def test_an_interrupted_caller_leaves_no_training_behind(toy, smooth_pictures, m
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
         "print('epoch 1/2', flush=True)\ntime.sleep(600)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(twin, "_TRAINER", "endless")
 
     def interrupt(line):
