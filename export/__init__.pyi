@@ -3,22 +3,33 @@ from .formats import FormatResult, export_onnx, export_savedmodel
 from .inspection import Inspection, inspect
 from .latency import LatencyReport, benchmark
 from .memory import peak_memory
+from .profile import LayerError
+from .qat import QatResult, quantization_aware_training
+from .sparsity import Thinned, cluster, prune
 from .tflite import ExportResult, export_tflite
+from .twin import FineTuning
 from .verification import VerifyReport, verify
 
 __all__ = [
     "Bundle",
     "ExportResult",
+    "FineTuning",
     "FormatResult",
     "Inspection",
     "LatencyReport",
+    "LayerError",
+    "QatResult",
+    "Thinned",
     "VerifyReport",
     "benchmark",
+    "cluster",
     "export_onnx",
     "export_savedmodel",
     "export_tflite",
     "inspect",
     "peak_memory",
+    "prune",
+    "quantization_aware_training",
     "verify",
     "write_bundle",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
@@ -15,7 +15,7 @@ import keras
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Pictures
 from keras_effnet.export.inspection import inspect
-from keras_effnet.export.latency import benchmark
+from keras_effnet.export.latency import benchmark_in_turn
 from keras_effnet.export.memory import peak_memory
 from keras_effnet.export.quantization import DEFAULT, RECIPES, Settings
 from keras_effnet.export.report import Row, recommend, write_report
@@ -53,16 +53,30 @@ class Bundle:
 
 
 def _row(trial: Trial, path: Path, labels: Sequence[str] | None, allow_degraded: bool) -> Row:
-    """Writes the file of a trial and measures it, or says why it is refused."""
+    """Writes the file of a trial, or says why it is refused."""
     if not (trial.passed or allow_degraded):
         return Row(trial.quantization, trial.report, trial.layers, refused=trial.complaint + " Not written.")
-    result = keep(trial, path, labels)
-    try:
-        memory = peak_memory(path)
-    except UserError:  # a system that does not tell
-        memory = None
     warning = "" if trial.passed else trial.complaint
-    return Row(trial.quantization, trial.report, trial.layers, result, benchmark(path), memory, inspect(path), warning)
+    return Row(trial.quantization, trial.report, trial.layers, keep(trial, path, labels), warning=warning)
+
+
+def _measured(rows: Sequence[Row]) -> list[Row]:
+    """The rows with what their files take, timed in turn so that all see the same machine."""
+    kept = {row.quantization: row.export.path for row in rows if row.export}
+    latencies = dict(zip(kept, benchmark_in_turn(list(kept.values())), strict=True))
+    return [
+        replace(row, latency=latencies[row.quantization], memory_mb=_memory(path), inspection=inspect(path))
+        if (path := kept.get(row.quantization))
+        else row
+        for row in rows
+    ]
+
+
+def _memory(path: Path) -> float | None:
+    try:
+        return peak_memory(path)
+    except UserError:  # a system that does not tell
+        return None
 
 
 def write_bundle(
@@ -148,6 +162,8 @@ def write_bundle(
         log += [f"[{quantization}] {line}" for line in trial.log]
         rows.append(_row(trial, path, labels, allow_degraded))
 
+    announce("Measuring time and memory")
+    rows = _measured(rows)
     bundle = Bundle(folder, tuple(rows), recommend(rows))
     spec.save(folder / "image_spec.json")
     write_text(folder / "converter.log", "".join(f"{line}\n" for line in log))

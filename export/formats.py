@@ -258,3 +258,7 @@ def _size_and_digest(path: Path) -> tuple[int, str]:
         digest.update(content)
         size += len(content)
     return size, digest.hexdigest()
+
+
+# Name of a format -> what follows the name of a model, and the function that writes it.
+FORMATS = {"savedmodel": ("_savedmodel", export_savedmodel), "onnx": (".onnx", export_onnx)}

@@ -147,7 +147,8 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
 h1{font-size:1.5rem}.ship{font-size:1.1rem;padding:.8rem 1rem;background:#eef6ee;border-left:4px solid #3a8f3a}
 table{border-collapse:collapse;width:100%;margin:1rem 0}td,th{padding:.35rem .6rem;text-align:right;
-border-bottom:1px solid #ddd;vertical-align:top}td:first-child,th:first-child,.text td,.text th{text-align:left}
+border-bottom:1px solid #ddd;vertical-align:top;white-space:nowrap}
+td:last-child{white-space:normal}td:first-child,th:first-child,.text td,.text th{text-align:left}
 tr.refused{color:#a33}img{max-width:100%}details{margin:.5rem 0}code{font-size:.85em;word-break:break-all}
 """
 

@@ -40,7 +40,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    shape = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}  # eight columns fit into 80 letters
+    drawn = Table(title=title, title_justify="left", title_style="bold", **shape)
     for index, header in enumerate(headers):
         drawn.add_column(header, justify="right" if index else "left", no_wrap=not index, overflow="fold")
     for row in rows:

@@ -104,13 +104,14 @@ def layer_errors(
     for name, profile in profiles.items():
         known = [(places[layer], min(sqnr, highest)) for layer, sqnr in profile if layer in places]
         axis.plot(*zip(*known, strict=True), marker=".", markersize=4, linewidth=1, label=name)
-    axis.axhspan(axis.get_ylim()[0], lost_db, color="C3", alpha=0.12, label="signal lost")
-    axis.set(ylabel=f"SQNR (dB, up to {highest:g})", xlim=(-1, len(order)))
+    lowest = min([0.0, *(sqnr for profile in profiles.values() for _, sqnr in profile)])
+    axis.axhspan(lowest, lost_db, color="C3", alpha=0.12, label="signal lost")
+    axis.set(ylabel=f"SQNR (dB, up to {highest:g})", xlim=(-1, len(order)), ylim=(lowest, highest + 2))
     axis.set_title("what is left of each layer's output", fontsize=10)
     every = max(1, len(order) // 40)
     axis.set_xticks(range(0, len(order), every), order[::every], rotation=90, fontsize=7)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, path)
 
 

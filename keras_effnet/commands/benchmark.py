@@ -24,13 +24,13 @@ from keras_effnet import console
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(files, threads, runs, max_seconds, as_json) -> None:
     """Time FILES (.tflite) on this machine, one picture at a time, and measure the memory that each takes."""
-    from keras_effnet.export.latency import benchmark
+    from keras_effnet.export.latency import benchmark_in_turn
     from keras_effnet.export.memory import peak_memory
 
-    reports = {
-        path: (benchmark(path, threads, runs=runs, max_seconds=max_seconds), peak_memory(path, threads))
-        for path in console.track("Timing", len(files))(files)
-    }
+    with console.status(f"Timing {len(files)} files in turn"):
+        latencies = benchmark_in_turn(files, threads, runs=runs, max_seconds=max_seconds)
+        memories = [peak_memory(path, threads) for path in files]
+    reports = dict(zip(files, zip(latencies, memories, strict=True), strict=True))
     if as_json:
         return console.emit_json(
             {path: asdict(timed) | {"peak_memory_mb": memory} for path, (timed, memory) in reports.items()}

@@ -85,6 +85,7 @@ def _thinned(artifact, pictures, held_out, sparsity, clusters, given, samples, a
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of --qat, --sparsity and --clusters.")
 @click.option("--learning-rate", type=float, help="Learning rate of the same.")
 @click.option("--training-samples", type=click.IntRange(20), default=1000, show_default=True, help="Pictures of them.")
+@click.option("--also", default="", help="Other formats, by commas: savedmodel, onnx; in float32.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; by default a new run folder.")
 @click.option("--name", help="First part of the file names; by default that of the run.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -103,6 +104,7 @@ def command(
     clusters,
     epochs,
     learning_rate,
+    also,
     out,
     name,
     max_bad_files,
@@ -117,12 +119,14 @@ def command(
     from keras_effnet import artifacts
     from keras_effnet.errors import one_of
     from keras_effnet.export.bundle import write_bundle
+    from keras_effnet.export.formats import FORMATS
     from keras_effnet.export.qat import TUNING
     from keras_effnet.export.quantization import INPUT_TYPES, RECIPES
     from keras_effnet.export.report import SHORT, cells
     from keras_effnet.runs import atomic, new_run
 
     precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize)]
+    formats = [one_of("format", item, FORMATS) for item in _names(also)]
     one_of("input type", options["input_type"], INPUT_TYPES)
     if qat and method not in (None, "qat"):
         raise UserError(f"--qat is --method qat, and cannot be had together with --method {method}.")
@@ -143,6 +147,19 @@ def command(
             folder.mkdir(parents=True, exist_ok=True)
             with atomic(folder / f"{name}.keras") as temporary:  # it took long, and exports to other precisions later
                 network.save(temporary)
+        for suffix, export in map(FORMATS.get, formats):
+            spinner.update(f"Exporting {name}{suffix}")
+            written = export(
+                network,
+                folder / f"{name}{suffix}",
+                verification=held_out,
+                image_spec=artifact.image_spec,
+                overwrite=options["overwrite"],
+            )
+            notes.append(
+                f"{written.path.name}: {written.size_bytes / 1e6:.2f} MB, float32, largest difference of a probability "
+                f"{written.report.max_abs_diff:.1g} on {written.report.samples} pictures."
+            )
         bundle = write_bundle(
             network,
             folder,
@@ -164,7 +181,8 @@ def command(
     else:
         rows = [cells(row) for row in bundle.rows]
         console.table(SHORT, rows, title=f"{name}, verified by running each file")
-        click.echo(bundle.recommendation)
+        for line in (bundle.recommendation, *notes):
+            click.echo(line)
         example = f"keras-effnet eval {folder}/{name}_{precisions[-1]}.tflite DATA"
         console.finish(f"{folder} (report.html, report.md)", example)
     bundle.raise_if_refused()

@@ -121,8 +121,8 @@ def test_of_files_equally_fast_the_smallest_is_recommended(trained, digits, tmp_
     times = {"none": 1.05, "float16": 1.0, "dynamic": 2.0}
     monkeypatch.setattr(
         bundle_module,
-        "benchmark",
-        lambda path: LatencyReport(times[path.stem.rsplit("_", 1)[1]], 0.0, 1, 1, "test"),
+        "benchmark_in_turn",
+        lambda paths: [LatencyReport(times[path.stem.rsplit("_", 1)[1]], 0.0, 1, 1, "test") for path in paths],
     )
     result = write_bundle(trained.model, tmp_path, ["none", "float16", "dynamic"], held_out=digits.test)
     assert result.recommendation.startswith("Ship model_float16.tflite")  # dynamic is smaller and too slow

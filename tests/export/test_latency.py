@@ -42,6 +42,18 @@ def test_a_very_slow_file_warms_up_once_and_is_timed_five_times(exported, monkey
     assert (report.runs, report.median_ms) == (5, pytest.approx(3000))
 
 
+def test_files_are_timed_a_few_runs_each_in_turn(exported, monkeypatch):
+    order = []
+    original = latency.TFLiteModel.run
+    monkeypatch.setattr(latency.TFLiteModel, "run", lambda model, batch: order.append(model) or original(model, batch))
+    paths = [exported[precision].path for precision in ("none", "int8")]
+    reports = latency.benchmark_in_turn(paths, runs=12, warmup=1)
+    first, second = order[:2]
+    names = {first: "a", second: "b"}
+    assert "".join(names[model] for model in order) == "ab" + "aaaaabbbbb" * 2 + "aabb"
+    assert [report.runs for report in reports] == [12, 12]
+
+
 def test_fewer_than_five_runs_can_be_asked_for(exported):
     assert benchmark(exported["none"].path, runs=2, warmup=0).runs == 2
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -265,3 +268,30 @@ def test_a_file_that_disagrees_can_be_kept_for_research_with_a_warning(fragile_m
         result = export_tflite(fragile_model(), path, "int8", calibration=small_pictures, allow_degraded=True)
     assert result.report.top1_agreement < 0.9 and path.is_file()
     assert "disagrees with the model" in caplog.text
+
+
+# ------------------------------------------------------------------ killed
+
+KILLED = """
+import os, pathlib, signal, sys
+import numpy as np
+from keras_effnet import EfficientNet
+from keras_effnet.export import export_tflite
+
+write = pathlib.Path.write_bytes
+def half_written(path, content):
+    write(path, content[: len(content) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+pathlib.Path.write_bytes = half_written
+model = EfficientNet("lite0", weights=None, classes=3, input_shape=(32, 32, 3))
+export_tflite(model, sys.argv[1], overwrite=True)
+"""
+
+
+def test_a_run_that_is_killed_while_it_writes_leaves_the_earlier_file_whole(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"earlier")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert path.read_bytes() == b"earlier"
+    assert [name for name in files(tmp_path) if not name.startswith(".")] == ["model.tflite"]

@@ -1,0 +1,76 @@
+"""`keras-effnet export` beyond the plain precisions: islands, other formats, training first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_effnet.export.inspection import inspect
+from keras_effnet.export.interpreter import TFLiteModel
+
+
+def rows_of(folder: str) -> dict[str, dict]:
+    return {row["quantization"]: row for row in json.loads(Path(folder, "report.json").read_text())["rows"]}
+
+
+def test_named_blocks_stay_in_float_and_a_savedmodel_lies_beside(cli, trained):
+    shown = cli(
+        *("export", trained.run_dir, "--quantize", "mixed", "--float-blocks", "stem, block1a"),
+        *("--also", "savedmodel", "--name", "digits", "--out", "files"),
+    )
+    assert shown.status == 0, shown.err
+    assert rows_of("files")["mixed"]["export"]["method"] == "float: stem, block1a"
+    assert (Path("files/digits_savedmodel") / "saved_model.pb").is_file()
+    assert "digits_savedmodel: " in shown.out and "digits_savedmodel: " in Path("files/report.html").read_text()
+
+
+def test_one_way_to_int8_is_taken_where_it_is_named(cli, trained):
+    shown = cli("export", trained.run_dir, "--quantize", "int8", "--method", "percentile", "--out", "files")
+    assert shown.status == 0, shown.err
+    assert rows_of("files")["int8"]["export"]["method"] == "percentile"
+
+
+def test_a_bound_of_ones_own_is_kept_to(cli, trained):
+    shown = cli("export", trained.run_dir, "--quantize", "none", "--min-agreement", "1", "--out", "files")
+    assert shown.status == 0, shown.err
+    record = json.loads(Path("files").glob("*_none.json").__next__().read_text())
+    assert record["bounds"]["min_agreement"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--qat", "--method", "minmax"], "--qat is --method qat"),
+        (["--sparsity", "0.5", "--clusters", "16"], "prune or cluster"),
+        (["--also", "onxx"], "Unknown format 'onxx'. Did you mean 'onnx'"),
+        (["--method", "minmx"], "Unknown method 'minmx'. Did you mean 'minmax'"),
+        (["--quantize", "mixed", "--float-blocks", "blok1a"], "Unknown block 'blok1a'. Did you mean 'block1a'"),
+        (["--quantize", "none", "--qat"], "method='qat' is of no use to any of the precisions"),
+        (["--sparsity", "1.5"], "sparsity must lie between 0 and 1, got 1.5"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_before_any_work(cli, trained, options, message):
+    shown = cli("export", trained.run_dir, *options, "--out", "files")
+    assert shown.status == 2
+    assert message in shown.err and shown.err.count("\n") == 1
+    assert not list(Path().glob("files/*.tflite"))
+
+
+@pytest.mark.slow
+def test_a_network_is_pruned_trained_for_int8_and_exported_by_one_command(cli, trained):
+    shown = cli(
+        *("export", trained.run_dir, "--quantize", "none,int8", "--input-type", "uint8", "--name", "digits"),
+        *("--sparsity", "0.5", "--qat", "--epochs", "3", "--training-samples", "300", "--out", "files"),
+    )
+    assert shown.status == 0, shown.err
+    assert "Pruned before:" in shown.out and Path("files/digits.keras").is_file()
+    rows = rows_of("files")
+    assert rows["int8"]["export"]["method"] == "qat"
+    assert rows["int8"]["report"]["top1_agreement"] >= 0.95
+    dense = trained.model.count_params() * 4
+    assert rows["none"]["export"]["compressed_bytes"] < 0.75 * dense
+    assert TFLiteModel("files/digits_int8.tflite").input["dtype"] == np.uint8
+    assert not [island for island in inspect("files/digits_int8.tflite").islands if island.place != "output"]
