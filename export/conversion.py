@@ -123,13 +123,14 @@ def convert(model: keras.Model) -> bytes:
         model: Functional Keras model in float32.
     """
     folded = fold_batch_norms(model)
-    constants: list = [keras.ops.convert_to_numpy(variable) for variable in _variables(folded)]
     # Numbers that are exact in float32, and that no bias or table is likely to begin with.
     kernels = {1 + (place + 1) / 8192: (place, kernel) for place, kernel in _kernels(folded).items()}
     while True:
-        given = list(constants)
-        for mark, (place, _) in kernels.items():
-            given[place] = (np.float32(mark), None, constants[place].shape)
+        marks = {place: np.float32(mark) for mark, (place, _) in kernels.items()}
+        given = [
+            (marks[place], None, variable.shape) if place in marks else keras.ops.convert_to_numpy(variable)
+            for place, variable in enumerate(_variables(folded))
+        ]
         content, lost = _filled(_converted(folded, given), {mark: kernel for mark, (_, kernel) in kernels.items()})
         if not lost:
             return content

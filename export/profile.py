@@ -15,7 +15,7 @@ from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.tensors import activations, output_tensors
 
 LOST_DB = 6.0  # noise of half the signal's amplitude: what a layer makes of such a tensor is its own invention
-PICTURES = 4  # each gives thousands of values
+_PICTURES, _PIXELS = 4, 4 * 224**2  # at most; each pixel of the input gives dozens of values
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ def layer_errors(content: bytes, graph: FloatGraph, pixels: np.ndarray) -> tuple
     Args:
         content: The bytes of a file that was made from `graph`.
         graph: `FloatGraph`.
-        pixels: Array of shape `(N, height, width, channels)`, values 0..255; a few serve.
+        pixels: Array of shape `(N, height, width, channels)`, values 0..255, of which the first few are used.
     """
+    pixels = pixels[: max(1, min(_PICTURES, _PIXELS // pixels[0, :, :, 0].size))]
     names = {layer.name for layer in graph.model.layers}
     ours, floats = output_tensors(content, names), output_tensors(graph.content, names)
     both = [name for name in ours if name in floats]

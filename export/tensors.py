@@ -66,7 +66,7 @@ def output_tensors(content: bytes, layers: Collection[str]) -> dict[str, int]:
 
 
 def taps(
-    content: bytes, indices: Sequence[int], inputs: np.ndarray, held_bytes: float = 1e9
+    content: bytes, indices: Sequence[int], inputs: np.ndarray, held_bytes: float = 5e8
 ) -> Iterator[tuple[list[int], Iterator[list[np.ndarray]]]]:
     """Runs a file and looks at some of its tensors.
 
@@ -107,7 +107,7 @@ def _runs(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterato
 
 def activations(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """What some tensors hold for each of a few inputs: tensor index and an array with a row for each input."""
-    for chunk, runs in taps(content, indices, inputs, held_bytes=1e9 / len(inputs)):
+    for chunk, runs in taps(content, indices, inputs, held_bytes=2.5e8 / len(inputs)):
         yield from zip(chunk, map(np.stack, zip(*runs, strict=True)), strict=True)
 
 

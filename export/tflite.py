@@ -29,7 +29,7 @@ from keras_effnet.export.conversion import Source, check_exportable, weight_coun
 from keras_effnet.export.inspection import check_portable
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.islands import check_parts
-from keras_effnet.export.profile import PICTURES, LayerError, first_lost, layer_errors
+from keras_effnet.export.profile import LayerError, first_lost, layer_errors
 from keras_effnet.export.quantization import Candidate, Recipe, Settings, check_settings
 from keras_effnet.export.twin import FineTuning
 from keras_effnet.export.verification import Reference, VerifyReport
@@ -163,7 +163,7 @@ def try_precision(
         settings=settings,
         candidate=candidate,
         report=report,
-        layers=layer_errors(candidate.content, candidate.graph, reference.pictures[:PICTURES]),
+        layers=layer_errors(candidate.content, candidate.graph, reference.pictures),
         calibration=fingerprint(source.pixels) if recipe.needs_calibration else None,
         log=tuple(log),
         seconds=time.perf_counter() - started,

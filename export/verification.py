@@ -17,6 +17,7 @@ from keras_effnet.export.calibration import Pictures, load_pictures
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
 
+_BATCH_PIXELS = 10 * 224**2  # of a batch: B7 at 600 pixels takes half a gigabyte for each picture
 _TINY = np.finfo("float32").tiny
 
 
@@ -116,7 +117,8 @@ class Reference:
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
             raise UserError("labels need an array of pictures of the same length.")
         pictures = load_pictures(images, image_spec, samples if labels is None else len(labels), seed)
-        return cls(pictures, np.asarray(model.predict(pictures, batch_size=32, verbose=0)), labels)
+        batch = max(1, min(32, _BATCH_PIXELS // pictures[0, :, :, 0].size))
+        return cls(pictures, np.asarray(model.predict(pictures, batch_size=batch, verbose=0)), labels)
 
     def compare(self, file: TFLiteModel) -> VerifyReport:
         return compare(self.answers, file.predict(self.pictures), self.labels)

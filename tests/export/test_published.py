@@ -1,0 +1,116 @@
+"""The published networks at every precision: real weights on real pictures, and all of B0 to B7 as files."""
+
+from __future__ import annotations
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnet import artifacts, datasets, models
+from keras_effnet.errors import UserError
+from keras_effnet.export.calibration import synthetic_pictures
+from keras_effnet.export.conversion import FloatGraph, Source
+from keras_effnet.export.inspection import inspect
+from keras_effnet.export.integer import quantize_int8
+from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.quantization import RECIPES, Settings
+from keras_effnet.export.tflite import sources, try_precision
+from keras_effnet.export.verification import Reference
+from keras_effnet.quiet import captured_output
+
+pytestmark = pytest.mark.slow
+CALIBRATION = 100
+
+
+@pytest.fixture(scope="module")
+def sample(pictures_root) -> datasets.Split:
+    """300 pictures of ImageNet, a class each, in an order of no meaning."""
+    folder = pictures_root / "imagenet-sample-300"
+    with (folder / "labels.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["file"]]
+    order = np.random.default_rng(0).permutation(len(rows))
+    paths = tuple(str(folder / rows[index]["file"]) for index in order)
+    return datasets.Split(paths, np.array([int(rows[index]["index"]) for index in order], "int32"))
+
+
+@pytest.fixture(scope="module", params=["lite0", "lite1", "lite2"])
+def published(request, sample) -> tuple[Source, Reference]:
+    try:
+        artifact = artifacts.load(request.param)
+    except UserError as error:
+        pytest.skip(str(error))
+    numbers = np.arange(len(sample.labels))
+    calibration, held_out = sample.select(numbers[:CALIBRATION]), sample.select(numbers[CALIBRATION:])
+    return sources(artifact.model, calibration, held_out, artifact.image_spec, CALIBRATION, 0)
+
+
+#                    agreement SQNR least accuracy beside float32
+KEPT = {
+    "none": (1.0, 80.0, 0.0),
+    "float16": (0.995, 40.0, 0.0),
+    "dynamic": (0.98, 20.0, -0.015),
+    "int8": (0.965, 18.0, -0.015),
+}
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize("precision", KEPT)
+def test_real_networks_keep_their_answers(published, precision):
+    source, reference = published
+    settings = Settings("uint8" if precision == "int8" else "float32")
+    report = try_precision(source, reference, precision, settings).report
+    agreement, sqnr_db, accuracy = KEPT[precision]
+    assert report.samples == 200 and report.accuracy_keras > 0.85
+    assert report.top1_agreement >= agreement
+    assert report.sqnr_db >= sqnr_db
+    assert report.accuracy_tflite - report.accuracy_keras >= accuracy - 1e-9
+
+
+@pytest.mark.pictures
+def test_one_step_for_a_whole_kernel_is_caught_by_the_bounds(published):
+    from tensorflow.lite.python.convert import mlir_quantize
+
+    source, reference = published
+    with captured_output():
+        content = mlir_quantize(
+            source.graph("float32").minmax,
+            disable_per_channel=True,
+            output_data_type=tf.float32,
+            denylisted_ops=["SOFTMAX"],
+        )
+    assert not RECIPES["int8"].accepts(reference.compare(TFLiteModel(content)))
+
+
+@pytest.mark.pictures
+def test_ranges_of_noise_are_caught_by_the_bounds(published):
+    source, reference = published
+    graph = source.graph("float32")
+    noise = np.random.default_rng(0).uniform(0, 255, source.pixels[:40].shape).astype("float32")
+    with captured_output():
+        content = quantize_int8(FloatGraph(graph.model, noise).minmax)
+    assert not RECIPES["int8"].accepts(reference.compare(TFLiteModel(content)))
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_every_network_becomes_a_file_of_each_precision(number, tmp_path):
+    keras.utils.set_random_seed(0)
+    build = getattr(models, f"EfficientNetB{number}")
+    model = build(weights=None, classes=7, input_shape=(64, 64, 3))
+    pictures = synthetic_pictures((64, 64, 3))
+    source = Source(model, pictures)
+    reference = Reference(pictures, model.predict(pictures, verbose=0))
+    for precision, per_weight in (("none", 4), ("float16", 2), ("int8", 1)):
+        # Of random weights only float arithmetic keeps the answer; that int8 runs, and in integers, is what shows here.
+        settings = Settings("uint8", method="minmax") if precision == "int8" else Settings()
+        trial = try_precision(source, reference, precision, settings)
+        assert trial.passed or precision == "int8"
+        size = len(trial.candidate.content)
+        assert per_weight * 0.95 < size / model.count_params() < per_weight * 1.35
+        found = inspect(trial.candidate.content)
+        assert found.dynamic == ()
+        if precision == "int8":
+            assert [island.place for island in found.islands] == ["output"]
+            assert len(found.float_tensors) == 2  # what goes into the softmax and what comes out
