@@ -1,0 +1,81 @@
+"""What each way to int8 makes of a trained network, with and without correction, as a Markdown table.
+
+    python tests/benchmarks/int8.py FOLDER NETWORK
+
+NETWORK is a run folder or a name such as `lite0`. FOLDER is what it was trained on, class folders, of which 100
+training pictures calibrate and all validation pictures evaluate; or one as in `accuracy.py`, pictures and a
+`labels.csv`, of which 100 calibrate and all others evaluate. Random weights hide what int8 destroys: never use them.
+
+Latency is that of one thread over float32's, the files being timed in turn; seconds are CPU time to make a file, with
+the ranges and the float conversion that it shares with the rows above counted once.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from accuracy import labelled_pictures
+
+from keras_effnet import artifacts, datasets
+from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.conversion import FloatGraph, Source
+from keras_effnet.export.correction import correct
+from keras_effnet.export.integer import quantize_int8
+from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.latency import benchmark_in_turn
+from keras_effnet.export.quantization import equalized
+from keras_effnet.export.verification import compare
+from keras_effnet.quiet import captured_output
+from keras_effnet.runs import cpu_name
+
+CALIBRATION = 100
+
+
+def splits(folder: Path, size: int) -> tuple[datasets.Split, datasets.Split]:
+    """Pictures to calibrate on and to evaluate on."""
+    if (folder / "labels.csv").is_file():
+        whole = labelled_pictures(folder)
+        order = np.random.default_rng(0).permutation(len(whole))
+        return whole.select(order[:CALIBRATION]), whole.select(order[CALIBRATION:])
+    dataset = datasets.load(str(folder), image_size=size)
+    return dataset.train.sample(CALIBRATION, 0), dataset.val
+
+
+def main(folder: str, network: str) -> None:
+    artifact = artifacts.load(network)
+    chosen = splits(Path(folder), artifact.image_spec.size)
+    calibration, held_out = (load_pictures(part, artifact.image_spec, len(part)) for part in chosen)
+    answers = np.asarray(artifact.model.predict(held_out, verbose=0))
+    with captured_output():
+        graph = Source(artifact.model, calibration).graph("float32")
+        baseline = graph.content
+    files: list[tuple[str, bytes, float]] = []
+
+    def made(name: str, graph: FloatGraph, calibrated: bytes, started: float) -> None:
+        with captured_output():
+            plain = quantize_int8(calibrated)
+        files.append((name, plain, time.process_time() - started))
+        started = time.process_time()
+        files.append((f"{name}, corrected", correct(plain, graph), time.process_time() - started))
+
+    ways = {"minmax": lambda: (graph, graph.minmax), "percentile": lambda: (graph, graph.percentile)}
+    for name, way in (ways | {"equalized": lambda: equalized(graph)}).items():
+        started = time.process_time()
+        with captured_output():
+            of, calibrated = way()
+        if name != "equalized" or of.model is not graph.model:  # nothing to equalize without swish
+            made(name, of, calibrated, started)
+    baseline_time, *times = benchmark_in_turn([baseline, *(content for _, content, _ in files)])
+    print("| method | agreement | SQNR | accuracy | latency | CPU s |\n|---|---|---|---|---|---|")
+    for (name, content, seconds), latency in zip(files, times, strict=True):
+        report = compare(answers, TFLiteModel(content).predict(held_out), chosen[1].labels)
+        fidelity = f"{report.top1_agreement:.1%} | {report.sqnr_db:.1f} dB | {report.accuracy_tflite:.1%}"
+        print(f"| {name} | {fidelity} | {latency.median_ms / baseline_time.median_ms:.2f} | {seconds:.1f} |")
+    print(f"\nfloat32: {report.accuracy_keras:.1%} of {report.samples} pictures. {cpu_name()}.")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

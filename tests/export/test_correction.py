@@ -1,0 +1,185 @@
+"""Mean and gain of each channel, put right in a quantized file."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import keras_effnet
+from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.correction import _fitted, correct
+from keras_effnet.export.integer import quantize_int8
+from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tensors import activations, output_tensors, pack, parse
+from keras_effnet.export.verification import sqnr_db
+
+FLOAT32, INT8 = 0, 9  # of the flatbuffer schema
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    coarse = np.random.default_rng(1).uniform(0, 255, (24, 4, 4, 3))
+    return coarse.repeat(SIDE // 4, axis=1).repeat(SIDE // 4, axis=2).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def lite(pixels):
+    """A network of ReLU6 with biases, and its int8 file."""
+    spec = keras_effnet.architecture_spec("lite0", depth=0.3, width=0.3)
+    model = keras_effnet.EfficientNet(spec, classes=7, input_shape=(SIDE, SIDE, 3))
+    rng = np.random.default_rng(0)
+    model.set_weights([w + rng.normal(0, 0.02, w.shape) * (w.ndim == 1) for w in model.get_weights()])
+    graph = FloatGraph(model, pixels)
+    return graph, quantize_int8(graph.minmax)
+
+
+def weighted(content):
+    """Of each integer convolution: the tensors of input, weights and bias, and the values of the bias."""
+    file = parse(content)
+    tensors = file.subgraphs[0].tensors
+    for operator in file.subgraphs[0].operators:
+        if len(operator.inputs) == 3 and tensors[operator.outputs[0]].type == INT8:
+            image, weights, bias = (tensors[index] for index in operator.inputs)
+            yield image, weights, bias, np.asarray(file.buffers[bias.buffer].data, "uint8").view("int32")
+
+
+def spoiled(content, layer, gain, shift):
+    """The file with one convolution's output multiplied and shifted, in parts of its scale."""
+    file = parse(content)
+    graph = file.subgraphs[0]
+    index = output_tensors(content, [layer])[layer]
+    (operator,) = (each for each in graph.operators if index in each.outputs)
+    image, weights, bias = (graph.tensors[each] for each in operator.inputs)
+    values = np.asarray(file.buffers[bias.buffer].data, "uint8").view("int32")
+    step = graph.tensors[index].quantization.scale[0]
+    real = values * np.float64(bias.quantization.scale) * gain + shift * step
+    weights.quantization.scale = np.float32(weights.quantization.scale * gain)
+    bias.quantization.scale = weights.quantization.scale * image.quantization.scale[0]
+    file.buffers[bias.buffer].data = np.round(real / bias.quantization.scale).astype("int32").view("uint8")
+    return pack(file)
+
+
+def mean_error(content, graph, layer):
+    """Of each channel of a layer's output: how far its mean is from the float file's."""
+    both = [(content, graph.pixels), (graph.content, graph.inputs(graph.pixels))]
+    ours, floats = (
+        next(activations(file, [output_tensors(file, [layer])[layer]], pictures))[1] for file, pictures in both
+    )
+    return np.abs((ours - floats).mean(axis=(0, 1, 2)))
+
+
+def fidelity(content, graph):
+    pictures = graph.inputs(graph.pixels)
+    return sqnr_db(TFLiteModel(graph.content).predict(pictures), TFLiteModel(content).predict(pictures))
+
+
+@pytest.mark.parametrize(("gain", "shift"), [(1.0, 12.0), (0.85, 0.0), (1.15, -6.0)])
+def test_a_convolution_that_is_off_is_put_right(lite, gain, shift):
+    graph, content = lite
+    layer = "block2a_project_conv"
+    broken = spoiled(content, layer, gain, shift)
+    before, after = (mean_error(file, graph, layer).mean() for file in (broken, correct(broken, graph)))
+    assert after < before / 5
+    assert fidelity(correct(broken, graph), graph) > fidelity(broken, graph) + 3
+
+
+def test_a_good_file_is_not_made_worse(lite):
+    graph, content = lite
+    assert fidelity(correct(content, graph), graph) > fidelity(content, graph) - 0.3
+
+
+def test_bias_scale_stays_input_scale_times_weight_scale(lite):
+    graph, content = lite
+    fixed = list(weighted(correct(content, graph)))
+    assert len(fixed) > 5
+    changed = [
+        not np.array_equal(before[1].quantization.scale, after[1].quantization.scale)
+        for before, after in zip(weighted(content), fixed, strict=True)
+    ]
+    assert all(changed)
+    for image, weights, bias, _ in fixed:
+        product = image.quantization.scale[0] * weights.quantization.scale
+        np.testing.assert_allclose(bias.quantization.scale, product, rtol=1e-6)
+
+
+def test_the_file_keeps_its_operators_types_and_weights(lite):
+    graph, content = lite
+    before, after = parse(content), parse(correct(content, graph))
+    kinds = [[tensor.type for tensor in file.subgraphs[0].tensors] for file in (before, after)]
+    assert kinds[0] == kinds[1]
+    assert len(before.subgraphs[0].operators) == len(after.subgraphs[0].operators)
+    for old, new in zip(before.subgraphs[0].tensors, after.subgraphs[0].tensors, strict=True):
+        if old.type == INT8:
+            np.testing.assert_array_equal(before.buffers[old.buffer].data, after.buffers[new.buffer].data)
+
+
+def test_raw_bytes_are_corrected_as_well(lite):
+    graph, _ = lite
+    content = quantize_int8(graph.minmax, "uint8")
+    broken = spoiled(content, "block2a_project_conv", 0.85, 4.0)
+    assert fidelity(correct(broken, graph), graph) > fidelity(broken, graph)
+
+
+def test_a_convolution_in_float_stays_as_it_is(lite):
+    graph, _ = lite
+    index = output_tensors(graph.content, ["stem_activation"])["stem_activation"]
+    stem = parse(graph.content).subgraphs[0].tensors[index].name.decode()
+    content = quantize_int8(graph.minmax, float_tensors=[stem])
+    fixed = parse(correct(content, graph))
+    floats = {tensor.name for tensor in fixed.subgraphs[0].tensors if tensor.type == FLOAT32}
+    assert stem.encode() in floats
+
+
+# --- the fit of one channel
+
+
+Steps = SimpleNamespace(scale=(0.1,), zeroPoint=(0,))
+
+
+def quantized(values):
+    return np.clip(np.round(values / 0.1), -128, 127).astype("int8")
+
+
+@pytest.fixture
+def normal():
+    return np.random.default_rng(0).normal(0, 3, (50, 40, 1))
+
+
+def test_gain_and_shift_are_found(normal):
+    gain, shift = _fitted(quantized((normal - 1.5) / 1.1), normal, Steps)
+    assert gain == pytest.approx(1.1, abs=0.01)
+    assert shift == pytest.approx(1.5, abs=0.05)
+
+
+def test_what_saturates_does_not_count(normal):
+    wide = normal * 5  # a fifth lies beyond 12.7
+    gain, shift = _fitted(quantized(wide), wide, Steps)
+    assert gain == pytest.approx(1, abs=0.005)
+    assert shift == pytest.approx(0, abs=0.05)
+
+
+def test_a_few_wild_values_do_not_move_the_bulk(normal):
+    wild = normal.copy()
+    wild[:2] += 8
+    _, shift = _fitted(quantized(normal), wild, Steps)
+    assert abs(shift) < 0.05 < wild.mean() - normal.mean()
+
+
+def test_few_noisy_pictures_do_not_make_a_gain():
+    rng = np.random.default_rng(0)
+    signal = rng.normal(0, 1, (12, 1, 400))
+    noisy = quantized(signal + rng.normal(0, 1, signal.shape))
+    gain, _ = _fitted(noisy, signal, Steps)
+    assert np.all(gain > 0.9), "plain least squares gives 0.5"
+
+
+def test_a_constant_channel_is_shifted_alone():
+    gain, shift = _fitted(np.full((20, 9, 1), 10, "int8"), np.full((20, 9, 1), 1.37), Steps)
+    assert gain == pytest.approx(1)
+    assert shift == pytest.approx(0.37)
+
+
+def test_a_channel_that_always_saturates_is_left_alone():
+    gain, shift = _fitted(np.full((20, 9, 1), 127, "int8"), np.full((20, 9, 1), 99.0), Steps)
+    assert (gain, shift) == (1, 0)
