@@ -115,13 +115,14 @@ def _trained(source: Source, settings: Settings) -> Candidate:
     return Candidate("qat", *result.file(settings.input_type))
 
 
-# The plainest that works is the fastest, so they are tried in this order; training is only done when asked for.
-_PLAIN = {"minmax": _minmax, "percentile": _percentile, "corrected": _corrected, "equalized": _equalized}
-INT8_METHODS = _PLAIN | {"qat": _trained}
+# In the order of tries. Correction costs no speed and gained every network that int8 does not destroy 1.9 to 3.7 dB;
+# one that it does can lose by it, so plain ranges follow. Equalizing is the slowest; training is done when asked for.
+_TRIED = {"corrected": _corrected, "minmax": _minmax, "percentile": _percentile, "equalized": _equalized}
+INT8_METHODS = _TRIED | {"qat": _trained}
 
 
 def _int8(source: Source, settings: Settings) -> Iterator[Candidate]:
-    for name in [settings.method] if settings.method else _PLAIN:
+    for name in [settings.method] if settings.method else _TRIED:
         settings.announce(f"int8 by {name}")
         yield INT8_METHODS[name](source, settings)
 
@@ -171,13 +172,13 @@ class Recipe:
         return report.top1_agreement >= self.min_agreement and report.sqnr_db >= self.min_sqnr_db
 
 
-# int8 bounds are set so that per-tensor weights (80% agreement on Lite0) and ranges from noise (76%) fail them.
+# int8 bounds are set so that per-tensor weights and ranges from noise (91.5% agreement on Lite2) fail them.
 #                     candidates calibration bytes weight_bytes agreement sqnr_db
 RECIPES: dict[str, Recipe] = {
     "none": Recipe(_float32, False, False, 4.0, 0.999, 60.0),
     "float16": Recipe(_float16, False, False, 2.0, 0.99, 30.0),
     "dynamic": Recipe(_dynamic, False, False, 1.0, 0.95, 12.0),
-    "int8": Recipe(_int8, True, True, 1.0, 0.90, 10.0),
+    "int8": Recipe(_int8, True, True, 1.0, 0.93, 10.0),
     "int16x8": Recipe(_int16x8, True, False, 1.0, 0.97, 20.0),
     "mixed": Recipe(_mixed, True, True, 1.0, 0.97, 15.0),
 }

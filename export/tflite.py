@@ -27,7 +27,7 @@ from keras_effnet.export.calibration import (
 )
 from keras_effnet.export.conversion import Source, check_exportable, weight_count
 from keras_effnet.export.inspection import check_portable
-from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.interpreter import CannotRun, TFLiteModel
 from keras_effnet.export.islands import check_parts
 from keras_effnet.export.profile import LayerError, first_lost, layer_errors
 from keras_effnet.export.quantization import Candidate, Recipe, Settings, check_settings
@@ -51,8 +51,8 @@ class ExportResult:
         size_bytes: Int.
         compressed_bytes: Int, after gzip: about what a download takes.
         quantization: String.
-        method: String, the way that passed: int8 tries `"minmax"`, `"percentile"` and `"equalized"` in turn, a mixed
-            file says which blocks are float.
+        method: String, the way that passed: int8 tries `"corrected"`, `"minmax"`, `"percentile"` and `"equalized"` in
+            turn, a mixed file says which blocks are float.
         input_type: String.
         sha256: String.
         seconds: Float, conversion and verification together.
@@ -144,18 +144,17 @@ def try_precision(
     log: list[str] = []
     candidates = recipe.candidates(source, settings)
     while not (tried and recipe.accepts(tried[-1][1])):
-        with captured_output() as lines:
-            candidate = next(candidates, None)
-        log += lines
-        if candidate is None:
-            break
-        settings.announce(f"Running the {quantization} file ({candidate.method})")
-        check_portable(candidate.content, int(weight_count(source.model) * recipe.weight_bytes))
         try:
-            file = TFLiteModel(candidate.content)
-        except UserError as error:
+            with captured_output() as lines:
+                candidate = next(candidates, None)
+            log += lines
+            if candidate is None:
+                break
+            settings.announce(f"Running the {quantization} file ({candidate.method})")
+            check_portable(candidate.content, int(weight_count(source.model) * recipe.weight_bytes))
+            tried.append((candidate, reference.compare(TFLiteModel(candidate.content))))
+        except CannotRun as error:
             raise VerificationError(f"{error} Not written.") from None
-        tried.append((candidate, reference.compare(file)))
     candidate, report = max(tried, key=lambda each: (recipe.accepts(each[1]), each[1].top1_agreement, each[1].sqnr_db))
     return Trial(
         quantization=quantization,
@@ -284,8 +283,9 @@ def export_tflite(
             accuracies. By default the calibration pictures; without either, smooth synthetic pictures stand in, which
             serve for float arithmetic.
         input_type: `"float32"`, or `"uint8"` for int8 and mixed files that take raw bytes.
-        method: The one way to take to an int8 file: `"minmax"`, `"percentile"`, `"equalized"` or `"qat"`, which trains
-            on the calibration pictures. By default the first three are tried in turn until a file passes.
+        method: The one way to take to an int8 file: `"corrected"`, `"minmax"`, `"percentile"`, `"equalized"`, or
+            `"qat"`, which trains on the calibration pictures. By default the first four are tried in turn until a file
+            passes.
         float_blocks: Names of the blocks that a mixed file computes in float (`"stem"`, `"block1a"`, `"block2"`). By
             default they are found by measuring what each block costs, until `min_agreement` is met.
         tuning: `FineTuning` for `method="qat"`.

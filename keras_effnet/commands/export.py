@@ -76,7 +76,7 @@ def _thinned(artifact, pictures, held_out, sparsity, clusters, given, samples, a
 @click.option("--calibration", help="Pictures for int8: a folder or dataset; by default what the run was trained on.")
 @click.option("--samples", type=click.IntRange(20), default=100, show_default=True, help="Calibration pictures.")
 @click.option("--input-type", default="float32", show_default=True, help="float32, or uint8 for int8 and mixed files.")
-@click.option("--method", help="The one way to int8 (minmax, percentile, equalized, qat); else the first that passes.")
+@click.option("--method", help="The one way to int8: corrected, minmax, percentile, equalized or qat.")
 @click.option("--qat", is_flag=True, help="Train for int8 on the calibration pictures: --method qat.")
 @click.option("--float-blocks", default="", help="Blocks of a mixed file in float, by commas; by default measured.")
 @click.option("--min-agreement", type=click.FloatRange(0, 1), help="Least agreement, in place of a precision's own.")

@@ -58,10 +58,10 @@ def test_the_record_says_how_the_file_was_made_and_what_it_was_held_against(expo
     result = exported["int8"]
     record = json.loads(result.path.with_suffix(".json").read_text())
     assert record["sha256"] == hashlib.sha256(result.path.read_bytes()).hexdigest()
-    assert (record["quantization"], record["method"], record["input_type"]) == ("int8", "minmax", "uint8")
+    assert (record["quantization"], record["method"], record["input_type"]) == ("int8", "corrected", "uint8")
     assert record["calibration"]["pictures"] == 100 and len(record["calibration"]["sha256"]) == 64
     assert record["report"]["top1_agreement"] == result.report.top1_agreement
-    assert record["bounds"] == {"min_agreement": 0.9, "min_sqnr_db": 10.0}
+    assert record["bounds"] == {"min_agreement": 0.93, "min_sqnr_db": 10.0}
     assert record["environment"]["packages"]["tensorflow"] == tf.__version__
     assert json.loads(exported["none"].path.with_suffix(".json").read_text())["calibration"] is None
 
