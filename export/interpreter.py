@@ -15,7 +15,7 @@ from keras_effnet.quiet import captured_output
 _MAGIC = b"TFL3"
 
 
-class CannotRun(UserError):
+class CannotRunError(UserError):
     """A file that LiteRT does not take."""
 
 
@@ -44,7 +44,7 @@ class TFLiteModel:
                 self._interpreter = Interpreter(model_content=content, num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise CannotRun(f"{name} cannot be run by LiteRT: {first_line(error)}") from None
+            raise CannotRunError(f"{name} cannot be run by LiteRT: {first_line(error)}") from None
         (self.input,) = self._interpreter.get_input_details()
         (self.output,) = self._interpreter.get_output_details()
         if len(self.input["shape"]) != 4 or len(self.output["shape"]) != 2:

@@ -27,7 +27,7 @@ from keras_effnet.export.calibration import (
 )
 from keras_effnet.export.conversion import Source, check_exportable, weight_count
 from keras_effnet.export.inspection import check_portable
-from keras_effnet.export.interpreter import CannotRun, TFLiteModel
+from keras_effnet.export.interpreter import CannotRunError, TFLiteModel
 from keras_effnet.export.islands import check_parts
 from keras_effnet.export.profile import LayerError, first_lost, layer_errors
 from keras_effnet.export.quantization import Candidate, Recipe, Settings, check_settings
@@ -153,7 +153,7 @@ def try_precision(
             settings.announce(f"Running the {quantization} file ({candidate.method})")
             check_portable(candidate.content, int(weight_count(source.model) * recipe.weight_bytes))
             tried.append((candidate, reference.compare(TFLiteModel(candidate.content))))
-        except CannotRun as error:
+        except CannotRunError as error:
             raise VerificationError(f"{error} Not written.") from None
     candidate, report = max(tried, key=lambda each: (recipe.accepts(each[1]), each[1].top1_agreement, each[1].sqnr_db))
     return Trial(
