@@ -32,7 +32,7 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
             raise
         pictures = load_pictures(calibration, artifact.image_spec, 2 * samples, seed)
         half = max(len(pictures) // 2, min(len(pictures), 20))
-        return pictures[:half], pictures[half:] if len(pictures) > half else pictures
+        return pictures[:half], (pictures[half:] if len(pictures) > half else pictures)[:MAX_HELD_OUT]
     # Labels count only where they mean the model's classes; calibration does not need them.
     same = readable(artifact.class_names or ()) == readable(dataset.class_names)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
@@ -125,7 +125,7 @@ def command(
     from keras_effnet.export.report import SHORT, cells
     from keras_effnet.runs import atomic, new_run
 
-    precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize)]
+    precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize) or [""]]
     formats = [one_of("format", item, FORMATS) for item in _names(also)]
     one_of("input type", options["input_type"], INPUT_TYPES)
     if qat and method not in (None, "qat"):
@@ -138,7 +138,9 @@ def command(
     name = name or (Path(model).resolve().name if Path(model).is_dir() else artifact.path.stem)
     given = {key: value for key, value in (("epochs", epochs), ("learning_rate", learning_rate)) if value is not None}
     with console.status("Reading pictures") as spinner:
-        calibrate_on, held_out = _sources(artifact, calibration, options["samples"], options["seed"], max_bad_files)
+        training = qat or method == "qat" or sparsity is not None or clusters is not None
+        most = max(options["samples"], options["training_samples"]) if training else options["samples"]
+        calibrate_on, held_out = _sources(artifact, calibration, most, options["seed"], max_bad_files)
         folder = out or new_run("export", name)
         network, notes = _thinned(
             artifact, calibrate_on, held_out, sparsity, clusters, given, options["training_samples"], spinner.update
