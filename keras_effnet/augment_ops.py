@@ -1,0 +1,214 @@
+"""What a policy can do to the pixels of one picture, each a few tensor ops on bytes. Imports nothing of the package.
+
+Every operation is `(image, strength) -> image`, `uint8` of shape `(height, width, 3)` in and out, and computes what
+Pillow's function of that name does. What each strength means, and the one that changes nothing:
+
+| operation | strength | changes nothing |
+|---|---|---|
+| rotate | degrees, counterclockwise | 0 |
+| shear_x, shear_y | pixels to the side per pixel down, or down per pixel to the side | 0 |
+| translate_x, translate_y | share of the side, to the left or up | 0 |
+| posterize | bits that are kept, whole | 8 |
+| solarize | values from here on are inverted | 256 |
+| solarize_add | what is added to values below 128 | 0 |
+| brightness, contrast, color, sharpness | factor | 1 |
+| auto_contrast, equalize, invert | none | |
+
+What a geometric operation uncovers becomes `FILL`. All take the nearest pixel, as published: it needs no arithmetic.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+FILL = 128  # mid grey, as published
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, what Pillow's grey is made of
+
+
+def to_bytes(image) -> tf.Tensor:
+    """Pixels as `uint8`; floats are rounded, and cut to 0..255."""
+    image = tf.convert_to_tensor(image)
+    return image if image.dtype == tf.uint8 else tf.saturate_cast(tf.round(image), tf.uint8)
+
+
+def _cut(values) -> tf.Tensor:
+    """Pillow's way back to bytes: cut to 0..255, then without what is after the point."""
+    return tf.cast(tf.clip_by_value(values, 0, 255), tf.uint8)
+
+
+def identity(image, strength) -> tf.Tensor:
+    return image
+
+
+# ------------------------------------------------------------------ geometry
+
+
+def _warp(image, x_from, y_from) -> tf.Tensor:
+    """Takes each pixel from the one nearest to `x_from(x, y), y_from(x, y)`, in pixels from the top left centre.
+
+    Looks up whole pixels in a picture with a border of grey around it: a third of the time of TensorFlow's projective
+    transform, which interpolates each channel alone.
+    """
+    height, width = tf.unstack(tf.shape(image)[:2])
+    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    x, y = tf.range(columns)[None, :], tf.range(rows)[:, None]
+    column = tf.clip_by_value(tf.floor(x_from(x, y) + 1.5), 0, columns + 1)
+    row = tf.clip_by_value(tf.floor(y_from(x, y) + 1.5), 0, rows + 1)
+    source = tf.cast(row, tf.int32) * (width + 2) + tf.cast(column, tf.int32)
+    bordered = tf.pad(image, ((1, 1), (1, 1), (0, 0)), constant_values=tf.constant(FILL, tf.uint8))
+    return tf.ensure_shape(tf.gather(tf.reshape(bordered, (-1, 3)), source), image.shape)
+
+
+def rotate(image, degrees) -> tf.Tensor:
+    shape = tf.cast(tf.shape(image), tf.float32)
+    middle_x, middle_y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
+    angle = degrees * (3.141592653589793 / 180)
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    return _warp(
+        image,
+        lambda x, y: cosine * (x - middle_x) + (middle_x - sine * (y - middle_y)),
+        lambda x, y: sine * (x - middle_x) + (middle_y + cosine * (y - middle_y)),
+    )
+
+
+def shear_x(image, slope) -> tf.Tensor:
+    # From the middle of the first row: Pillow counts half pixels.
+    return _warp(image, lambda x, y: x + slope * (y + 0.5), lambda x, y: y + 0 * x)
+
+
+def shear_y(image, slope) -> tf.Tensor:
+    return _warp(image, lambda x, y: x + 0 * y, lambda x, y: y + slope * (x + 0.5))
+
+
+def translate_x(image, share) -> tf.Tensor:
+    pixels = share * tf.cast(tf.shape(image)[1], tf.float32)
+    return _warp(image, lambda x, y: x + pixels + 0 * y, lambda x, y: y + 0 * x)
+
+
+def translate_y(image, share) -> tf.Tensor:
+    pixels = share * tf.cast(tf.shape(image)[0], tf.float32)
+    return _warp(image, lambda x, y: x + 0 * y, lambda x, y: y + pixels + 0 * x)
+
+
+# ------------------------------------------------------------------ values of a pixel
+
+
+def invert(image, strength=None) -> tf.Tensor:
+    return 255 - image
+
+
+def posterize(image, bits) -> tf.Tensor:
+    # TensorFlow's shift of all eight bits keeps one, and so did the published policies.
+    dropped = tf.cast(8 - tf.clip_by_value(tf.floor(bits), 1, 8), tf.uint8)
+    return tf.bitwise.left_shift(tf.bitwise.right_shift(image, dropped), dropped)
+
+
+def _from(image, threshold) -> tf.Tensor:
+    """255 where a value is at least `threshold`, else 0. Bits are masked many times as fast as `tf.where` selects."""
+    # A threshold of 256 is no byte: nothing reaches it.
+    least = tf.cast(tf.clip_by_value(threshold, 0, 255), tf.uint8)
+    reachable = tf.cast(threshold < 256, tf.uint8) * 255
+    return tf.cast(image >= least, tf.uint8) * reachable
+
+
+def solarize(image, threshold) -> tf.Tensor:
+    return tf.bitwise.bitwise_xor(image, _from(image, tf.floor(threshold)))
+
+
+def solarize_add(image, addition) -> tf.Tensor:
+    added = _cut(tf.cast(image, tf.float32) + tf.floor(addition))
+    bright = _from(image, tf.constant(128.0))
+    return tf.bitwise.bitwise_or(
+        tf.bitwise.bitwise_and(image, bright), tf.bitwise.bitwise_and(added, tf.bitwise.invert(bright))
+    )
+
+
+def auto_contrast(image, strength=None) -> tf.Tensor:
+    low, high = (tf.cast(reduce(image, axis=(0, 1)), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
+    # Of a channel of one value there is nothing to stretch.
+    scale = tf.where(high > low, 255 / tf.maximum(high - low, 1), 1.0)
+    offset = tf.where(high > low, -low * scale, 0.0)
+    return _cut(tf.cast(image, tf.float32) * scale + offset)
+
+
+def equalize(image, strength=None) -> tf.Tensor:
+    # Channels lie side by side in one histogram and in one table; flat rows add their offsets at once.
+    width = tf.shape(image)[1]
+    rows = tf.reshape(image, (-1, 3 * width))
+    places = tf.cast(rows, tf.int32) + tf.tile(tf.constant((0, 256, 512)), (width,))
+    counts = tf.reshape(tf.raw_ops.Bincount(arr=places, size=768, weights=tf.constant((), tf.int32)), (3, 256))
+    highest = tf.cast(tf.reduce_max(image, axis=(0, 1)), tf.int32)
+    total = tf.reduce_sum(counts, axis=1)
+    step = (total - tf.gather(counts, highest, batch_dims=1)) // 255
+    below = tf.cumsum(counts, axis=1, exclusive=True)
+    table = (below + step[:, None] // 2) // tf.maximum(step, 1)[:, None]
+    table = tf.where(step[:, None] > 0, tf.minimum(table, 255), tf.range(256)[None, :])
+    return tf.reshape(tf.gather(tf.reshape(tf.cast(table, tf.uint8), (-1,)), places), tf.shape(image))
+
+
+# ------------------------------------------------------------------ blends with something duller
+
+
+def brightness(image, factor) -> tf.Tensor:
+    return _cut(factor * tf.cast(image, tf.float32))
+
+
+def contrast(image, factor) -> tf.Tensor:
+    values = tf.cast(image, tf.float32)
+    grey = tf.round(tf.tensordot(tf.reduce_mean(values, axis=(0, 1)), tf.constant(LUMA), 1))
+    return _cut(grey + factor * (values - grey))
+
+
+def mix_channels(values, matrix, offset) -> tf.Tensor:
+    """`values @ matrix + offset` of each pixel, of shape and values as `values`."""
+    return tf.reshape(tf.matmul(tf.reshape(values, (-1, 3)), matrix) + offset, tf.shape(values))
+
+
+def saturation_matrix(factor) -> tf.Tensor:
+    """What makes of a pixel its blend with its own grey."""
+    return factor * tf.eye(3) + (1 - factor) * tf.constant(LUMA)[:, None]
+
+
+def color(image, factor) -> tf.Tensor:
+    return _cut(mix_channels(tf.cast(image, tf.float32), saturation_matrix(factor), 0.0))
+
+
+def sharpness(image, factor) -> tf.Tensor:
+    values = tf.cast(image, tf.float32)
+    kernel = tf.constant(((1, 1, 1), (1, 5, 1), (1, 1, 1)), tf.float32) / 13
+    kernel = tf.tile(kernel[:, :, None, None], (1, 1, 3, 1))
+    smooth = tf.nn.depthwise_conv2d(values[None], kernel, (1, 1, 1, 1), "VALID")[0]
+    inside = values[1:-1, 1:-1]
+    smooth = tf.round(smooth)
+    # Pillow's filter leaves the outermost pixels as they are.
+    return _cut(values + tf.pad((factor - 1) * (inside - smooth), ((1, 1), (1, 1), (0, 0))))
+
+
+OPERATIONS = {
+    operation.__name__: operation
+    for operation in (
+        identity,
+        auto_contrast,
+        equalize,
+        invert,
+        rotate,
+        posterize,
+        solarize,
+        solarize_add,
+        color,
+        contrast,
+        brightness,
+        sharpness,
+        shear_x,
+        shear_y,
+        translate_x,
+        translate_y,
+    )
+}
+NAMES = tuple(OPERATIONS)
+
+
+def apply(image, number, strength) -> tf.Tensor:
+    """Runs operation `NAMES[number]` alone: of the others nothing is computed. `number` is a tensor."""
+    branches = [lambda operation=operation: operation(image, strength) for operation in OPERATIONS.values()]
+    return tf.ensure_shape(tf.switch_case(number, branches), image.shape)
