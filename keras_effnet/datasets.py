@@ -8,96 +8,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from keras_effnet.errors import UserError, unknown
 from keras_effnet.images import EXTENSIONS, BadFile, find_bad_files, list_pictures
+from keras_effnet.splits import ImageDataset, Split, stratified_split
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = ("digits", "digits-cluttered")
 _SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Pictures with labels.
-
-    Args:
-        images: `uint8` array of shape `(N, height, width, 3)`, or a tuple of N file paths.
-        labels: `int32` array of shape `(N,)`.
-        mirror: Bool, whether a mirrored picture is still of its class. False for digits.
-    """
-
-    images: np.ndarray | tuple[str, ...]
-    labels: np.ndarray
-    mirror: bool = True
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def select(self, indices: np.ndarray) -> Split:
-        """The pictures at `indices`, in that order."""
-        files = isinstance(self.images, tuple)
-        images = tuple(self.images[i] for i in indices) if files else self.images[indices]
-        return replace(self, images=images, labels=self.labels[indices])
-
-    def sample(self, count: int, seed: int = 0) -> Split:
-        """`count` pictures drawn at random, seeded; if there are no more, all of them in their order."""
-        if count >= len(self):
-            return self
-        return self.select(np.random.default_rng(seed).permutation(len(self))[:count])
-
-
-@dataclass(frozen=True, eq=False)
-class ImageDataset:
-    """Labelled pictures, split.
-
-    Args:
-        name: String.
-        class_names: Tuple of names; a label is an index into it.
-        train, val: `Split`s. `val` chooses the best checkpoint.
-        test: `Split` that training never sees, or None where the source has none.
-        skipped: Tuple of `BadFile`, files left out because they cannot be decoded.
-        origin: Arguments with which `load` gives this dataset again; empty if it came from elsewhere.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split | None = None
-    skipped: tuple[BadFile, ...] = ()
-    origin: dict[str, object] = field(default_factory=dict)
-
-    @property
-    def held_out(self) -> Split:
-        """`test` where there is one, else `val`."""
-        return self.test or self.val
-
-
-def stratified_split(labels: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
-    """Splits indices so that every class is divided alike.
-
-    Args:
-        labels: Int array of shape `(N,)`.
-        fractions: Shares that sum to 1, one a part.
-        seed: Int.
-
-    Returns:
-        One sorted index array a part; together they are a permutation of `range(N)`.
-    """
-    rng = np.random.default_rng(seed)
-    parts = [[] for _ in fractions]
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        cuts = np.round(np.cumsum(fractions)[:-1] * len(members)).astype(int)
-        for part, chunk in zip(parts, np.split(members, cuts), strict=True):
-            part.append(chunk)
-    return [np.sort(np.concatenate(part)) for part in parts]
 
 
 def _digits(seed: int) -> ImageDataset:

@@ -23,7 +23,7 @@ LAYERS = """
     stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
     blocks saving first_values models transfer gradcam
-    images datasets augment_ops augment_policies augment pipeline evaluation plots callbacks training
+    images splits datasets augment_ops augment_policies augment pipeline evaluation plots callbacks training
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.tensors export.calibration export.folding export.ranges export.conversion export.verification
     export.storage export.correction export.equalization export.integer export.islands export.twin export.twin_training
