@@ -7,7 +7,7 @@ Imports `augment_ops`, `augment_policies`, `errors`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
@@ -63,6 +63,16 @@ class Augmentation:
             if not 0 <= value <= most or value == math.inf:
                 limits = f"from 0 to {most:g}" if most < math.inf else "0 or more"
                 raise UserError(f"{name} is {value}; it must be {limits}.")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures of a batch, and with them their labels, are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def scaled(self, strength: float) -> Augmentation:
+        """The same in a milder form: RandAugment's magnitude and how much is mixed, times `strength`."""
+        milder = {name: getattr(self, name) * strength for name in ("magnitude", "mixup", "cutmix")}
+        return replace(self, **milder)
 
 
 # ------------------------------------------------------------------ one picture

@@ -1,6 +1,6 @@
 """What happens between the epochs of a training: checkpoints and results kept, a hollow success noticed.
 
-Keras alone, no `tf.`; imports `runs`.
+Keras alone, no `tf.`; imports `averaging`, `optimizers`, `runs`, `errors`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import io
 import logging
 import math
 import time
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
 
+from keras_effnet.averaging import AveragedWeights
+from keras_effnet.errors import UserError
+from keras_effnet.optimizers import learning_rate
 from keras_effnet.runs import atomic, write_text
 
 logger = logging.getLogger(__name__)
@@ -27,8 +32,13 @@ def read_rows(folder: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     with path.open(newline="") as stream:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
     return [row | {"epoch": int(row["epoch"])} for row in rows]
+
+
+def best_accuracy(row: Mapping[str, float]) -> float:
+    """The validation accuracy of an epoch, of its weights or of their average, whichever is better."""
+    return max(row["val_accuracy"], row.get("val_ema_accuracy", -1.0))
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
@@ -42,24 +52,24 @@ def save_model(model: keras.Model, path: Path) -> None:
         model.save(temporary)
 
 
-def _learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The rate that an optimizer has come to; of one with a rate for each stage, the classifier's."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # loss scaling
-    return float(keras.ops.convert_to_numpy(getattr(optimizer, "optimizers", [optimizer])[-1].learning_rate))
-
-
 class RunFolder(keras.callbacks.Callback):
     """Keeps `last` and `best` checkpoints and `results.csv` after every epoch, each file whole or absent.
 
     `last.keras` alone decides where a resumed run starts: its optimizer has counted the steps, so no second file can
     contradict it. Rows of epochs that the checkpoint does not hold are dropped on resume.
+
+    Args:
+        folder: Path of the run folder.
+        first_epoch: Int, epochs behind the checkpoint that the run goes on from.
+        averaged: `AveragedWeights` that stands before this in the callbacks, or None. The better of both weights is
+            the epoch's candidate for `best`.
     """
 
-    def __init__(self, folder: Path, first_epoch: int):
+    def __init__(self, folder: Path, first_epoch: int, averaged: AveragedWeights | None = None):
         super().__init__()
-        self.folder = folder
+        self.folder, self.averaged = folder, averaged
         self.rows = [row for row in read_rows(folder) if row["epoch"] <= first_epoch]
-        self.best = max((row["val_accuracy"] for row in self.rows), default=-1.0)
+        self.best = max(map(best_accuracy, self.rows), default=-1.0)
         (folder / "weights").mkdir(parents=True, exist_ok=True)
         for leftover in (folder / "weights").glob(".*.keras"):  # of a run that was killed while saving
             leftover.unlink()
@@ -69,23 +79,89 @@ class RunFolder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {key: float(value) for key, value in (logs or {}).items()}
-        if not math.isfinite(logs["loss"]):
-            return
-        rate = _learning_rate(self.model.optimizer)
+        rate = learning_rate(self.model.optimizer)
         seconds = time.perf_counter() - self.started
         self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate, "seconds": round(seconds, 2)})
-        if logs["val_accuracy"] > self.best:
-            self.best = logs["val_accuracy"]
-            save_model(uncompiled(self.model), self.folder / BEST)
+        try:
+            self._keep(logs)
+        except OSError as error:
+            self.rows.pop()
+            kept = f"The last good checkpoint, of epoch {epoch}, is intact; " if epoch else ""
+            raise UserError(
+                f"Cannot write epoch {epoch + 1} to {self.folder}: {error.strerror or error}. {kept}"
+                f"make room and go on with --resume {self.folder}."
+            ) from None
+
+    def _keep(self, logs: dict[str, float]) -> None:
+        accuracy = best_accuracy(logs)
+        if accuracy > self.best:
+            average = accuracy > logs["val_accuracy"]
+            with self.averaged.in_place() if average else nullcontext():
+                save_model(uncompiled(self.model), self.folder / BEST)
+            self.best = accuracy
         self._write_rows()
         save_model(self.model, self.folder / LAST)  # last: only now does the epoch count
 
     def _write_rows(self):
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.rows[0].keys(), lineterminator="\n")
+        columns = dict.fromkeys(key for row in self.rows for key in row)  # a resumed run may note more than it did
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.folder / RESULTS, text.getvalue())
+
+
+class FiniteWatch(keras.callbacks.Callback):
+    """Stops a run whose loss is no longer a number, at that step: no such weights reach a checkpoint.
+
+    Args:
+        folder: Path of the run folder, or None.
+    """
+
+    def __init__(self, folder: Path | None):
+        super().__init__()
+        self.folder = folder
+
+    def on_train_batch_end(self, batch, logs=None):
+        if math.isfinite(float((logs or {}).get("loss", 0.0))):
+            return
+        rate = learning_rate(self.model.optimizer)
+        raise UserError(
+            f"The loss became NaN or infinite at step {batch + 1} of epoch {self.epoch + 1}, at a learning rate of "
+            f"{rate:.3g}. {self._cure(rate)}"
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def _cure(self, rate: float) -> str:
+        lower = f"{rate / 3:.1g}"
+        if self.folder is None or not (self.folder / LAST).is_file():
+            return f"Train anew at a lower one, {lower} perhaps (learning_rate, --learning-rate)."
+        epoch = read_rows(self.folder)[-1]["epoch"]
+        return (
+            f"The last good checkpoint is {self.folder / LAST}, of epoch {epoch}; go on from it at a lower rate: "
+            f"--resume {self.folder} --learning-rate {lower}."
+        )
+
+
+class EpochSeeds(keras.callbacks.Callback):
+    """Seeds dropout and stochastic depth by the number of the epoch.
+
+    No `.keras` file holds the state of their random generators. So a resumed run draws what an unbroken one would.
+
+    Args:
+        seed: Int.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for number, layer in enumerate(self.model.layers):
+            if generator := getattr(layer, "seed_generator", None):
+                generator.state.assign([(self.seed + number) % 2**32, (epoch << 20) % 2**32])
 
 
 class ChanceWatch(keras.callbacks.Callback):

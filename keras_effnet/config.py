@@ -1,4 +1,6 @@
-"""`TrainConfig`: how a network is built and trained, as data. Imports `architecture`, `preprocessing`; no Keras."""
+"""`TrainConfig`: how a network is built and trained, as data. Imports `architecture`, `preprocessing`, `stages`;
+no Keras.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,24 @@ from keras_effnet.architecture import ArchitectureSpec
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.stages import SMALLEST, Stage, image_sizes, stages
 
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+# Options that name one of several things -> what they may name.
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": PRECISIONS,
+    "optimizer": ("adamw", "lamb", "rmsprop", "sgd"),
+    "schedule": ("cosine", "exponential", "constant"),
+    "policy": ("none", "randaugment", "autoaugment"),
+    "class_weight": ("none", "balanced"),
+    "cache": ("auto", "memory", "disk", "none"),
+}
 
 # Option -> least and greatest value. Of some the ends themselves are excluded.
 _RANGES: dict[str, tuple[float, float]] = {
     "depth": (0, math.inf),
     "width": (0, math.inf),
-    "image_size": (32, math.inf),
+    "image_size": (SMALLEST, math.inf),
     "stem_stride": (1, 2),
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),
@@ -30,6 +42,17 @@ _RANGES: dict[str, tuple[float, float]] = {
     "warmup_epochs": (0, math.inf),
     "weight_decay": (0, math.inf),
     "clip_norm": (0, math.inf),
+    "momentum": (0, 1),
+    "decay_rate": (0, 1),
+    "decay_epochs": (0, math.inf),
+    "ema": (0, 1),
+    "accumulate": (1, math.inf),
+    "policy_layers": (1, 8),
+    "magnitude": (0, 10),
+    "color_jitter": (0, 1),
+    "erasing": (0, 1),
+    "mixup": (0, math.inf),
+    "cutmix": (0, math.inf),
     "label_smoothing": (0, 1),
     "bn_momentum": (0, 1),
     "dropout_rate": (0, 1),
@@ -38,8 +61,18 @@ _RANGES: dict[str, tuple[float, float]] = {
     "crop": (0, 1),
     "seed": (0, 2**32 - 1),
 }
-_ABOVE_ZERO = ("depth", "width", "learning_rate", "layer_decay", "clip_norm", "crop_scale", "crop")
-_BELOW_ONE = ("label_smoothing", "bn_momentum", "dropout_rate", "drop_connect_rate")
+_ABOVE_ZERO = (
+    "depth",
+    "width",
+    "learning_rate",
+    "layer_decay",
+    "clip_norm",
+    "decay_rate",
+    "decay_epochs",
+    "crop_scale",
+    "crop",
+)
+_BELOW_ONE = ("label_smoothing", "bn_momentum", "dropout_rate", "drop_connect_rate", "momentum", "ema")
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -84,21 +117,44 @@ class TrainConfig:
         freeze: String or None, the last part that keeps its weights: `"stem"`, a stage or block (`"block4"`,
             `"block4b"`), or `"backbone"`, all but the classifier. Nothing by default; for fine-tuning.
         epochs: Int, passes over the training pictures.
-        batch_size: Int, pictures a step.
-        learning_rate: Float, the peak, reached after warm-up and followed by a cosine to 0.
+        batch_size: Int, pictures a step, over all devices together.
+        accumulate: Int, batches whose gradients are averaged before the weights move: the memory of one batch, the
+            steps of a larger one.
+        optimizer: String, `"adamw"`, `"lamb"` (for batches of thousands), `"rmsprop"` (as published) or `"sgd"`.
+        momentum: Float in [0, 1), of rmsprop and sgd.
+        learning_rate: Float, the peak, reached after warm-up.
+        schedule: String, what follows warm-up: `"cosine"` to 0, `"exponential"` steps down, or `"constant"`.
+        decay_rate: Float in (0, 1], factor of each step down of the exponential schedule.
+        decay_epochs: Float, epochs between two such steps.
         layer_decay: Float in (0, 1], what the learning rate is multiplied by from each stage to the one before; 1 lets
             all learn alike, 0.7 suits fine-tuning.
         warmup_epochs: Float, epochs over which the learning rate rises from almost nothing.
-        weight_decay: Float, of AdamW; kernels only.
-        clip_norm: Float, largest norm of one variable's gradient.
+        weight_decay: Float, kernels only; a share of the learning rate.
+        clip_norm: Float or None, largest norm of one variable's gradient.
+        ema: Float in [0, 1), decay of the moving average of the weights, which is evaluated beside them; 0 for none. In
+            a short run the average spans a tenth of it at most.
         label_smoothing: Float in [0, 1), share of the target that is spread over all classes.
+        class_weight: String, `"none"`, or `"balanced"` to let rare classes count as much as frequent ones.
         precision: String, `"auto"` (float32 on CPU, mixed_float16 on GPU, mixed_bfloat16 on TPU) or one of them.
         bn_momentum: Float in [0, 1). 0.9 follows a run of a few hundred steps; the published 0.99 lags behind it.
         dropout_rate: Float in [0, 1) or None, before the classifier; the network's own by default.
         drop_connect_rate: Float in [0, 1) or None, stochastic depth of the last block; 0.2 as published by default.
+        progressive: String or None, image sizes that share the epochs equally, `"32,48,64"`: smaller pictures first,
+            with weaker dropout and augmentation. The last must be that of the network.
         crop_scale: Float in (0, 1], smallest share of a picture's area that a random crop keeps.
         flip: Bool or None, mirror half of the pictures; by default where the dataset allows it.
+        policy: String, `"none"`, `"randaugment"` or `"autoaugment"`, which has strengths of its own.
+        policy_layers: Int, operations that RandAugment applies to a picture.
+        magnitude: Float in [0, 10], strength of RandAugment.
+        color_jitter: Float in [0, 1], how far brightness, contrast and saturation may move.
+        erasing: Float in [0, 1], share of pictures of which a box is erased.
+        mixup: Float, alpha of MixUp: 0 for none, 0.2 is usual.
+        cutmix: Float, alpha of CutMix: 0 for none, 1 is usual. With both, each batch draws one of them.
         crop: Float in (0, 1], side of the central crop in evaluation, as a share of the shorter side.
+        cache: String, where decoded pictures are kept: `"memory"`, `"disk"`, `"none"`, or `"auto"` by their size.
+        data_service: String or None, address of a tf.data service that prepares the training pictures.
+        strategy: String, `"none"`, `"mirrored"`, `"tpu"` or `"data-parallel"`: how devices share the work.
+        deterministic: Bool, bit-identical results for the same seed, at some cost of speed.
         seed: Int, of the initial weights, shuffling and augmentation.
     """
 
@@ -112,25 +168,50 @@ class TrainConfig:
     freeze: str | None = None
     epochs: int = 30
     batch_size: int = 32
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    momentum: float = 0.9
     learning_rate: float = 2e-3
+    schedule: str = "cosine"
+    decay_rate: float = 0.97
+    decay_epochs: float = 2.4
     layer_decay: float = 1.0
     warmup_epochs: float = 2.0
     weight_decay: float = 0.05
-    clip_norm: float = 1.0
+    clip_norm: float | None = 1.0
+    ema: float = 0.0
     label_smoothing: float = 0.1
+    class_weight: str = "none"
     precision: str = "auto"
     bn_momentum: float = 0.9
     dropout_rate: float | None = None
     drop_connect_rate: float | None = None
+    progressive: str | None = None
     crop_scale: float = 0.35
     flip: bool | None = None
+    policy: str = "none"
+    policy_layers: int = 2
+    magnitude: float = 9.0
+    color_jitter: float = 0.0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     crop: float = 1.0
+    cache: str = "auto"
+    data_service: str | None = None
+    strategy: str = "none"
+    deterministic: bool = False
     seed: int = 0
 
     def __post_init__(self):
         for field in fields(self):
             object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name)))
-        one_of("precision", self.precision, PRECISIONS)
+        for name, choices in _CHOICES.items():
+            one_of(name, getattr(self, name), choices)
+        if self.ema and self.layer_decay < 1:
+            raise UserError("ema averages the weights of one optimizer, layer_decay has one a stage: set one of them.")
+        if self.progressive is not None:
+            image_sizes(self.progressive)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
@@ -176,6 +257,11 @@ class TrainConfig:
             bn_momentum=self.bn_momentum,
             **changes,
         )
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The epochs by image size: one stage, or with `progressive` several; see `stages.stages`."""
+        return stages(self.progressive, self.epochs, self.spec.image_size)
 
     @property
     def image_spec(self) -> ImageSpec:

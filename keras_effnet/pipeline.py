@@ -1,39 +1,23 @@
-"""tf.data from a split to batches: decode, crop, resize to the network's size, augment, batch, prefetch.
+"""tf.data from a split to batches: decode, crop, resize to the network's size, augment, batch, mix, prefetch.
 
-Imports `datasets`, `images`, `preprocessing`, `errors`.
+Imports `augment`, `caching`, `datasets`, `images`, `preprocessing`, `errors`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 
+from keras_effnet.augment import Augmentation, augment_image, mix_batch
+from keras_effnet.caching import Source, choose_cache, contents, elements, in_memory, source
 from keras_effnet.datasets import ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.images import decode
 from keras_effnet.preprocessing import PIXELS, ImageSpec
 
-CACHE_LIMIT = 2 << 30  # bytes of decoded pixels that are kept in memory without asking
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What training does to a picture before it is resized.
-
-    Args:
-        crop_scale: Pair of floats in (0, 1], smallest and largest share of the area that a random crop keeps.
-        crop_ratio: Pair of floats, narrowest and widest aspect ratio of the crop.
-        flip: Bool, whether half of the pictures are mirrored.
-
-    Source: random-resized-crop, Szegedy et al. (CVPR 2015).
-    """
-
-    crop_scale: tuple[float, float] = (0.35, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: bool = True
+_WORKERS = tf.data.AUTOTUNE
+BEYOND = "A label lies beyond the classes of the model"
 
 
 def resize(image, size: int, interpolation: str = "bilinear") -> tf.Tensor:
@@ -85,32 +69,22 @@ def _cropped_pixels(image, seed, augmentation: Augmentation) -> tf.Tensor:
     return _crop(image, _random_box(tf.shape(image), seed, augmentation))
 
 
-def _cropped_file(path, seed, augmentation: Augmentation) -> tf.Tensor:
-    """Reads and crops a file; of a JPEG only the cropped window is decoded, which nearly halves the work."""
-    contents = tf.io.read_file(path)
+def _cropped_bytes(encoded, seed, augmentation: Augmentation) -> tf.Tensor:
+    """Decodes and crops; of a JPEG only the cropped window is decoded, which nearly halves the work."""
 
     def jpeg():
-        box = _random_box(tf.io.extract_jpeg_shape(contents), seed, augmentation)
-        return tf.io.decode_and_crop_jpeg(contents, box, channels=3)
+        box = _random_box(tf.io.extract_jpeg_shape(encoded), seed, augmentation)
+        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3)
 
     def other():
-        return _cropped_pixels(decode(contents), seed, augmentation)
+        return _cropped_pixels(decode(encoded), seed, augmentation)
 
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(contents), jpeg, other), (None, None, 3))
-
-
-def _decoded_file(path) -> tf.Tensor:
-    return decode(tf.io.read_file(path))
+    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), jpeg, other), (None, None, 3))
 
 
-def _decoded_bytes(split: Split) -> float:
-    """Size of all pictures as pixels, estimated from a sample of 16."""
-    sample = split.sample(16)
-    sizes = [_decoded_file(path).shape.num_elements() for path in sample.images]
-    return float(np.mean(sizes)) * len(split)
-
-
-def _as_split(dataset: ImageDataset | Split, training: bool) -> Split:
+def _as_split(dataset: ImageDataset | Split | Source, training: bool) -> Split:
+    if isinstance(dataset, Source):
+        return dataset.split
     if isinstance(dataset, ImageDataset):
         return dataset.train if training else dataset.val
     if isinstance(dataset, Split):
@@ -119,68 +93,131 @@ def _as_split(dataset: ImageDataset | Split, training: bool) -> Split:
 
 
 def image_pipeline(
-    dataset: ImageDataset | Split,
+    dataset: ImageDataset | Split | Source,
     input_spec: ImageSpec,
     batch_size: int,
     *,
     training: bool = False,
     augmentation: Augmentation | None = None,
+    epochs: tuple[int, int] | None = None,
+    classes: int | None = None,
     cache: bool | str = "auto",
+    service: str | None = None,
     seed: int = 0,
 ) -> tf.data.Dataset:
     """Batches of pictures at the network's input size, with their labels.
 
     Args:
-        dataset: `ImageDataset`, whose `train` or `val` split is taken according to `training`, or a `Split`.
+        dataset: `ImageDataset`, whose `train` or `val` split is taken according to `training`, a `Split`,
+            or a `caching.Source`, which pipelines for several epochs or sizes share.
         input_spec: `ImageSpec` of the network.
         batch_size: Int. In training the last, smaller batch is dropped.
-        training: Bool: shuffle, random-resized-crop and flip; otherwise a central crop, in order.
-        augmentation: `Augmentation`; by default the usual one, without flips where the dataset forbids them.
-        cache: Bool or `"auto"`: keep decoded pixels in memory. Automatic when a training set of files takes less than
-            2 GiB decoded; evaluation reads files anew each time.
-        seed: Int. Batches are the same for the same seed and the same global one (`keras.utils.set_random_seed`),
-            whatever the number of cores.
+        training: Bool: shuffle and augment; otherwise a central crop, in order.
+        augmentation: `Augmentation`; by default random-resized-crop, and flips unless the dataset forbids them.
+        epochs: Pair `(first, last)`: the batches of the epochs `first <= epoch < last`, one after another. An epoch's
+            batches depend on its number and `seed` alone, so a training can go on anywhere. By default one epoch, of
+            another number each time that it is iterated.
+        classes: Int, makes the labels one-hot; MixUp and CutMix need it.
+        cache: Bool or `"auto"`, see `caching.choose_cache`: whether decoded pixels of files are kept in memory.
+            Evaluation reads files anew each time, and a `Source` has been decided on.
+        service: String, address of a tf.data service, `"grpc://host:5050"`, whose workers prepare the training
+            pictures; their order then depends on the workers.
+        seed: Int. Batches are the same for the same seed, whatever the number of cores. Without `epochs` the global
+            seed (`keras.utils.set_random_seed`) has a say too.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`: `float32` of shape `(batch, size, size, 3)` with values in 0..255,
-        and `int32` of shape `(batch,)`.
+        and `int32` of shape `(batch,)`, or `float32` of shape `(batch, classes)`.
 
     Raises:
         UserError: The dataset is of the wrong type, or smaller than one training batch.
     """
     split = _as_split(dataset, training)
-    if training and len(split) < batch_size:
+    if not training:
+        return _evaluation(split, input_spec, batch_size, classes)
+    if len(split) < batch_size:
         raise UserError(f"{len(split)} training pictures do not fill a batch of {batch_size}; lower the batch size.")
     augmentation = augmentation or Augmentation(flip=split.mirror)
-    workers = tf.data.AUTOTUNE
+    if augmentation.mixes and classes is None:
+        raise UserError("MixUp and CutMix mix labels too: pass image_pipeline the number of classes.")
+    if not isinstance(dataset, Source):
+        dataset = source(split, choose_cache(split, {True: "memory", False: "none"}.get(cache, cache)))
+    steps = len(split) // batch_size
+    data = _dealt(dataset) if service else _in_turn(dataset, epochs, steps * batch_size, seed)
+    data = data.map(_preparation(dataset, input_spec, augmentation), num_parallel_calls=_WORKERS)
+    data = _labelled(data.batch(batch_size, drop_remainder=True, num_parallel_calls=_WORKERS), classes)
+    # The first picture's number seeds what befalls the batch; pictures only use splits of theirs.
+    data = data.map(
+        lambda images, labels, numbers: (
+            mix_batch(images, labels, numbers[0], augmentation) if augmentation.mixes else (images, labels)
+        )
+    )
+    if service:
+        share = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+        return data.apply(tf.data.experimental.service.distribute(share, service)).prefetch(_WORKERS)
+    first, last = epochs or (0, 1)
+    return data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))).prefetch(_WORKERS)
 
-    files = isinstance(split.images, tuple)
-    data = tf.data.Dataset.from_tensor_slices((list(split.images) if files else split.images, split.labels))
-    if files and cache == "auto":
-        cache = training and _decoded_bytes(split) < CACHE_LIMIT
-    if files and cache:
-        data = data.map(lambda path, label: (_decoded_file(path), label), num_parallel_calls=workers).cache()
-        files = False  # from here on the elements are pixels
 
-    if training:
-        crop = _cropped_file if files else _cropped_pixels
+def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: int | None) -> tf.data.Dataset:
+    def prepare(image, label):
+        pixels = image if in_memory(split) else decode(contents(image, split))
+        return evaluation_image(pixels, input_spec), label
 
-        def prepare(example, number):
-            image, label = example
-            crop_seed, flip_seed = tf.unstack(tf.random.split(number))
-            image = resize(crop(image, crop_seed, augmentation), input_spec.size, input_spec.interpolation)
-            if augmentation.flip:
-                image = tf.image.stateless_random_flip_left_right(image, flip_seed)
-            return image, label
+    data = elements(split).map(prepare, num_parallel_calls=_WORKERS).batch(batch_size, num_parallel_calls=_WORKERS)
+    return _labelled(data, classes).prefetch(_WORKERS)
 
-        # A number for each picture and epoch: parallel workers may finish in any order and change nothing.
-        numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
-        data = tf.data.Dataset.zip((data.shuffle(len(split), seed=seed), numbers))
+
+def _in_turn(pictures: Source, epochs: tuple[int, int] | None, length: int, seed: int) -> tf.data.Dataset:
+    """Epochs one after another, each in an order of its own: `((image, label), (epoch, place))`.
+
+    The pair of numbers seeds what happens to a picture, so parallel workers may finish in any order.
+    """
+    if epochs is None:
+        numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
     else:
-        pixels = _decoded_file if files else tf.identity
+        numbers = tf.data.Dataset.range(*epochs)
 
-        def prepare(image, label):
-            return evaluation_image(pixels(image), input_spec), label
+    def epoch(number):
+        number += seed << 20
+        tf.random.set_seed(1)  # of this function's graph alone, lest the global seed have a say in the order
+        order = pictures.data.shuffle(pictures.buffer, seed=number, reshuffle_each_iteration=False)
+        places = tf.data.Dataset.range(length).map(lambda place: tf.stack([number, place]))
+        return tf.data.Dataset.zip((order, places))
 
-    data = data.map(prepare, num_parallel_calls=workers)
-    return data.batch(batch_size, drop_remainder=training, num_parallel_calls=workers).prefetch(workers)
+    return numbers.flat_map(epoch)
+
+
+def _dealt(pictures: Source) -> tf.data.Dataset:
+    """One epoch for a tf.data service, which deals out the source among its workers; chance seeds the pictures."""
+    shuffled = pictures.data.shuffle(pictures.buffer)
+    return shuffled.map(lambda *example: (example, tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64)))
+
+
+def _preparation(pictures: Source, input_spec: ImageSpec, augmentation: Augmentation):
+    """The function from an element and its number to a picture of the network's size, its label and the number."""
+
+    def prepare(example, number):
+        image, label = example
+        crop_seed, seed = tf.unstack(tf.random.split(number))
+        if pictures.decoded:
+            image = _cropped_pixels(image, crop_seed, augmentation)
+        else:
+            image = _cropped_bytes(contents(image, pictures.split), crop_seed, augmentation)
+        image = resize(image, input_spec.size, input_spec.interpolation)
+        return augment_image(image, seed, augmentation), label, number
+
+    return prepare
+
+
+def _labelled(data: tf.data.Dataset, classes: int | None) -> tf.data.Dataset:
+    if classes is None:
+        return data
+    return data.map(lambda images, labels, *rest: (images, one_hot(labels, classes), *rest))
+
+
+def one_hot(labels, classes: int) -> tf.Tensor:
+    """Integer labels as `float32` of shape `(batch, classes)`; a label beyond them is an `InvalidArgumentError`."""
+    inside = tf.reduce_all((labels >= 0) & (labels < classes))
+    with tf.control_dependencies([tf.debugging.Assert(inside, [BEYOND])]):
+        return tf.one_hot(labels, classes)

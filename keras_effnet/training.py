@@ -1,14 +1,13 @@
-"""Training on `model.fit`: one frozen config, a run folder, checkpoints that a killed run goes on from.
+"""Training from a dataset to a run folder: one frozen config builds the network and its pipelines, `fitting` trains it.
 
-Imports `config`, `models`, `transfer`, `datasets`, `pipeline`, `evaluation`, `plots`, `callbacks`, `runs`, `errors`.
+Imports `config`, `models`, `transfer`, `datasets`, `caching`, `pipeline`, `fitting`, `evaluation`, `plots`, `runs`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
@@ -16,18 +15,33 @@ import tensorflow as tf
 import yaml
 
 from keras_effnet import plots, transfer
-from keras_effnet.callbacks import BEST, LAST, ChanceWatch, RunFolder, read_rows, save_model, uncompiled
+from keras_effnet.augment import Augmentation
+from keras_effnet.caching import choose_cache, source
+from keras_effnet.callbacks import BEST, read_rows, save_model, uncompiled
 from keras_effnet.config import PRECISIONS, TrainConfig
 from keras_effnet.datasets import ImageDataset
-from keras_effnet.errors import UserError, first_line, one_of
+from keras_effnet.errors import one_of
 from keras_effnet.evaluation import Evaluation, evaluate
+from keras_effnet.fitting import train
 from keras_effnet.models import EfficientNet
-from keras_effnet.pipeline import Augmentation, image_pipeline
-from keras_effnet.preprocessing import ImageSpec, check_range
+from keras_effnet.pipeline import image_pipeline
 from keras_effnet.runs import write_environment, write_text
-from keras_effnet.saving import load_state, policy_of
+from keras_effnet.saving import load_state
+from keras_effnet.splits import class_weights
+from keras_effnet.stages import Stage
 
-_BEYOND = "A label lies beyond the classes of the model"
+__all__ = [
+    "TrainConfig",
+    "TrainResult",
+    "build_model",
+    "precision_reason",
+    "resolve_precision",
+    "train",
+    "train_dataset",
+]
+
+_CACHE = "cache"  # a folder within the run's, while it trains
+_SHOWN = 16  # pictures in augmented.png
 
 
 def resolve_precision(precision: str) -> str:
@@ -40,15 +54,30 @@ def resolve_precision(precision: str) -> str:
     return "mixed_float16" if tf.config.list_physical_devices("GPU") else "float32"
 
 
-def build_model(config: TrainConfig, classes: int) -> keras.Model:
-    """The network of a config, under its precision, with its first parts frozen if it says so."""
+def precision_reason(precision: str) -> str:
+    """What a precision means on this machine, and why, in words."""
+    policy = resolve_precision(precision)
+    if precision != "auto":
+        return f"{policy}, as asked"
+    devices = {"mixed_bfloat16": "a TPU", "mixed_float16": "a GPU, with loss scaling"}
+    return f"{policy}, as this machine has {devices.get(policy, 'neither GPU nor TPU')}"
+
+
+def build_model(config: TrainConfig, classes: int, *, any_size: bool = False) -> keras.Model:
+    """The network of a config, under its precision, with its first parts frozen if it says so.
+
+    Args:
+        config: `TrainConfig`.
+        classes: Int.
+        any_size: Bool, whether it takes pictures of all sizes rather than its own alone.
+    """
     keras.utils.set_random_seed(config.seed)
     spec = config.spec
     model = EfficientNet(
         spec,
         weights=config.weights,
         classes=classes,
-        input_shape=(spec.image_size, spec.image_size, 3),
+        input_shape=(None, None, 3) if any_size else (spec.image_size, spec.image_size, 3),
         dtype=resolve_precision(config.precision),
     )
     if config.freeze is not None:
@@ -56,121 +85,30 @@ def build_model(config: TrainConfig, classes: int) -> keras.Model:
     return model
 
 
-def _adamw(config: TrainConfig, steps: int, factor: float = 1.0) -> keras.optimizers.Optimizer:
-    peak, warmup = config.learning_rate * factor, int(config.warmup_epochs * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        peak * 1e-3,
-        decay_steps=max(1, config.epochs * steps - warmup),
-        warmup_target=peak,
-        warmup_steps=warmup,
+def _augmentation(dataset: ImageDataset, config: TrainConfig) -> Augmentation:
+    return Augmentation(
+        crop_scale=(config.crop_scale, 1.0),
+        flip=dataset.train.mirror if config.flip is None else config.flip,
+        policy=config.policy,
+        layers=config.policy_layers,
+        magnitude=config.magnitude,
+        color_jitter=config.color_jitter,
+        erasing=config.erasing,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.weight_decay, clipnorm=config.clip_norm)
-    # Decaying a batch normalization's gain or a bias only fights the data.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
 
 
-def _optimizer(model: keras.Model, config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
-    if config.layer_decay == 1:  # what any model can have, with stages or without
-        optimizer = _adamw(config, steps)
-    else:
-        optimizer = transfer.layerwise_optimizer(model, config.layer_decay, partial(_adamw, config, steps))
-    # `compile` would wrap it too, but keep that from the file: last.keras would reload without loss scaling.
-    return keras.optimizers.LossScaleOptimizer(optimizer) if policy_of(model).name == "mixed_float16" else optimizer
+def _draw_augmented(batches: tf.data.Dataset, class_names: Sequence[str], path: Path) -> None:
+    """The first pictures of a batch as training sees them, with their classes, mixed ones by share."""
+    images, labels = next(iter(batches.take(1)))
 
+    def title(label) -> str:
+        shares = [(float(share), class_names[index]) for index, share in enumerate(label) if share > 0.005]
+        return shares[0][1] if len(shares) == 1 else ", ".join(f"{share:.0%} {name}" for share, name in shares)
 
-def _one_hot(data: tf.data.Dataset, classes: int) -> tf.data.Dataset:
-    """Integer labels to one-hot, which label smoothing needs."""
-
-    def convert(images, labels):
-        inside = tf.reduce_all((labels >= 0) & (labels < classes))
-        with tf.control_dependencies([tf.debugging.Assert(inside, [_BEYOND])]):
-            return images, tf.one_hot(labels, classes)
-
-    return data.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def train(
-    model: keras.Model,
-    train: tf.data.Dataset,
-    val: tf.data.Dataset,
-    config: TrainConfig,
-    *,
-    run_dir: str | Path | None = None,
-    resume: bool = False,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    verbose: int | str = 0,
-) -> keras.callbacks.History:
-    """Trains a model: AdamW with weight decay, warm-up and cosine, smoothed labels, in the model's own precision.
-
-    Args:
-        model: Classifier that ends in probabilities.
-        train, val: `tf.data.Dataset`s of `(images, integer labels)` in batches, of known length.
-        config: `TrainConfig`. Of its fields, those that build the model or the data are not read here.
-        run_dir: Folder for `results.csv`, `curves.png` and `weights/{best,last}.keras`; nothing is kept without one.
-        resume: Bool, whether to go on from `weights/last.keras` in `run_dir`, optimizer and schedule included.
-        callbacks: Further Keras callbacks.
-        verbose: As in `model.fit`.
-
-    Returns:
-        Keras' `History`, of the epochs run now.
-
-    Raises:
-        UserError: Nothing to resume, a dataset of unknown length, or a loss that became NaN.
-
-    Example:
-
-    >>> history = keras_effnet.training.train(model, batches, val_batches, TrainConfig(epochs=5))
-
-    Source: AdamW, Loshchilov & Hutter (ICLR 2019).
-    """
-    steps = int(train.cardinality())
-    if steps <= 0:
-        raise UserError("The training data has no known length; apply .take(n) or assert_cardinality first.")
-    classes = model.output_shape[-1]
-    images = next(iter(val))[0].numpy()  # not of `train`: the first batch of a shuffle costs reading all of it
-    check_range(images, ImageSpec.of_model(model, size=images.shape[1]).input_range)
-    model.compile(
-        _optimizer(model, config, steps),
-        keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-    )
-    folder = Path(run_dir) if run_dir is not None else None
-    first_epoch = _restore(model, folder, steps) if resume else 0
-    run = [RunFolder(folder, first_epoch)] if folder else []
-    try:
-        history = model.fit(
-            _one_hot(train, classes),
-            validation_data=_one_hot(val, classes),
-            initial_epoch=first_epoch,
-            epochs=config.epochs,
-            callbacks=[keras.callbacks.TerminateOnNaN(), ChanceWatch(classes), *run, *callbacks],
-            shuffle=False,  # the pipeline does
-            verbose=verbose,
-        )
-    except tf.errors.InvalidArgumentError as error:
-        if _BEYOND not in str(error):
-            raise
-        raise UserError(f"{_BEYOND}, which has {classes}. Build it with as many as the data has.") from None
-    if not all(map(math.isfinite, history.history.get("loss", []))):
-        kept = f" The last good checkpoint is {folder / LAST}." if run and run[0].rows else ""
-        raise UserError(f"The loss became NaN; lower the learning rate (now {config.learning_rate:g}).{kept}")
-    if run and run[0].rows:
-        plots.curves(run[0].rows, folder / "curves.png")
-    return history
-
-
-def _restore(model: keras.Model, folder: Path | None, steps: int) -> int:
-    """Loads weights and optimizer of the last checkpoint; returns how many epochs it has behind it."""
-    if folder is None or not (folder / LAST).is_file():
-        raise UserError(f"Nothing to resume: {folder} has no {LAST}. Leave out --resume to start anew.")
-    model.optimizer.build(model.trainable_variables)  # unbuilt, it would silently start from zero
-    try:
-        load_state(model, folder / LAST)
-    except Exception as error:  # a damaged zip, h5 or another network each fail in their own way
-        raise UserError(f"{folder / LAST} does not fit this network: {first_line(error)}") from error
-    # Checkpoints are made at the end of an epoch; loss scaling leaves out of the count the steps that it skipped.
-    return -(-int(model.optimizer.iterations) // steps)
+    shown = slice(_SHOWN)
+    plots.picture_grid(images[shown].numpy(), [title(label) for label in labels[shown].numpy()], path, columns=8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,12 +135,13 @@ def train_dataset(
     *,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    announce: Callable[[str], None] = lambda line: None,
 ) -> TrainResult:
     """Builds the network and the pipelines of a config, trains, and leaves a complete run folder.
 
     The batch normalization statistics of the best weights are measured anew, see `transfer.reestimate_batch_norm`.
-    Beside what `train` writes, the folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json` and
-    `confusion.png`, so that `eval`, `predict` and `export` need nothing but the folder.
+    Beside what `train` writes, the folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json`,
+    `augmented.png` and `confusion.png`, so that `eval`, `predict` and `export` need nothing but the folder.
 
     Args:
         dataset: `ImageDataset`.
@@ -210,36 +149,63 @@ def train_dataset(
         run_dir: Folder, made if it does not exist.
         resume: Bool, whether to go on from its last checkpoint.
         callbacks: Further Keras callbacks.
+        announce: Called with a line of text for each thing that was decided by measuring: cache, precision.
 
     Returns:
         A `TrainResult`.
     """
-    folder, spec = Path(run_dir), config.image_spec
+    folder, spec, classes = Path(run_dir), config.image_spec, len(dataset.class_names)
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    announce(f"Precision: {precision_reason(config.precision)}.")
+    cache = choose_cache(dataset.train, config.cache, folder / _CACHE)
+    announce(f"Cache: {cache.reason}.")
+    pictures, augmentation = source(dataset.train, cache), _augmentation(dataset, config)
 
-    def write_description(logs=None):
+    def batches(stage: Stage) -> tf.data.Dataset:
+        return image_pipeline(
+            pictures,
+            replace(spec, size=stage.image_size),
+            config.batch_size,
+            training=True,
+            augmentation=augmentation.scaled(stage.strength),
+            epochs=(stage.first, stage.last),
+            classes=classes,
+            service=config.data_service,
+            seed=config.seed,
+        )
+
+    def describe(logs=None):
         args = {"data": dataset.origin, "config": asdict(config)}
         write_text(folder / "args.yaml", yaml.safe_dump(args, sort_keys=False))
         write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
         spec.save(folder / "image_spec.json")
         write_environment(folder)
 
-    # Once training begins: a resume that is refused leaves the run as it was.
-    describe = keras.callbacks.LambdaCallback(on_train_begin=write_description)
-    flip = dataset.train.mirror if config.flip is None else config.flip
-    augmentation = Augmentation(crop_scale=(config.crop_scale, 1.0), flip=flip)
-    batches = image_pipeline(
-        dataset, spec, config.batch_size, training=True, augmentation=augmentation, seed=config.seed
-    )
     val = image_pipeline(dataset, spec, config.batch_size)
-
-    model = build_model(config, len(dataset.class_names))
-    train(model, batches, val, config, run_dir=folder, resume=resume, callbacks=[describe, *callbacks])
-    model = uncompiled(model)
+    weights = class_weights(dataset.train.labels, classes) if config.class_weight == "balanced" else None
+    # Once training begins: a resume that is refused leaves the run as it was.
+    describing = keras.callbacks.LambdaCallback(on_train_begin=describe)
+    model = build_model(config, classes, any_size=config.progressive is not None)
+    train(
+        model,
+        batches,
+        val,
+        config,
+        run_dir=folder,
+        resume=resume,
+        class_weights=weights,
+        callbacks=[describing, *callbacks],
+    )
+    shutil.rmtree(folder / _CACHE, ignore_errors=True)
+    model = uncompiled(build_model(replace(config, weights=None), classes))
     load_state(model, folder / BEST)
-    transfer.reestimate_batch_norm(model, batches)
+    statistics = batches(Stage(0, 1, spec.size))
+    transfer.reestimate_batch_norm(model, statistics)
     save_model(model, folder / BEST)
+    _draw_augmented(statistics, dataset.class_names, folder / "augmented.png")
     result = evaluate(model.predict(val, verbose=0), dataset.val.labels)
     plots.confusion_matrix(result.confusion, dataset.class_names, folder / "confusion.png")
     epochs = read_rows(folder)[-1]["epoch"]

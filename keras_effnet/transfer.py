@@ -202,6 +202,39 @@ def _measuring(model: keras.Model, norms: list) -> Iterator[None]:
             layer.rate = rate
 
 
+class NormStatistics:
+    """Measures the batch normalization statistics of a network anew; compiled once, for as often as it is asked.
+
+    Args:
+        model: Keras model. What of it is frozen stays as it is.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        self._norms = [layer for layer in model.layers if _is_batch_norm(layer) and layer.trainable]
+        self._probe = _TrainingMode(model)
+
+    def measure(self, batches: Iterable, max_batches: int = 100) -> None:
+        """Replaces moving means and variances by those of some batches, see `reestimate_batch_norm`."""
+        if not self._norms:
+            return
+        statistics = [variable for layer in self._norms for variable in (layer.moving_mean, layer.moving_variance)]
+        results = [keras.ops.convert_to_numpy(variable) for variable in statistics]  # as before, if a batch fails
+        totals, seen = [np.zeros(variable.shape) for variable in statistics], 0
+        try:
+            with _measuring(self._model, self._norms):
+                for batch in islice(batches, max_batches):
+                    self._probe.predict_on_batch(batch[0] if isinstance(batch, (tuple, list)) else batch)
+                    measured = map(keras.ops.convert_to_numpy, statistics)
+                    totals = [total + value for total, value in zip(totals, measured, strict=True)]
+                    seen += 1
+            if seen:
+                results = [total / seen for total in totals]
+        finally:
+            for variable, result in zip(statistics, results, strict=True):
+                variable.assign(result)
+
+
 def reestimate_batch_norm(model: keras.Model, batches: Iterable, max_batches: int = 100) -> None:
     """Measures the batch normalization statistics of a network anew, for the weights that it has now.
 
@@ -220,22 +253,4 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable, max_batches: in
 
     Source: "precise BN", Wu & Johnson, Rethinking "Batch" in BatchNorm (2021), section 3.
     """
-    norms = [layer for layer in model.layers if _is_batch_norm(layer) and layer.trainable]
-    if not norms:
-        return
-    statistics = [variable for layer in norms for variable in (layer.moving_mean, layer.moving_variance)]
-    results = [keras.ops.convert_to_numpy(variable) for variable in statistics]  # as before, if a batch fails
-    totals, seen = [np.zeros(variable.shape) for variable in statistics], 0
-    try:
-        with _measuring(model, norms):
-            probe = _TrainingMode(model)
-            for batch in islice(batches, max_batches):
-                probe.predict_on_batch(batch[0] if isinstance(batch, (tuple, list)) else batch)
-                measured = map(keras.ops.convert_to_numpy, statistics)
-                totals = [total + value for total, value in zip(totals, measured, strict=True)]
-                seen += 1
-        if seen:
-            results = [total / seen for total in totals]
-    finally:
-        for variable, result in zip(statistics, results, strict=True):
-            variable.assign(result)
+    NormStatistics(model).measure(batches, max_batches)

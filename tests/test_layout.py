@@ -19,11 +19,12 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 # Data flows down this list: a module imports only from those above it. A new module takes its place here.
 LAYERS = """
     errors quiet runs
-    scaling block_specs architecture baselines complexity imagenet preprocessing config
-    stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
+    scaling block_specs architecture baselines complexity imagenet preprocessing stages config
+    recipes stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
-    blocks saving first_values models transfer gradcam
-    images splits datasets augment_ops augment_policies augment pipeline evaluation plots callbacks training
+    blocks saving first_values models transfer gradcam optimizers
+    images splits datasets machine augment_ops augment_policies augment caching pipeline
+    evaluation plots averaging callbacks tracking fitting training
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.tensors export.calibration export.folding export.ranges export.conversion export.verification
     export.storage export.correction export.equalization export.integer export.islands export.twin export.twin_training
@@ -46,7 +47,9 @@ PURE = (
     "imagenet",
     "complexity",
     "preprocessing",
+    "stages",
     "config",
+    "recipes",
     "stored",
     "torch_checkpoint",
     "keras_checkpoint",
@@ -57,7 +60,7 @@ PURE = (
     "pretrained",
 )
 # Networks train on every backend of Keras.
-BACKEND_FREE = ("blocks", "saving", "first_values", "models", "transfer", "callbacks")
+BACKEND_FREE = ("blocks", "saving", "first_values", "models", "transfer", "optimizers", "averaging", "callbacks")
 FRAMEWORKS = {"keras", "tensorflow", "tf_keras", "torch", "jax"}
 
 

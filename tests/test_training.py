@@ -98,6 +98,7 @@ def test_a_run_leaves_every_file_that_it_promises(trained):
         "args.yaml",
         "env.json",
         "results.csv",
+        "augmented.png",
         "curves.png",
         "confusion.png",
         "labels.txt",
@@ -430,9 +431,13 @@ def test_a_run_killed_in_mid_epoch_goes_on_from_its_last_checkpoint(tmp_path):
 
 
 def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint_named(toy_model, batches, tmp_path):
-    with pytest.raises(UserError, match=r"The loss became NaN; lower the learning rate \(now 0\.01\)") as caught:
+    with pytest.raises(UserError, match="NaN or infinite at step 1 of epoch 2, at a learning rate of ") as caught:
         train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path, callbacks=[Poison(epoch=1)])
-    assert str(tmp_path / "weights/last.keras") in str(caught.value)
+    message = str(caught.value)
+    assert f"last good checkpoint is {tmp_path / 'weights/last.keras'}, of epoch 1" in message
+    # 4 steps an epoch: step 5 stands on the cosine from the peak, 0.01
+    assert f"rate of {expected_rate(5, CONFIG, STEPS):.3g}" in message
+    assert f"--resume {tmp_path} --learning-rate 0.003" in message
     assert [row["epoch"] for row in rows(tmp_path)] == [1]
     kept = keras.models.load_model(tmp_path / "weights/last.keras")
     assert all(np.isfinite(weight).all() for weight in kept.get_weights())

@@ -1,0 +1,66 @@
+"""The moving average of the weights, evaluated beside the weights themselves. Keras alone; imports `transfer`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+
+from keras_effnet.optimizers import innermost
+from keras_effnet.transfer import NormStatistics
+
+_BATCHES = 16  # on which batch normalization is measured for averaged weights, each time
+
+
+class AveragedWeights(keras.callbacks.Callback):
+    """Evaluates the averaged weights after every epoch, as `val_ema_loss` and `val_ema_accuracy`.
+
+    The optimizer keeps the average (`use_ema=True`), so checkpoints hold it. Batch normalization is measured anew for
+    averaged weights, with which the network has never run. Training goes on with the weights that it had, to the bit;
+    Keras' own `SwapEMAWeights` rounds them, and `fit` leaves the average in their place.
+
+    Args:
+        val: `tf.data.Dataset` that `model.evaluate` takes.
+        batches: Batches of training pictures, the same ones each time that they are iterated.
+    """
+
+    def __init__(self, val, batches: Iterable):
+        super().__init__()
+        self.val, self.batches = val, batches
+        self._weights: list[np.ndarray] = []
+        self._raw: list[np.ndarray] | None = None
+
+    def on_train_begin(self, logs=None):
+        self._statistics = NormStatistics(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        raw = self.model.get_weights()
+        for variable, average in zip(self.model.trainable_variables, _averages(self.model.optimizer), strict=True):
+            variable.assign(average)
+        self._statistics.measure(self.batches, _BATCHES)
+        results = self.model.evaluate(self.val, return_dict=True, verbose=0)
+        self._weights = self.model.get_weights()
+        self.model.set_weights(raw)
+        self._raw = raw if epoch + 1 == self.params["epochs"] else None
+        if logs is not None:
+            logs |= {f"val_ema_{key}": results[key] for key in ("loss", "accuracy")}
+
+    def on_train_end(self, logs=None):
+        if self._raw is not None:  # `fit` has put the average in place of the weights
+            self.model.set_weights(self._raw)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights of the latest epoch."""
+        raw = self.model.get_weights()
+        self.model.set_weights(self._weights)
+        try:
+            yield
+        finally:
+            self.model.set_weights(raw)
+
+
+def _averages(optimizer: keras.optimizers.Optimizer) -> list:
+    return innermost(optimizer)._model_variables_moving_average

@@ -1,0 +1,167 @@
+"""`model.fit` as a config says: optimizer and schedule, stages of progressive resizing, checkpoints, a resumed run.
+
+Imports `config`, `optimizers`, `pipeline`, `averaging`, `callbacks`, `tracking`, `plots`, `preprocessing`, `saving`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_effnet import plots
+from keras_effnet.averaging import AveragedWeights
+from keras_effnet.callbacks import LAST, ChanceWatch, EpochSeeds, FiniteWatch, RunFolder
+from keras_effnet.config import TrainConfig
+from keras_effnet.errors import UserError, first_line
+from keras_effnet.optimizers import build_optimizer, epochs_done
+from keras_effnet.pipeline import BEYOND, one_hot
+from keras_effnet.preprocessing import ImageSpec, check_range
+from keras_effnet.saving import load_state
+from keras_effnet.stages import Stage
+from keras_effnet.tracking import LossScale, Throughput
+
+
+def _targets(data: tf.data.Dataset, classes: int, weights: np.ndarray | None = None) -> tf.data.Dataset:
+    """Integer labels to one-hot, which label smoothing needs, and a weight for each picture where classes have one."""
+
+    def convert(images, labels):
+        soft = labels if labels.shape.rank == 2 else one_hot(labels, classes)
+        if weights is None:
+            return images, soft
+        return images, soft, tf.linalg.matvec(soft, tf.constant(weights, tf.float32))
+
+    return data.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def train(
+    model: keras.Model,
+    train: tf.data.Dataset | Callable[[Stage], tf.data.Dataset],
+    val: tf.data.Dataset,
+    config: TrainConfig,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    class_weights: np.ndarray | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = 0,
+) -> keras.callbacks.History:
+    """Trains a model as a config says: optimizer, schedule, smoothed labels, moving average, in the model's precision.
+
+    Args:
+        model: Classifier that ends in probabilities. Under a strategy of several devices, build it in the same
+            `strategies.scope`.
+        train: `tf.data.Dataset` of `(images, labels)` in batches, of known length: an epoch. Labels are integers, or
+            probabilities of shape `(batch, classes)`. Or a function from a `Stage` to the batches of all its epochs,
+            which progressive resizing needs.
+        val: `tf.data.Dataset` of `(images, integer labels)` in batches.
+        config: `TrainConfig`. Of its fields, those that build the model or the data are not read here.
+        run_dir: Folder for `results.csv`, `curves.png` and `weights/{best,last}.keras`; nothing is kept without one.
+        resume: Bool, whether to go on from `weights/last.keras` in `run_dir`, optimizer and schedule included.
+        class_weights: Array of shape `(classes,)`, what a picture of each class counts; all alike by default.
+        callbacks: Further Keras callbacks. With several stages, each begins and ends a training for them.
+        verbose: As in `model.fit`.
+
+    Returns:
+        Keras' `History`, of the epochs run now.
+
+    Raises:
+        UserError: Nothing to resume, a dataset of unknown length, a full disk, or a loss that became NaN; the message
+            names the step, the rate and the last good checkpoint.
+
+    Example:
+
+    >>> history = keras_effnet.training.train(model, batches, val_batches, TrainConfig(epochs=5))
+
+    Source: AdamW, Loshchilov & Hutter (ICLR 2019).
+    """
+    whole = Stage(0, config.epochs, image_size=0)  # of whatever size the data is
+    batches, stages = (train, config.stages) if callable(train) else (lambda stage: train, (whole,))
+    steps = _steps_per_epoch(batches(stages[0]), stages[0] if callable(train) else None)
+    if config.accumulate > steps:
+        raise UserError(f"accumulate joins {config.accumulate} batches, but an epoch has only {steps}.")
+    classes = model.output_shape[-1]
+    images = next(iter(val))[0].numpy()  # not of `train`: the first batch of a shuffle costs reading all of it
+    check_range(images, ImageSpec.of_model(model, size=images.shape[1]).input_range)
+    model.compile(
+        build_optimizer(model, config, steps),
+        keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+    )
+    folder = Path(run_dir) if run_dir is not None else None
+    first_epoch = _restore(model, folder, steps, config.accumulate) if resume else 0
+
+    val, throughput = _targets(val, classes), Throughput(config.batch_size)
+    averaged = AveragedWeights(val, batches(replace(stages[-1], first=0, last=1))) if config.ema else None
+    run = RunFolder(folder, first_epoch, averaged) if folder else None
+    watchers = [FiniteWatch(folder), EpochSeeds(config.seed), ChanceWatch(classes), throughput, LossScale()]
+    watchers += [each for each in (averaged, run) if each is not None]
+    history = keras.callbacks.History()
+    history.history, history.epoch = {}, []
+    try:
+        for stage in _remaining(stages, first_epoch):
+            _set_dropout(model, config, stage.strength)
+            fitted = model.fit(
+                throughput.watch(_targets(batches(stage), classes, class_weights)),
+                validation_data=val,
+                initial_epoch=stage.first,
+                epochs=stage.last,
+                steps_per_epoch=steps if callable(train) else None,
+                callbacks=[*watchers, *callbacks],
+                shuffle=False,  # the pipeline does
+                verbose=verbose,
+            )
+            _append(history, fitted)
+    except tf.errors.InvalidArgumentError as error:
+        if BEYOND not in str(error):
+            raise
+        raise UserError(f"{BEYOND}, which has {classes}. Build it with as many as the data has.") from None
+    if run and run.rows:
+        plots.curves(run.rows, folder / "curves.png")
+    return history
+
+
+def _steps_per_epoch(data: tf.data.Dataset, stage: Stage | None) -> int:
+    steps = int(data.cardinality())
+    if steps <= 0:
+        raise UserError("The training data has no known length; apply .take(n) or assert_cardinality first.")
+    return steps if stage is None else steps // (stage.last - stage.first)
+
+
+def _remaining(stages: Sequence[Stage], first_epoch: int) -> list[Stage]:
+    """The stages from an epoch on, the first of them from its middle if need be."""
+    return [replace(stage, first=max(first_epoch, stage.first)) for stage in stages if stage.last > first_epoch]
+
+
+def _set_dropout(model: keras.Model, config: TrainConfig, strength: float) -> None:
+    """Scales the dropout before the classifier; the next `fit` compiles anew, and so takes the rate up."""
+    if config.progressive is None:
+        return
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout) and layer.noise_shape is None:  # others are stochastic depth
+            layer.rate = config.spec.dropout_rate * strength
+    model.train_function = None
+
+
+def _append(history: keras.callbacks.History, part: keras.callbacks.History) -> None:
+    """Adds the epochs of one `fit` to those before it."""
+    history.set_model(part.model)
+    history.epoch.extend(part.epoch)
+    for key, values in part.history.items():
+        history.history.setdefault(key, []).extend(values)
+
+
+def _restore(model: keras.Model, folder: Path | None, steps: int, accumulate: int) -> int:
+    """Loads weights and optimizer of the last checkpoint; returns how many epochs it has behind it."""
+    if folder is None or not (folder / LAST).is_file():
+        raise UserError(f"Nothing to resume: {folder} has no {LAST}. Leave out --resume to start anew.")
+    model.optimizer.build(model.trainable_variables)  # unbuilt, it would silently start from zero
+    try:
+        load_state(model, folder / LAST)
+    except Exception as error:  # a damaged zip, h5 or another network each fail in their own way
+        raise UserError(f"{folder / LAST} does not fit this network: {first_line(error)}") from error
+    return epochs_done(model.optimizer, steps, accumulate)

@@ -1,0 +1,115 @@
+"""Named ways to train, as data: what each costs, what to expect of it. Pure Python; imports `config`, `errors`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from keras_effnet.config import TrainConfig
+from keras_effnet.errors import one_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options of a training that go together.
+
+    Args:
+        summary: String, one line: what it is for.
+        values: Options of `TrainConfig` and their values.
+        batch: Int, the batch size that the learning rate is meant for; at others the rate is scaled in proportion.
+    """
+
+    summary: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    batch: int = TrainConfig.batch_size
+
+
+# How EfficientNet was trained: Tan & Le (ICML 2019), section 5. 350 epochs of ImageNet at batch 4096 on TPUs, for B0
+# about 10^18 multiply-adds; top-1 77.1% for B0, 84.3% for B7. On small datasets it needs many epochs: its learning
+# rate falls slowly, and RMSprop takes a while to settle.
+PAPER = Recipe(
+    "as published: RMSprop, stepwise decay, AutoAugment, moving average; 350 epochs of ImageNet",
+    {
+        "epochs": 350,
+        "optimizer": "rmsprop",
+        "learning_rate": 0.016,
+        "schedule": "exponential",
+        "warmup_epochs": 5.0,
+        "weight_decay": 1e-5,
+        "clip_norm": None,
+        "bn_momentum": 0.99,
+        "ema": 0.9999,
+        "policy": "autoaugment",
+        "drop_connect_rate": 0.2,
+        "crop_scale": 0.08,
+    },
+    batch=256,
+)
+
+# What has been learned since: Wightman et al., ResNet strikes back (2021); Tan & Le, EfficientNetV2 (ICML 2021). MixUp
+# and CutMix keep the training loss high: look at the validation. Below some 30 epochs `short` is ahead of it.
+MODERN = Recipe(
+    "AdamW, cosine, RandAugment, MixUp and CutMix, moving average; 100 epochs or more from scratch",
+    {
+        "epochs": 100,
+        "learning_rate": 2e-3,
+        "warmup_epochs": 5.0,
+        "ema": 0.9998,
+        "policy": "randaugment",
+        "magnitude": 6.0,
+        "mixup": 0.2,
+        "cutmix": 1.0,
+        "erasing": 0.1,
+        "crop_scale": 0.2,
+    },
+)
+
+# A published network on new classes: each stage learns slower than the one after it (Howard & Ruder, ULMFiT, ACL 2018).
+# Lite0 on a few thousand pictures takes minutes on two cores.
+FINETUNE = Recipe(
+    "a published network on new classes: low rate, early stages slower; 10 epochs",
+    {
+        "epochs": 10,
+        "weights": "imagenet",
+        "learning_rate": 1e-3,
+        "layer_decay": 0.7,
+        "warmup_epochs": 1.0,
+        "crop_scale": 0.5,
+        "drop_connect_rate": 0.1,
+    },
+)
+
+# The defaults of `TrainConfig`. B0 at 64 pixels on 5,000 pictures of ten classes: 17 minutes of CPU for 20 epochs.
+SHORT = Recipe("a small network from scratch on a small dataset, in minutes; the default")
+
+RECIPES: dict[str, Recipe] = {"short": SHORT, "finetune": FINETUNE, "modern": MODERN, "paper": PAPER}
+
+
+def recipe_config(name: str, **changes: Any) -> TrainConfig:
+    """The config of a named recipe.
+
+    Args:
+        name: String, one of `RECIPES`.
+        **changes: Options that replace the recipe's. Unless they name a `learning_rate`, the recipe's is scaled in
+            proportion to the `batch_size`, counting batches that `accumulate` joins as one.
+
+    Returns:
+        A `TrainConfig`.
+
+    Raises:
+        UserError: An unknown recipe or option; the message names the closest one.
+
+    Example:
+
+    >>> recipe_config("paper", batch_size=512).learning_rate
+    0.032
+
+    Source: linear scaling of the rate, Goyal et al., Accurate, Large Minibatch SGD (2017).
+    """
+    recipe = RECIPES[one_of("recipe", name, RECIPES)]
+    config = TrainConfig.from_dict({**recipe.values, **changes})
+    if "learning_rate" in changes:
+        return config
+    rate = config.learning_rate * config.batch_size * config.accumulate / recipe.batch
+    return TrainConfig.from_dict({**recipe.values, **changes, "learning_rate": rate})
