@@ -6,7 +6,8 @@ from .memory import peak_memory
 from .profile import LayerError
 from .qat import QatResult, quantization_aware_training
 from .sparsity import Thinned, cluster, prune
-from .tflite import ExportResult, export_tflite
+from .tflite import export_tflite
+from .trial import ExportResult
 from .twin import FineTuning
 from .verification import VerifyReport, verify
 

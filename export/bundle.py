@@ -1,6 +1,6 @@
 """The folder that a mobile developer receives: every precision asked for, labels, and a report that says which to ship.
 
-Imports `inspection`, `latency`, `memory`, `quantization`, `report`, `tflite` beside it.
+Imports `inspection`, `latency`, `memory`, `quantization`, `report`, `tflite`, `trial` beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from keras_effnet.export.latency import benchmark_in_turn
 from keras_effnet.export.memory import peak_memory
 from keras_effnet.export.quantization import DEFAULT, RECIPES, Settings
 from keras_effnet.export.report import Row, recommend, write_report
-from keras_effnet.export.tflite import Trial, check_arguments, keep, sources, try_precision
+from keras_effnet.export.tflite import check_arguments, sources
+from keras_effnet.export.trial import Trial, keep, try_precision
 from keras_effnet.export.twin import FineTuning
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.runs import write_text

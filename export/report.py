@@ -1,6 +1,6 @@
 """What an export found, for people: a table, a sentence that says which file to ship, pictures; Markdown and HTML.
 
-Imports `inspection`, `latency`, `profile`, `tflite`, `verification` beside it, and `plots`, `runs` above.
+Imports `inspection`, `latency`, `profile`, `trial`, `verification` beside it, and `plots`, `runs` above.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from keras_effnet.export.clients import ACCEPTS
 from keras_effnet.export.inspection import Inspection
 from keras_effnet.export.latency import LatencyReport
 from keras_effnet.export.profile import LOST_DB, LayerError, first_lost
-from keras_effnet.export.tflite import ExportResult
+from keras_effnet.export.trial import ExportResult
 from keras_effnet.export.verification import VerifyReport
 from keras_effnet.runs import cpu_name, write_text
 

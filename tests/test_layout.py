@@ -28,8 +28,8 @@ LAYERS = """
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.tensors export.calibration export.folding export.ranges export.conversion export.verification
     export.storage export.correction export.equalization export.integer export.islands export.twin export.twin_training
-    export.qat export.quantization export.sparsity export.profile export.tflite export.formats export.report
-    export.bundle export
+    export.qat export.quantization export.sparsity export.profile export.trial export.tflite export.formats
+    export.report export.bundle export
     artifacts console
     commands cli __main__
 """

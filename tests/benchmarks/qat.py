@@ -22,7 +22,7 @@ from keras_effnet.export.integer import quantize_int8
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.qat import quantization_aware_training
 from keras_effnet.export.sparsity import cluster, prune
-from keras_effnet.export.tflite import compressed_size
+from keras_effnet.export.trial import compressed_size
 from keras_effnet.export.verification import compare
 from keras_effnet.quiet import captured_output
 

@@ -17,7 +17,8 @@ from keras_effnet.export.inspection import inspect
 from keras_effnet.export.integer import quantize_int8
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.quantization import RECIPES, Settings
-from keras_effnet.export.tflite import sources, try_precision
+from keras_effnet.export.tflite import sources
+from keras_effnet.export.trial import try_precision
 from keras_effnet.export.verification import Reference
 from keras_effnet.quiet import captured_output
 

@@ -14,7 +14,7 @@ from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.qat import quantization_aware_training
 from keras_effnet.export.sparsity import Thinned, cluster, kernels, prune
-from keras_effnet.export.tflite import compressed_size
+from keras_effnet.export.trial import compressed_size
 from keras_effnet.export.twin import FineTuning
 from keras_effnet.export.verification import compare
 from keras_effnet.preprocessing import ImageSpec
