@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from keras_effnet import EfficientNet, architecture_spec, datasets
+from keras_effnet.architecture import ArchitectureSpec
 from keras_effnet.config import TrainConfig
 from keras_effnet.export import twin
 from keras_effnet.export.calibration import load_pictures
@@ -35,16 +36,27 @@ PICTURES, LOGIT = 800, 8.0
 def digits_network() -> keras.Model:
     """Three blocks that know their digits, the same for all tests of a session; none may change it.
 
-    Random features and a classifier by ridge regression, which takes a fraction of a training. The last layers hold
-    nearly all weights, as in networks of use: a file of few is mostly names and shapes.
+    The last layers hold nearly all weights, as in networks of use: a file of few is mostly names and shapes.
     """
-    lite, digits = architecture_spec("lite0", width=0.35), datasets.load("digits")
-    stages = (*lite.stages[:2], replace(lite.stages[2], filters=160))
+    lite = architecture_spec("lite0", width=0.35)
+    return _knowing_digits(replace(lite, stages=(*lite.stages[:2], replace(lite.stages[2], filters=160)), depth=0.4))
+
+
+@cache
+def swish_network() -> keras.Model:
+    """Two blocks with swish and squeeze-and-excite that know their digits; none may change it either."""
+    b0 = architecture_spec("b0", width=0.35)
+    return _knowing_digits(replace(b0, stages=(b0.stages[0], replace(b0.stages[1], filters=160)), depth=0.4))
+
+
+def _knowing_digits(spec: ArchitectureSpec) -> keras.Model:
+    """Random features and a classifier by ridge regression, which takes a fraction of a training."""
+    digits = datasets.load("digits")
     keras.utils.set_random_seed(0)
-    model = EfficientNet(replace(lite, stages=stages, depth=0.4), weights=None, classes=10, input_shape=(32, 32, 3))
+    model = EfficientNet(spec, weights=None, classes=10, input_shape=(32, 32, 3))
     pictures = load_pictures(digits.train, ImageSpec.of_model(model), PICTURES)
     reestimate_batch_norm(model, np.split(pictures, 8))
-    features = keras.Model(model.inputs, model.get_layer("avg_pool").output)(pictures)
+    features = keras.Model(model.input, model.get_layer("avg_pool").output)(pictures)
     features = np.column_stack([features, np.ones(PICTURES)]).astype("float64")
     logits = LOGIT * (np.eye(10)[digits.train.sample(PICTURES, 0).labels] - 0.1)
     products = features.T @ features

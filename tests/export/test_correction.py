@@ -4,14 +4,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from small_network import swish_network
 
 import keras_effnet
+from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.correction import _fitted, correct
 from keras_effnet.export.integer import quantize_int8
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.tensors import activations, output_tensors, pack, parse
-from keras_effnet.export.verification import sqnr_db
+from keras_effnet.export.verification import compare, sqnr_db
+from keras_effnet.preprocessing import ImageSpec
 
 FLOAT32, INT8 = 0, 9  # of the flatbuffer schema
 SIDE = 32
@@ -60,13 +63,18 @@ def spoiled(content, layer, gain, shift):
     return pack(file)
 
 
-def mean_error(content, graph, layer):
-    """Of each channel of a layer's output: how far its mean is from the float file's."""
+def errors(content, graph, layer):
+    """Of a layer's output, pixel by pixel: how far it is from the float file's."""
     both = [(content, graph.pixels), (graph.content, graph.inputs(graph.pixels))]
     ours, floats = (
         next(activations(file, [output_tensors(file, [layer])[layer]], pictures))[1] for file, pictures in both
     )
-    return np.abs((ours - floats).mean(axis=(0, 1, 2)))
+    return ours - floats
+
+
+def mean_error(content, graph, layer):
+    """Of each channel: how far its mean is from the float file's."""
+    return np.abs(errors(content, graph, layer).mean(axis=(0, 1, 2)))
 
 
 def fidelity(content, graph):
@@ -129,6 +137,46 @@ def test_a_convolution_in_float_stays_as_it_is(lite):
     fixed = parse(correct(content, graph))
     floats = {tensor.name for tensor in fixed.subgraphs[0].tensors if tensor.type == FLOAT32}
     assert stem.encode() in floats
+
+
+# --- swish and squeeze-and-excite
+
+
+@pytest.fixture(scope="module")
+def swish(digits):
+    """A trained-like network of swish with gates, as a graph calibrated on 40 pictures, and its int8 file."""
+    model = swish_network()
+    graph = FloatGraph(model, load_pictures(digits.train, ImageSpec.of_model(model), 40))
+    return graph, quantize_int8(graph.minmax)
+
+
+def test_a_swish_network_answers_new_pictures_better_corrected(swish, digits):
+    graph, content = swish
+    held_out = load_pictures(digits.test, ImageSpec.of_model(graph.model), 150)
+    answers = graph.model.predict(held_out, verbose=0)
+    before, after = (
+        compare(answers, TFLiteModel(file).predict(held_out)) for file in (content, correct(content, graph))
+    )
+    assert before.sqnr_db > 15, "a file that int8 has destroyed shows nothing"
+    assert after.sqnr_db > before.sqnr_db + 1.5
+    assert after.top1_agreement >= before.top1_agreement
+
+
+@pytest.mark.parametrize(
+    ("layer", "gain", "shift"),
+    [
+        ("block1a_dwconv", 0.85, 0.0),
+        ("block1a_se_expand", 1.0, 8.0),
+        ("block2a_expand_conv", 0.85, 0.0),
+        ("block2a_se_reduce", 1.15, -6.0),
+    ],
+)
+def test_before_a_swish_and_in_a_gate_a_convolution_is_put_right(swish, layer, gain, shift):
+    graph, content = swish
+    broken = spoiled(content, layer, gain, shift)
+    before, after = (np.square(errors(file, graph, layer)).mean() for file in (broken, correct(broken, graph)))
+    assert after < before / 4
+    assert fidelity(correct(broken, graph), graph) > fidelity(broken, graph) + 0.5
 
 
 # --- the fit of one channel
