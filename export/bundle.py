@@ -128,7 +128,7 @@ def write_bundle(
         A `Bundle`.
 
     Raises:
-        UserError: Wrong arguments or pictures.
+        UserError: Wrong arguments or pictures, or a folder that cannot be written.
     """
     folder = Path(folder)
     paths = {quantization: folder / f"{name}_{quantization}.tflite" for quantization in quantizations}
@@ -166,10 +166,15 @@ def write_bundle(
     announce("Measuring time and memory")
     rows = _measured(rows)
     bundle = Bundle(folder, tuple(rows), recommend(rows))
-    spec.save(folder / "image_spec.json")
-    write_text(folder / "converter.log", "".join(f"{line}\n" for line in log))
-    write_report(folder, name, rows, bundle.recommendation, notes)
-    write_text(folder / "report.json", bundle.to_json() + "\n")
+    try:
+        spec.save(folder / "image_spec.json")
+        write_text(folder / "converter.log", "".join(f"{line}\n" for line in log))
+        write_report(folder, name, rows, bundle.recommendation, notes)
+        write_text(folder / "report.json", bundle.to_json() + "\n")
+    except OSError as error:
+        raise UserError(
+            f"Cannot write the report to {folder}: {error.strerror or error}. The .tflite files there are whole."
+        ) from None
     return bundle
 
 

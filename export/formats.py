@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets import Split
-from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.errors import UserError, VerificationError, first_line
 from keras_effnet.export.calibration import Pictures, load_pictures, synthetic_pictures
 from keras_effnet.export.conversion import check_exportable, float32_copy
 from keras_effnet.export.quantization import RECIPES
@@ -237,8 +237,9 @@ def _export(
                     f"The {kind.name} disagrees with the model: the same class on {report.top1_agreement:.1%} of "
                     f"{report.samples} pictures, SQNR {report.sqnr_db:.1f} dB. Not written."
                 )
-    except OSError as error:
-        raise UserError(f"Cannot write to {path.parent}: {error.strerror}.") from None
+    except (OSError, tf.errors.ResourceExhaustedError) as error:  # the latter is TensorFlow's word for a full disk
+        cause = getattr(error, "strerror", None) or first_line(error).rpartition("; ")[2]
+        raise UserError(f"Cannot write to {path.parent}: {cause}.") from None
     return FormatResult(path, size, kind.name, digest, time.perf_counter() - started, report)
 
 

@@ -183,7 +183,7 @@ def keep(trial: Trial, path: Path, labels: Sequence[str] | None = None) -> Expor
     if labels is not None:
         contents[path.with_name("labels.txt")] = labels_text(labels).encode()
     try:
-        with ExitStack() as stack:  # all are written before the first gets its name: a full disk leaves none
+        with ExitStack() as stack:  # none gets its name before all are written, and the file last
             for beside, what in contents.items():
                 stack.enter_context(atomic(beside)).write_bytes(what)
     except OSError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from keras_effnet import console
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, first_line
 from keras_effnet.imagenet import readable
 
 MAX_HELD_OUT = 500  # pictures to compare on; they are held in memory
@@ -70,6 +70,17 @@ def _thinned(artifact, pictures, held_out, sparsity, clusters, given, samples, a
     ]
 
 
+def _save(network, path):
+    from keras_effnet.runs import atomic
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as temporary:
+            network.save(temporary)
+    except OSError as error:  # h5py's say it in words alone
+        raise UserError(f"Cannot write {path}: {error.strerror or first_line(error)}.") from None
+
+
 @click.command("export")
 @click.argument("model")
 @click.option("--quantize", default="none,float16,dynamic,int8", show_default=True, help="Precisions, by commas.")
@@ -123,7 +134,7 @@ def command(
     from keras_effnet.export.qat import TUNING
     from keras_effnet.export.quantization import INPUT_TYPES, RECIPES
     from keras_effnet.export.report import SHORT, cells
-    from keras_effnet.runs import atomic, new_run
+    from keras_effnet.runs import new_run
 
     precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize) or [""]]
     formats = [one_of("format", item, FORMATS) for item in _names(also)]
@@ -146,9 +157,7 @@ def command(
             artifact, calibrate_on, held_out, sparsity, clusters, given, options["training_samples"], spinner.update
         )
         if network is not artifact.model:
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic(folder / f"{name}.keras") as temporary:  # it took long, and exports to other precisions later
-                network.save(temporary)
+            _save(network, folder / f"{name}.keras")  # it took long, and exports to other precisions later
         for suffix, export in map(FORMATS.get, formats):
             spinner.update(f"Exporting {name}{suffix}")
             written = export(

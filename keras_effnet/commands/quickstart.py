@@ -86,6 +86,6 @@ def _show(bundle, folder: Path, accuracy: float, pictures: int, seconds: float) 
     click.echo(bundle.recommendation)
     click.echo(f"{seconds:.0f} seconds in all.")
     console.finish(
-        f"{folder} (curves.png, confusion.png, predictions.png, export/report.md, export/precisions.png)",
+        f"{folder} (curves.png, confusion.png, predictions.png, export/report.html, export/report.md)",
         "keras-effnet train FOLDER --model b0 --image-size 64   # your own pictures, one folder per class",
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import html
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,3 +203,21 @@ def test_notes_stand_in_the_report(toy_model, smooth_pictures, tmp_path):
     write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32), notes=["Pruned <before>."])
     assert "Pruned <before>." in (tmp_path / "report.md").read_text()
     assert "Pruned &lt;before&gt;." in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("last", ["precisions.png", "report.html", "report.json"])
+def test_a_disk_that_fills_up_under_the_report_is_said_in_one_line(
+    toy_model, smooth_pictures, tmp_path, monkeypatch, last
+):
+    replace_file = Path.replace
+
+    def full(self, target):
+        if target.name == last:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace_file(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UserError, match=r"^Cannot write the report to .*: No space left on device\. The"):
+        write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32))
+    assert (tmp_path / "model_none.tflite").is_file()
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".") or path.name == last]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
+from keras_effnet.export import sparsity
 from keras_effnet.export.inspection import inspect
 from keras_effnet.export.interpreter import TFLiteModel
 
@@ -57,6 +59,20 @@ def test_what_cannot_be_is_refused_in_one_line_before_any_work(cli, trained, opt
     assert shown.status == 2
     assert message in shown.err and shown.err.count("\n") == 1
     assert not list(Path().glob("files/*.tflite"))
+
+
+def test_a_pruned_network_that_the_disk_has_no_room_for_is_said_in_one_line(cli, trained, monkeypatch):
+    def full(self, path):
+        path.write_bytes(b"half")
+        raise OSError("Unable to synchronously write (file write failed: errno = 28, No space left on device)")
+
+    pruned = keras.models.clone_model(trained.model)
+    monkeypatch.setattr(sparsity, "prune", lambda *args, **options: sparsity.Thinned(pruned, sparsity.kernels(pruned)))
+    monkeypatch.setattr(keras.Model, "save", full)
+    shown = cli("export", trained.run_dir, "--sparsity", "0.5", "--name", "digits", "--out", "files")
+    assert shown.status == 2
+    assert shown.err.startswith("error: Cannot write files/digits.keras: ") and "No space left" in shown.err
+    assert shown.err.count("\n") == 1 and not list(Path("files").iterdir())
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export import export_onnx, export_savedmodel, formats
@@ -147,6 +148,19 @@ def test_a_run_that_dies_leaves_nothing_under_the_name(export, name, toy_model, 
     with pytest.raises(KeyboardInterrupt):
         export(toy_model(), tmp_path / name)
     assert not (tmp_path / name).exists()
+
+
+def test_a_saved_model_that_the_disk_has_no_room_for_is_said_in_one_line(toy_model, tmp_path, monkeypatch):
+    def full(self, path, **options):
+        (path / "variables").mkdir(parents=True)
+        raise tf.errors.ResourceExhaustedError(
+            None, None, f"{path}/variables/part; No space left on device [Op:SaveV2]"
+        )
+
+    monkeypatch.setattr(keras.Model, "export", full)
+    with pytest.raises(UserError, match=rf"^Cannot write to {tmp_path}: No space left on device"):
+        export_savedmodel(toy_model(), tmp_path / "model")
+    assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize(("export", "name"), EXPORTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import signal
@@ -268,6 +269,28 @@ def test_a_file_that_disagrees_can_be_kept_for_research_with_a_warning(fragile_m
         result = export_tflite(fragile_model(), path, "int8", calibration=small_pictures, allow_degraded=True)
     assert result.report.top1_agreement < 0.9 and path.is_file()
     assert "disagrees with the model" in caplog.text
+
+
+# ------------------------------------------------------------------ a full disk
+
+
+@pytest.mark.parametrize("last", [".tflite", ".json", "labels.txt"])
+def test_a_disk_that_fills_up_leaves_all_of_it_as_it_was(toy, tmp_path, monkeypatch, last):
+    path = tmp_path / "model.tflite"
+    export_tflite(toy, path, labels="abc")
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    toy.set_weights([value + 0.1 for value in toy.get_weights()])
+    write = Path.write_bytes
+
+    def half_written(self, content):
+        write(self, content[: len(content) // 2] if self.name.endswith(last) else content)
+        if self.name.endswith(last):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half_written)
+    with pytest.raises(UserError, match=rf"^Cannot write to {tmp_path}: No space left on device\.$"):
+        export_tflite(toy, path, labels="xyz", overwrite=True)
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
 
 
 # ------------------------------------------------------------------ killed
