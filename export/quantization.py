@@ -134,7 +134,7 @@ def _int16x8(source: Source, settings: Settings) -> Iterator[Candidate]:
 
 
 def _mixed(source: Source, settings: Settings) -> Iterator[Candidate]:
-    """int8 with islands of float: the named blocks, or more and more of those that int8 hurts most."""
+    """int8, corrected, with islands of float: the named blocks, or more and more of those that int8 hurts most."""
     graph = source.graph(settings.input_type)
     if names := settings.float_blocks:
         islands = (
@@ -145,7 +145,9 @@ def _mixed(source: Source, settings: Settings) -> Iterator[Candidate]:
         settings.announce("Measuring what each block loses in int8")
         islands = by_sensitivity(graph, settings.input_type)
     for chosen, content in islands:
-        yield Candidate(f"float: {', '.join(chosen) or 'nothing'}", content, graph)
+        method = f"float: {', '.join(chosen) or 'nothing'}"
+        yield Candidate(f"{method}; corrected", correct(content, graph), graph)
+        yield Candidate(method, content, graph)  # where int8 destroys much, correction can lose, as in an int8 file
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class ExportResult:
         compressed_bytes: Int, after gzip: about what a download takes.
         quantization: String.
         method: String, the way that passed: int8 tries `"corrected"`, `"minmax"`, `"percentile"` and `"equalized"` in
-            turn, a mixed file says which blocks are float.
+            turn, a mixed file says which blocks are float and whether the others are corrected.
         input_type: String.
         sha256: String.
         seconds: Float, conversion and verification together.

@@ -24,7 +24,7 @@ def test_named_blocks_stay_in_float_and_a_savedmodel_lies_beside(cli, trained):
         *("--also", "savedmodel", "--name", "digits", "--out", "files"),
     )
     assert shown.status == 0, shown.err
-    assert rows_of("files")["mixed"]["export"]["method"] == "float: stem, block1a"
+    assert rows_of("files")["mixed"]["export"]["method"] == "float: stem, block1a; corrected"
     assert (Path("files/digits_savedmodel") / "saved_model.pb").is_file()
     assert "digits_savedmodel: " in shown.out and "digits_savedmodel: " in Path("files/report.html").read_text()
 

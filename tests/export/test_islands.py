@@ -54,7 +54,7 @@ def test_named_blocks_compute_in_float_and_all_others_do_not(trained, digits, tm
         verification=digits.test,
         float_blocks=["stem", "block3"],
     )
-    assert result.method == "float: stem, block3"
+    assert result.method == "float: stem, block3; corrected"
     layers = {name for name in float_layers(path, trained.model) if not name.startswith(("predictions", "rescaling"))}
     assert layers and all(name.startswith(("stem_", "block3")) for name in layers)
     assert any(name.startswith("block3") for name in layers)
@@ -83,7 +83,7 @@ def test_the_block_that_int8_destroys_is_found_and_kept_in_float(lopsided, digit
     path = tmp_path / "mixed.tflite"
     result = export_tflite(lopsided, path, "mixed", min_agreement=0.97, **sources)
     assert result.report.top1_agreement >= 0.97
-    assert result.method == "float: block2a"
+    assert result.method == "float: block2a; corrected"
     assert [island.place for island in inspect(path).islands] == ["middle", "output"]
 
 
@@ -92,6 +92,6 @@ def test_where_int8_serves_nothing_stays_in_float(trained, digits, tmp_path):
     result = export_tflite(
         trained.model, path, "mixed", calibration=digits.train, verification=digits.test, input_type="uint8"
     )
-    assert result.method == "float: nothing"
+    assert result.method == "float: nothing; corrected"
     assert not [island for island in inspect(path).islands if island.place == "middle"]
     assert result.report.top1_agreement >= 0.97
