@@ -101,7 +101,7 @@ PHOTOGRAPHS = TrainConfig(model="b0", depth=0.5, width=0.5, image_size=64, epoch
 
 @cache
 def photographs(root: Path) -> datasets.ImageDataset:
-    return datasets.load(str(root / "tiny-imagenet-10"), image_size=64)
+    return datasets.load(str(root / "tiny-imagenet-10"), image_size=PHOTOGRAPHS.image_size)
 
 
 @cache
