@@ -6,18 +6,20 @@ What a file cannot carry lies beside it (`labels.txt`, `image_spec.json`) or in 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 import yaml
 
 from keras_effnet.baselines import SPECS
 from keras_effnet.errors import UserError, closest
 from keras_effnet.imagenet import imagenet_classes, readable
-from keras_effnet.images import list_pictures, read
+from keras_effnet.images import decode, list_pictures, read
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import evaluation_image
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
@@ -39,6 +41,7 @@ class Artifact:
         class_names: Names from `labels.txt`, or ImageNet's for a published network; None where none fit.
         data_origin: Arguments of `datasets.load` for the data that the network was trained on, from `args.yaml`.
         model: The Keras model, or None for a `.tflite`.
+        batch_size: Int, pictures that the network takes at once; `predict` divides more into such batches.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Artifact:
     class_names: tuple[str, ...] | None = None
     data_origin: dict[str, object] | None = None
     model: keras.Model | None = None
+    batch_size: int = 1
 
 
 def _sidecar(path: Path, name: str) -> Path | None:
@@ -88,8 +92,12 @@ def resolve(path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path) -> Artifact:
+def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
     """Opens a `.keras` file, a `.tflite` file, a run folder, or a published network by its name.
+
+    Args:
+        path: Path, or a name like `"lite0"`.
+        batch_size: Int, pictures that a Keras network takes at once. A `.tflite` always takes one.
 
     Raises:
         UserError: It is missing, damaged, of another kind, or no weights are packaged for that name.
@@ -100,7 +108,7 @@ def load(path: str | Path) -> Artifact:
     >>> artifact.predict(pictures).argmax(axis=1)
     """
     if str(path) in SPECS and not Path(path).exists():
-        return _published(str(path))
+        return _published(str(path), batch_size)
     path = resolve(path)
     if path.suffix == ".tflite":
         from keras_effnet.export.interpreter import TFLiteModel
@@ -114,24 +122,27 @@ def load(path: str | Path) -> Artifact:
     if len(model.inputs) != 1 or len(model.input_shape) != 4 or len(model.output_shape) != 2:
         raise UserError(f"{path} is no image classifier: {model.input_shape} in, {model.output_shape} out.")
     spec = _image_spec(path, model.input_shape) or ImageSpec.of_model(model)
-    return _of_model(path, model, spec, **_description(path, model.output_shape[-1]))
+    return _of_model(path, model, spec, batch_size, **_description(path, model.output_shape[-1]))
 
 
-def _published(name: str) -> Artifact:
+def _published(name: str, batch_size: int) -> Artifact:
     """A published network with its ImageNet weights."""
     spec = SPECS[name]
     crop = spec.image_size / (spec.image_size + 32)  # as the published accuracies were measured
     image_spec = ImageSpec.of(spec, crop=crop, interpolation="bicubic")
     names = readable(wnid for wnid, _ in imagenet_classes())
-    return _of_model(Path(name), EfficientNet(spec, weights="imagenet"), image_spec, class_names=names)
+    return _of_model(Path(name), EfficientNet(spec, weights="imagenet"), image_spec, batch_size, class_names=names)
 
 
-def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, **description) -> Artifact:
+def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size: int, **description) -> Artifact:
     def run(pictures: np.ndarray) -> np.ndarray:
-        return np.asarray(model.predict(pictures, batch_size=32, verbose=0))
+        # `model.predict` sets up a data pipeline at each call, which takes as long as some pictures do.
+        starts = range(0, len(pictures), batch_size)
+        return np.concatenate([model.predict_on_batch(pictures[start : start + batch_size]) for start in starts])
 
     predict = _on_pixels(run, image_spec)
-    return Artifact(path, predict, model.output_shape[-1], image_spec, model=model, **description)
+    classes = model.output_shape[-1]
+    return Artifact(path, predict, classes, image_spec, model=model, batch_size=batch_size, **description)
 
 
 def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -> Callable[[np.ndarray], np.ndarray]:
@@ -145,45 +156,90 @@ def network_input(pictures: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
     return pictures if image_spec.in_network else preprocess_input(pictures, image_spec)
 
 
+def _check_channels(image_spec: ImageSpec) -> None:
+    if image_spec.channels != 3:
+        raise UserError(f"The network takes pictures of {image_spec.channels} channels; files are read as RGB, 3.")
+
+
 def picture(path: str | Path, image_spec: ImageSpec) -> np.ndarray:
     """One picture file at a network's size, as a batch of shape `(1, size, size, 3)`.
 
     Raises:
         UserError: The file cannot be read, or the network takes another number of channels than files have.
     """
-    if image_spec.channels != 3:
-        raise UserError(f"The network takes pictures of {image_spec.channels} channels; files are read as RGB, 3.")
+    _check_channels(image_spec)
     return evaluation_image(read(path), image_spec).numpy()[None]
+
+
+def picture_paths(items: Sequence[str | Path]) -> list[str]:
+    """The files among some paths and all picture files below the folders among them, each once.
+
+    Raises:
+        UserError: There are none.
+    """
+    found = (str(path) for item in items for path in (list_pictures(item) if Path(item).is_dir() else [item]))
+    paths = list(dict.fromkeys(found))
+    if not paths:
+        raise UserError(f"No pictures in {', '.join(map(str, items))}.")
+    return paths
+
+
+def picture_batches(
+    paths: Sequence[str], image_spec: ImageSpec, batch_size: int, progress: Callable[[Iterable], Iterable] = iter
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yields paths and pictures of shape `(batch, size, size, 3)`, values 0..255, decoded while the last are used.
+
+    What cannot be read is left out, and warned of in the end.
+
+    Args:
+        paths: Paths of files.
+        image_spec: `ImageSpec` of the network.
+        batch_size: Int.
+        progress: Wraps the iteration over the batches, for a progress bar.
+
+    Raises:
+        UserError: None of the files can be read, or the network takes another number of channels than files have.
+    """
+    _check_channels(image_spec)
+
+    def load(number, path):
+        return number, evaluation_image(decode(tf.io.read_file(path)), image_spec)
+
+    # Names of files are bytes: not all of them are valid text.
+    data = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), [os.fsencode(path) for path in paths]))
+    data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    readable_files = np.zeros(len(paths), bool)
+    for numbers, pixels in progress(data.batch(batch_size).prefetch(1).as_numpy_iterator()):
+        readable_files[numbers] = True
+        yield [paths[number] for number in numbers], pixels
+
+    failures = [_failure(paths[number]) for number in np.flatnonzero(~readable_files)]
+    if len(failures) == len(paths):
+        raise failures[0]
+    for failure in failures:
+        logger.warning("skipped: %s", failure)
+
+
+def _failure(path: str) -> UserError:
+    """Why a picture was left out: the pipeline only drops it."""
+    try:
+        read(path)
+    except UserError as error:
+        return error
+    except OSError as error:
+        return UserError(f"{path} cannot be read: {error.strerror}.")
+    return UserError(f"{path} could not be read when its turn came.")
 
 
 def each_picture(
     items: Sequence[str | Path], image_spec: ImageSpec, progress: Callable[[Iterable], Iterable] = iter
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields path and `picture` of files, and of all files below folders. What cannot be read is warned of in the end.
+    """Yields path and picture, of shape `(1, size, size, 3)`, of files, and of all files below folders.
 
-    Args:
-        items: Paths of files and folders.
-        image_spec: `ImageSpec` of the network.
-        progress: Wraps the iteration over the paths, for a progress bar.
-
-    Raises:
-        UserError: There are no pictures, or none of them can be read.
+    As `picture_batches` of one, with the same arguments and errors.
     """
-    paths = [str(path) for item in items for path in (list_pictures(item) if Path(item).is_dir() else [item])]
-    if not paths:
-        raise UserError(f"No pictures in {', '.join(map(str, items))}.")
-    failures = []
-    for path in progress(paths):
-        try:
-            pixels = picture(path, image_spec)
-        except UserError as error:
-            failures.append(error)
-            continue
+    for (path,), pixels in picture_batches(picture_paths(items), image_spec, 1, progress):
         yield path, pixels
-    if len(failures) == len(paths):
-        raise failures[0]
-    for failure in failures:
-        logger.warning("skipped: %s", failure)
 
 
 def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:

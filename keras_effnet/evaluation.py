@@ -1,12 +1,70 @@
-"""Predictions against labels: accuracy, per class, and who is taken for whom. Numpy and scikit-learn."""
+"""Predictions against labels: accuracy, per class, who is taken for whom, and what a probability is worth.
+
+Numpy and scikit-learn; imports `errors`. Predictions are judged batch by batch, a few numbers kept of each.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from keras_effnet.errors import UserError
+
+BINS = 15  # as Guo et al. draw them
+_TINY = 1e-12  # a probability of 0 for what is true costs 27.6 nats, not infinitely many
+_SUM_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a network said of labelled pictures, in their order.
+
+    Args:
+        labels: Int array of shape `(N,)`, the true classes.
+        predicted: Int array, the most probable classes.
+        ranks: Int array, how many classes came before the true one: 0 is right.
+        confidence: Float array, probability of `predicted`.
+        likelihood: Float array, probability of the true class.
+        classes: Int.
+        scores: `"probabilities"`; `"logits"` that a softmax was applied to; or `"scores"` in [0, 1] that do not sum to
+            1, of sigmoids or rounded to 8 bits, which are taken as they are.
+    """
+
+    labels: np.ndarray
+    predicted: np.ndarray
+    ranks: np.ndarray
+    confidence: np.ndarray
+    likelihood: np.ndarray
+    classes: int
+    scores: str = "probabilities"
+
+    @property
+    def right(self) -> np.ndarray:
+        return self.predicted == self.labels
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """How often a network is right where it claims to be sure, in bins of equal width over [0, 1].
+
+    Args:
+        counts: Int array, pictures in each bin.
+        confidence: Float array, mean probability of the predicted class in each bin; NaN where it is empty.
+        accuracy: Float array, share of right answers in each bin; NaN where it is empty.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017).
+    """
+
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: |accuracy - confidence|, weighted by the pictures in each bin (eq. 3)."""
+        return float(np.nansum(np.abs(self.accuracy - self.confidence) * self.counts) / self.counts.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +77,11 @@ class Evaluation:
         top5: Float in [0, 1], share whose class is among the five most probable.
         per_class: Tuple of floats, accuracy (recall) of each class; NaN where no picture has it.
         confusion: Int array of shape `(classes, classes)`, rows true, columns predicted.
+        precision: Tuple of floats, share of the answers with a class that are right; NaN where it is never the answer.
+        f1: Tuple of floats, harmonic mean of precision and recall; NaN where neither a picture nor an answer has it.
+        nll: Float, mean of -log(probability of the true class), in nats: the cross-entropy.
+        confidence: Float in [0, 1], mean probability of the predicted class.
+        ece: Float in [0, 1], expected calibration error over 15 bins.
     """
 
     samples: int
@@ -26,33 +89,156 @@ class Evaluation:
     top5: float
     per_class: tuple[float, ...]
     confusion: np.ndarray
+    precision: tuple[float, ...]
+    f1: tuple[float, ...]
+    nll: float
+    confidence: float
+    ece: float
+
+    @property
+    def support(self) -> tuple[int, ...]:
+        """Pictures of each class."""
+        return tuple(self.confusion.sum(axis=1).tolist())
 
 
-def evaluate(probabilities: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """Compares predictions with labels.
+def check_finite(predictions: np.ndarray) -> None:
+    """Refuses predictions that are no numbers: they would rank in some order all the same.
+
+    Raises:
+        UserError: Some are NaN or infinite.
+    """
+    broken = int((~np.isfinite(predictions).all(axis=1)).sum())
+    if broken:
+        raise UserError(f"The model answers NaN or infinite values to {broken} of {len(predictions)} pictures.")
+
+
+def kind_of_scores(predictions: np.ndarray) -> str:
+    """`"probabilities"`, `"logits"` or `"scores"`: see `Answers`."""
+    if predictions.min() < 0 or predictions.max() > 1 + _SUM_TOLERANCE:
+        return "logits"
+    sums = predictions.sum(axis=1, dtype="float64")
+    return "probabilities" if np.allclose(sums, 1, rtol=0, atol=_SUM_TOLERANCE) else "scores"
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits of shape `(N, classes)`."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def judge(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Answers:
+    """Compares predictions with labels, batch by batch: 50,000 pictures of 1000 classes need 2 MB, not 200.
 
     Args:
-        probabilities: Array of shape `(N, classes)`; any scores that rank the classes will do.
+        batches: Pairs of predictions, of shape `(N, classes)`, and int labels of shape `(N,)`. Probabilities, logits or
+            any other scores that rank the classes.
+
+    Raises:
+        UserError: There are no pictures, labels beyond the classes that the model knows, or predictions that are no
+            numbers.
+    """
+    judged, kinds, classes = [], [], 0
+    for predictions, labels in batches:
+        if not len(labels):
+            continue
+        classes = predictions.shape[1]
+        if labels.max() >= classes:
+            raise UserError(f"The data has at least {labels.max() + 1} classes but the model knows {classes}.")
+        check_finite(predictions)
+        kinds.append(kind_of_scores(predictions))
+        judged.append(_of_batch(predictions, labels))
+    if not judged:
+        raise UserError("No pictures to evaluate.")
+    # A batch or two of logits may look like probabilities; a network does not give both.
+    kind = next((kind for kind in ("logits", "scores") if kind in kinds), "probabilities")
+    labels, predicted, ranks, best, true, normaliser = map(np.concatenate, zip(*judged, strict=True))
+    if kind == "logits":
+        best, true = np.exp(best - normaliser), np.exp(true - normaliser)
+    return Answers(labels, predicted, ranks, best, true, classes, kind)
+
+
+def _of_batch(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Labels, predicted classes, ranks, scores of the predicted and of the true class, and log(sum(exp(scores)))."""
+    predictions = predictions.astype("float64")
+    rows, predicted = np.arange(len(labels)), predictions.argmax(axis=1)
+    best, true = predictions[rows, predicted], predictions[rows, labels]
+    # Of equal scores the lower index comes first, as with argmax.
+    tied = (predictions == true[:, None]) & (np.arange(predictions.shape[1]) < labels[:, None])
+    ranks = ((predictions > true[:, None]) | tied).sum(axis=1)
+    normaliser = best + np.log(np.exp(predictions - best[:, None]).sum(axis=1))
+    return labels, predicted, ranks, best, true, normaliser
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
+    """Sorts answers into bins by their confidence; bin m holds those in ((m - 1) / bins, m / bins].
+
+    Args:
+        confidence: Float array of shape `(N,)`, probability of each answer.
+        right: Bool array of shape `(N,)`.
+        bins: Int.
+    """
+    places = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
+    counts = np.bincount(places, minlength=bins)
+    sums = (np.bincount(places, weights=values, minlength=bins) for values in (confidence, right))
+    return Reliability(counts, *(_shares(total, counts) for total in sums))
+
+
+def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """`part / whole`, NaN where there is nothing."""
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+def measure(answers: Answers) -> Evaluation:
+    """Sums up what `judge` saw."""
+    from sklearn.metrics import confusion_matrix
+
+    matrix = confusion_matrix(answers.labels, answers.predicted, labels=range(answers.classes))
+    hits, true, said = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    recall, precision, f1 = _shares(hits, true), _shares(hits, said), _shares(2 * hits, true + said)
+    return Evaluation(
+        samples=len(answers.labels),
+        accuracy=float(answers.right.mean()),
+        top5=float(np.mean(answers.ranks < 5)),
+        per_class=tuple(recall.tolist()),
+        confusion=matrix,
+        precision=tuple(precision.tolist()),
+        f1=tuple(f1.tolist()),
+        nll=float(-np.log(np.maximum(answers.likelihood, _TINY)).mean()),
+        confidence=float(answers.confidence.mean()),
+        ece=reliability(answers.confidence, answers.right).ece,
+    )
+
+
+def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Evaluation:
+    """`measure` of predictions that are all there.
+
+    Args:
+        predictions: Array of shape `(N, classes)`: probabilities, logits, or any other scores that rank the classes.
         labels: Int array of shape `(N,)`.
 
     Raises:
-        UserError: There are no pictures, or labels beyond the classes that the model knows.
+        UserError: There are no pictures, labels beyond the classes that the model knows, or predictions that are no
+            numbers.
     """
-    from sklearn.metrics import confusion_matrix
+    return measure(judge([(predictions, labels)]))
 
-    if len(labels) == 0:
-        raise UserError("No pictures to evaluate.")
-    classes = probabilities.shape[1]
-    if labels.max() >= classes:
-        raise UserError(f"The data has at least {labels.max() + 1} classes but the model knows {classes}.")
-    ranked = np.argsort(-probabilities, axis=1, kind="stable")
-    matrix = confusion_matrix(labels, ranked[:, 0], labels=range(classes))
-    totals = matrix.sum(axis=1)
-    per_class = [hits / total if total else float("nan") for hits, total in zip(matrix.diagonal(), totals, strict=True)]
-    return Evaluation(
-        samples=len(labels),
-        accuracy=float(np.mean(ranked[:, 0] == labels)),
-        top5=float(np.mean(np.any(ranked[:, :5] == labels[:, None], axis=1))),
-        per_class=tuple(map(float, per_class)),
-        confusion=matrix,
-    )
+
+def worst_mistakes(answers: Answers, count: int) -> np.ndarray:
+    """Indices of the wrong answers given with the highest confidence, worst first."""
+    wrong = np.flatnonzero(~answers.right)
+    return wrong[np.argsort(-answers.confidence[wrong], kind="stable")][:count]
+
+
+def least_certain(answers: Answers, count: int) -> np.ndarray:
+    """Indices of the answers given with the lowest confidence, lowest first."""
+    return np.argsort(answers.confidence, kind="stable")[:count]
+
+
+def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
+    """The commonest mistakes as `(true class, predicted class, pictures)`, commonest first."""
+    mistakes = confusion - np.diag(confusion.diagonal())
+    # Few of a thousand classes' million pairs occur: only those are sorted.
+    rows, columns = np.nonzero(mistakes)
+    found = mistakes[rows, columns]
+    order = np.argsort(-found, kind="stable")[:count]
+    return [(int(rows[place]), int(columns[place]), int(found[place])) for place in order]

@@ -75,6 +75,28 @@ def picture_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, co
     _save(figure, path)
 
 
+def reliability(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, title: str, path: str | Path) -> None:
+    """Share of right answers against claimed confidence, in bins of equal width; below, the pictures in each bin.
+
+    On the diagonal a probability is worth what it says, below it the network claims too much. `confidence`,
+    `accuracy`: means of the bins, NaN where one is empty.
+    """
+    bins = len(counts)
+    centres, used = (np.arange(bins) + 0.5) / bins, counts > 0
+    figure, (upper, lower) = _figure(2, 1, figsize=(4.2, 5.2), sharex=True, height_ratios=(3, 1))
+    upper.plot((0, 1), (0, 1), color="0.4", linestyle="--", linewidth=1, label="well calibrated")
+    upper.bar(centres[used], accuracy[used], width=1 / bins, color="C0", edgecolor="white", label="right")
+    gaps = (confidence - accuracy)[used]
+    upper.bar(centres[used], gaps, 1 / bins, accuracy[used], color="C3", alpha=0.35, edgecolor="C3", label="gap")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
+    upper.set_title(title, fontsize=10)
+    upper.legend(fontsize=8, loc="upper left")
+    lower.bar(centres, counts, width=1 / bins, color="0.6", edgecolor="white")
+    lower.set(xlabel="probability of the answer", ylabel="pictures")
+    lower.yaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
 def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], title: str, path: str | Path) -> None:
     """One bar chart a quantity, one bar a precision."""
     figure, axes = _figure(1, len(panels), figsize=(2.7 * len(panels), 3.0), squeeze=False)

@@ -30,7 +30,7 @@ LAYERS = """
     export.storage export.correction export.equalization export.integer export.islands export.twin export.twin_training
     export.qat export.quantization export.sparsity export.profile export.trial export.tflite export.formats
     export.report export.bundle export
-    artifacts console
+    artifacts console predictions
     commands cli __main__
 """
 ORDER = LAYERS.split()

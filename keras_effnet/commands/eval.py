@@ -1,9 +1,14 @@
-"""`keras-effnet eval`: accuracy of a `.keras` or `.tflite` file, by class, with the confusion matrix."""
+"""`keras-effnet eval`: what a `.keras` or `.tflite` file gets right, by class, and what its probabilities are worth.
+
+The folder that it writes is described in docs/eval.md.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,28 +18,67 @@ from keras_effnet import console
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
 
-BATCH = 64
+PICTURED = 24  # mistakes on the contact sheet
+TABLED = 20  # classes up to which all are shown
+MATRIX_IN_JSON = 100  # classes up to which the confusion matrix is spelt out: beyond, most of it is zeros
+FILES = "results.json, per_class.csv, predictions.csv, confusion.png, reliability.png, worst.png"
+NOTES = {
+    "logits": "The network answers logits; probabilities are their softmax.",
+    "scores": "The network's answers do not sum to 1 (sigmoids, or rounded to 8 bits); they are taken as they are.",
+}
 
 
 @click.command("eval")
 @click.argument("model")
 @click.argument("data", required=False)
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Which part; test by default, else val.")
-@click.option("--per-class", is_flag=True, help="Accuracy of each class.")
+@click.option("--per-class", is_flag=True, help="Precision, recall and F1 of each class; of many, the worst and best.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Pictures at once.")
 @click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model, data, split, per_class, max_bad_files, out, as_json) -> None:
+def command(model, data, split, per_class, batch_size, max_bad_files, out, as_json) -> None:
     """Measure MODEL (.keras, .tflite or run folder) on DATA; by default on the data it was trained on, held out."""
     console.prepare_tensorflow()
-    import numpy as np
-
-    from keras_effnet import artifacts, datasets, plots
-    from keras_effnet.evaluation import evaluate
+    from keras_effnet import artifacts, plots
+    from keras_effnet.evaluation import judge, measure, reliability
     from keras_effnet.pipeline import image_pipeline
     from keras_effnet.runs import new_run, write_text
 
-    artifact = artifacts.load(model)
+    artifact = artifacts.load(model, batch_size=batch_size)
+    dataset, names = _data(artifact, model, data, max_bad_files)
+    part = getattr(dataset, split) if split else dataset.held_out
+    if part is None:
+        raise UserError(f"{dataset.name} has no {split} split.")
+    batches = image_pipeline(part, artifact.image_spec, artifact.batch_size)
+    progress = console.track(f"Evaluating {len(part)} pictures", -(-len(part) // artifact.batch_size))
+    answers = judge((artifact.predict(images.numpy()), labels.numpy()) for images, labels in progress(batches))
+    result = measure(answers)
+    bins = reliability(answers.confidence, answers.right)
+
+    folder = new_run("eval", Path(model).resolve().stem, out)
+    summary = _summary(result, bins, names) | {"scores": answers.scores, "model": str(model), "data": dataset.name}
+    write_text(folder / "results.json", json.dumps(summary, indent=2) + "\n")
+    classes = _per_class(result, names)
+    _write_csv(folder / "per_class.csv", classes[0], (map(_cell, values) for values in map(dict.values, classes)))
+    _write_csv(folder / "predictions.csv", *_predictions(answers, part, names))
+    plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
+    title = f"ECE {result.ece:.1%}, {result.samples} pictures"
+    plots.reliability(bins.counts, bins.confidence, bins.accuracy, title, folder / "reliability.png")
+    _draw_worst(answers, part, artifact.image_spec, names, folder / "worst.png")
+
+    if as_json:
+        return console.emit_json(summary | {"run": str(folder)})
+    if per_class:
+        _show_classes(classes)
+    _show(result, answers, names, artifact.path)
+    console.finish(f"{folder} ({FILES})", f"keras-effnet predict PICTURE --model {model}")
+
+
+def _data(artifact, model: str, data: str | None, max_bad_files: int):
+    """The labelled pictures and the names of their classes, which must be the model's."""
+    from keras_effnet import datasets
+
     origin = {"source": data, "max_bad_files": max_bad_files} if data else artifact.data_origin
     if not origin:
         raise UserError(f"Name the data: `keras-effnet eval {model} FOLDER`; nothing beside the model says which.")
@@ -48,28 +92,123 @@ def command(model, data, split, per_class, max_bad_files, out, as_json) -> None:
             f"The model knows {artifact.classes} classes ({', '.join(names[:3])}...), the data has "
             f"{len(known)} ({', '.join(known[:3])}...); they must be the same."
         )
-    part = getattr(dataset, split) if split else dataset.held_out
-    if part is None:
-        raise UserError(f"{dataset.name} has no {split} split.")
-    batches = image_pipeline(part, artifact.image_spec, BATCH)
-    progress = console.track(f"Evaluating {len(part)} pictures", len(batches))
-    # Batch by batch: a large validation set does not fit into memory at once.
-    result = evaluate(
-        np.concatenate([artifact.predict(images.numpy()) for images, _ in progress(batches)]), part.labels
-    )
+    return dataset, names
 
-    folder = new_run("eval", Path(model).resolve().stem, out)
-    shares = [None if math.isnan(share) else share for share in result.per_class]  # NaN is no JSON
-    described = {"per_class": shares, "confusion": result.confusion.tolist()}
-    summary = asdict(result) | described | {"model": str(model), "data": dataset.name}
-    write_text(folder / "results.json", json.dumps(summary, indent=2) + "\n")
-    plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
-    if as_json:
-        return console.emit_json(summary | {"run": str(folder)})
-    if per_class:
-        rows = zip(names, result.per_class, result.confusion.sum(axis=1), strict=True)
-        console.table(("class", "accuracy", "pictures"), [(n, f"{share:.1%}", str(count)) for n, share, count in rows])
-    click.echo(
-        f"{artifact.path}: {result.accuracy:.2%} of {result.samples} pictures right, top five {result.top5:.2%}."
+
+def _number(value: float) -> float | None:
+    """NaN, the share of nothing, is no JSON."""
+    return None if math.isnan(value) else value
+
+
+def _summary(result, bins, names: Sequence[str]) -> dict[str, object]:
+    from keras_effnet.evaluation import most_confused
+
+    shares = {key: [*map(_number, getattr(result, key))] for key in ("per_class", "precision", "f1")}
+    mistakes = [
+        {"true": names[true], "predicted": names[predicted], "count": count}
+        for true, predicted, count in most_confused(result.confusion, 10)
+    ]
+    calibration = {
+        "counts": bins.counts.tolist(),
+        "confidence": [*map(_number, bins.confidence.tolist())],
+        "accuracy": [*map(_number, bins.accuracy.tolist())],
+    }
+    matrix = result.confusion.tolist() if len(names) <= MATRIX_IN_JSON else None
+    described = {"support": result.support, "most_confused": mistakes, "reliability": calibration, "confusion": matrix}
+    return asdict(result) | shares | described
+
+
+def _per_class(result, names: Sequence[str]) -> list[dict[str, object]]:
+    columns = (names, result.precision, result.per_class, result.f1, result.support)
+    keys = ("class", "precision", "recall", "f1", "pictures")
+    return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _predictions(answers, part, names: Sequence[str]) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+    """Header and rows of predictions.csv, in the order of the split."""
+    # Pictures that are no files are told apart by their place in the split.
+    pictures = part.images if isinstance(part.images, tuple) else range(len(part))
+    numbers = zip(answers.labels, answers.predicted, answers.confidence, answers.likelihood, strict=True)
+    rows = (
+        (picture, names[true], names[predicted], f"{share:.6g}", f"{likelihood:.6g}")
+        for picture, (true, predicted, share, likelihood) in zip(pictures, numbers, strict=True)
     )
-    console.finish(f"{folder} (results.json, confusion.png)", f"keras-effnet predict PICTURE --model {model}")
+    return ("picture", "true", "predicted", "probability", "probability_of_true"), rows
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    from keras_effnet.runs import atomic
+
+    # Names of files may be no valid text.
+    with atomic(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _draw_worst(answers, part, image_spec, names: Sequence[str], path: Path) -> None:
+    """A contact sheet of the most confident mistakes, or where there is none, of the least certain answers."""
+    import numpy as np
+
+    from keras_effnet import plots
+    from keras_effnet.evaluation import least_certain, worst_mistakes
+    from keras_effnet.pipeline import image_pipeline
+
+    chosen = worst_mistakes(answers, PICTURED)
+    if not len(chosen):
+        chosen = least_certain(answers, PICTURED)
+    # Only these are read again. Some sources give pictures in their own order, whatever the order asked for.
+    inorder = np.sort(chosen)
+    batches = image_pipeline(part.select(inorder), image_spec, len(inorder))
+    images = np.concatenate([pixels.numpy() for pixels, _ in batches])[np.searchsorted(inorder, chosen)]
+    plots.picture_grid(images, [_title(answers, index, names) for index in chosen], path)
+
+
+def _title(answers, index: int, names: Sequence[str]) -> str:
+    true, said = (_brief(names[classes[index]]) for classes in (answers.labels, answers.predicted))
+    answer = f"{said}  {answers.confidence[index]:.0%}"
+    return answer if answers.right[index] else f"{true}\nas {answer}"
+
+
+def _brief(name: str, width: int = 18) -> str:
+    """What fits above a picture."""
+    return name if len(name) <= width else f"{name[: width - 3]}..."
+
+
+def _show_classes(classes: Sequence[dict[str, object]]) -> None:
+    """A table of all classes, or of the ten worst and the ten best where there are many."""
+
+    def row(one) -> tuple[str, ...]:
+        shares = ("-" if math.isnan(one[key]) else f"{one[key]:.1%}" for key in ("precision", "recall", "f1"))
+        return (one["class"], *shares, str(one["pictures"]))
+
+    headers = tuple(classes[0])
+    if len(classes) <= TABLED:
+        return console.table(headers, map(row, classes))
+    ranked = sorted((one for one in classes if one["pictures"]), key=lambda one: one["f1"])
+    half = TABLED // 2
+    console.table(headers, map(row, ranked[:half]), title=f"The worst of {len(classes)} classes, by F1")
+    console.table(headers, map(row, ranked[half:][-half:]), title="The best")
+    click.echo("All of them are in per_class.csv.")
+
+
+def _show(result, answers, names: Sequence[str], path: Path) -> None:
+    from keras_effnet.evaluation import most_confused
+
+    click.echo(f"{path}: {result.accuracy:.2%} of {result.samples} pictures right, top five {result.top5:.2%}.")
+    if answers.scores in NOTES:
+        click.echo(NOTES[answers.scores])
+    sides = f"{result.confidence:.1%} sure on average, {result.accuracy:.1%} right"
+    click.echo(f"Calibration error (ECE) {result.ece:.2%}: {sides}. Cross-entropy {result.nll:.4f}.")
+    pairs = [f"{names[true]} as {names[said]} ({count})" for true, said, count in most_confused(result.confusion, 5)]
+    if pairs:
+        click.echo(f"Most often confused: {', '.join(pairs)}.")
+        click.echo(f"worst.png: the most confident of {int((~answers.right).sum())} mistakes.")
+    else:
+        click.echo("No mistakes; worst.png shows the least certain answers.")

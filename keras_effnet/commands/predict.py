@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from keras_effnet import console
+from keras_effnet.errors import UserError
+from keras_effnet.predictions import FORMS, form_of, part_of, written, written_to
+
+SHOWN = 50  # rows of a table that anybody reads
+INTERRUPTED = 130
 
 
 @click.command("predict")
@@ -14,22 +21,82 @@ from keras_effnet import console
 @click.option("--model", required=True, help="A .keras or .tflite file, a run folder, or a name like lite0.")
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes a picture.")
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one class name a line.")
+@click.option("--format", "form", type=click.Choice(["table", *FORMS]), help="Of stdout or of the file; table.")
+@click.option("--output", type=click.Path(path_type=Path), help="File for all predictions: .csv, .json or .jsonl.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Pictures at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(pictures, model, top, labels, as_json) -> None:
-    """Name what is on PICTURES: files, or folders of files."""
+def command(pictures, model, top, labels, form, output, batch_size, as_json) -> None:
+    """Name what is on PICTURES: files, or folders of files, with all the folders below."""
+    file_form = _file_form(output, form)
+    shown = "json" if as_json else "table" if output else form or "table"
     console.prepare_tensorflow()
     from keras_effnet import artifacts
+
+    artifact = artifacts.load(model, batch_size=batch_size)
+    names = artifacts.class_names(artifact, labels)
+    paths = artifacts.picture_paths(pictures)
+    if shown == "table" and len(paths) > SHOWN and output is None:
+        output, file_form = _run_file(model), "csv"
+
+    progress = console.track(f"Predicting {len(paths)} pictures", -(-len(paths) // artifact.batch_size))
+    batches = artifacts.picture_batches(paths, artifact.image_spec, artifact.batch_size, progress)
+    rows, done = [], 0
+    try:
+        with ExitStack() as stack:
+            sinks = [stack.enter_context(written_to(output, file_form))] if output else []
+            if shown != "table":
+                sinks.append(stack.enter_context(written(sys.stdout, shown)))
+            for path, best in _answers(artifact, batches, names, top):
+                for write in sinks:
+                    write(path, best)
+                if len(rows) < SHOWN:
+                    rows.append((Path(path).name, ", ".join(f"{name} {share:.1%}" for name, share in best)))
+                done += 1
+    except KeyboardInterrupt:
+        kept = f", which are in {part_of(output)}" if output and done else ""
+        click.echo(f"interrupted after {done} of {len(paths)} pictures{kept}.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    if shown != "table":
+        return
+    console.table(("picture", "classes"), rows)
+    if done > len(rows):
+        click.echo(f"... and {done - len(rows)} more in {output}.")
+    where = f" in {output}" if output else ""
+    console.finish(f"{done} pictures by {artifact.path}{where}", _following(model, output))
+
+
+def _file_form(output: Path | None, form: str | None) -> str | None:
+    """The form of the file; a mistake is found before the network is loaded."""
+    if output is None:
+        return None
+    if output.is_dir() or not output.resolve().parent.is_dir():
+        raise UserError(f"Cannot write {output}: it must be a file in a folder that exists.")
+    return form if form in FORMS else form_of(output)
+
+
+def _run_file(model: str) -> Path:
+    """A file in a new run folder: so many predictions are not for the terminal alone."""
+    from keras_effnet.runs import new_run
+
+    return new_run("predict", Path(model).resolve().stem) / "predictions.csv"
+
+
+def _following(model: str, output: Path | None) -> str:
+    if output is None:
+        return "keras-effnet predict ... --output predictions.csv"
+    return f"keras-effnet explain PICTURE --model {model}   # what speaks for an answer"
+
+
+def _answers(artifact, batches, names, top):
+    """Yields each picture's path and best classes, probabilities also where the network answers logits."""
+    from keras_effnet.evaluation import check_finite, kind_of_scores, softmax
     from keras_effnet.preprocessing import decode_predictions
 
-    artifact = artifacts.load(model)
-    names = artifacts.class_names(artifact, labels)
-    each = artifacts.each_picture(pictures, artifact.image_spec, console.track("Predicting"))
-    results = {
-        path: decode_predictions(artifact.predict(pixels), top=top, class_names=names)[0] for path, pixels in each
-    }
-    if as_json:
-        return console.emit_json(results)
-    described = [", ".join(f"{name} {share:.1%}" for name, share in best) for best in results.values()]
-    rows = [(Path(path).name, text) for path, text in zip(results, described, strict=True)]
-    console.table(("picture", "classes"), rows)
-    console.finish(f"{len(results)} pictures by {artifact.path}", "keras-effnet predict ... --json > predictions.json")
+    logits = False
+    for paths, pixels in batches:
+        scores = artifact.predict(pixels)
+        check_finite(scores)
+        if not logits and kind_of_scores(scores) == "logits":
+            logits = True
+            click.echo("note: the network answers logits; shown is their softmax.", err=True)
+        yield from zip(paths, decode_predictions(softmax(scores) if logits else scores, top, names), strict=True)
