@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import UserError
-from keras_effnet.evaluation import evaluate
+from keras_effnet.evaluation import (
+    evaluate,
+    judge,
+    kind_of_scores,
+    least_certain,
+    most_confused,
+    reliability,
+    softmax,
+    worst_mistakes,
+)
 
 # Six pictures of three classes; the fourth picture of class 1 is taken for 2, the last of class 2 for 0.
 PROBABILITIES = np.array(
@@ -48,3 +57,125 @@ def test_no_pictures_is_an_error():
 def test_labels_beyond_the_models_classes_are_an_error():
     with pytest.raises(UserError, match="at least 5 classes but the model knows 3"):
         evaluate(PROBABILITIES[:1], np.array([4]))
+
+
+# ------------------------------------------------------------------ per class, confusion, mistakes
+
+
+def test_precision_recall_and_f1_are_scikit_learns():
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((200, 7)), rng.integers(0, 6, 200)  # class 6 has answers but no pictures
+    scores[:, 2] = -1  # class 2 has pictures but no answers
+    result = evaluate(scores, labels)
+    expected = precision_recall_fscore_support(labels, scores.argmax(1), labels=range(7), zero_division=np.nan)
+    for got, column in zip((result.precision, result.per_class, result.f1, result.support), expected, strict=True):
+        np.testing.assert_allclose(got, column)
+    assert np.isnan(result.precision[2]) and np.isnan(result.per_class[6]) and result.f1[2] == result.f1[6] == 0
+
+
+def test_the_commonest_confusions_come_first_and_right_answers_are_none():
+    matrix = np.array([[50, 2, 0], [7, 40, 1], [0, 0, 30]])
+    assert most_confused(matrix, 10) == [(1, 0, 7), (0, 1, 2), (1, 2, 1)]
+    assert most_confused(matrix, 1) == [(1, 0, 7)]
+    assert most_confused(np.diag([3, 4]), 10) == []
+
+
+def test_the_worst_mistakes_are_the_wrong_answers_given_with_most_confidence():
+    # Right 0.99; wrong 0.6, 0.9; right 0.4; wrong 0.9.
+    rows = [[0.99, 0.01, 0], [0.6, 0.4, 0], [0.05, 0.9, 0.05], [0.3, 0.3, 0.4], [0.0, 0.1, 0.9]]
+    answers = judge([(np.array(rows), np.array([0, 1, 0, 2, 1]))])
+    assert worst_mistakes(answers, 10).tolist() == [2, 4, 1]
+    assert worst_mistakes(answers, 2).tolist() == [2, 4]
+    assert least_certain(answers, 2).tolist() == [3, 1]
+
+
+def test_batches_are_judged_as_the_whole_is():
+    rng = np.random.default_rng(1)
+    predictions, labels = rng.dirichlet(np.ones(6), 50).astype("float32"), rng.integers(0, 6, 50)
+    whole = judge([(predictions, labels)])
+    parts = judge((predictions[start : start + 8], labels[start : start + 8]) for start in range(0, 50, 8))
+    for name in ("labels", "predicted", "ranks", "confidence", "likelihood"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+    order = np.argsort(-predictions, axis=1)
+    assert whole.ranks.tolist() == [row.tolist().index(label) for row, label in zip(order, labels, strict=True)]
+
+
+def test_of_equal_scores_the_lower_class_comes_first():
+    answers = judge([(np.full((3, 7), 1 / 7), np.array([0, 4, 5]))])
+    assert answers.predicted.tolist() == [0, 0, 0] and answers.ranks.tolist() == [0, 4, 5]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_answers_that_are_no_numbers_are_refused(value):
+    broken = PROBABILITIES.copy()
+    broken[2, 1] = value
+    with pytest.raises(UserError, match="NaN or infinite values to 1 of 6 pictures"):
+        evaluate(broken, LABELS)
+
+
+# ------------------------------------------------------------------ what a probability is worth
+
+
+def answered(confidence: float, right: int, wrong: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions of two classes that all say class 1 with that confidence, and labels."""
+    count = right + wrong
+    return np.tile([1 - confidence, confidence], (count, 1)), np.array([1] * right + [0] * wrong)
+
+
+def test_who_is_right_as_often_as_claimed_has_no_calibration_error():
+    sure, unsure = answered(0.9, 9, 1), answered(0.6, 6, 4)
+    result = evaluate(*map(np.concatenate, zip(sure, unsure, strict=True)))
+    assert result.ece == pytest.approx(0, abs=1e-12)
+    assert result.accuracy == pytest.approx(result.confidence) == pytest.approx(0.75)
+
+
+def test_claiming_more_than_is_right_is_the_calibration_error():
+    assert evaluate(*answered(0.95, 6, 4)).ece == pytest.approx(0.35)
+    assert evaluate(*answered(1.0, 0, 5)).ece == pytest.approx(1.0)
+    # By eq. 3 of Guo et al.: 30 of 40 pictures are off by 0.35, 10 by 0.2 the other way; they do not cancel.
+    both = map(np.concatenate, zip(answered(0.95, 18, 12), answered(0.6, 8, 2), strict=True))
+    assert evaluate(*both).ece == pytest.approx(0.75 * 0.35 + 0.25 * 0.2)
+
+
+def test_within_a_bin_over_and_under_confidence_cancel_and_between_bins_they_do_not():
+    # 0.92 and 0.88 share the bin (13/15, 14/15]; 0.94 lies in the next.
+    bins = reliability(np.array([0.92, 0.88]), np.array([True, True]))
+    assert bins.counts.tolist() == [0] * 13 + [2, 0] and bins.ece == pytest.approx(0.1)
+    assert bins.confidence[13] == pytest.approx(0.9) and np.isnan(bins.accuracy[:13]).all()
+    assert reliability(np.array([0.92, 0.94]), np.array([True, False])).counts.tolist() == [0] * 13 + [1, 1]
+
+
+def test_an_edge_belongs_to_the_bin_below_it():
+    edges = np.array([0.0, 3 / 15, 0.2 + 1e-9, 6 / 15, 1.0])
+    assert reliability(edges, np.ones(5, bool)).counts.tolist() == [1, 0, 1, 1, 0, 1, *[0] * 8, 1]
+
+
+def test_cross_entropy_is_as_worked_out_by_hand_and_finite_where_the_truth_was_given_nothing():
+    result = evaluate(PROBABILITIES, LABELS)
+    assert result.nll == pytest.approx(-np.log([0.7, 0.5, 0.8, 0.3, 0.8, 0.1]).mean())
+    assert evaluate(np.array([[1.0, 0.0]]), np.array([1])).nll == pytest.approx(-np.log(1e-12))
+
+
+def test_logits_are_worth_what_their_softmax_is():
+    logits = np.log(PROBABILITIES) * 1.5 + 300  # so large that exp overflows in float32
+    expected = PROBABILITIES**1.5 / (PROBABILITIES**1.5).sum(axis=1, keepdims=True)
+    answers = judge([(logits.astype("float32"), LABELS)])
+    assert answers.scores == "logits"
+    np.testing.assert_allclose(answers.confidence, expected.max(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(answers.likelihood, expected[np.arange(6), LABELS], rtol=1e-4)
+    np.testing.assert_allclose(softmax(logits), expected, rtol=1e-9)
+
+
+def test_a_batch_of_logits_that_looks_like_probabilities_does_not_decide():
+    answers = judge([(np.array([[0.25, 0.75]]), np.array([1])), (np.array([[-3.0, 4.0]]), np.array([0]))])
+    assert answers.scores == "logits"
+    assert answers.confidence.tolist() == pytest.approx([1 / (1 + np.exp(-0.5)), 1 / (1 + np.exp(-7))])
+
+
+def test_scores_that_do_not_sum_to_1_are_taken_as_they_are():
+    sigmoids = np.array([[0.9, 0.8], [0.1, 0.3]])
+    answers = judge([(sigmoids, np.array([0, 0]))])
+    assert answers.scores == "scores" and answers.confidence.tolist() == [0.9, 0.3]
+    assert kind_of_scores(PROBABILITIES.astype("float16")) == "probabilities"
