@@ -84,13 +84,15 @@ def reliability(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray
     bins = len(counts)
     centres, used = (np.arange(bins) + 0.5) / bins, counts > 0
     figure, (upper, lower) = _figure(2, 1, figsize=(4.2, 5.2), sharex=True, height_ratios=(3, 1))
-    upper.plot((0, 1), (0, 1), color="0.4", linestyle="--", linewidth=1, label="well calibrated")
-    upper.bar(centres[used], accuracy[used], width=1 / bins, color="C0", edgecolor="white", label="right")
-    gaps = (confidence - accuracy)[used]
-    upper.bar(centres[used], gaps, 1 / bins, accuracy[used], color="C3", alpha=0.35, edgecolor="C3", label="gap")
+    upper.bar(centres[used], accuracy[used], width=1 / bins, color="C0", alpha=0.45, edgecolor="white", label="right")
+    for sign, color, label in ((1, "C3", "claims too much"), (-1, "C2", "claims too little")):
+        off = used & (sign * np.nan_to_num(confidence - accuracy) > 0)
+        gaps = (confidence - accuracy)[off]
+        upper.bar(centres[off], gaps, 1 / bins, accuracy[off], color=color, alpha=0.6, edgecolor="white", label=label)
+    upper.plot((0, 1), (0, 1), color="0.3", linestyle="--", linewidth=1, label="well calibrated")
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
     upper.set_title(title, fontsize=10)
-    upper.legend(fontsize=8, loc="upper left")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     lower.bar(centres, counts, width=1 / bins, color="0.6", edgecolor="white")
     lower.set(xlabel="probability of the answer", ylabel="pictures")
     lower.yaxis.get_major_locator().set_params(integer=True)

@@ -63,7 +63,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     _write_csv(folder / "per_class.csv", classes[0], (map(_cell, values) for values in map(dict.values, classes)))
     _write_csv(folder / "predictions.csv", *_predictions(answers, part, names))
     plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
-    title = f"ECE {result.ece:.1%}, {result.samples} pictures"
+    title = f"ECE {result.ece:.2%}, {result.samples} pictures"
     plots.reliability(bins.counts, bins.confidence, bins.accuracy, title, folder / "reliability.png")
     _draw_worst(answers, part, artifact.image_spec, names, folder / "worst.png")
 
