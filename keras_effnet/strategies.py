@@ -1,0 +1,296 @@
+"""Training on several devices: which engine shares a batch, on which of Keras' backends, and what does not work.
+
+One batch is cut up among devices that hold the same weights, by TensorFlow on one host and by Keras' own
+`keras.distribution` on JAX over several. Imports `errors` alone; frameworks wait until a strategy is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from keras_effnet.errors import UserError, first_line, one_of
+
+# What `keras.distribution.initialize` reads; `keras-effnet launch` sets them.
+ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
+PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
+PROCESS_ID = "KERAS_DISTRIBUTION_PROCESS_ID"
+
+_SEVERAL_HOSTS = (
+    "Several hosts train by --strategy data-parallel on the JAX backend, one process a host; "
+    "`keras-effnet launch` starts them, docs/scale-out.md tells how."
+)
+_NO_MULTIWORKER = f"MultiWorkerMirroredStrategy does not work with model.fit of Keras 3. {_SEVERAL_HOSTS}"
+_MULTIWORKER = ("multiworker", "multi-worker", "multiworkermirrored", "multi-worker-mirrored")
+
+
+def _mirrored_devices() -> list[str]:
+    """All GPUs; without one, the logical CPUs, of which a test may make several."""
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return [device.name for device in devices]
+
+
+@contextmanager
+def _mirrored() -> Iterator[Any]:
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(_mirrored_devices())
+    with strategy.scope():
+        yield strategy
+
+
+@cache
+def _tpu_strategy():
+    import tensorflow as tf
+
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver("")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:  # each way of having no TPU fails in its own
+        raise UserError(f"--strategy tpu finds no TPU on this machine: {first_line(error)}") from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+@contextmanager
+def _tpu() -> Iterator[Any]:
+    strategy = _tpu_strategy()
+    with strategy.scope():
+        yield strategy
+
+
+def _join() -> None:
+    """Connects this process with the others that its environment names; before JAX computes anything."""
+    import jax
+    import keras
+
+    if not _in_a_group() or jax.distributed.is_initialized():
+        return
+    try:
+        keras.distribution.initialize()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"The {_number(PROCESSES)} processes did not come together: {first_line(error)}") from error
+
+
+def _data_parallel_devices() -> list[str]:
+    import keras
+
+    _join()
+    return keras.distribution.list_devices()
+
+
+@contextmanager
+def _data_parallel() -> Iterator[Any]:
+    import keras
+
+    # Not Keras' own sharding: it gives the processes unequal numbers of batches when the last one is smaller, and then
+    # they wait for each other for ever. `local_part` gives each an equal part of every batch.
+    distribution = keras.distribution.DataParallel(devices=_data_parallel_devices(), auto_shard_dataset=False)
+    with distribution.scope():
+        yield distribution
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """What a strategy needs and does: Keras' backend (None: any), its devices, its scope, gradient accumulation."""
+
+    backend: str | None
+    devices: Callable[[], int]
+    scope: Callable[[], AbstractContextManager]
+    accumulates: bool
+
+
+_ENGINES = {
+    "none": _Engine(None, lambda: 1, nullcontext, True),
+    "mirrored": _Engine("tensorflow", lambda: len(_mirrored_devices()), _mirrored, False),
+    "tpu": _Engine("tensorflow", lambda: _tpu_strategy().num_replicas_in_sync, _tpu, False),
+    "data-parallel": _Engine("jax", lambda: len(_data_parallel_devices()), _data_parallel, True),
+}
+STRATEGIES = tuple(_ENGINES)
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable, "")
+    if not text.isdecimal():
+        raise UserError(f"{variable} must be a whole number, got {text!r}; `keras-effnet launch` sets it.")
+    return int(text)
+
+
+def _in_a_group() -> bool:
+    """Whether the environment says that this process is one of several; all three variables or none."""
+    given = [name for name in (ADDRESSES, PROCESSES, PROCESS_ID) if os.environ.get(name)]
+    if not given:
+        return False
+    for name in (ADDRESSES, PROCESSES, PROCESS_ID):
+        if name not in given:
+            raise UserError(f"{given[0]} is set but {name} is not; set all three, or start by `keras-effnet launch`.")
+    if _number(PROCESS_ID) >= _number(PROCESSES):
+        raise UserError(f"{PROCESS_ID} must be below {PROCESSES}, {_number(PROCESSES)}; got {_number(PROCESS_ID)}.")
+    return _number(PROCESSES) > 1
+
+
+def _tf_config_tasks() -> int:
+    """How many tasks TensorFlow's `TF_CONFIG` names; managed clouds set it for a single one too."""
+    try:
+        cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+        return sum(len(tasks) for tasks in cluster.values())
+    except (ValueError, AttributeError, TypeError):
+        raise UserError("TF_CONFIG is set, but is no JSON with a cluster in it; unset it.") from None
+
+
+def check_strategy(name: str, *, gradient_accumulation: int = 1) -> str:
+    """Returns a strategy's name if it can work here, before anything is built.
+
+    Args:
+        name: String, one of `STRATEGIES`.
+        gradient_accumulation: Int, batches that are summed up for one step.
+
+    Raises:
+        UserError: There is no such strategy; it needs another backend of Keras, or cannot accumulate gradients; or
+            this process is one of several, which this strategy would not bring together.
+
+    Example:
+
+    >>> keras_effnet.strategies.check_strategy("mirrored")
+    'mirrored'
+    """
+    if str(name).lower().replace("_", "-") in _MULTIWORKER:
+        raise UserError(_NO_MULTIWORKER)
+    engine = _ENGINES[one_of("strategy", name, STRATEGIES)]
+    _check_backend(name, engine)
+    if gradient_accumulation > 1 and not engine.accumulates:
+        raise UserError(
+            f"--strategy {name} cannot accumulate gradients, here over {gradient_accumulation} batches: Keras fails. "
+            "Raise the batch size, or use --strategy none or data-parallel."
+        )
+    if name in ("none", "mirrored"):
+        if _tf_config_tasks() > 1:
+            raise UserError(f"TF_CONFIG names {_tf_config_tasks()} tasks; each would train alone. {_NO_MULTIWORKER}")
+        if _in_a_group():
+            raise UserError(
+                f"{PROCESSES} is {_number(PROCESSES)}; with --strategy {name} each would train alone. Add "
+                "--strategy data-parallel."
+            )
+    return name
+
+
+def _check_backend(name: str, engine: _Engine) -> None:
+    if engine.backend is None:
+        return
+    import keras
+
+    backend = keras.backend.backend()
+    if backend != engine.backend:
+        raise UserError(
+            f"--strategy {name} needs Keras' {engine.backend} backend, not {backend}: "
+            f"set KERAS_BACKEND={engine.backend} before Python starts."
+        )
+
+
+@contextmanager
+def scope(name: str) -> Iterator[Any]:
+    """Where a model is built, compiled and trained for a strategy.
+
+    Args:
+        name: String, one of `STRATEGIES`, as `check_strategy` returned it. `"none"` does nothing.
+
+    Yields:
+        The `tf.distribute.Strategy`, the `keras.distribution.DataParallel`, or None.
+
+    Example:
+
+    >>> with keras_effnet.strategies.scope("mirrored"):
+    ...     model = keras_effnet.EfficientNetB0(weights=None, classes=10)
+    ...     model.compile("adam", "sparse_categorical_crossentropy")
+    """
+    with _ENGINES[one_of("strategy", name, STRATEGIES)].scope() as strategy:
+        yield strategy
+
+
+def replicas(name: str) -> int:
+    """How many devices share a batch, those of all hosts together."""
+    return _ENGINES[one_of("strategy", name, STRATEGIES)].devices()
+
+
+def check_batch_size(batch_size: int, name: str) -> int:
+    """Returns the part of a batch that each device computes.
+
+    Raises:
+        UserError: The batch size, that of all devices together, cannot be shared evenly.
+    """
+    count = replicas(name)
+    if batch_size % count:
+        nearest = max(count, round(batch_size / count) * count)
+        raise UserError(f"A batch of {batch_size} cannot be shared by {count} devices; take {nearest}.")
+    return batch_size // count
+
+
+def is_chief() -> bool:
+    """Whether this process is the one that writes files and talks to the user: process 0, or the only one."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        return jax.process_index() == 0
+    return not _in_a_group() or _number(PROCESS_ID) == 0
+
+
+def local_part(data, name: str):
+    """The part of each batch that the devices of this process compute.
+
+    Every process must be given the same batches in the same order. A smaller last batch that cannot be shared evenly is
+    filled up with its own first pictures, so that no process is left waiting for the others.
+
+    Args:
+        data: `tf.data.Dataset` of batches, tensors in any structure.
+        name: String, one of `STRATEGIES`.
+
+    Returns:
+        A `tf.data.Dataset` of as many batches; for TensorFlow's strategies, which cut up batches themselves, `data`.
+    """
+    if name != "data-parallel":
+        return data
+    import jax
+    import tensorflow as tf
+
+    devices, processes, process = replicas(name), jax.process_count(), jax.process_index()
+
+    def part(*batch):
+        size = tf.shape(tf.nest.flatten(batch)[0])[0]
+        share = -(-size // devices) * devices // processes
+        mine = tf.range(process * share, (process + 1) * share) % size
+        parts = tf.nest.map_structure(lambda tensor: tf.gather(tensor, mine), batch)
+        return parts if len(parts) > 1 else parts[0]
+
+    return data.map(part, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+@contextmanager
+def synchronized_batch_norm(model) -> Iterator[None]:
+    """Batch normalization that measures the whole batch instead of each device's part, for TensorFlow's strategies.
+
+    To be entered before `compile`. Afterwards the layers are as before, so that files saved then open everywhere: Keras
+    refuses `synchronized=True` on other backends. On JAX there is nothing to do, a shared batch is one batch.
+
+    Args:
+        model: Keras model, not compiled yet.
+
+    Source: synchronized batch normalization, Peng et al., MegDet (CVPR 2018).
+    """
+    import keras
+
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [layer.synchronized for layer in norms]
+    try:
+        for layer in norms:
+            layer.synchronized = keras.backend.backend() == "tensorflow"
+        yield
+    finally:
+        for layer, value in zip(norms, before, strict=True):
+            layer.synchronized = value
