@@ -38,11 +38,17 @@ def _mirrored_devices() -> list[str]:
     return [device.name for device in devices]
 
 
-@contextmanager
-def _mirrored() -> Iterator[Any]:
+@cache
+def _mirrored_strategy():
+    """One for the whole process: a second one's collective operations would take the first one's numbers, and fail."""
     import tensorflow as tf
 
-    strategy = tf.distribute.MirroredStrategy(_mirrored_devices())
+    return tf.distribute.MirroredStrategy(_mirrored_devices())
+
+
+@contextmanager
+def _mirrored() -> Iterator[Any]:
+    strategy = _mirrored_strategy()
     with strategy.scope():
         yield strategy
 
