@@ -17,6 +17,7 @@ COMMANDS = {
     "quickstart": "Train a small network on handwritten digits, export it four ways, compare. Three minutes.",
     "info": "List the networks, or show one: scaling, cost, blocks.",
     "train": "Train a network on a folder of pictures or on the embedded digits.",
+    "launch": "Run a command in several processes, on one host or several, that train together.",
     "eval": "Measure the accuracy of a .keras or .tflite file.",
     "predict": "Name what is on pictures.",
     "explain": "Show where in pictures a network finds a class: Grad-CAM.",

@@ -12,12 +12,14 @@ ARGUMENTS = {
     "fine_tune.py": ["--epochs", "2"],
     "scale_and_count.py": [],
     "train_and_export.py": ["--epochs", "6"],
+    "train_several_hosts.py": [],
 }
 PRINTED = {
     "explain_prediction.py": "of 40 digits found where they are",
     "fine_tune.py": "of 134 unseen digits",
     "scale_and_count.py": "width x 3: MACs x 8.61",
     "train_and_export.py": "agreement",
+    "train_several_hosts.py": "1 devices: loss",
 }
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -57,7 +59,7 @@ def test_one_device_accumulates_gradients():
 
 @pytest.mark.parametrize("name", ["multiworker", "multi_worker", "MultiWorkerMirrored"])
 def test_multiworker_is_refused_with_the_way_that_works(name):
-    with pytest.raises(UserError, match="does not work with model.fit.*--strategy data-parallel.*launch"):
+    with pytest.raises(UserError, match=r"does not work with model.fit.*--strategy data-parallel.*launch"):
         strategies.check_strategy(name)
 
 
@@ -77,7 +79,7 @@ def test_tensorflows_strategies_ask_for_tensorflow(name, monkeypatch):
 def test_a_tf_config_of_several_tasks_is_refused(name, monkeypatch):
     cluster = {"worker": ["10.0.0.1:1", "10.0.0.2:1"], "chief": ["10.0.0.3:1"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}))
-    with pytest.raises(UserError, match="TF_CONFIG names 3 tasks; each would train alone.*data-parallel"):
+    with pytest.raises(UserError, match=r"TF_CONFIG names 3 tasks; each would train alone.*data-parallel"):
         strategies.check_strategy(name)
 
 
@@ -96,7 +98,7 @@ def test_a_broken_tf_config_is_named(value, monkeypatch):
 
 def test_a_process_of_several_never_trains_alone(monkeypatch):
     set_group(monkeypatch)
-    with pytest.raises(UserError, match="each would train alone. Add --strategy data-parallel"):
+    with pytest.raises(UserError, match=r"each would train alone. Add --strategy data-parallel"):
         strategies.check_strategy("none")
 
 
@@ -160,6 +162,77 @@ def test_batch_norm_is_synchronized_for_a_while():
         assert model.get_layer("bn").synchronized
         raise RuntimeError
     assert not model.get_layer("bn").synchronized
+
+
+# --- the launcher
+
+
+SAY = """
+import os, sys
+names = ("KERAS_BACKEND", "KERAS_DISTRIBUTION_NUM_PROCESSES", "KERAS_DISTRIBUTION_PROCESS_ID")
+print(*(os.environ[name] for name in names), *sys.argv[1:])
+print("address", os.environ["KERAS_DISTRIBUTION_JOB_ADDRESSES"], file=sys.stderr)
+"""
+FAIL = """
+import os, signal, sys, time
+if os.environ["KERAS_DISTRIBUTION_PROCESS_ID"] == "1":
+    {end}
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    def write(text: str):
+        path = tmp_path / "program.py"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_launch_gives_each_process_its_number_and_one_address(cli, script):
+    done = cli("launch", "--processes", 3, "--", script(SAY), "--flag")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert {line for line in lines if "jax" in line} == {f"[{number}] jax 3 {number} --flag" for number in range(3)}
+    addresses = {line.split("address ")[1] for line in lines if "address" in line}
+    assert len(addresses) == 1 and addresses.pop().startswith("127.0.0.1:")
+
+
+def test_launch_starts_the_process_of_this_host_alone(cli, script):
+    done = cli("launch", "--processes", 4, "--coordinator", "10.0.0.1:99", "--process-id", 2, "--", script(SAY))
+    assert sorted(done.out.splitlines()) == ["[2] address 10.0.0.1:99", "[2] jax 4 2"]
+
+
+def test_launch_runs_commands_of_this_package(cli):
+    done = cli("launch", "--processes", 1, "--", "--version")
+    assert done.status == 0 and done.out.startswith("[0] keras-effnet")
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), signal.SIGKILL)", 128 + signal.SIGKILL)]
+)
+def test_launch_ends_all_when_one_fails(cli, script, end, status):
+    started = time.monotonic()
+    done = cli("launch", "--", script(FAIL.format(end=end)))
+    assert done.status == status
+    assert f"Process 1 ended with status {status}" in done.err
+    assert time.monotonic() - started < 60  # the other one would sleep for 300 seconds
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--process-id", 2, "--coordinator", "a:1"], "at most 1"),
+        (["--process-id", 1], "need both --coordinator"),
+        (["--coordinator", "a:1"], "need both --coordinator"),
+        (["--process-id", 1, "--coordinator", "10.0.0.1"], "must be HOST:PORT, got '10.0.0.1'"),
+    ],
+)
+def test_launch_refuses_half_of_a_group(cli, options, message):
+    done = cli("launch", *options, "--", "info")
+    assert done.status == 2 and message in done.err
 
 
 # --- programs in processes of their own

@@ -1,0 +1,52 @@
+"""One small EfficientNet, trained by several processes that share every batch: on one host, or one process a host.
+
+python examples/train_several_hosts.py                                            # one process
+keras-effnet launch --processes 2 -- examples/train_several_hosts.py              # two here, needs `pip install jax`
+keras-effnet launch --processes 2 --coordinator 10.0.0.1:8476 --process-id 0 -- examples/train_several_hosts.py  # host 0
+keras-effnet launch --processes 2 --coordinator 10.0.0.1:8476 --process-id 1 -- examples/train_several_hosts.py  # host 1
+
+All processes read the same data in the same order; each computes its part of every batch, and the first one writes.
+"""
+
+import argparse
+
+import keras
+import numpy as np
+
+from keras_effnet import EfficientNet, architecture_spec, datasets, strategies
+from keras_effnet.pipeline import image_pipeline
+from keras_effnet.preprocessing import ImageSpec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=1)
+    epochs = parser.parse_args().epochs
+
+    strategy = strategies.check_strategy("data-parallel" if keras.backend.backend() == "jax" else "none")
+    spec = architecture_spec("lite0", depth=0.1, width=0.25, image_size=32, bn_momentum=0.9)
+    with strategies.scope(strategy):
+        strategies.check_batch_size(64, strategy)
+        keras.utils.set_random_seed(0)  # the same first weights and the same order of pictures everywhere
+        digits = datasets.load("digits")
+        train = image_pipeline(digits, ImageSpec.of(spec), 64, training=True)
+        val = image_pipeline(digits, ImageSpec.of(spec), 64)
+
+        model = EfficientNet(spec, classes=10)
+        model.compile(keras.optimizers.AdamW(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
+        history = model.fit(
+            strategies.local_part(train, strategy),
+            validation_data=strategies.local_part(val, strategy),
+            epochs=epochs,
+            shuffle=False,
+            verbose=0,
+        )
+        if strategies.is_chief():
+            model.save("several_hosts.keras")
+        total = sum(float(np.abs(weight).sum()) for weight in model.get_weights())
+        loss = history.history["loss"][-1]
+        print(f"{strategies.replicas(strategy)} devices: loss {loss:.4f}, absolute sum of all weights {total:.6f}")
+
+
+if __name__ == "__main__":
+    main()
