@@ -1,9 +1,11 @@
 """One small EfficientNet, trained by several processes that share every batch: on one host, or one process a host.
 
-python examples/train_several_hosts.py                                            # one process
-keras-effnet launch --processes 2 -- examples/train_several_hosts.py              # two here, needs `pip install jax`
-keras-effnet launch --processes 2 --coordinator 10.0.0.1:8476 --process-id 0 -- examples/train_several_hosts.py  # host 0
-keras-effnet launch --processes 2 --coordinator 10.0.0.1:8476 --process-id 1 -- examples/train_several_hosts.py  # host 1
+python examples/train_several_hosts.py                                # one process
+keras-effnet launch --processes 2 -- examples/train_several_hosts.py  # two on this host; needs `pip install jax`
+
+On two hosts, the first with --process-id 0 and the other with 1:
+
+keras-effnet launch --processes 2 --coordinator 10.0.0.1:8476 --process-id 0 -- examples/train_several_hosts.py
 
 All processes read the same data in the same order; each computes its part of every batch, and the first one writes.
 """

@@ -221,6 +221,19 @@ def test_launch_ends_all_when_one_fails(cli, script, end, status):
     assert time.monotonic() - started < 60  # the other one would sleep for 300 seconds
 
 
+def test_launch_that_is_told_to_end_leaves_no_process_behind(script):
+    program = script("import os, time\nprint('pid', os.getpid())\ntime.sleep(300)")
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "keras_effnet", "launch", "--", program], stdout=subprocess.PIPE, text=True
+    )
+    numbers = [int(launcher.stdout.readline().split("pid ")[1]) for _ in range(2)]
+    launcher.terminate()
+    assert launcher.wait(60) == 128 + signal.SIGTERM
+    for number in numbers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -60,6 +61,7 @@ def _run(arguments: Sequence[str], environments: dict[int, dict[str, str]]) -> i
     started = [sys.executable, *([] if script else ["-m", "keras_effnet"]), *arguments]
     running: dict[int, subprocess.Popen] = {}
     echoes = []
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         for number, environment in environments.items():
             running[number] = subprocess.Popen(
@@ -84,8 +86,14 @@ def _run(arguments: Sequence[str], environments: dict[int, dict[str, str]]) -> i
             time.sleep(_POLL)
     finally:  # without one of them the others would wait for ever
         _end(running.values())
+        signal.signal(signal.SIGTERM, before)
         for echo in echoes:
             echo.join(_PATIENCE)
+
+
+def _leave(number, frame):
+    """A scheduler's SIGTERM would leave the processes behind; as an exception it ends them first."""
+    raise SystemExit(128 + number)
 
 
 def _echo(number: int, process: subprocess.Popen) -> None:
