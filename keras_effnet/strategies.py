@@ -247,6 +247,29 @@ def is_chief() -> bool:
     return not _in_a_group() or _number(PROCESS_ID) == 0
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Where one process of several does what the others do not: save a model, load one, evaluate it.
+
+    Inside `scope("data-parallel")` whoever makes a variable waits until all processes make it, and Keras makes an
+    optimizer whenever it saves one. Without it a chief that saves waits for ever.
+
+    Example:
+
+    >>> if keras_effnet.strategies.is_chief():
+    ...     with keras_effnet.strategies.alone():
+    ...         model.save("flowers.keras")
+    """
+    import keras
+
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
+
+
 def local_part(data, name: str):
     """The part of each batch that the devices of this process compute.
 
