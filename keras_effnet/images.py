@@ -25,6 +25,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 # A header may claim any size. TensorFlow refuses a JPEG beyond 2^29 bytes of pixels, which is this many; Pillow, too.
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30  # of a file
+# Huffman coding spends a bit or more on each block of 64 pixels, so that a whole JPEG has at most 512 pixels a byte.
+_JPEG_PIXELS_PER_BYTE = 512
 _PLENTY_OF_SCANS = 16  # of a progressive JPEG; a small one may have more, each costs a walk over all coefficients
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PILLOW_FORMATS = ("BMP", "GIF", "WEBP")
@@ -57,7 +59,7 @@ def decode(contents) -> tf.Tensor:
     image = tf.cond(
         by_pillow,
         lambda: tf.numpy_function(_decode_with_pillow, [contents], tf.uint8),
-        lambda: tf.io.decode_image(_without_huge_png(contents), channels=3, expand_animations=False),
+        lambda: tf.io.decode_image(_plausible(contents), channels=3, expand_animations=False),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -77,8 +79,8 @@ def decode_window(contents, box_of_shape: Callable) -> tf.Tensor:
     """
 
     def jpeg():
-        box = box_of_shape(tf.io.extract_jpeg_shape(contents)[:2])
-        return tf.io.decode_and_crop_jpeg(contents, box, channels=3)
+        shape = tf.io.extract_jpeg_shape(contents)[:2]
+        return tf.io.decode_and_crop_jpeg(_plausible_jpeg(contents, shape), box_of_shape(shape), channels=3)
 
     def other():
         image = decode(contents)
@@ -94,17 +96,37 @@ def _bytes_at(contents, start: int, stop: int) -> tf.Tensor:
     return tf.strings.substr(head, tf.minimum(start, tf.strings.length(head)), stop - start)
 
 
-def _without_huge_png(contents) -> tf.Tensor:
-    """The same bytes, unless they are a PNG beyond `MAX_PIXELS`; TensorFlow would allow three times as many."""
-    known = (_bytes_at(contents, 0, 8) == _PNG) & (tf.strings.length(contents) >= 24)
+def _plausible(contents) -> tf.Tensor:
+    """The same bytes, unless they are a JPEG or PNG whose header claims too much for its pixels to be allocated."""
 
-    def checked():
+    def png():
         sides = tf.io.decode_raw(_bytes_at(contents, 16, 24), tf.int32, little_endian=False)
-        pixels = tf.reduce_prod(tf.cast(sides, tf.int64))
-        with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, tf.constant(MAX_PIXELS, tf.int64))]):
-            return tf.identity(contents)
+        # TensorFlow's own limit is three times as high.
+        return _unless_more(_pixels(sides), tf.constant(MAX_PIXELS, tf.int64), contents)
 
-    return tf.cond(known, checked, lambda: contents)
+    return tf.case(
+        [
+            (tf.io.is_jpeg(contents), lambda: _plausible_jpeg(contents, tf.io.extract_jpeg_shape(contents)[:2])),
+            ((_bytes_at(contents, 0, 8) == _PNG) & (tf.strings.length(contents) >= 24), png),
+        ],
+        default=lambda: tf.identity(contents),
+    )
+
+
+def _plausible_jpeg(contents, shape) -> tf.Tensor:
+    """A JPEG of a few bytes and a huge size would decode, to grey: its missing data are no error to libjpeg."""
+    most = _JPEG_PIXELS_PER_BYTE * tf.cast(tf.strings.length(contents), tf.int64)
+    return _unless_more(_pixels(shape), most, contents)
+
+
+def _pixels(sides) -> tf.Tensor:
+    return tf.reduce_prod(tf.cast(sides, tf.int64))
+
+
+def _unless_more(pixels, most, contents) -> tf.Tensor:
+    possible = tf.debugging.assert_less_equal(pixels, most, message="Claims more pixels than it can hold")
+    with tf.control_dependencies([] if possible is None else [possible]):
+        return tf.identity(contents)
 
 
 def _decode_with_pillow(contents: bytes | np.ndarray) -> np.ndarray:
@@ -133,7 +155,7 @@ def _webp_canvas(contents: bytes) -> tuple[int, int]:
 
 
 def _reason(error: Exception) -> str:
-    message = str(error).replace("\n", " ")
+    message = str(error).split("\nCondition")[0].replace("\n", " ")
     message = message.split("}} ")[-1].split(" [Op:")[0]
     return message[:120].rstrip(". ")
 
