@@ -1,0 +1,333 @@
+"""Damaged pictures: whatever the check lets pass, the pipeline decodes; nothing crashes, hangs or eats the memory.
+
+Run as a script this file is the child process that reads the damaged pictures, so that a crash of a decoder in C is a
+failed test and not the end of the tests.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SEED = 20260117
+WIDTH, HEIGHT = 48, 40
+FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
+
+
+# --- pictures to damage
+
+
+def _pixels(seed: int) -> np.ndarray:
+    """Soft colours and some noise, so that every coder has something to write."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3)).astype("uint8"))
+    soft = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)).astype(int)
+    return np.clip(soft + rng.integers(-9, 10, soft.shape), 0, 255).astype("uint8")
+
+
+def _saved(picture: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _interlaced_png(pixels: np.ndarray) -> bytes:
+    """Adam7, which Pillow reads and does not write."""
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    rows = (row for top, left, down, right in passes for row in pixels[top::down, left::right])
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 1)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*chunk) for chunk in chunks)
+
+
+def _rle_bmp(indices: np.ndarray) -> bytes:
+    """Run-length coded BMP of 256 colours, which Pillow reads and does not write."""
+    palette = bytes(value for colour in range(256) for value in (colour, 255 - colour, colour // 2, 0))
+    rows = (b"".join(bytes((1, value)) for value in row) + b"\0\0" for row in indices[::-1])
+    data = b"".join(rows) + b"\0\1"
+    info = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 8, 1, len(data), 0, 0, 256, 0)
+    start = 14 + len(info) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + info + palette + data
+
+
+def originals() -> dict[str, bytes]:
+    """Kind, of which the first word is the format, -> a sound file of it."""
+    pixels = _pixels(0)
+    picture, other = Image.fromarray(pixels), Image.fromarray(_pixels(1))
+    translucent = picture.convert("RGBA")
+    translucent.putalpha(other.convert("L"))
+    deep = Image.fromarray(pixels[..., 0].astype("uint16") * 257)
+    animation = {"save_all": True, "append_images": [other, picture.rotate(90)]}
+    return {
+        "jpeg": _saved(picture, "JPEG"),
+        "jpeg fine": _saved(picture, "JPEG", quality=95, subsampling=0),
+        "jpeg 422": _saved(picture, "JPEG", subsampling=1),
+        "jpeg progressive": _saved(picture, "JPEG", progressive=True),
+        "jpeg grey": _saved(picture.convert("L"), "JPEG"),
+        "jpeg cmyk": _saved(picture.convert("CMYK"), "JPEG"),
+        "jpeg restarts": _saved(picture, "JPEG", restart_marker_rows=1),
+        "png": _saved(picture, "PNG"),
+        "png interlaced": _interlaced_png(pixels),
+        "png 16 bit": _saved(deep, "PNG"),
+        "png palette": _saved(picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=32), "PNG"),
+        "png alpha": _saved(translucent, "PNG"),
+        "gif": _saved(picture.convert("P"), "GIF"),
+        "gif animated": _saved(picture, "GIF", **animation),
+        "bmp": _saved(picture, "BMP"),
+        "bmp palette": _saved(picture.convert("P"), "BMP"),
+        "bmp rle": _rle_bmp(pixels[..., 0]),
+        "webp": _saved(picture, "WEBP"),
+        "webp alpha": _saved(translucent, "WEBP", lossless=True),
+        "webp animated": _saved(picture, "WEBP", **animation),
+    }
+
+
+# --- damage: functions from bytes, a random generator, the format and another file to bytes
+
+
+def _flip(data, rng, *_):
+    for _ in range(rng.choice((1, 2, 8))):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return data
+
+
+def _overwrite(data, rng, *_):
+    data[rng.randrange(len(data))] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
+    return data
+
+
+def _overwrite_head(data, rng, *_):
+    data[rng.randrange(min(len(data), 64))] = rng.randrange(256)
+    return data
+
+
+def _truncate(data, rng, *_):
+    return data[: rng.randrange(len(data))]
+
+
+def _insert(data, rng, *_):
+    place = rng.randrange(len(data))
+    return data[:place] + rng.randbytes(rng.randrange(1, 40)) + data[place:]
+
+
+def _delete(data, rng, *_):
+    place = rng.randrange(len(data))
+    return data[:place] + data[place + rng.randrange(1, 40) :]
+
+
+def _swap(data, rng, *_):
+    length = rng.randrange(1, max(2, len(data) // 4))
+    first, second = sorted(rng.randrange(len(data)) for _ in range(2))
+    one, two = data[first : first + length], data[second : second + length]
+    data[second : second + length], data[first : first + length] = one, two
+    return data
+
+
+def _duplicate(data, rng, *_):
+    start, place = rng.randrange(len(data)), rng.randrange(len(data))
+    return data[:place] + data[start : start + rng.randrange(1, 200)] + data[place:]
+
+
+def _resize_header(data, rng, kind, _):
+    """Other dimensions in the header, from zero to far beyond any memory."""
+    frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
+    place, form = {
+        "jpeg": (frame + 5, ">H"),
+        "png": (16, ">I"),
+        "gif": (6, "<H"),
+        "bmp": (18, "<I"),
+        "webp": (24 if data[12:16] == b"VP8X" else 26, "<H"),
+    }[kind]
+    size = struct.calcsize(form)
+    sides = (0, 1, WIDTH - 1, WIDTH + 1, 255, 4000, 60000, 65535, 256 ** min(size, 4) - 1)
+    for offset in rng.choice(((0,), (size,), (0, size))):
+        data[place + offset : place + offset + size] = struct.pack(form, rng.choice(sides) % 256**size)
+    return data
+
+
+def _splice(data, rng, _, other):
+    return data[: rng.randrange(len(data))] + other[rng.randrange(len(other)) :]
+
+
+def _right_checksums(data: bytes) -> bytes:
+    """A damaged PNG with checksums that fit the damage: without them no decoder looks any further."""
+    out, place = data[:8], 8
+    while place + 12 <= len(data):
+        length = min(int.from_bytes(data[place : place + 4], "big"), len(data) - place - 12)
+        out += _png_chunk(data[place + 4 : place + 8], data[place + 8 : place + 8 + length])
+        place += 12 + length
+    return out
+
+
+DAMAGE = (
+    *(_flip, _overwrite, _overwrite_head, _truncate, _insert, _delete),
+    *(_swap, _duplicate, _resize_header, _splice),
+)
+
+
+def damaged(index: int, seed: int, files: dict[str, bytes]) -> tuple[str, bytes]:
+    """The kind and the bytes of one damaged file: the same for the same index and seed."""
+    rng = random.Random(seed * 1_000_003 + index)
+    kind = list(files)[index % len(files)]
+    data = bytearray(files[kind])
+    for damage in rng.choices(DAMAGE, k=rng.choice((1, 1, 1, 2, 4))):
+        if len(data) > 40:
+            data = bytearray(damage(data, rng, kind.split()[0], rng.choice(list(files.values()))))
+    if kind.startswith("png") and rng.random() < 0.7:
+        return kind, _right_checksums(bytes(data))
+    return kind, bytes(data)
+
+
+# --- the child
+
+
+def _windows(contents):
+    """One picture in windows at its corners and in its middle, which reach or miss whatever is broken."""
+    import tensorflow as tf
+
+    from keras_effnet.images import decode_window
+
+    def window(top, left, share):
+        def box(shape):
+            extent = tf.maximum(tf.cast(tf.cast(shape, tf.float32) * share, tf.int32), 1)
+            begin = tf.cast(tf.cast(shape - extent, tf.float32) * tf.constant([top, left]), tf.int32)
+            return tf.concat([begin, extent], axis=0)
+
+        return tf.shape(decode_window(contents, box))
+
+    places = ((0, 0, 1), (0, 0, 0.3), (0, 1, 0.3), (1, 0, 0.3), (1, 1, 0), (0.5, 0.5, 0.2))
+    return tf.stack([window(float(top), float(left), share) for top, left, share in places])
+
+
+def child(seed: int, start: int, stop: int, folder: Path) -> None:
+    """Writes damaged pictures, loads them as a dataset, reads all that were not left out; prints counts as JSON."""
+    import tensorflow as tf
+
+    from keras_effnet import datasets
+    from keras_effnet.pipeline import image_pipeline
+    from keras_effnet.preprocessing import ImageSpec
+
+    def passes(part):
+        yield image_pipeline(part, spec, 1, training=True, cache=False)  # one by one, so that none is left over
+        yield image_pipeline(part, spec, 8, training=True, cache=True)
+        yield image_pipeline(part, spec, 8)
+        yield tf.data.Dataset.from_tensor_slices(list(part.images)).map(lambda path: _windows(tf.io.read_file(path)))
+
+    files, kinds, spec = originals(), {}, ImageSpec(24)
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for number, content in enumerate(files.values()):  # sound ones, so that no class is empty
+            (folder / name / f"sound{number}.jpg").write_bytes(content)
+    for index in range(start, stop):
+        kind, content = damaged(index, seed, files)
+        path = folder / "ab"[index // len(files) % 2] / f"{index:06d}.jpg"
+        path.write_bytes(content)
+        kinds[str(path)] = kind
+    print(f"{len(kinds)} written", flush=True)
+
+    dataset = datasets.load(folder, val_split=0.5, max_bad_files=len(kinds))
+    assert all(bad.reason for bad in dataset.skipped)
+    refused = [bad.path for bad in dataset.skipped]
+    used = [*dataset.train.images, *dataset.val.images]
+    assert sorted(used + refused) == sorted(str(path) for path in folder.rglob("*.jpg"))
+    assert not any("sound" in path for path in refused)
+    print(f"{len(refused)} refused", flush=True)
+
+    for part in (dataset.train, dataset.val):
+        for number in range(4):
+            print(f"pass {number}", flush=True)
+            try:
+                for _ in list(passes(part))[number]:
+                    pass
+            except tf.errors.OpError:
+                for index in range(len(part)):
+                    try:
+                        list(list(passes(part.select(np.array([index]))))[min(number, 3) if number != 1 else 0])
+                    except tf.errors.OpError as error:
+                        print(f"passed the check and failed in pass {number}: {part.images[index]}: {error}")
+                raise
+    counts = {
+        "refused": Counter(kinds[path] for path in refused),
+        "decoded": Counter(kinds[path] for path in used if path in kinds),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    print(json.dumps(counts))
+
+
+# --- the tests
+
+
+def _run(start: int, stop: int, seconds: float) -> subprocess.CompletedProcess | None:
+    """What a child said of the pictures of these indices; None if it hung."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, str(SEED), str(start), str(stop), str(Path(folder) / "pictures")]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def _fuzz(start: int, stop: int, seconds: float, run: Callable = _run) -> dict:
+    done = run(start, stop, seconds)
+    if done is not None and done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    if stop - start > 1:  # looks for the one file that is to blame
+        middle = (start + stop) // 2
+        _fuzz(start, middle, seconds, run)
+        _fuzz(middle, stop, seconds, run)
+    said = "hung" if done is None else f"status {done.returncode}: {done.stdout[-500:]} {done.stderr[-1500:]}"
+    raise AssertionError(f"seed {SEED}, pictures {start} to {stop - 1}: {said}")
+
+
+def _check(counts: list[dict], total: int) -> None:
+    refused, decoded = (sum((Counter(part[key]) for part in counts), Counter()) for key in ("refused", "decoded"))
+    assert refused.total() + decoded.total() == total
+    for kind in originals():  # damage that always or never tells would try nothing
+        assert refused[kind] and decoded[kind], kind
+    assert max(part["peak_mib"] for part in counts) < 4096
+    print("refused", dict(refused), "decoded", dict(decoded), [part["peak_mib"] for part in counts])
+
+
+def test_sound_files_of_every_kind_are_what_pillow_says():
+    for kind, content in originals().items():
+        with Image.open(io.BytesIO(content)) as image:
+            assert (image.format.lower(), image.size) == (kind.split()[0], (WIDTH, HEIGHT))
+            image.load()
+
+
+def test_damage_is_the_same_for_the_same_seed():
+    files = originals()
+    assert damaged(7, SEED, files) == damaged(7, SEED, originals())
+    assert len({damaged(index, SEED, files)[1] for index in range(200)}) > 190
+
+
+def test_600_damaged_pictures_are_decoded_or_listed():
+    _check([_fuzz(0, 600, 240)], 600)
+
+
+@pytest.mark.slow
+def test_10000_damaged_pictures_are_decoded_or_listed():
+    _check([_fuzz(start, start + 2000, 900) for start in range(0, 10_000, 2000)], 10_000)
+
+
+if __name__ == "__main__":
+    child(*map(int, sys.argv[1:4]), Path(sys.argv[4]))
