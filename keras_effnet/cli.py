@@ -23,6 +23,7 @@ COMMANDS = {
     "explain": "Show where in pictures a network finds a class: Grad-CAM.",
     "export": "Write .tflite files, each one run and compared with the model.",
     "benchmark": "Time .tflite files on this machine.",
+    "check-data": "Look for broken files, copies, leaks and lopsided classes in a data set.",
     "checks": "See whether this machine has what the package needs.",
 }
 
@@ -36,7 +37,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"keras_effnet.commands.{name}").command
+        return importlib.import_module(f"keras_effnet.commands.{name.replace('-', '_')}").command
 
     def resolve_command(self, ctx, args):
         if args and args[0] not in COMMANDS:

@@ -227,17 +227,36 @@ def _compiled_decode() -> Callable:
     return tf.function(decode, input_signature=[tf.TensorSpec((), tf.string)])
 
 
-def _problem(path: str) -> str | None:
-    """Why a file cannot be decoded; None if it can."""
+def examine_bytes(contents: bytes, name: str) -> tuple[bytes, np.ndarray] | BadFile:
+    """The bytes and their pixels, as `decode` gives them; or why there are none."""
+    try:
+        _refuse_endless(contents)
+        try:
+            return contents, _compiled_decode()(contents).numpy()
+        except _UNDECODABLE:
+            # Once more outside of the graph, whose errors bury the reason under a traceback.
+            return contents, decode(contents).numpy()
+    except _UNDECODABLE as error:
+        return BadFile(name, _reason(error))
+
+
+def examine(path: str) -> tuple[bytes, np.ndarray] | BadFile:
+    """`examine_bytes` of a file."""
     try:
         contents = _read_bytes(path)
+    except (ValueError, OSError) as error:
+        return BadFile(str(path), _reason(error))
+    return examine_bytes(contents, str(path))
+
+
+def in_parallel(work: Callable, items: Sequence, progress: Callable[[Iterable], Iterable] = iter) -> list:
+    """Results of `work` for all items, in their order, by as many threads as there are cores and some more."""
+    with ThreadPoolExecutor() as pool:
         try:
-            _compiled_decode()(contents)
-        except _UNDECODABLE:
-            decode(contents)  # once more outside of the graph, whose errors bury the reason under a traceback
-    except (*_UNDECODABLE, OSError) as error:
-        return _reason(error)
-    return None
+            return list(progress(pool.map(work, items)))
+        except BaseException:  # an interruption should not wait for the rest of a million files
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def find_bad_files(paths: Sequence[str], progress: Callable[[Iterable], Iterable] = iter) -> list[BadFile]:
@@ -249,10 +268,9 @@ def find_bad_files(paths: Sequence[str], progress: Callable[[Iterable], Iterable
         paths: Paths of picture files.
         progress: Wraps the iteration, for a progress bar.
     """
-    with ThreadPoolExecutor() as pool:
-        try:
-            reasons = list(progress(pool.map(_problem, paths)))
-        except BaseException:  # an interruption should not wait for the rest of a million files
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [BadFile(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason]
+
+    def bad_or_none(path: str) -> BadFile | None:
+        found = examine(path)
+        return found if isinstance(found, BadFile) else None
+
+    return [bad for bad in in_parallel(bad_or_none, paths, progress) if bad]

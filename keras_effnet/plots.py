@@ -99,6 +99,24 @@ def reliability(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray
     _save(figure, path)
 
 
+def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str], path: str | Path) -> None:
+    """Pictures of each class, the largest first, splits stacked. `counts`: split -> one number a class."""
+    totals = np.sum(list(counts.values()), axis=0)
+    order = np.argsort(-totals, kind="stable")
+    named = len(order) <= 60
+    figure, axis = _figure(figsize=(min(14.0, 3.5 + 0.22 * len(order)), 4.2))
+    below = np.zeros(len(order))
+    for split, numbers in counts.items():
+        axis.bar(range(len(order)), np.asarray(numbers)[order], bottom=below, width=0.8 if named else 1.0, label=split)
+        below += np.asarray(numbers)[order]
+    axis.set(ylabel="pictures", xlabel="class" if named else f"{len(order)} classes, the largest first")
+    names = [shorten(str(class_names[index]), 24, placeholder="...") for index in order]
+    axis.set_xticks(range(len(order)) if named else [], names if named else [], rotation=90, fontsize=8)
+    axis.legend(fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
 def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], title: str, path: str | Path) -> None:
     """One bar chart a quantity, one bar a precision."""
     figure, axes = _figure(1, len(panels), figsize=(2.7 * len(panels), 3.0), squeeze=False)

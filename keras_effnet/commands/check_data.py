@@ -1,0 +1,161 @@
+"""`keras-effnet check-data`: what is wrong with a data set, before a network learns it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from keras_effnet import console
+
+_LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
+
+
+@click.command("check-data")
+@click.argument("data")
+@click.option("--image-size", type=click.IntRange(1), default=224, show_default=True, help="What the network will see.")
+@click.option("--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Also almost equal ones.")
+@click.option("--max", "most", type=click.IntRange(1), help="Look at so many pictures, drawn at random.")
+@click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out where there is no val/.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--strict", is_flag=True, help="Exit with status 3 on a leak or an unreadable file.")
+@click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(data, image_size, near_duplicates, most, val_split, seed, strict, out, as_json) -> None:
+    """Look at every picture of DATA, a folder of class folders, for what spoils a training or its result."""
+    console.prepare_tensorflow()
+    from keras_effnet import plots
+    from keras_effnet.data_check import check_data
+    from keras_effnet.errors import VerificationError
+    from keras_effnet.runs import new_run, write_text
+
+    report = check_data(
+        data,
+        image_size=image_size,
+        near_duplicates=near_duplicates,
+        max_pictures=most,
+        examples=_EACH,
+        val_split=val_split,
+        seed=seed,
+        progress=console.track("Looking at pictures"),
+    )
+    folder = new_run("check-data", report.name, out)
+    drawn = _draw(report, folder, plots)
+    write_text(folder / "report.json", json.dumps(report.to_dict(), indent=2) + "\n")
+    write_text(folder / "report.md", markdown(report, drawn))
+    if as_json:
+        console.emit_json(report.to_dict() | {"run": str(folder)})
+    else:
+        console.table(("finding", "pictures", ""), [(name, str(count), note) for name, count, note in findings(report)])
+        fix = f"less {folder}/report.md" if report.unreadable or report.groups else f"keras-effnet train {data}"
+        console.finish(f"{folder} (report.md, report.json, {', '.join(drawn)})", fix)
+    if strict and (report.unreadable or report.leaks):
+        raise VerificationError(
+            f"{data}: {len(report.unreadable)} unreadable files, {sum(report.leaked.values())} held-out pictures that "
+            f"are also in training; see {folder / 'report.md'}."
+        )
+
+
+def _draw(report, folder: Path, plots) -> list[str]:
+    """Writes the pictures of the report; their names."""
+    import numpy as np
+
+    from keras_effnet.fingerprints import sheet_tile
+    from keras_effnet.images import BadFile, examine
+
+    plots.class_counts(report.counts, report.class_names, folder / "classes.png")
+    drawn = ["classes.png"]
+    chosen = np.unique(np.linspace(0, len(report.class_names) - 1, _SHEET_CLASSES).round().astype(int))
+    tiles = [
+        (report.class_names[index], tile) for index in chosen for tile in report.examples[report.class_names[index]]
+    ]
+    if tiles:
+        plots.picture_grid(
+            np.stack([tile for _, tile in tiles]), [_short(n) for n, _ in tiles], folder / "pictures.png"
+        )
+        drawn.append("pictures.png")
+    pairs = [group.members[:2] for group in _worst_first(report.groups)[:_SHEET_PAIRS]]
+    if pairs and Path(pairs[0][0].name).is_file():
+        members = [member for pair in pairs for member in pair]
+        found = [(member, seen) for member in members if not isinstance(seen := examine(member.name), BadFile)]
+        titles = [_short(f"{member.split} {member.class_name}") for member, _ in found]
+        plots.picture_grid(np.stack([sheet_tile(seen[1]) for _, seen in found]), titles, folder / "copies.png")
+        drawn.append("copies.png")
+    return drawn
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 16 else text[:15] + "…"
+
+
+def _worst_first(groups):
+    return sorted(groups, key=lambda group: (not group.leaks, not group.contradicts, not group.exact))
+
+
+def findings(report) -> list[tuple[str, int, str]]:
+    """Rows of a table: what, how many pictures, in words."""
+    copies = sum(len(group.members) - 1 for group in report.groups if group.exact)
+    near = sum(len(group.members) - 1 for group in report.groups if not group.exact)
+    labels = sum(len(group.members) for group in report.contradictions)
+    sampled = "" if report.checked == report.total else f"a sample of {report.total}"
+    leaked = ", ".join(f"{count} of {split}" for split, count in report.leaked.items())
+    rows = [
+        ("looked at", report.checked, sampled),
+        ("unreadable", len(report.unreadable), "training leaves them out"),
+        ("leaks", sum(report.leaked.values()), f"held out and also learned: {leaked}"),
+        ("exact copies", copies, "beyond the first of each"),
+        ("near copies", near, "recompressed, resized, edited, or a burst"),
+        ("contradictions", labels, "the same picture under several classes"),
+    ]
+    if report.sizes:
+        small = f"shorter side below {report.sizes.image_size}: enlarged in training"
+        rows += [("small", report.sizes.below, small), ("tiny", report.sizes.tiny, "shorter side below 32")]
+    counts = report.counts["train"]
+    return [*rows, ("largest class", max(counts), f"smallest {min(counts)}, ratio {report.imbalance:.3g}")]
+
+
+def markdown(report, drawn: list[str]) -> str:
+    """The report for people."""
+    from keras_effnet.data_check import LOPSIDED
+
+    lines = [f"# {report.name}: what the pictures are like", "", "| finding | pictures | |", "|---|---|---|"]
+    lines += [f"| {name} | {count} | {note} |" for name, count, note in findings(report)]
+    if report.sizes:
+        lines += ["", "| | smallest | median | largest |", "|---|---|---|---|"]
+        for name in ("width", "height", "aspect"):
+            lines.append(f"| {name} | " + " | ".join(f"{value:g}" for value in getattr(report.sizes, name)) + " |")
+        lines += ["", "Files: " + ", ".join(f"{mode} {count}" for mode, count in report.modes.items()) + "."]
+    if report.unreadable:
+        lines += ["", "## Unreadable", *_listing([f"`{bad.path}`: {bad.reason}" for bad in report.unreadable])]
+    for title, kept in (
+        ("Leaks", report.leaks),
+        ("Contradictions", report.contradictions),
+        ("Other copies", [group for group in report.groups if not group.leaks and not group.contradicts]),
+    ):
+        if kept:
+            lines += ["", f"## {title}", *_listing([_in_words(group) for group in _worst_first(kept)])]
+    lines += [
+        "",
+        "## Classes",
+        "",
+        "| class | " + " | ".join(report.counts) + " |",
+        "|---|" + "---|" * len(report.counts),
+    ]
+    for label, name in enumerate(report.class_names):
+        lines.append(f"| {name} | " + " | ".join(str(counts[label]) for counts in report.counts.values()) + " |")
+    if report.imbalance > LOPSIDED:
+        lines += ["", "The classes are lopsided. Weights with which each counts the same, for `fit(class_weight=...)`:"]
+        lines += ["", f"```python\n{report.class_weights}\n```"]
+    return "\n".join([*lines, "", *(f"![{name}]({name})" for name in drawn), ""])
+
+
+def _listing(items: list[str]) -> list[str]:
+    more = [f"- and {len(items) - _LISTED} more: `report.json`"] if len(items) > _LISTED else []
+    return ["", *(f"- {item}" for item in items[:_LISTED]), *more]
+
+
+def _in_words(group) -> str:
+    shown = ", ".join(f"`{member.name}` ({member.split}, {member.class_name})" for member in group.members[:4])
+    more = f" and {len(group.members) - 4} more" if len(group.members) > 4 else ""
+    return f"{'exact' if group.exact else 'near'}: {shown}{more}"
