@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
+import struct
+import time
+import zlib
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_effnet.errors import UserError
-from keras_effnet.images import find_bad_files, list_pictures, read
+from keras_effnet.images import _scans, decode, decode_window, find_bad_files, list_pictures, read
 
 ROWS, COLUMNS = np.mgrid[0:40, 0:48]
 COLOURS = np.stack([COLUMNS * 5, ROWS * 6, 255 - COLUMNS * 5], axis=-1).astype("uint8")
@@ -153,3 +160,128 @@ def test_hidden_files_and_what_lies_in_hidden_folders_are_left_out(tmp_path, hid
     (tmp_path / hidden).touch()
     (tmp_path / "seen.jpg").touch()
     assert list_pictures(tmp_path) == [str(tmp_path / "seen.jpg")]
+
+
+# --- windows
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "palette.bmp", "rgb.webp", "animated.gif"])
+@pytest.mark.parametrize("box", [(0, 0, 40, 48), (3, 5, 20, 11), (39, 47, 1, 1)])
+def test_a_window_of_a_lossless_picture_is_that_part_of_it(tmp_path, name, box):
+    picture, options = EXACT[name]
+    picture.save(tmp_path / name, **options)
+    shapes = []
+    contents = (tmp_path / name).read_bytes()
+    window = decode_window(tf.constant(contents), lambda shape: shapes.append(shape.numpy()) or tf.constant(box))
+    top, left, height, width = box
+    expected = pillow(tmp_path / name)[top : top + height, left : left + width]
+    np.testing.assert_array_equal(window, expected)
+    assert shapes[-1].tolist() == [40, 48]
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_a_window_of_a_jpeg_is_that_part_of_it_within_a_few_grey_levels(tmp_path, name):
+    picture, options = LOSSY[name]
+    picture.save(tmp_path / name, **options)
+    window = decode_window((tmp_path / name).read_bytes(), lambda shape: tf.stack([7, 9, shape[0] - 7, shape[1] - 9]))
+    assert np.abs(window.numpy().astype(int) - pillow(tmp_path / name)[7:, 9:]).max() <= 8
+
+
+# --- headers that claim too much, and files that never end
+
+
+def _png_of(width: int, height: int) -> bytes:
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"x")) + chunk(b"IEND", b"")
+
+
+def _claiming(kind: str, width: int, height: int) -> bytes:
+    """A small picture whose header says that it is of another size."""
+    buffer = io.BytesIO()
+    if kind == "png":
+        return _png_of(width, height)
+    PICTURE.save(buffer, kind.split()[0], progressive=kind == "jpeg progressive")
+    data = bytearray(buffer.getvalue())
+    if kind.startswith("jpeg"):
+        place = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2")) + 5
+        data[place : place + 4] = struct.pack(">HH", height, width)
+    elif kind == "gif":
+        data[6:10] = struct.pack("<HH", width, height)
+    elif kind == "bmp":
+        data[18:26] = struct.pack("<ii", width, height)
+    elif kind == "webp":  # an extended file with its canvas before the picture
+        canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + canvas + data[12:]
+        data = b"RIFF" + struct.pack("<I", len(body)) + body
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg progressive", "png", "gif", "bmp", "webp"])
+def test_a_header_that_claims_billions_of_pixels_is_refused_at_once(tmp_path, kind):
+    (tmp_path / "bomb").write_bytes(_claiming(kind, 60_000, 60_000))
+    began = time.process_time()
+    assert len(find_bad_files([str(tmp_path / "bomb")])) == 1
+    assert time.process_time() - began < 5
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+        decode(_claiming(kind, 60_000, 60_000))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg progressive"])
+def test_a_small_jpeg_that_claims_144_million_pixels_is_refused_and_not_grey(tmp_path, kind):
+    (tmp_path / "bomb.jpg").write_bytes(_claiming(kind, 12_000, 12_000))
+    (bad,) = find_bad_files([str(tmp_path / "bomb.jpg")])
+    assert "more pixels than it can hold" in bad.reason
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more pixels"):
+        decode_window((tmp_path / "bomb.jpg").read_bytes(), lambda shape: tf.constant([0, 0, 1, 1]))
+
+
+def test_the_emptiest_jpeg_that_there_can_be_is_not_refused(tmp_path):
+    Image.new("L", (3000, 3000), 128).save(tmp_path / "flat.jpg", optimize=True, progressive=True)
+    assert find_bad_files([str(tmp_path / "flat.jpg")]) == []
+
+
+def test_scans_are_counted_up_to_the_end_of_the_picture():
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "jpeg", progressive=True)
+    assert _scans(buffer.getvalue() + b"\xff\xda" * 50) == 10  # libjpeg's own script for colour
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "jpeg", restart_marker_rows=1)
+    assert _scans(buffer.getvalue()) == 1
+
+
+def test_a_jpeg_of_endless_scans_is_refused_unless_it_is_small(tmp_path):
+    buffer = io.BytesIO()
+    PICTURE.resize((2000, 2000)).save(buffer, "jpeg", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    (tmp_path / "endless.jpg").write_bytes(data[:-2] + last * 800 + data[-2:])
+    (bad,) = find_bad_files([str(tmp_path / "endless.jpg")])
+    assert bad.reason == "JPEG of 2000 x 2000 pixels in 810 scans"
+
+
+def test_of_a_gif_the_first_frame_alone_is_decoded(tmp_path):
+    Image.new("P", (1500, 1500)).save(tmp_path / "one.gif")
+    data = (tmp_path / "one.gif").read_bytes()
+    frame = data[data.index(b",\0\0\0\0") : -1]
+    (tmp_path / "long.gif").write_bytes(data[:-1] + frame * 1000 + b";")
+    with Image.open(tmp_path / "long.gif") as image:
+        assert image.n_frames == 1001
+    began = time.process_time()
+    assert read(tmp_path / "long.gif").shape == (1500, 1500, 3)  # all frames would take 2 GB and half a minute
+    assert time.process_time() - began < 5
+
+
+def test_folders_and_pipes_are_bad_files_and_are_not_waited_for(tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    found = find_bad_files([str(tmp_path / "folder.jpg"), str(tmp_path / "pipe.jpg")])
+    assert [bad.reason for bad in found] == ["Not a regular file"] * 2
+
+
+def test_what_only_another_plugin_of_pillow_would_open_is_refused(tmp_path):
+    # PostScript is a program; Pillow would hand it to Ghostscript.
+    (tmp_path / "program.jpg").write_bytes(b"%!PS-AdoWEBP\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    assert len(find_bad_files([str(tmp_path / "program.jpg")])) == 1
