@@ -16,6 +16,7 @@ EXIT_USER, EXIT_VERIFICATION, EXIT_INTERRUPTED = 2, 3, 130
 COMMANDS = {
     "quickstart": "Train a small network on handwritten digits, export it four ways, compare. Three minutes.",
     "info": "List the networks, or show one: scaling, cost, blocks.",
+    "pack": "Write pictures as TFRecord shards, shrunk to what training needs.",
     "train": "Train a network on a folder of pictures or on the embedded digits.",
     "launch": "Run a command in several processes, on one host or several, that train together.",
     "eval": "Measure the accuracy of a .keras or .tflite file.",

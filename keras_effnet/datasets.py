@@ -1,11 +1,10 @@
-"""Where pictures come from: a folder of class folders, or the embedded handwritten digits.
+"""Where pictures come from: folders, lists, TFRecord shards, TensorFlow Datasets, arrays, the embedded digits.
 
-Imports `images` and `errors`. What becomes of the pictures is `pipeline`'s business.
+Imports the sources, `splits`, `errors`. What becomes of the pictures is `pipeline`'s business.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -13,152 +12,29 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_effnet.catalogue import PREFIX, read_catalogue
+from keras_effnet.digits import clutter, cluttered_digits, plain_digits
 from keras_effnet.errors import UserError, unknown
-from keras_effnet.images import EXTENSIONS, BadFile, find_bad_files, list_pictures
-from keras_effnet.splits import ImageDataset, Split, stratified_split
+from keras_effnet.folders import read_folder
+from keras_effnet.manifest import find_manifest, read_manifest
+from keras_effnet.shards import PARTIAL, find_records, read_index, read_packed, read_records
+from keras_effnet.splits import Encoded, ImageDataset, Parts, Split, class_weights, k_folds, stratified_split
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "EMBEDDED",
+    "Encoded",
+    "ImageDataset",
+    "Split",
+    "class_weights",
+    "clutter",
+    "from_arrays",
+    "k_folds",
+    "load",
+    "read_parts",
+    "stratified_split",
+]
 
 EMBEDDED = ("digits", "digits-cluttered")
-_SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-
-
-def _digits(seed: int) -> ImageDataset:
-    """scikit-learn's 1,797 handwritten digits, 8x8 pixels: 70% train, 15% val, 15% test."""
-    from sklearn.datasets import load_digits
-
-    source = load_digits()
-    pixels = np.round(source.images * (255 / 16)).astype("uint8")
-    images = np.repeat(pixels[..., None], 3, axis=-1)
-    labels = source.target.astype("int32")
-    whole = Split(images, labels, mirror=False)
-    splits = [whole.select(indices) for indices in stratified_split(labels, (0.7, 0.15, 0.15), seed)]
-    return ImageDataset("digits", tuple("0123456789"), *splits)
-
-
-def _paste(canvas: np.ndarray, patch: np.ndarray, x: float, y: float, side: float) -> None:
-    """Draws a patch, resized, where it is brighter than what is there; positions are shares of the canvas."""
-    from PIL import Image
-
-    size = canvas.shape[0]
-    pixels = max(2, round(side * size))
-    drawn = np.asarray(Image.fromarray(patch).resize((pixels, pixels), Image.Resampling.BILINEAR))
-    left, top = round(x * (size - pixels)), round(y * (size - pixels))
-    window = canvas[top : top + pixels, left : left + pixels]
-    np.maximum(window, drawn, out=window)
-
-
-def clutter(digits: Split, count: int, size: int, seed: int) -> Split:
-    """Scenes of one whole digit at a random place and scale among fragments of others.
-
-    The scene is drawn in shares of the canvas, so a seed gives the same scenes at any `size`, and a larger canvas
-    shows more of them: resolution matters here, as it does in photographs.
-
-    Args:
-        digits: `Split` of the plain digits to draw from.
-        count: Int, scenes.
-        size: Int, side of the canvas in pixels.
-        seed: Int.
-    """
-    rng = np.random.default_rng(seed)
-    glyphs = digits.images[..., 0]
-    chosen = rng.integers(len(glyphs), size=count)
-    canvases = np.zeros((count, size, size), "uint8")
-    for canvas, index in zip(canvases, chosen, strict=True):
-        for _ in range(8):
-            row, column = rng.integers(0, 5, size=2)
-            fragment = glyphs[rng.integers(len(glyphs))][row : row + 4, column : column + 4]
-            _paste(canvas, fragment, *rng.random(2), side=rng.uniform(0.08, 0.16))
-        _paste(canvas, glyphs[index], *rng.random(2), side=rng.uniform(0.25, 0.5))
-    return Split(np.repeat(canvases[..., None], 3, axis=-1), digits.labels[chosen], mirror=False)
-
-
-def _cluttered_digits(seed: int, size: int) -> ImageDataset:
-    plain = _digits(seed)
-    counts = {"train": 5000, "val": 1000, "test": 1000}
-    scenes = {
-        # No handwriting of one split appears in another: the scenes come from split digits.
-        split: clutter(getattr(plain, split), count, size, seed + number)
-        for number, (split, count) in enumerate(counts.items(), start=1)
-    }
-    return replace(plain, name="digits-cluttered", **scenes)
-
-
-def _class_folders(folder: Path) -> dict[str, list[str]]:
-    """Class name -> picture files, for every class folder that is not hidden."""
-    return {
-        entry.name: list_pictures(entry)
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
-
-
-def _to_split(classes: dict[str, list[str]], names: Sequence[str], bad: set[str]) -> Split:
-    pairs = [(path, names.index(name)) for name, paths in classes.items() for path in paths if path not in bad]
-    paths, labels = zip(*pairs, strict=True) if pairs else ((), ())
-    return Split(tuple(paths), np.asarray(labels, "int32"))
-
-
-def _check_classes(folder: Path, classes: dict[str, list[str]]) -> None:
-    if not classes:
-        loose = "holds pictures but no class folders" if list_pictures(folder) else "is empty"
-        raise UserError(f"{folder} {loose}. Put pictures in one folder per class: {folder.name}/cat/1.jpg.")
-    empty = [name for name, paths in classes.items() if not paths]
-    if empty:
-        raise UserError(
-            f"{folder} has class folders without pictures: {', '.join(empty[:5])}. "
-            f"Remove them or add pictures ({', '.join(EXTENSIONS)})."
-        )
-    if len(classes) < 2:
-        raise UserError(f"{folder} has one class only ({next(iter(classes))}); a classifier needs at least two.")
-
-
-def _leave_out_bad(paths: list[str], limit: int, progress) -> tuple[BadFile, ...]:
-    bad = tuple(find_bad_files(paths, progress))
-    listing = "; ".join(f"{item.path} ({item.reason})" for item in bad[:5]) + ("; ..." if len(bad) > 5 else "")
-    if len(bad) > limit:
-        raise UserError(
-            f"{len(bad)} of {len(paths)} pictures cannot be decoded, more than the {limit} allowed "
-            f"(max_bad_files, --max-bad-files): {listing}"
-        )
-    if bad:
-        logger.warning("Skipped %d of %d pictures that cannot be decoded: %s", len(bad), len(paths), listing)
-    return bad
-
-
-def _folder(folder: Path, val_split: float, seed: int, max_bad_files: int, check: bool, progress) -> ImageDataset:
-    parts = {
-        split: next((folder / name for name in names if (folder / name).is_dir()), None)
-        for split, names in _SPLIT_FOLDERS.items()
-    }
-    presplit = parts["train"] is not None
-    if presplit:
-        layouts = {split: _class_folders(path) for split, path in parts.items() if path}
-        if "val" not in layouts and "test" not in layouts:
-            layouts = {"train": layouts["train"]}
-    else:
-        layouts = {"train": _class_folders(folder)}
-    names = tuple(layouts["train"])
-    for split, classes in layouts.items():
-        _check_classes(parts[split] if presplit else folder, classes)
-        if differing := sorted(set(classes) ^ set(names)):
-            raise UserError(
-                f"{folder}: train and {split} have different classes; in one only: {', '.join(differing[:5])}."
-            )
-
-    every = [path for classes in layouts.values() for paths in classes.values() for path in paths]
-    skipped = _leave_out_bad(every, max_bad_files, progress) if check else ()
-    bad = {item.path for item in skipped}
-    splits = {split: _to_split(classes, names, bad) for split, classes in layouts.items()}
-    if "val" not in splits:
-        whole = splits["train"]
-        train, val = stratified_split(whole.labels, (1 - val_split, val_split), seed)
-        splits |= {"train": whole.select(train), "val": whole.select(val)}
-    for split, part in splits.items():
-        missing = sorted(set(range(len(names))) - set(part.labels.tolist()))
-        if split != "test" and missing:
-            raise UserError(f"{folder}: no usable picture of class {names[missing[0]]!r} for {split}; add some.")
-    return ImageDataset(folder.resolve().name, names, **splits, skipped=skipped)
 
 
 def load(
@@ -169,19 +45,28 @@ def load(
     image_size: int = 64,
     max_bad_files: int = 10,
     check: bool = True,
+    data_dir: str | os.PathLike | None = None,
+    fold: Sequence[int] | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> ImageDataset:
     """Loads labelled pictures.
 
     Args:
-        source: `"digits"`, `"digits-cluttered"`, or a folder: either `train/` and `val/` (and `test/`) with one folder
-            per class in each, or class folders directly, from which a stratified share is held out.
-        val_split: Float in (0, 1), share held out where the folder has no `val/`.
+        source: One of
+            `"digits"`, `"digits-cluttered"`: embedded;
+            a folder with one folder per class, or with `train/` and `val/` (and `test/`) of that kind;
+            a CSV file, or a folder with a `manifest.csv` or `labels.csv`: columns `path`, `label`, `split`;
+            a folder of TFRecord shards, written by `keras-effnet pack` or with the usual features;
+            `"tfds:name/config"`: TensorFlow Datasets.
+        val_split: Float in (0, 1), share held out, each class alike, where the source names no validation pictures.
         seed: Int, of the split and of the cluttered scenes.
         image_size: Int, canvas of `"digits-cluttered"` in pixels.
         max_bad_files: Int, how many files may be undecodable before this is an error. They are skipped and listed in
             `skipped`, with a warning.
-        check: Bool, whether to decode every file of a folder once beforehand.
+        check: Bool, whether to decode every file once beforehand. `pack` did so; of TFDS it is believed.
+        data_dir: Folder where TensorFlow Datasets keeps its files; by default its own.
+        fold: Pair `(k, n)` of ints, the k-th of n folds, counted from 1: training and validation pictures are dealt out
+            anew, see `ImageDataset.folds`.
         progress: Wraps the iteration over files, for a progress bar.
 
     Returns:
@@ -198,18 +83,162 @@ def load(
     """
     if not 0 < val_split < 1:
         raise UserError(f"val_split must lie between 0 and 1, got {val_split}.")
+    if fold is not None and not (len(fold) == 2 and 1 <= fold[0] <= fold[1]):
+        raise UserError(f"fold is a pair (k, n) with k from 1 to n, got {tuple(fold)}.")
+    parts = read_parts(
+        source,
+        seed=seed,
+        image_size=image_size,
+        max_bad_files=max_bad_files,
+        check=check,
+        data_dir=data_dir,
+        progress=progress,
+    )
+    dataset = replace(
+        parts.divide(val_split, seed),
+        origin=_origin(source, val_split, seed, image_size, max_bad_files, data_dir),
+    )
+    return dataset if fold is None else dataset.folds(fold[1])[fold[0] - 1]
+
+
+def _origin(source, val_split, seed, image_size, max_bad_files, data_dir) -> dict[str, object]:
+    """Arguments that load the same again, from any working directory; plain values, since they go into YAML."""
     origin = {"source": str(source), "seed": seed}
     if source == "digits":
-        return replace(_digits(seed), origin=origin)
+        return origin
     if source == "digits-cluttered":
-        return replace(_cluttered_digits(seed, image_size), origin=origin | {"image_size": image_size})
-    folder = Path(source)
-    if folder.is_dir():
-        origin |= {"source": str(folder.resolve()), "val_split": val_split, "max_bad_files": max_bad_files}
-        dataset = _folder(folder, val_split, seed, max_bad_files, check, progress)
-        return replace(dataset, origin=origin)
-    if folder.is_file():
-        raise UserError(f"{folder} is a file; data is a folder of class folders or one of {', '.join(EMBEDDED)}.")
+        return origin | {"image_size": image_size}
+    if str(source).startswith(PREFIX):
+        place = {"data_dir": str(Path(data_dir).resolve())} if data_dir else {}
+        return origin | {"val_split": val_split} | place
+    return origin | {"source": str(Path(source).resolve()), "val_split": val_split, "max_bad_files": max_bad_files}
+
+
+def read_parts(
+    source: str | os.PathLike,
+    *,
+    seed: int = 0,
+    image_size: int = 64,
+    max_bad_files: int = 10,
+    check: bool = True,
+    data_dir: str | os.PathLike | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Parts:
+    """What a source holds, as `load` takes it, before anything is held out."""
+    if source == "digits":
+        return plain_digits(seed)
+    if source == "digits-cluttered":
+        return cluttered_digits(seed, image_size)
+    if str(source).startswith(PREFIX):
+        return read_catalogue(str(source).removeprefix(PREFIX), data_dir and str(data_dir), progress)
+    path = Path(source)
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return read_manifest(path, max_bad_files, check, progress)
+    if path.is_dir():
+        return _read_directory(path, max_bad_files, check, progress)
+    if path.is_file():
+        raise UserError(
+            f"{path} is a file; data is a folder of class folders, a .csv list of pictures, a folder of TFRecord "
+            f"shards, or one of {', '.join(EMBEDDED)}."
+        )
     if os.sep in str(source) or str(source).startswith("."):
-        raise UserError(f"Folder {folder} does not exist.")
+        raise UserError(f"Folder {path} does not exist.")
     raise UserError(unknown("dataset", str(source), EMBEDDED) + " There is no folder of that name either.")
+
+
+def _read_directory(folder: Path, max_bad_files: int, check: bool, progress) -> Parts:
+    if index := read_index(folder):
+        return read_packed(folder, index)
+    if (folder / PARTIAL).is_dir():
+        raise UserError(f"{folder} was not packed to the end; run `keras-effnet pack DATA {folder}` again.")
+    if manifest := find_manifest(folder):
+        return read_manifest(manifest, max_bad_files, check, progress)
+    if records := find_records(folder):
+        return read_records(folder, records, max_bad_files, check, progress)
+    return read_folder(folder, max_bad_files, check, progress)
+
+
+def from_arrays(
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str] | None = None,
+    *,
+    val_split: float = 0.2,
+    val: tuple[np.ndarray, np.ndarray] | None = None,
+    test: tuple[np.ndarray, np.ndarray] | None = None,
+    seed: int = 0,
+    mirror: bool = True,
+    name: str = "arrays",
+) -> ImageDataset:
+    """A dataset of pictures in memory.
+
+    Args:
+        images: Array of shape `(N, height, width, 3)`, or `(N, height, width)` and `(N, height, width, 1)` for grey
+            pictures. Values in 0..255; floats are rounded.
+        labels: Int array of shape `(N,)` or `(N, 1)`, from 0.
+        class_names: Names of the classes; by default their numbers.
+        val_split: Float in (0, 1), share held out, each class alike, if `val` is not given.
+        val, test: Pairs `(images, labels)`.
+        seed: Int, of the split.
+        mirror: Bool, whether a mirrored picture is still of its class; training flips pictures then.
+        name: String.
+
+    Returns:
+        An `ImageDataset`, whose `origin` is empty.
+
+    Raises:
+        UserError: Shapes, values or labels that cannot be right.
+
+    Example:
+
+    >>> data = from_arrays(np.zeros((20, 8, 8, 3), "uint8"), np.arange(20) % 2, ["cat", "dog"])
+    >>> len(data.train), len(data.val)
+    (16, 4)
+    """
+    if not 0 < val_split < 1:
+        raise UserError(f"val_split must lie between 0 and 1, got {val_split}.")
+    given = {"train": (images, labels), "val": val, "test": test}
+    splits = {
+        split: Split(_pixels(pair[0], split), _labels(pair[1], len(pair[0]), split), mirror)
+        for split, pair in given.items()
+        if pair is not None
+    }
+    classes = 1 + max(int(split.labels.max()) for split in splits.values())
+    names = tuple(map(str, range(classes) if class_names is None else class_names))
+    if classes > len(names):
+        raise UserError(f"Label {classes - 1} is beyond the {len(names)} class names (labels count from 0).")
+    if len(names) < 2:
+        raise UserError("The arrays have one class only; a classifier needs at least two.")
+    return Parts(name, names, splits).divide(val_split, seed)
+
+
+def _pixels(images: np.ndarray, split: str) -> np.ndarray:
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+        raise UserError(
+            f"{split} images have shape {np.shape(images)}; (N, height, width, 3) is wanted, or 1 channel for grey."
+        )
+    if images.dtype != np.uint8:
+        low, high = float(images.min()), float(images.max())
+        if not (low >= 0 and high <= 255):  # NaN is neither
+            raise UserError(f"{split} images span {low:g} to {high:g}; pixels are 0..255.")
+        if images.dtype.kind == "f" and 0 < high <= 1:
+            raise UserError(f"{split} images span {low:g} to {high:g}: give 0..255, not 0..1 (multiply by 255).")
+        images = np.round(images).astype("uint8")
+    return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+
+
+def _labels(labels: np.ndarray, count: int, split: str) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2:
+        raise UserError(f"{split} labels have shape {labels.shape}; give class numbers, labels.argmax(axis=1).")
+    if labels.shape != (count,):
+        raise UserError(f"{split} has {count} images but labels of shape {labels.shape}.")
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        what = f"from {labels.min()}" if labels.dtype.kind in "iu" else f"of type {labels.dtype}"
+        raise UserError(f"{split} labels are {what}; whole numbers from 0 are wanted.")
+    return labels.astype("int32")

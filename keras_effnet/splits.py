@@ -16,7 +16,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.images import BadFile, decode, read
 
 # What the parts are called in folders, file names, tables and catalogues.
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +192,7 @@ class Parts:
     Args:
         name: String.
         class_names: Tuple of names; a label is an index into it.
-        splits: `train`, `val`, `test` -> `Split`; only `train` must be there.
+        splits: `train`, `val`, `test` -> `Split`. Without `train` and `val` it is there to measure a network with.
         skipped: Tuple of `BadFile`.
         order: None where `train` stands in the order of its source; else, for each of its pictures, the place it had
             there. Parts are held out in the order of the source, so that a packed copy is divided as the source is.
@@ -211,6 +211,9 @@ class Parts:
             UserError: A class has no picture to train on, or to validate with.
         """
         splits = dict(self.splits)
+        if splits.keys() == {"test"}:
+            nothing = splits["test"].select(np.arange(0))
+            return ImageDataset(self.name, self.class_names, nothing, nothing, splits["test"], self.skipped)
         if "val" not in splits:
             whole = splits["train"]
             source = np.arange(len(whole)) if self.order is None else np.argsort(self.order)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from keras_effnet import datasets
+from keras_effnet import digits as embedded
 from keras_effnet.datasets import Split, clutter, load, stratified_split
 from keras_effnet.errors import UserError
 
@@ -123,14 +123,14 @@ def test_no_handwriting_of_one_part_appears_in_the_scenes_of_another(monkeypatch
 
     def few(digits, count, size, seed):
         sources.append((keys(digits), count, seed))
-        return clutter(digits, 3, size, seed)
+        return clutter(digits, 80, size, seed)
 
-    monkeypatch.setattr(datasets, "clutter", few)
+    monkeypatch.setattr(embedded, "clutter", few)
     dataset = load("digits-cluttered", image_size=40)
     (train, val, test), counts, seeds = zip(*sources, strict=True)
     assert not train & val and not train & test and not val & test
     assert counts == (5000, 1000, 1000) and len(set(seeds)) == 3
-    assert dataset.train.images.shape == (3, 40, 40, 3) and dataset.name == "digits-cluttered"
+    assert dataset.train.images.shape == (80, 40, 40, 3) and dataset.name == "digits-cluttered"
 
 
 # ------------------------------------------------------------------ folders
@@ -297,7 +297,7 @@ def test_the_origin_of_digits_loads_the_same_again():
 
 
 def test_the_origin_of_cluttered_digits_holds_the_size(monkeypatch):
-    monkeypatch.setattr(datasets, "clutter", lambda digits, count, size, seed: clutter(digits, 4, size, seed))
+    monkeypatch.setattr(embedded, "clutter", lambda digits, count, size, seed: clutter(digits, 80, size, seed))
     first = load("digits-cluttered", seed=7, image_size=48)
     again = load(**first.origin)
     np.testing.assert_array_equal(first.train.images, again.train.images)

@@ -23,7 +23,7 @@ LAYERS = """
     recipes stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
     blocks saving first_values models transfer gradcam optimizers fingerprints
-    images splits datasets data_check machine augment_ops augment_policies augment caching pipeline
+    images splits digits folders manifest shards catalogue datasets shard_writer packing data_check machine augment_ops augment_policies augment caching pipeline
     evaluation plots averaging callbacks tracking fitting training
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.tensors export.calibration export.folding export.ranges export.conversion export.verification

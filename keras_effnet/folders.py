@@ -1,0 +1,106 @@
+"""Pictures in one folder per class, and which of many files cannot be decoded. Imports `splits`, `images`, `errors`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keras_effnet.errors import UserError
+from keras_effnet.images import EXTENSIONS, BadFile, find_bad_files, list_pictures
+from keras_effnet.splits import SPLIT_NAMES, Parts, Split
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[Iterable], Iterable]
+
+
+def class_folders(folder: Path) -> dict[str, list[str]]:
+    """Class name -> picture files, for every class folder that is not hidden."""
+    return {
+        entry.name: list_pictures(entry)
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
+
+
+def accept_bad_files(bad: Sequence[BadFile], total: int, limit: int) -> None:
+    """Warns of files that cannot be decoded, or refuses where there are too many.
+
+    Raises:
+        UserError: There are more than `limit`.
+    """
+    listing = "; ".join(f"{item.path} ({item.reason})" for item in bad[:5]) + ("; ..." if len(bad) > 5 else "")
+    if len(bad) > limit:
+        raise UserError(
+            f"{len(bad)} of {total} pictures cannot be decoded, more than the {limit} allowed "
+            f"(max_bad_files, --max-bad-files): {listing}"
+        )
+    if bad:
+        logger.warning("Skipped %d of %d pictures that cannot be decoded: %s", len(bad), total, listing)
+
+
+def without_bad_files(
+    splits: dict[str, Split], limit: int, progress: Progress
+) -> tuple[dict[str, Split], tuple[BadFile, ...]]:
+    """Splits of files without those that cannot be decoded, and a list of these.
+
+    Raises:
+        UserError: There are more than `limit`.
+    """
+    every = [path for split in splits.values() for path in split.images]
+    bad = tuple(find_bad_files(every, progress))
+    accept_bad_files(bad, len(every), limit)
+    names = {item.path for item in bad}
+    good = {
+        name: split.select(np.flatnonzero([path not in names for path in split.images]))
+        for name, split in splits.items()
+    }
+    return good, bad
+
+
+def _to_split(classes: dict[str, list[str]]) -> Split:
+    pairs = [(path, label) for label, paths in enumerate(classes.values()) for path in paths]
+    paths, labels = zip(*pairs, strict=True)
+    return Split(paths, np.asarray(labels, "int32"))
+
+
+def _check_classes(folder: Path, classes: dict[str, list[str]]) -> None:
+    if not classes:
+        loose = "holds pictures but no class folders" if list_pictures(folder) else "is empty"
+        raise UserError(f"{folder} {loose}. Put pictures in one folder per class: {folder.name}/cat/1.jpg.")
+    empty = [name for name, paths in classes.items() if not paths]
+    if empty:
+        raise UserError(
+            f"{folder} has class folders without pictures: {', '.join(empty[:5])}. "
+            f"Remove them or add pictures ({', '.join(EXTENSIONS)})."
+        )
+    if len(classes) < 2:
+        raise UserError(f"{folder} has one class only ({next(iter(classes))}); a classifier needs at least two.")
+
+
+def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progress) -> Parts:
+    """A folder of class folders, or of `train/`, `val/` and `test/` with class folders in each.
+
+    Raises:
+        UserError: Another layout, fewer than two classes, or too many bad files.
+    """
+    found = {
+        split: next((folder / name for name in choices if (folder / name).is_dir()), None)
+        for split, choices in SPLIT_NAMES.items()
+    }
+    places = {split: path for split, path in found.items() if path} if found["train"] else {"train": folder}
+    layouts = {split: class_folders(path) for split, path in places.items()}
+    for split, classes in layouts.items():
+        _check_classes(places[split], classes)
+        if differing := sorted(set(classes) ^ set(layouts["train"])):
+            raise UserError(
+                f"{folder}: train and {split} have different classes; in one only: {', '.join(differing[:5])}."
+            )
+    splits = {split: _to_split(classes) for split, classes in layouts.items()}
+    skipped = ()
+    if check:
+        splits, skipped = without_bad_files(splits, max_bad_files, progress)
+    return Parts(folder.resolve().name, tuple(layouts["train"]), splits, skipped)

@@ -1,0 +1,275 @@
+"""Any data set written as TFRecord shards with an index, shrunk on the way if asked: whole, or not at all.
+
+Imports `datasets`, `shard_writer`, `shards`, `folders`, `images`, `splits`, `errors`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from keras_effnet.datasets import read_parts
+from keras_effnet.errors import UserError
+from keras_effnet.folders import Progress, accept_bad_files
+from keras_effnet.images import BadFile, decode
+from keras_effnet.shard_writer import ShardWriter, check_target, record, whole_or_nothing
+from keras_effnet.shards import FORMAT, INDEX, RECORDS, VERSION, why_undecodable
+from keras_effnet.splits import Encoded, Parts, Split
+
+MARGIN = 1.15  # a random crop that is enlarged to the training size has lost little, and evaluation nothing
+JPEG_QUALITY = 95
+_AHEAD = 64  # pictures that wait for the writer, so that a slow disk does not fill the memory
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What `pack` wrote.
+
+    Args:
+        folder: Path.
+        pictures, classes, shards, shrunk: Ints, how many.
+        bytes: Int, size of the shards.
+        skipped: Tuple of `BadFile`.
+    """
+
+    folder: Path
+    pictures: int
+    classes: int
+    shards: int
+    bytes: int
+    shrunk: int
+    skipped: tuple[BadFile, ...] = ()
+
+
+class _Source(NamedTuple):
+    """A picture to pack: the place it has in its split, what it is called, its bytes or where they are."""
+
+    place: int
+    name: str
+    contents: bytes | np.ndarray | None
+
+
+class _Ready(NamedTuple):
+    source: _Source
+    contents: bytes
+    shrunk: bool
+    reason: str | None
+
+
+@dataclass
+class _Totals:
+    """What has been written so far."""
+
+    pictures: int = 0
+    bytes: int = 0
+    shrunk: int = 0
+    skipped: list[BadFile] = field(default_factory=list)
+
+    def of(self, expected: int) -> str:
+        """How far this is, and how much all of it will need."""
+        megabytes = self.bytes / max(self.pictures, 1) * expected / 1e6
+        return f"{self.pictures:,} of {expected:,} pictures ({megabytes:,.1f} MB are needed for all)"
+
+
+def mixed_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """A random order in which every stretch has its share of each class, so that shards are alike.
+
+    Args:
+        labels: Int array of shape `(N,)`.
+        seed: Int.
+
+    Returns:
+        A permutation of `range(N)`.
+    """
+    rng = np.random.default_rng(seed)
+    times = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        times[members] = (np.arange(len(members)) + rng.random(len(members))) / len(members)
+    return np.argsort(times, kind="stable")
+
+
+def shrink(contents: bytes, shorter_side: int | None) -> tuple[bytes, bool]:
+    """Encoded bytes of a picture whose shorter side is at most so many pixels, and whether they are new.
+
+    A picture that is small enough keeps its bytes. A larger one is resized with antialiasing and becomes a JPEG.
+    """
+    pixels = decode(contents).numpy()
+    height, width = pixels.shape[:2]
+    if shorter_side is None or min(height, width) <= shorter_side:
+        return contents, False
+    scale = shorter_side / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    buffer = io.BytesIO()
+    # Pillow widens the kernel where it makes smaller, which is what antialiasing means.
+    resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    resized.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue(), True
+
+
+def _as_png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _prepare(source: _Source, shorter_side: int | None) -> _Ready:
+    contents = source.contents
+    try:
+        if contents is None:
+            contents = Path(source.name).read_bytes()
+        elif isinstance(contents, np.ndarray):
+            contents = _as_png(contents)
+    except OSError as error:
+        return _Ready(source, b"", False, error.strerror or str(error))
+    if reason := why_undecodable(contents):
+        return _Ready(source, b"", False, reason)
+    return _Ready(source, *shrink(contents, shorter_side), None)
+
+
+def _sources(split: Split, seed: int) -> Iterator[_Source]:
+    """The pictures in the order in which they are written. A stream can only be read as it comes."""
+    if isinstance(split.images, Encoded):
+        for place, contents in enumerate(split.images.read().as_numpy_iterator()):
+            yield _Source(place, f"record {place}", contents)
+        return
+    for place in mixed_order(split.labels, seed).tolist():
+        item = split.images[place]
+        is_file = isinstance(item, str)
+        yield _Source(place, item if is_file else f"picture {place}", None if is_file else item)
+
+
+def _in_order(function: Callable, items: Iterable) -> Iterator:
+    """A parallel map that keeps the order and never runs far ahead of its reader."""
+    with ThreadPoolExecutor() as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _write_split(
+    split: Split,
+    writer: ShardWriter,
+    class_names: tuple[str, ...],
+    shorter_side: int | None,
+    seed: int,
+    totals: _Totals,
+    progress: Progress,
+) -> np.ndarray:
+    """Writes the shards of a split; returns, for each record, the place of the picture in its source."""
+    places = []
+    ready = _in_order(lambda source: _prepare(source, shorter_side), progress(_sources(split, seed)))
+    for item in ready:
+        place = item.source.place
+        if item.reason:
+            totals.skipped.append(BadFile(item.source.name, item.reason))
+            continue
+        label = int(split.labels[place])
+        writer.write(record(item.contents, Path(item.source.name).name, label, class_names[label]))
+        places.append(place)
+        totals.pictures += 1
+        totals.bytes += len(item.contents)
+        totals.shrunk += item.shrunk
+    writer.close()
+    return np.array(places, int)
+
+
+def pack(
+    source: str | Path,
+    out: str | Path,
+    *,
+    size: int | None = None,
+    shards: int | None = None,
+    seed: int = 0,
+    max_bad_files: int = 10,
+    overwrite: bool = False,
+    data_dir: str | None = None,
+    progress: Callable[[str, int], Progress] = lambda description, total: iter,
+) -> Packed:
+    """Writes any data that `datasets.load` reads as TFRecord shards, which it then reads faster.
+
+    `load(out)` gives the classes, labels and division of `load(source)`. Pictures keep their bytes unless they are
+    larger than `size` wants them. Records are shuffled, each class spread evenly; those of a stream (TFDS, other
+    TFRecords) keep its order.
+
+    Args:
+        source: What `datasets.load` takes.
+        out: Folder; it is made, and holds either everything or nothing.
+        size: Int, the largest size that networks will be trained at, or None to keep all pixels. The shorter side of a
+            picture becomes at most 1.15 times as long.
+        shards: Int, how many files the training pictures are cut into; by default files of about 100 MB.
+        seed: Int, of the shuffling, and of the split of the embedded digits.
+        max_bad_files: Int, how many pictures may be undecodable before this is an error. They are left out and listed
+            in the index.
+        overwrite: Bool, whether an earlier pack in `out` is replaced.
+        data_dir: Path, where TensorFlow Datasets keeps its files.
+        progress: Function of a description and a number that returns a wrapper of an iteration, for a progress bar.
+
+    Returns:
+        A `Packed`.
+
+    Raises:
+        UserError: The source cannot be read, `out` is not free, or the disk is full.
+    """
+    for name, value, least in (("size", size, 8), ("shards", shards, 1)):
+        if value is not None and value < least:
+            raise UserError(f"{name} must be at least {least}, got {value}.")
+    out = Path(out)
+    check_target(out, overwrite)
+    parts = read_parts(source, seed=seed, check=False, data_dir=data_dir)
+    expected = sum(map(len, parts.splits.values()))
+    totals = _Totals()
+    index = {"format": FORMAT, "version": VERSION, "name": parts.name, "source": str(source)}
+    with whole_or_nothing(out, lambda: totals.of(expected)) as partial:
+        written, arrays = _write_splits(parts, partial, size, shards, seed, totals, progress)
+        accept_bad_files(totals.skipped, expected, max_bad_files)
+        np.savez(partial / RECORDS, **arrays)
+        index |= _describe(parts, size, totals) | {"splits": written}
+        (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    every = [shard for shards in written.values() for shard in shards]
+    size_on_disk = sum(shard["bytes"] for shard in every)
+    counts = (totals.pictures, len(parts.class_names), len(every), size_on_disk, totals.shrunk)
+    return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped))
+
+
+def _describe(parts: Parts, size: int | None, totals: _Totals) -> dict:
+    first = next(iter(parts.splits.values()))
+    return {
+        "class_names": list(parts.class_names),
+        "mirror": first.mirror,
+        "shorter_side": _limit(size),
+        "skipped": [item._asdict() for item in (*parts.skipped, *totals.skipped)],
+    }
+
+
+def _limit(size: int | None) -> int | None:
+    return None if size is None else round(MARGIN * size)
+
+
+def _write_splits(parts, folder, size, shards, seed, totals, progress) -> tuple[dict, dict]:
+    """Shards of every split, and the labels of their records with the places that these had in the source."""
+    written, arrays = {}, {}
+    train = len(parts.splits.get("train", next(iter(parts.splits.values()))))
+    each = None if shards is None else -(-train // shards)
+    for split, pictures in parts.splits.items():
+        writer = ShardWriter(folder, split, each)
+        wrapper = progress(f"Packing {split}", len(pictures))
+        places = _write_split(pictures, writer, parts.class_names, _limit(size), seed, totals, wrapper)
+        # Where the source itself was packed, its own order counts: a pack of a pack is divided as the first source is.
+        order = parts.order[places] if split == "train" and parts.order is not None else places
+        arrays |= {f"{split}_labels": pictures.labels[places], f"{split}_order": np.argsort(np.argsort(order))}
+        written[split] = writer.shards
+    return written, arrays

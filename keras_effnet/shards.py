@@ -1,0 +1,235 @@
+"""TFRecord shards read: those that `packing` wrote, with their index, and those of others, which are scanned once.
+
+Imports TensorFlow, `folders`, `splits`, `images`, `errors`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_effnet.errors import UserError, first_line
+from keras_effnet.folders import Progress, accept_bad_files, class_folders
+from keras_effnet.images import BadFile, decode
+from keras_effnet.splits import SPLIT_NAMES, Encoded, Parts, Split
+
+FORMAT, VERSION = "keras-effnet pack", 1
+INDEX, RECORDS, PARTIAL = "index.json", "records.npz", ".partial"
+# The feature names of TensorFlow's own ImageNet scripts, which most published shards bear.
+IMAGE, LABEL, TEXT, SYNSET, FILE = (
+    f"image/{name}" for name in ("encoded", "class/label", "class/text", "class/synset", "filename")
+)
+_RECORD_FILE = re.compile(r"(\.tfrecords?|\.tfrec)$|(\.tfrecords?)?-\d{5}-of-\d{5}$")
+_BATCH = 256
+
+
+def stream(files: Sequence[str | Path]) -> Callable[[], tf.data.Dataset]:
+    """What `Encoded.open` wants: the encoded pictures of shards, one shard after the other."""
+    names = [str(file) for file in files]
+    wanted = {IMAGE: tf.io.FixedLenFeature((), tf.string)}
+
+    def open_shards() -> tf.data.Dataset:
+        records = tf.data.TFRecordDataset(names)
+        # Deterministic by request, whatever the options of the pipeline around it: labels go by position.
+        return records.map(
+            lambda record: tf.io.parse_single_example(record, wanted)[IMAGE],
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+    return open_shards
+
+
+def why_undecodable(contents: bytes) -> str | None:
+    """What the decoder says of bytes that are no picture; None of a picture."""
+    try:
+        decode(contents)
+    except (tf.errors.InvalidArgumentError, ValueError) as error:
+        return first_line(error).split("}} ")[-1].split(" [Op:")[0][:120]
+    return None
+
+
+# ------------------------------------------------------------------ packed by this package
+
+
+def read_index(folder: Path) -> dict | None:
+    """The index of a packed folder; None where there is none, or one of another program.
+
+    Raises:
+        UserError: It is of a later version.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        return None
+    if index["version"] > VERSION:
+        raise UserError(
+            f"{folder} was packed by a later version of keras-effnet (format {index['version']}, this one reads up to "
+            f"{VERSION}): upgrade, or pack the pictures anew."
+        )
+    return index
+
+
+def _packed_split(folder: Path, split: str, shards: list[dict], labels: np.ndarray, mirror: bool) -> Split:
+    for shard in shards:
+        path = folder / shard["file"]
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard["bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes where {shard['bytes']} were written"
+            raise UserError(f"{path} {found}: copy the folder anew, or run keras-effnet pack again.")
+    count = sum(shard["count"] for shard in shards)
+    if count != len(labels):
+        raise UserError(f"{folder / RECORDS} has {len(labels)} labels for {count} {split} pictures; pack them anew.")
+    files = [folder / shard["file"] for shard in shards]
+    return Split(Encoded(stream(files), count), labels.astype("int32"), mirror)
+
+
+def read_packed(folder: Path, index: dict) -> Parts:
+    """A folder that `keras-effnet pack` wrote.
+
+    Raises:
+        UserError: Something is missing, or was cut off.
+    """
+    folder = folder.resolve()
+    try:
+        with np.load(folder / RECORDS) as records:
+            arrays = dict(records)
+        splits = {
+            split: _packed_split(folder, split, shards, arrays[f"{split}_labels"], index["mirror"])
+            for split, shards in index["splits"].items()
+        }
+        skipped = tuple(BadFile(item["path"], item["reason"]) for item in index["skipped"])
+        names = tuple(index["class_names"])
+        return Parts(index["name"], names, splits, skipped, arrays.get("train_order"))
+    except UserError:
+        raise
+    except Exception as error:  # a damaged archive raises what it likes
+        raise UserError(
+            f"{folder} is damaged ({type(error).__name__}: {first_line(error)}): copy it anew, or pack again."
+        ) from None
+
+
+# ------------------------------------------------------------------ written by others
+
+
+def find_records(folder: Path) -> dict[str, list[Path]]:
+    """`train`, `val`, `test` -> TFRecord files below a folder that has no class folders, by their name or folder."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if _RECORD_FILE.search(path.name) and path.is_file() and not any(p.startswith(".") for p in relative.parts):
+            words = re.split(r"[^a-z]+", str(relative).lower())
+            split = next((split for split, names in SPLIT_NAMES.items() if set(words) & set(names)), "train")
+            found.setdefault(split, []).append(path)
+    return found if found and not any(class_folders(folder).values()) else {}
+
+
+class _Scan(NamedTuple):
+    labels: np.ndarray
+    names: dict[int, str]
+    bad: list[tuple[int, BadFile]]
+
+
+def _check_features(path: Path) -> None:
+    """Refuses records that hold something else, by the features of the first."""
+    for record in tf.data.TFRecordDataset(str(path)).take(1).as_numpy_iterator():
+        features = tf.train.Example.FromString(record).features.feature
+        if IMAGE not in features or LABEL not in features:
+            raise UserError(
+                f"{path} has no {IMAGE} with {LABEL}; its records hold {', '.join(sorted(features))[:200]}. "
+                "Write the pictures as files, one folder per class, and pack those: keras-effnet pack FOLDER OUT."
+            )
+
+
+def _scan_file(path: Path, check: bool) -> _Scan:
+    """One pass over a file: labels, the classes' names, and what cannot be decoded."""
+    text = tf.io.FixedLenFeature((), tf.string, "")
+    wanted = {LABEL: tf.io.FixedLenFeature((), tf.int64, -1), SYNSET: text, TEXT: text, FILE: text}
+    wanted |= {IMAGE: text} if check else {}
+    labels, names, bad = [], {}, []
+    try:
+        _check_features(path)
+        data = (
+            tf.data.TFRecordDataset(str(path)).batch(_BATCH).map(lambda r: tf.io.parse_example(r, wanted)).prefetch(1)
+        )
+        with ThreadPoolExecutor() as pool:
+            for batch in data.as_numpy_iterator():
+                words = np.where(batch[SYNSET] != b"", batch[SYNSET], batch[TEXT])
+                names |= {int(k): word.decode(errors="replace") for k, word in zip(batch[LABEL], words, strict=True)}
+                reasons = pool.map(why_undecodable, batch[IMAGE]) if check else ()
+                start = sum(map(len, labels))
+                for number, reason in enumerate(reasons):
+                    if reason:
+                        name = batch[FILE][number].decode(errors="replace") or f"record {start + number}"
+                        bad.append((start + number, BadFile(f"{path}: {name}", reason)))
+                labels.append(batch[LABEL])
+    except UserError:
+        raise
+    except Exception as error:  # DataLossError of a cut file, InvalidArgumentError of other types, protobuf's own
+        raise UserError(f"{path} cannot be read as TFRecords of pictures: {first_line(error)[:200]}.") from None
+    return _Scan(np.concatenate(labels) if labels else np.zeros(0, int), names, bad)
+
+
+def _class_names(folder: Path, numbers: np.ndarray, words: dict[int, str]) -> tuple[dict[int, int], tuple[str, ...]]:
+    """Number in the records -> label, and the names of the labels."""
+    file = folder / "labels.txt"
+    if file.is_file():
+        lines = tuple(file.read_text(encoding="utf-8").splitlines())
+        if numbers.max() >= len(lines):
+            raise UserError(f"Label {numbers.max()} is beyond the {len(lines)} classes of {file} (they count from 0).")
+        return {number: number for number in range(len(lines))}, lines
+    # Counted from 1 in ImageNet's shards, from 0 in others. Words that are not unique (two cranes) get their number.
+    given = [words.get(number) or str(number) for number in numbers.tolist()]
+    uses = Counter(given)
+    unique = [
+        word if uses[word] == 1 else f"{word} ({number})" for word, number in zip(given, numbers.tolist(), strict=True)
+    ]
+    return {number: label for label, number in enumerate(numbers.tolist())}, tuple(unique)
+
+
+def read_records(
+    folder: Path, files: dict[str, list[Path]], max_bad_files: int, check: bool, progress: Progress
+) -> Parts:
+    """TFRecord files with the usual features, `image/encoded` and `image/class/label`. Scanned once for the labels.
+
+    Raises:
+        UserError: Other features, damaged files, pictures without a label, one class only, or too many bad pictures.
+    """
+    everything = [(split, path) for split, paths in files.items() for path in paths]
+    scans: dict[str, list[_Scan]] = {split: [] for split in files}
+    for split, path in progress(everything):
+        scans[split].append(_scan_file(path, check))
+    labels = {split: np.concatenate([scan.labels for scan in found]) for split, found in scans.items()}
+    if len(labels.get("test", ())) and labels["test"].min() < 0:
+        del labels["test"]  # a competition's test set: its labels are kept secret
+    for split, numbers in labels.items():
+        if not len(numbers) or numbers.min() < 0:
+            what = "pictures without a label" if len(numbers) else "no pictures"
+            raise UserError(f"{folder}: the {split} records hold {what}.")
+    words = {number: name for found in scans.values() for scan in found for number, name in scan.names.items()}
+    index, names = _class_names(folder, np.unique(np.concatenate(list(labels.values()))), words)
+    if len(names) < 2:
+        raise UserError(f"{folder} has one class only ({names[0]}); a classifier needs at least two.")
+
+    splits, skipped = {}, []
+    for split, numbers in labels.items():
+        starts = np.cumsum([0] + [len(scan.labels) for scan in scans[split]])
+        found = [(start + at, item) for start, scan in zip(starts, scans[split], strict=False) for at, item in scan.bad]
+        skipped += [item for _, item in found]
+        whole = Encoded(stream([path.resolve() for path in files[split]]), len(numbers))
+        split_labels = np.array([index[number] for number in numbers.tolist()], "int32")
+        good = np.setdiff1d(np.arange(len(numbers)), [at for at, _ in found])
+        part = Split(whole, split_labels)
+        splits[split] = part.select(good) if found else part
+    accept_bad_files(skipped, sum(map(len, labels.values())), max_bad_files)
+    return Parts(folder.resolve().name, names, splits, tuple(skipped))
