@@ -314,7 +314,12 @@ def test_senseless_numbers_are_refused(pictures, tmp_path, option, value):
         pack(pictures, tmp_path / "packed", **{option: value})
 
 
-SMALL_DISK = 'mount -t tmpfs -o size=60k none "$0" && "$1" -m keras_effnet pack "$2" "$0/packed"; code=$?; ls -A "$0"; exit $code'
+SMALL_DISK = """
+mount -t tmpfs -o size=60k none "$0" && "$1" -m keras_effnet pack "$2" "$0/packed"
+code=$?
+ls -A "$0"
+exit $code
+"""
 
 
 @pytest.mark.slow  # starts TensorFlow anew
