@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_effnet.commands.export import _sources
 from keras_effnet.datasets import load
 from keras_effnet.errors import UserError
+from keras_effnet.preprocessing import ImageSpec
 
 
 @pytest.fixture
@@ -83,6 +87,15 @@ def test_a_class_list_with_a_picture_here_and_there_is_to_measure_with(listed, n
     assert dataset.class_names == ("n01", "n02", "n03")
     assert contents(dataset.held_out) == {"a": 1, "b": 2}
     assert len(dataset.train) == len(dataset.val) == 0
+
+
+def test_a_class_list_calibrates_on_other_pictures_than_it_compares_on(listed):
+    rows = [f"{number},{file},pictures/{file}.png" for number, file in enumerate("abcdefgh")]
+    text = "\n".join(["index,name,file", *rows])
+    network = SimpleNamespace(image_spec=ImageSpec(8), class_names=tuple("abcdefgh"))
+    calibration, held_out = _sources(network, listed(text, name="labels.csv"), samples=4, seed=0, max_bad_files=0)
+    assert contents(calibration) == {"a": 0, "c": 2, "e": 4, "g": 6}
+    assert contents(held_out) == {"b": 1, "d": 3, "f": 5, "h": 7}
 
 
 def test_a_class_list_with_enough_pictures_is_to_train_with(listed):

@@ -224,16 +224,18 @@ def test_an_interruption_leaves_an_earlier_pack_as_it_was(pictures, tmp_path, mo
 
 def test_a_fault_while_files_are_moved_leaves_no_shards_without_an_index(pictures, tmp_path, monkeypatch):
     (tmp_path / "packed").mkdir()
-    replace = shard_writer.Path.replace
+    replace, moved = shard_writer.Path.replace, []
 
     def fail(self, target):
         if self.name == "index.json":
             raise OSError(errno.EIO, "Input/output error")
+        moved.append(self.name)
         return replace(self, target)
 
     monkeypatch.setattr(shard_writer.Path, "replace", fail)
     with pytest.raises(UserError, match=r"Cannot write .*packed: Input/output error"):
         pack(pictures, tmp_path / "packed")
+    assert moved == ["records.npz", "train-00000.tfrecord"]  # the index is last: what has one is whole
     assert names(tmp_path / "packed") == []
 
 

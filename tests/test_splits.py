@@ -94,6 +94,8 @@ def test_folds_validate_every_picture_exactly_once_and_train_on_the_others(kind)
     dataset = ImageDataset("toy", ("even", "odd"), *parts(kind))
     folds = dataset.folds(3, seed=1)
     assert validated(folds) == list(range(30))
+    if kind != "array":
+        assert folds[0].train.images.size == 30  # the stream is not read twice for its two parts
     for fold in folds:
         assert np.bincount(fold.val.labels).tolist() == [5, 5]
         assert sorted(greys(fold.train) + greys(fold.val)) == list(range(30))

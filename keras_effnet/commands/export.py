@@ -33,6 +33,10 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
         pictures = load_pictures(calibration, artifact.image_spec, 2 * samples, seed)
         half = max(len(pictures) // 2, min(len(pictures), 20))
         return pictures[:half], (pictures[half:] if len(pictures) > half else pictures)[:MAX_HELD_OUT]
+    if not len(dataset.train):  # a list to measure with: half of it calibrates, the other half is compared on
+        test = dataset.held_out
+        halves = (test.select(range(first, len(test), 2)) for first in (0, 1))
+        dataset = replace(dataset, **dict(zip(("train", "test"), halves, strict=True)))
     # Labels count only where they mean the model's classes; calibration does not need them.
     same = readable(artifact.class_names or ()) == readable(dataset.class_names)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
