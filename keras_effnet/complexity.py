@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from keras_effnet.architecture import ArchitectureSpec, expand
+from keras_effnet.architecture import ArchitectureSpec, Network, expand
 from keras_effnet.block_specs import ConvSpec, MBConvSpec, NormSpec
 from keras_effnet.errors import UserError, one_of
 
@@ -153,10 +153,12 @@ def count(spec_or_model, *, image_size: int | None = None, classes: int = 1000, 
 # What a step keeps of each tensor until the way back, in copies of a convolution's output: normalization reads its
 # input again; a relu knows its slope from its output, every other activation must see its input too.
 _RELUS = ("relu", "relu6")
-# Of that sum, what was measured in steps of B0, Lite0 and ResNet-18 at 64 to 224 pixels on a CPU.
-_KEPT = 1.0
-# Bytes that the traced program takes in this process: what every one takes, and what each weighted part adds.
-_PROGRAM, _PROGRAM_PART = 200e6, 8e6
+# On top come gradients on their way and what the allocator rounds up: fitted to steps of B0, Lite0 and ResNet-18 in
+# float32 at 64 to 224 pixels and 8 to 32 pictures, TensorFlow on a CPU, which took 1.11 to 1.18 times the sum.
+_KEPT = 1.15
+# Bytes that the traced program, validation included, takes in this process: any, and for each weighted part. B0 took
+# 0.9 GB and ResNet-18 0.34 GB.
+_PROGRAM, _PROGRAM_PART = 150e6, 9e6
 
 
 @dataclass(frozen=True)
@@ -200,23 +202,28 @@ def _kept_elements(part: ConvSpec | NormSpec, activation: str, out_size: int) ->
     return (elements, after * elements) if part.norm else (0, (1 + after) * elements)
 
 
-def _activation_bytes(spec: ArchitectureSpec, image_size: int | None, width: int) -> int:
-    network = expand(spec, image_size=image_size)
-    side = image_size or spec.image_size
-    stem_size, full, kept = network.stem.out_size, 2 * 3 * side**2, 0  # the pixels, and the normalized ones
-    parts = [(network.stem, stem_size)]
+def _sized_parts(network: Network) -> Iterable[tuple[ConvSpec | NormSpec, int]]:
+    """All that has weights but the classifier, each with the side of its output."""
+    yield network.stem, network.stem.out_size
     for block in network.blocks:
-        size = block.weighted[0].in_size if isinstance(block.weighted[0], ConvSpec) else block.branch[0].in_size
-        parts += [(part, part.out_size if isinstance(part, ConvSpec) else size) for part in block.weighted]
-        if isinstance(block, MBConvSpec) and block.se_reduce:  # the weighted channels, which the projection reads
-            kept += block.depthwise.out_channels * block.depthwise.out_size**2
+        for part in block.weighted:
+            yield part, part.out_size if isinstance(part, ConvSpec) else block.branch[0].in_size
     if network.head:
-        parts.append((network.head, network.blocks[-1].output.out_size))
-    if spec.stem_pool:
-        kept += network.stem.out_channels * stem_size**2 * 5 // 4  # padded, and a quarter of it pooled
-    for part, size in parts:
+        yield network.head, network.blocks[-1].output.out_size
+
+
+def _activation_bytes(spec: ArchitectureSpec, network: Network, width: int) -> int:
+    """Bytes for one picture at so many for each element."""
+    stem = network.stem
+    full, kept = 2 * stem.in_channels * stem.in_size**2, 0  # the pixels, and the normalized ones
+    for part, size in _sized_parts(network):
         in_float32, in_width = _kept_elements(part, spec.activation, size)
         full, kept = full + in_float32, kept + in_width
+    for block in network.blocks:
+        if isinstance(block, MBConvSpec) and block.se_reduce:  # channels times gates, which the projection reads
+            kept += block.depthwise.out_channels * block.depthwise.out_size**2
+    if spec.stem_pool:
+        kept += stem.out_channels * stem.out_size**2 * 5 // 4  # padded, and a quarter of it pooled
     return int(_KEPT * (4 * full + width * kept))
 
 
@@ -258,11 +265,12 @@ def training_bytes(
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}.")
     cost = count(spec, image_size=image_size, classes=classes)
-    parts = len(cost.blocks) and sum(len(block.weighted) for block in expand(spec).blocks) + 2
+    network, width = expand(spec, image_size=image_size), 4 if precision == "float32" else 2
+    parts = sum(1 for _ in _sized_parts(network)) + 1
     return TrainingMemory(
         parameters=4 * (cost.total_params + cost.params * ema),
         gradients=4 * cost.params,
         optimizer=4 * cost.params * optimizer_slots,
-        activations=batch_size * _activation_bytes(spec, image_size, 4 if precision == "float32" else 2),
+        activations=batch_size * _activation_bytes(spec, network, width),
         program=int(_PROGRAM + _PROGRAM_PART * parts) if device == "cpu" else 0,
     )

@@ -90,8 +90,11 @@ def host_bytes(root: Path = Path("/")) -> tuple[int, str]:
 
 
 def _gpus() -> list[int]:
-    """Free bytes of each NVIDIA GPU, as its driver says; asking TensorFlow would take the memory."""
+    """Free bytes of each NVIDIA GPU that may be used, as its driver says; asking TensorFlow would take the memory."""
     query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        query.append(f"--id={visible.split(',')[0]}")
     try:
         done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
         return [int(line) * _KB**2 for line in done.stdout.split("\n") if line.strip()]
