@@ -69,6 +69,10 @@ def test_a_network_small_enough_to_count_by_hand():
     saved = 4 * (8 * 256 + 16 * 256 + 16 * 64 + 2)  # a relu knows its slope from its output
     factor = swish.activations / by_hand
     assert swish.activations - relu.activations == pytest.approx(factor * saved, abs=2)
+    # Under mixed precision pixels and what normalization reads stay at four bytes, all else takes two.
+    wide = pixels + 8 * 256 + 16 * 256 + 16 * 64 + 16 * 64
+    half = training_bytes(spec, 1, precision="mixed_bfloat16")
+    assert half.activations == pytest.approx(factor * (by_hand + 4 * wide) / 2, abs=2)
 
 
 def test_half_precision_halves_all_but_the_pixels_and_what_normalization_reads():
