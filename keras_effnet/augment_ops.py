@@ -123,26 +123,34 @@ def solarize_add(image, addition) -> tf.Tensor:
     )
 
 
+def _rows(image) -> tf.Tensor:
+    """`(height, 3 * width)`: long rows, over which tensor ops are several times as fast as over triples."""
+    return tf.reshape(image, (-1, 3 * tf.shape(image)[1]))
+
+
+def _extremes(image, reduce) -> tf.Tensor:
+    """The least or the greatest value of each channel."""
+    return tf.cast(reduce(tf.reshape(reduce(_rows(image), axis=0), (-1, 3)), axis=0), tf.int32)
+
+
 def auto_contrast(image, strength=None) -> tf.Tensor:
-    low, high = (tf.cast(reduce(image, axis=(0, 1)), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
+    low, high = (tf.cast(_extremes(image, reduce), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
     # Of a channel of one value there is nothing to stretch.
     scale = tf.where(high > low, 255 / tf.maximum(high - low, 1), 1.0)
     offset = tf.where(high > low, -low * scale, 0.0)
-    return _cut(tf.cast(image, tf.float32) * scale + offset)
+    scale, offset = (tf.tile(values, tf.shape(image)[1:2]) for values in (scale, offset))
+    return tf.reshape(_cut(tf.cast(_rows(image), tf.float32) * scale + offset), tf.shape(image))
 
 
 def equalize(image, strength=None) -> tf.Tensor:
-    # Channels lie side by side in one histogram and in one table; flat rows add their offsets at once.
-    width = tf.shape(image)[1]
-    rows = tf.reshape(image, (-1, 3 * width))
-    places = tf.cast(rows, tf.int32) + tf.tile(tf.constant((0, 256, 512)), (width,))
+    # The channels lie side by side in one histogram and in one table.
+    places = tf.cast(_rows(image), tf.int32) + tf.tile(tf.constant((0, 256, 512)), tf.shape(image)[1:2])
     counts = tf.reshape(tf.raw_ops.Bincount(arr=places, size=768, weights=tf.constant((), tf.int32)), (3, 256))
-    highest = tf.cast(tf.reduce_max(image, axis=(0, 1)), tf.int32)
-    total = tf.reduce_sum(counts, axis=1)
-    step = (total - tf.gather(counts, highest, batch_dims=1)) // 255
-    below = tf.cumsum(counts, axis=1, exclusive=True)
-    table = (below + step[:, None] // 2) // tf.maximum(step, 1)[:, None]
-    table = tf.where(step[:, None] > 0, tf.minimum(table, 255), tf.range(256)[None, :])
+    # As many values lie in each step: all but those of the highest, which needs none above it.
+    step = (tf.reduce_sum(counts, axis=1) - tf.gather(counts, _extremes(image, tf.reduce_max), batch_dims=1)) // 255
+    step = step[:, None]
+    table = (tf.cumsum(counts, axis=1, exclusive=True) + step // 2) // tf.maximum(step, 1)
+    table = tf.where(step > 0, tf.minimum(table, 255), tf.range(256)[None, :])
     return tf.reshape(tf.gather(tf.reshape(tf.cast(table, tf.uint8), (-1,)), places), tf.shape(image))
 
 
@@ -209,6 +217,16 @@ NAMES = tuple(OPERATIONS)
 
 
 def apply(image, number, strength) -> tf.Tensor:
-    """Runs operation `NAMES[number]` alone: of the others nothing is computed. `number` is a tensor."""
-    branches = [lambda operation=operation: operation(image, strength) for operation in OPERATIONS.values()]
-    return tf.ensure_shape(tf.switch_case(number, branches), image.shape)
+    """Runs operation `NAMES[number]` alone: of the others nothing is computed. `number` is a tensor.
+
+    Each operation is a function of its own, called when it is chosen. `tf.switch_case` would put the nodes of all of
+    them into the caller's graph, where those not chosen take as long to pass over as a chosen one takes to run.
+    """
+    signature = (tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec((), tf.float32))
+    branches = [
+        tf.function(operation, autograph=False).get_concrete_function(*signature) for operation in OPERATIONS.values()
+    ]
+    (result,) = tf.raw_ops.StatelessCase(
+        branch_index=number, input=(image, strength), Tout=(tf.uint8,), branches=branches
+    )
+    return tf.ensure_shape(result, image.shape)

@@ -116,12 +116,13 @@ def rand_augment(image, seed, layers: int = 2, magnitude: float = 9.0) -> tf.Ten
     Source: Cubuk et al., RandAugment (NeurIPS 2020).
     """
     image = ops.to_bytes(image)
-    numbers = _numbers(RAND_AUGMENT)
-    strengths = tf.constant([bounds.at(magnitude) for bounds in RAND_AUGMENT.values()], tf.float32)
-    draws = tf.random.stateless_uniform((layers, 2), seed)
-    chosen, sides = _choice(draws[:, 0], len(RAND_AUGMENT)), _choice(draws[:, 1], 2)
-    for layer in range(layers):
-        image = ops.apply(image, numbers[chosen[layer]], strengths[chosen[layer], sides[layer]])
+    # Two entries an operation, one for either side: a single draw decides on both.
+    sides = [(name, strength) for name, bounds in RAND_AUGMENT.items() for strength in bounds.at(magnitude)]
+    chosen = _choice(tf.random.stateless_uniform((layers,), seed), len(sides))
+    numbers = tf.gather(_numbers(name for name, _ in sides), chosen)
+    strengths = tf.gather(tf.constant([strength for _, strength in sides], tf.float32), chosen)
+    for number, strength in zip(tf.unstack(numbers), tf.unstack(strengths), strict=True):
+        image = ops.apply(image, number, strength)
     return image
 
 
