@@ -214,6 +214,7 @@ OPERATIONS = {
     )
 }
 NAMES = tuple(OPERATIONS)
+_FUNCTIONS = [tf.function(operation, autograph=False) for operation in OPERATIONS.values()]  # traced once a shape
 
 
 def apply(image, number, strength) -> tf.Tensor:
@@ -223,9 +224,7 @@ def apply(image, number, strength) -> tf.Tensor:
     them into the caller's graph, where those not chosen take as long to pass over as a chosen one takes to run.
     """
     signature = (tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec((), tf.float32))
-    branches = [
-        tf.function(operation, autograph=False).get_concrete_function(*signature) for operation in OPERATIONS.values()
-    ]
+    branches = [function.get_concrete_function(*signature) for function in _FUNCTIONS]
     (result,) = tf.raw_ops.StatelessCase(
         branch_index=number, input=(image, strength), Tout=(tf.uint8,), branches=branches
     )

@@ -1,0 +1,96 @@
+"""What augmentation does, to look at: every operation at every strength, or a batch as training would see it.
+
+Imports `augment`, `augment_ops`, `augment_policies`, `plots`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_effnet import plots
+from keras_effnet.augment import Augmentation, augment_image, color_jitter, cutmix, mix_batch, mixup, random_erasing
+from keras_effnet.augment_ops import OPERATIONS, to_bytes
+from keras_effnet.augment_policies import RAND_AUGMENT, Range, auto_augment, rand_augment
+
+LEVELS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
+
+
+def operation_sheet(
+    image,
+    path: str | Path,
+    *,
+    ranges: Mapping[str, Range] = RAND_AUGMENT,
+    levels: tuple[float, ...] = LEVELS,
+) -> None:
+    """One row an operation, one column a level, with the strength above each picture.
+
+    Args:
+        image: Array of shape `(height, width, 3)`, values 0..255.
+        path: Where the picture goes.
+        ranges: Operation -> `Range`, such as `augment_policies.RAND_AUGMENT` or `AUTO_AUGMENT`.
+        levels: Floats in 0..10.
+    """
+    image = to_bytes(image)
+    pictures, titles = [], []
+    for name, bounds in ranges.items():
+        for level in levels:
+            strength = bounds.at(level)[0]
+            pictures.append(OPERATIONS[name](image, tf.constant(strength, tf.float32)).numpy())
+            titles.append(name if bounds.zero == bounds.ten else f"{name} {strength:.3g}")
+    plots.picture_grid(np.stack(pictures), titles, path, columns=len(levels))
+
+
+def kinds_sheet(images, path: str | Path, *, columns: int = 6, seed: int = 0) -> None:
+    """One row for each kind of augmentation at its usual strength, `columns` draws of it.
+
+    Args:
+        images: Array of shape `(N, size, size, 3)`, values 0..255; the first is shown throughout, others mix into it.
+        path: Where the picture goes.
+        columns: Int, draws a row.
+        seed: Int.
+    """
+    images = tf.cast(images, tf.float32)
+    kinds = {
+        "as it is": lambda image, draw: image,
+        "mirrored": lambda image, draw: augment_image(image, draw, Augmentation()),
+        "RandAugment": rand_augment,
+        "AutoAugment": auto_augment,
+        "colour jitter": lambda image, draw: color_jitter(image, draw, 0.4),
+        "random erasing": lambda image, draw: random_erasing(image, draw, 1.0),
+    }
+    draws = [tf.constant((seed, column)) for column in range(columns)]
+    pictures = [tf.cast(change(images[0], draw), tf.float32) for change in kinds.values() for draw in draws]
+    titles = [name for name in kinds for _ in draws]
+    for name, mix in {"MixUp": mixup, "CutMix": cutmix}.items():
+        for column, draw in enumerate(draws):
+            # The picture before the first is the last: another one a column.
+            pair = tf.stack([images[0], images[1 + column % (len(images) - 1)]])
+            mixed, labels = mix(pair, tf.eye(2), draw, 1.0)
+            pictures.append(mixed[0])
+            titles.append(f"{name} {labels[0, 0]:.0%}")
+    plots.picture_grid(np.stack(pictures), titles, path, columns=columns)
+
+
+def contact_sheet(images, augmentation: Augmentation, path: str | Path, seed: int = 0) -> None:
+    """A batch as training would see it: each picture augmented, then mixed, with what its label becomes.
+
+    Args:
+        images: Array of shape `(N, size, size, 3)`, values 0..255, cropped and resized.
+        augmentation: `Augmentation`.
+        path: Where the picture goes.
+        seed: Int.
+    """
+    count = len(images)
+    batch = tf.stack(
+        [augment_image(image, tf.constant((seed, place)), augmentation) for place, image in enumerate(images)]
+    )
+    batch, labels = mix_batch(batch, tf.eye(count), tf.constant((seed, count)), augmentation)
+    titles = [
+        " + ".join(f"{share:.0%} of {number}" for number, share in enumerate(row) if share >= 0.005)
+        for row in labels.numpy()
+    ]
+    plots.picture_grid(batch.numpy(), titles, path, columns=min(count, 8))
