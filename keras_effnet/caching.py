@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.images import decode
-from keras_effnet.machine import free_memory
+from keras_effnet.machine import host_bytes
 from keras_effnet.splits import Encoded, Split
 
 CACHES = ("auto", "memory", "disk", "none")
@@ -86,7 +86,7 @@ def choose_cache(split: Split, kind: str = "auto", folder: str | Path | None = N
     if kind == "disk" and folder is None:
         raise UserError('cache="disk" needs a folder to put the pixels in: choose_cache(split, "disk", folder).')
     size = decoded_bytes(split)
-    memory, disk = free_memory(), shutil.disk_usage(folder).free if folder is not None else 0
+    memory, disk = host_bytes()[0], shutil.disk_usage(folder).free if folder is not None else 0
     room = f"{size / 1e9:.2f} GB of pixels"
     if kind == "memory" or (kind == "auto" and size < memory / 4):
         return Cache("memory", f"{room} are kept in memory, where {memory / 1e9:.1f} GB are free")

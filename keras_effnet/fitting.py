@@ -1,11 +1,12 @@
 """`model.fit` as a config says: optimizer and schedule, stages of progressive resizing, checkpoints, a resumed run.
 
-Imports `config`, `optimizers`, `pipeline`, `averaging`, `callbacks`, `tracking`, `plots`, `preprocessing`, `saving`.
+Imports `config`, `optimizers`, `pipeline`, `averaging`, `callbacks`, `tracking`, `strategies`, `plots`, `saving`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from keras_effnet.pipeline import BEYOND, one_hot
 from keras_effnet.preprocessing import ImageSpec, check_range
 from keras_effnet.saving import load_state
 from keras_effnet.stages import Stage
+from keras_effnet.strategies import check_batch_size, check_strategy, is_chief, local_part, synchronized_batch_norm
 from keras_effnet.tracking import LossScale, Throughput
 
 
@@ -79,6 +81,8 @@ def train(
 
     Source: AdamW, Loshchilov & Hutter (ICLR 2019).
     """
+    check_strategy(config.strategy, gradient_accumulation=config.accumulate)
+    check_batch_size(config.batch_size, config.strategy)
     whole = Stage(0, config.epochs, image_size=0)  # of whatever size the data is
     batches, stages = (train, config.stages) if callable(train) else (lambda stage: train, (whole,))
     steps = _steps_per_epoch(batches(stages[0]), stages[0] if callable(train) else None)
@@ -87,42 +91,58 @@ def train(
     classes = model.output_shape[-1]
     images = next(iter(val))[0].numpy()  # not of `train`: the first batch of a shuffle costs reading all of it
     check_range(images, ImageSpec.of_model(model, size=images.shape[1]).input_range)
+    folder = Path(run_dir) if run_dir is not None else None
+
+    def shared(data, weights=None):
+        return local_part(_targets(data, classes, weights), config.strategy)
+
+    val, throughput = shared(val), Throughput(config.batch_size)
+    statistics = batches(replace(stages[-1], first=0, last=1))
+    averaged = AveragedWeights(val, local_part(statistics, config.strategy)) if config.ema else None
+    history = keras.callbacks.History()
+    history.history, history.epoch = {}, []
+    with synchronized_batch_norm(model, config.strategy):
+        _compile(model, config, steps)
+        first_epoch = _restore(model, folder, steps, config.accumulate) if resume else 0
+        run = RunFolder(folder, first_epoch, averaged) if folder and is_chief() else None
+        watchers = [FiniteWatch(folder), EpochSeeds(config.seed), ChanceWatch(classes), throughput, LossScale()]
+        watchers += [each for each in (averaged, run) if each is not None]
+        for stage in _remaining(stages, first_epoch):
+            _set_dropout(model, config, stage.strength)
+            with _labels_within(classes):
+                fitted = model.fit(
+                    throughput.watch(shared(batches(stage), class_weights)),
+                    validation_data=val,
+                    initial_epoch=stage.first,
+                    epochs=stage.last,
+                    steps_per_epoch=steps if callable(train) else None,
+                    callbacks=[*watchers, *callbacks],
+                    shuffle=False,  # the pipeline does
+                    verbose=verbose,
+                )
+            _append(history, fitted)
+    if run and run.rows:
+        plots.curves(run.rows, folder / "curves.png")
+    return history
+
+
+def _compile(model: keras.Model, config: TrainConfig, steps: int) -> None:
     model.compile(
         build_optimizer(model, config, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
-    folder = Path(run_dir) if run_dir is not None else None
-    first_epoch = _restore(model, folder, steps, config.accumulate) if resume else 0
 
-    val, throughput = _targets(val, classes), Throughput(config.batch_size)
-    averaged = AveragedWeights(val, batches(replace(stages[-1], first=0, last=1))) if config.ema else None
-    run = RunFolder(folder, first_epoch, averaged) if folder else None
-    watchers = [FiniteWatch(folder), EpochSeeds(config.seed), ChanceWatch(classes), throughput, LossScale()]
-    watchers += [each for each in (averaged, run) if each is not None]
-    history = keras.callbacks.History()
-    history.history, history.epoch = {}, []
+
+@contextmanager
+def _labels_within(classes: int) -> Iterator[None]:
+    """Says in words what the pipeline found out about a label."""
     try:
-        for stage in _remaining(stages, first_epoch):
-            _set_dropout(model, config, stage.strength)
-            fitted = model.fit(
-                throughput.watch(_targets(batches(stage), classes, class_weights)),
-                validation_data=val,
-                initial_epoch=stage.first,
-                epochs=stage.last,
-                steps_per_epoch=steps if callable(train) else None,
-                callbacks=[*watchers, *callbacks],
-                shuffle=False,  # the pipeline does
-                verbose=verbose,
-            )
-            _append(history, fitted)
+        yield
     except tf.errors.InvalidArgumentError as error:
         if BEYOND not in str(error):
             raise
         raise UserError(f"{BEYOND}, which has {classes}. Build it with as many as the data has.") from None
-    if run and run.rows:
-        plots.curves(run.rows, folder / "curves.png")
-    return history
 
 
 def _steps_per_epoch(data: tf.data.Dataset, stage: Stage | None) -> int:

@@ -13,7 +13,7 @@ from keras_effnet.augment import Augmentation, augment_image, mix_batch
 from keras_effnet.caching import Source, choose_cache, contents, elements, in_memory, source
 from keras_effnet.datasets import ImageDataset, Split
 from keras_effnet.errors import UserError
-from keras_effnet.images import decode
+from keras_effnet.images import decode, decode_window
 from keras_effnet.preprocessing import PIXELS, ImageSpec
 
 _WORKERS = tf.data.AUTOTUNE
@@ -63,23 +63,6 @@ def _random_box(shape, seed, augmentation: Augmentation) -> tf.Tensor:
 
 def _crop(image, box) -> tf.Tensor:
     return image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
-
-
-def _cropped_pixels(image, seed, augmentation: Augmentation) -> tf.Tensor:
-    return _crop(image, _random_box(tf.shape(image), seed, augmentation))
-
-
-def _cropped_bytes(encoded, seed, augmentation: Augmentation) -> tf.Tensor:
-    """Decodes and crops; of a JPEG only the cropped window is decoded, which nearly halves the work."""
-
-    def jpeg():
-        box = _random_box(tf.io.extract_jpeg_shape(encoded), seed, augmentation)
-        return tf.io.decode_and_crop_jpeg(encoded, box, channels=3)
-
-    def other():
-        return _cropped_pixels(decode(encoded), seed, augmentation)
-
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(encoded), jpeg, other), (None, None, 3))
 
 
 def _as_split(dataset: ImageDataset | Split | Source, training: bool) -> Split:
@@ -200,10 +183,14 @@ def _preparation(pictures: Source, input_spec: ImageSpec, augmentation: Augmenta
     def prepare(example, number):
         image, label = example
         crop_seed, seed = tf.unstack(tf.random.split(number))
+
+        def box(shape):
+            return _random_box(shape, crop_seed, augmentation)
+
         if pictures.decoded:
-            image = _cropped_pixels(image, crop_seed, augmentation)
-        else:
-            image = _cropped_bytes(contents(image, pictures.split), crop_seed, augmentation)
+            image = _crop(image, box(tf.shape(image)))
+        else:  # of a JPEG the window alone is decoded, which nearly halves the work
+            image = decode_window(contents(image, pictures.split), box)
         image = resize(image, input_spec.size, input_spec.interpolation)
         return augment_image(image, seed, augmentation), label, number
 

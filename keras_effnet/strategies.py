@@ -301,7 +301,7 @@ def local_part(data, name: str):
 
 
 @contextmanager
-def synchronized_batch_norm(model) -> Iterator[None]:
+def synchronized_batch_norm(model, name: str = "mirrored") -> Iterator[None]:
     """Batch normalization that measures the whole batch instead of each device's part, for TensorFlow's strategies.
 
     To be entered before `compile`. Afterwards the layers are as before, so that files saved then open everywhere: Keras
@@ -309,6 +309,7 @@ def synchronized_batch_norm(model) -> Iterator[None]:
 
     Args:
         model: Keras model, not compiled yet.
+        name: String, the strategy; `"none"` changes nothing.
 
     Source: synchronized batch normalization, Peng et al., MegDet (CVPR 2018).
     """
@@ -318,7 +319,7 @@ def synchronized_batch_norm(model) -> Iterator[None]:
     before = [layer.synchronized for layer in norms]
     try:
         for layer in norms:
-            layer.synchronized = keras.backend.backend() == "tensorflow"
+            layer.synchronized = name != "none" and keras.backend.backend() == "tensorflow"
         yield
     finally:
         for layer, value in zip(norms, before, strict=True):

@@ -29,6 +29,7 @@ from keras_effnet.runs import write_environment, write_text
 from keras_effnet.saving import load_state
 from keras_effnet.splits import class_weights
 from keras_effnet.stages import Stage
+from keras_effnet.strategies import check_strategy, is_chief, scope
 
 __all__ = [
     "TrainConfig",
@@ -136,7 +137,7 @@ def train_dataset(
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     announce: Callable[[str], None] = lambda line: None,
-) -> TrainResult:
+) -> TrainResult | None:
     """Builds the network and the pipelines of a config, trains, and leaves a complete run folder.
 
     The batch normalization statistics of the best weights are measured anew, see `transfer.reestimate_batch_norm`.
@@ -152,7 +153,7 @@ def train_dataset(
         announce: Called with a line of text for each thing that was decided by measuring: cache, precision.
 
     Returns:
-        A `TrainResult`.
+        A `TrainResult`; None in all but the first of several processes that train together.
     """
     folder, spec, classes = Path(run_dir), config.image_spec, len(dataset.class_names)
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,6 +179,8 @@ def train_dataset(
         )
 
     def describe(logs=None):
+        if not is_chief():
+            return
         args = {"data": dataset.origin, "config": asdict(config)}
         write_text(folder / "args.yaml", yaml.safe_dump(args, sort_keys=False))
         write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
@@ -188,17 +191,21 @@ def train_dataset(
     weights = class_weights(dataset.train.labels, classes) if config.class_weight == "balanced" else None
     # Once training begins: a resume that is refused leaves the run as it was.
     describing = keras.callbacks.LambdaCallback(on_train_begin=describe)
-    model = build_model(config, classes, any_size=config.progressive is not None)
-    train(
-        model,
-        batches,
-        val,
-        config,
-        run_dir=folder,
-        resume=resume,
-        class_weights=weights,
-        callbacks=[describing, *callbacks],
-    )
+    check_strategy(config.strategy, gradient_accumulation=config.accumulate)
+    with scope(config.strategy):
+        model = build_model(config, classes, any_size=config.progressive is not None)
+        train(
+            model,
+            batches,
+            val,
+            config,
+            run_dir=folder,
+            resume=resume,
+            class_weights=weights,
+            callbacks=[describing, *callbacks],
+        )
+    if not is_chief():
+        return None
     shutil.rmtree(folder / _CACHE, ignore_errors=True)
     model = uncompiled(build_model(replace(config, weights=None), classes))
     load_state(model, folder / BEST)

@@ -1,7 +1,8 @@
 """How much memory a training step takes, measured in a process of its own, and the batch size that fits.
 
-Imports `config`, `complexity`, `training`, `errors`. In this process the figure would drown in what TensorFlow holds
-already, and a step too large would take the training down with it. Run as a module this file is that process.
+Imports `config`, `complexity`, `machine`, `training`, `errors`. In this process the figure would drown in what
+TensorFlow holds already, and a step too large would take the training down with it. Run as a module this file is that
+process.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from keras_effnet.complexity import training_bytes
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
+from keras_effnet.machine import host_bytes
 
 _LIMIT = 900.0  # seconds for one measurement; B7 at 600 pixels traces for minutes
 _STEPS = 2  # the first makes the optimizer's slots, the second has all that a step ever has
@@ -27,66 +29,6 @@ _LARGEST, _FEWEST_STEPS = 256, 16
 
 
 # ------------------------------------------------------------------ what there is
-
-
-def _number(path: Path) -> int | None:
-    """The number in a file of one; None where there is no file, or `max`."""
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _group_free(folder: Path, limit: str, usage: str, cache: str) -> int | None:
-    """Bytes that a control group leaves, its file cache counted as free; None where it sets no limit."""
-    most, used = _number(folder / limit), _number(folder / usage)
-    if most is None or used is None:
-        return None
-    with suppress(OSError):
-        lines = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        used -= int(lines.get(cache, 0))
-    return max(0, most - used)
-
-
-def host_bytes(root: Path = Path("/")) -> tuple[int, str]:
-    """Bytes of memory that the system and the control groups of this process leave, and what sets the limit.
-
-    Args:
-        root: Folder under which `proc` and `sys` lie.
-
-    Raises:
-        UserError: The system does not tell.
-    """
-    try:
-        meminfo = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines() if ":" in line)
-        free = [(int(meminfo["MemAvailable"].split()[0]) * _KB, "memory")]
-    except (OSError, KeyError, ValueError):
-        try:
-            free = [(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "memory")]
-        except (ValueError, OSError, AttributeError):
-            raise UserError("This system does not tell how much memory is free; give a batch size.") from None
-    groups = []
-    with suppress(OSError):
-        groups = [line.split(":", 2)[1:] for line in (root / "proc/self/cgroup").read_text().splitlines()]
-    for controllers, path in groups:
-        if "memory" in controllers.split(","):
-            base, names = (
-                "sys/fs/cgroup/memory",
-                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-            )
-        elif not controllers:
-            base, names = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
-        else:
-            continue
-        # A group is bound by those above it; inside a container its own path may be hidden, and the top is the group.
-        inner = root / base / path.strip("/")
-        for folder in (inner, *inner.parents):
-            left = _group_free(folder, *names)
-            if left is not None:
-                free.append((left, "memory of the container"))
-            if folder == root / base:
-                break
-    return min(free)
 
 
 def _gpus() -> list[int]:

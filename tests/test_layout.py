@@ -18,12 +18,13 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 
 # Data flows down this list: a module imports only from those above it. A new module takes its place here.
 LAYERS = """
-    errors quiet runs strategies
+    errors quiet runs machine strategies
     scaling block_specs architecture baselines complexity imagenet preprocessing stages config
     recipes stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
     blocks saving first_values models transfer gradcam optimizers fingerprints
-    images splits digits folders manifest shards catalogue datasets shard_writer packing data_check machine augment_ops augment_policies augment caching pipeline
+    images splits digits folders manifest shards catalogue datasets shard_writer packing data_check
+    augment_ops augment_policies augment caching pipeline
     evaluation plots augment_sheets averaging callbacks tracking fitting training training_memory
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.tensors export.calibration export.folding export.ranges export.conversion export.verification
