@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from keras_effnet.complexity import training_bytes
+from keras_effnet.complexity import TrainingMemory, training_bytes
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.machine import host_bytes
@@ -128,7 +128,14 @@ def _main(job: str) -> None:
 
     description = json.loads(job)
     batch_size, classes = description["batch_size"], description["classes"]
-    config = replace(TrainConfig.from_dict(description["config"]), batch_size=batch_size, epochs=1, warmup_epochs=0)
+    config = replace(
+        TrainConfig.from_dict(description["config"]),
+        batch_size=batch_size,
+        epochs=1,
+        warmup_epochs=0,
+        progressive=None,  # its last size is the largest, and the network's own
+        strategy="none",
+    )
     size = config.spec.image_size
     tf.zeros(1).numpy()  # starts the device
     before = _resident("VmRSS")
@@ -136,7 +143,7 @@ def _main(job: str) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch_size, size, size, 3)).astype("float32")
     batch = tf.data.Dataset.from_tensors((images, np.arange(batch_size) % classes))
-    training.train(model, batch.repeat(_STEPS), batch, config)
+    training.train(model, batch.repeat(max(_STEPS, config.accumulate)), batch, config)
     on_gpu = tf.config.list_physical_devices("GPU")
     peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else _resident("VmHWM") - before
     print(max(peak, 0))
@@ -202,6 +209,28 @@ def fitting_batch_size(measure: Callable[[int], int], available: int, *, largest
     return size
 
 
+def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> TrainingMemory:
+    """`complexity.training_bytes` of a config on this machine. Frozen parts and several devices count as if not so.
+
+    Args:
+        config: `TrainConfig`; its own batch size plays no part.
+        batch_size: Int, pictures a step.
+        classes: Int.
+    """
+    from keras_effnet.training import resolve_precision
+
+    return training_bytes(
+        config.spec,
+        batch_size,
+        precision=resolve_precision(config.precision),
+        # Accumulated gradients lie in slots, too.
+        optimizer_slots=(1 if config.optimizer == "sgd" else 2) + (config.accumulate > 1),
+        ema=config.ema > 0,
+        classes=classes,
+        device="gpu" if trains_on_gpu() else "cpu",
+    )
+
+
 def automatic_batch_size(config: TrainConfig, classes: int, pictures: int) -> tuple[int, str]:
     """The batch size of `"auto"`, and one sentence why.
 
@@ -216,8 +245,6 @@ def automatic_batch_size(config: TrainConfig, classes: int, pictures: int) -> tu
     Raises:
         UserError: Not even one picture fits, or it cannot be measured.
     """
-    from keras_effnet.training import resolve_precision
-
     largest = _power_of_two(min(_LARGEST, pictures // _FEWEST_STEPS))
     bound = (
         "the largest that is tried"
@@ -225,13 +252,7 @@ def automatic_batch_size(config: TrainConfig, classes: int, pictures: int) -> tu
         else f"the largest power of two that leaves {_FEWEST_STEPS} steps an epoch of {pictures} pictures"
     )
     free, name = available_bytes()
-    predicted = training_bytes(
-        config.spec,
-        largest,
-        precision=resolve_precision(config.precision),
-        classes=classes,
-        device="gpu" if trains_on_gpu() else "cpu",
-    ).total
+    predicted = predicted_memory(config, largest, classes).total
     room = f"of {free / 1e9:.1f} GB free {name}"
     if predicted <= _SHARE / 2 * free:
         return largest, f"Batch size {largest}: {bound}; predicted to take {predicted / 1e9:.1f} {room}."

@@ -298,6 +298,18 @@ def test_auto_measures_where_memory_is_scarce(free, measured):
     assert "measured" in why and "80%" in why and "8.0 GB free memory" in why
 
 
+@pytest.mark.parametrize(
+    ("options", "values"),  # that stay for each parameter: the optimizer's and accumulated gradients, averages
+    [({}, (2, 0)), ({"optimizer": "sgd"}, (1, 0)), ({"ema": 0.99}, (2, 1)), ({"accumulate": 4}, (3, 0))],
+)
+def test_the_prediction_follows_the_config(free, options, values):
+    free(GB)
+    memory = training_memory.predicted_memory(TrainConfig(**options, precision="float32"), 8, 1000)
+    slots, averages = values
+    assert memory.optimizer == 4 * slots * 5_288_548
+    assert memory.parameters == 4 * (5_330_564 + averages * 5_288_548)
+
+
 # --- measured
 
 
