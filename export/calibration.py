@@ -69,8 +69,7 @@ def load_pictures(source: Pictures, image_spec: ImageSpec, samples: int = 100, s
     if isinstance(source, ImageDataset):
         source = source.train
     if isinstance(source, Split):
-        chosen = source.sample(samples, seed).images
-        pictures = [read(item) if isinstance(item, str) else item for item in chosen]
+        pictures = list(source.sample(samples, seed).pictures())
     elif isinstance(source, tf.data.Dataset):
         pictures = _from_dataset(source, samples)
     elif isinstance(source, (str, Path)):

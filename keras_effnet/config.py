@@ -216,14 +216,24 @@ class TrainConfig:
     def to_yaml(self) -> str:
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
-    @classmethod
-    def from_yaml(cls, text: str) -> TrainConfig:
-        """The config that `to_yaml` wrote; see `from_dict`."""
+    @staticmethod
+    def read_yaml(text: str) -> dict[str, Any]:
+        """The options that a YAML text names, checked, and no others.
+
+        Raises:
+            UserError: It is no YAML, or names what is no option.
+        """
         try:
             values = yaml.safe_load(text) or {}
         except yaml.YAMLError as error:
             raise UserError(f"The options are no YAML: {' '.join(str(error).split())}.") from None
-        return cls.from_dict(values)
+        config = TrainConfig.from_dict(values)
+        return {name: getattr(config, name) for name in values}
+
+    @classmethod
+    def from_yaml(cls, text: str) -> TrainConfig:
+        """The config that `to_yaml` wrote; see `from_dict`."""
+        return cls(**cls.read_yaml(text))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:

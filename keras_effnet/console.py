@@ -49,6 +49,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     Console().print(drawn)
 
 
+def say(line: str) -> None:
+    """A line on stderr, above a progress bar if there is one: what a run decided, and why."""
+    _progress_console().print(line, style="dim", highlight=False, soft_wrap=True)
+
+
 def emit_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
@@ -81,7 +86,7 @@ def training_progress(epochs: int):
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     name, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
-    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
+    columns = (name, BarColumn(bar_width=12), MofNCompleteColumn(), TimeRemainingColumn(), note)
 
     class Bars(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -93,8 +98,13 @@ def training_progress(epochs: int):
 
         def on_epoch_end(self, epoch, logs: Mapping[str, float] | None = None):
             logs = logs or {}
-            note = f"loss {logs['loss']:.3f}  val accuracy {logs['val_accuracy']:.1%}"
+            note = f"loss {logs['loss']:.3f}  val {logs['val_accuracy']:.1%}"
+            if "val_ema_accuracy" in logs:
+                note += f" (average {logs['val_ema_accuracy']:.1%})"
             bars.update(whole, completed=epoch + 1, note=note)
+            if "images_per_second" in logs:
+                speed = f"{logs['images_per_second']:.0f} images/s, {logs['input_bound']:.0%} of it waiting for data"
+                bars.update(steps, note=speed)
 
     with Progress(*columns, console=_progress_console()) as bars:
         whole = bars.add_task("epochs", total=epochs, note="")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -136,5 +137,11 @@ class WandbLogger(keras.callbacks.Callback):
 
 
 def tensorboard(folder: str | Path) -> keras.callbacks.Callback:
-    """Keras' own TensorBoard callback, writing to `tensorboard/` in a run folder."""
+    """Keras' own TensorBoard callback, writing to `tensorboard/` in a run folder.
+
+    Raises:
+        UserError: The package tensorboard is not installed.
+    """
+    if find_spec("tensorboard") is None:  # TensorFlow writes no summary without it, and says so in mid-run
+        raise UserError('TensorBoard is not installed: pip install "keras-effnet[tensorboard]".')
     return keras.callbacks.TensorBoard(str(Path(folder) / "tensorboard"), write_graph=False)

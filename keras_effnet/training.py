@@ -20,7 +20,7 @@ from keras_effnet.caching import choose_cache, source
 from keras_effnet.callbacks import BEST, read_rows, save_model, uncompiled
 from keras_effnet.config import PRECISIONS, TrainConfig
 from keras_effnet.datasets import ImageDataset
-from keras_effnet.errors import one_of
+from keras_effnet.errors import UserError, one_of
 from keras_effnet.evaluation import Evaluation, evaluate
 from keras_effnet.fitting import train
 from keras_effnet.models import EfficientNet
@@ -155,6 +155,8 @@ def train_dataset(
     Returns:
         A `TrainResult`; None in all but the first of several processes that train together.
     """
+    if not len(dataset.train):
+        raise UserError(f"{dataset.name} has no pictures to train on: all of them are its test pictures.")
     folder, spec, classes = Path(run_dir), config.image_spec, len(dataset.class_names)
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)

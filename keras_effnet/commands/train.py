@@ -13,6 +13,10 @@ import yaml
 from keras_effnet import console
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
+from keras_effnet.recipes import RECIPES, recipe_config
+from keras_effnet.strategies import check_strategy, is_chief
+
+AUTO = "auto"
 
 
 def _field_help() -> dict[str, str]:
@@ -25,11 +29,21 @@ def _field_help() -> dict[str, str]:
     return {name: text[0].upper() + text[1:] for name, text in texts.items()}
 
 
+class _BatchSize(click.ParamType):
+    """A whole number, or `auto`."""
+
+    name = "integer or auto"
+
+    def convert(self, value, param, ctx):
+        return value if value == AUTO else click.INT.convert(value, param, ctx)
+
+
 def _config_options(function):
     """One option for each field of `TrainConfig`; None means "not given", so that a config file can speak."""
     types, texts = typing.get_type_hints(TrainConfig), _field_help()
     for field in reversed(fields(TrainConfig)):
         kind = next(kind for kind in (typing.get_args(types[field.name]) or (types[field.name],)) if kind is not None)
+        kind = _BatchSize() if field.name == "batch_size" else kind
         name = field.name.replace("_", "-")
         declaration = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
         text = texts[field.name] + (f" [default: {field.default}]" if field.default is not None else "")
@@ -41,36 +55,66 @@ def _config_options(function):
 @click.argument("data", required=False)
 @click.option("--name", help="Name of the run folder; by default that of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
+@click.option("--recipe", help=f"Options that go together: {', '.join(RECIPES)}. Those given beside it prevail.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder from its last checkpoint.")
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out if DATA has no val/.")
+@click.option("--fold", help="K/N: cross-validation, the K-th of N folds is held out.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files.")
 @click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder.")
+@click.option("--wandb", metavar="PROJECT", help="Log to Weights & Biases; WANDB_MODE=offline without a network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_config_options
-def command(data, name, out, config_file, resume, val_split, max_bad_files, as_json, **options) -> None:
-    """Train on DATA: a folder of class folders (or of train/ and val/), `digits` or `digits-cluttered`."""
+def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as_json, **options) -> None:
+    """Train on DATA: class folders, a CSV list, packed shards, `tfds:name`, `digits` or `digits-cluttered`."""
+    source = {key: options.pop(key) for key in ("val_split", "fold", "data_dir", "max_bad_files")}
     given = {key: value for key, value in options.items() if value is not None}
+    automatic = given.get("batch_size") == AUTO
+    if automatic:
+        del given["batch_size"]
     if resume is not None:
         origin, config = _read_run(resume, data)
-        if given.get("batch_size", config.batch_size) != config.batch_size:
+        if automatic or given.get("batch_size", config.batch_size) != config.batch_size:
             raise UserError(f"A resumed run keeps its batch size, {config.batch_size}: its steps are counted in it.")
+        if recipe is not None:
+            raise UserError("A resumed run keeps its recipe; name single options instead.")
         config = TrainConfig.from_dict(asdict(config) | given)
     else:
         if data is None:
             raise UserError("Name the data: `keras-effnet train FOLDER`, or `keras-effnet train digits`.")
-        config = TrainConfig.from_dict(_read_config(config_file) | given)
-        origin = {"source": data, "seed": config.seed, "val_split": val_split, "max_bad_files": max_bad_files}
+        given = _read_config(config_file) | given
+        config = _config(recipe, given)
+        origin = {"source": data, "seed": config.seed, **_origin(**source)}
 
     size = config.spec.image_size  # an unknown name is found before TensorFlow is started
+    check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     console.prepare_tensorflow()
-    from keras_effnet import datasets
+    from keras_effnet import datasets, tracking, training_memory
     from keras_effnet.runs import new_run
     from keras_effnet.training import train_dataset
 
     dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
-    folder = resume or new_run("train", name or dataset.name, out)
+    classes = len(dataset.class_names)
+    if automatic:
+        with console.status("Looking for the batch size that fits"):
+            batch_size, reason = training_memory.automatic_batch_size(config, classes, len(dataset.train))
+        console.say(reason)
+        config = _config(recipe, given | {"batch_size": batch_size})
+    free, where = training_memory.available_bytes()
+    predicted = training_memory.predicted_memory(config, config.batch_size, classes)
+    console.say(f"Memory: predicted {predicted} of {free / 1e9:.1f} GB free {where}.")
+    if predicted.total > free:
+        console.say("That is more than there is: expect it to fail. --batch-size auto finds a size that fits.")
+    folder = resume or (new_run("train", name or dataset.name, out) if is_chief() else Path(out))
+    loggers = [tracking.tensorboard(folder)] if tensorboard and is_chief() else []
+    loggers += [tracking.WandbLogger(wandb, folder, asdict(config))] if wandb and is_chief() else []
     with console.training_progress(config.epochs) as bars:
-        result = train_dataset(dataset, config, folder, resume=resume is not None, callbacks=[bars])
+        result = train_dataset(
+            dataset, config, folder, resume=resume is not None, callbacks=[bars, *loggers], announce=console.say
+        )
+    if result is None:
+        return None  # the first of several processes tells
     evaluation = result.evaluation
     if as_json:
         summary = {"run": folder, "epochs": result.epochs, "val_accuracy": evaluation.accuracy}
@@ -80,12 +124,30 @@ def command(data, name, out, config_file, resume, val_split, max_bad_files, as_j
     console.finish(str(folder), f"keras-effnet export {folder} --quantize none,float16,dynamic,int8")
 
 
+def _config(recipe: str | None, given: dict) -> TrainConfig:
+    """Without a recipe the learning rate is what it says, whatever the batch size."""
+    return TrainConfig.from_dict(given) if recipe is None else recipe_config(recipe, **given)
+
+
+def _origin(val_split: float, fold: str | None, data_dir: Path | None, max_bad_files: int) -> dict:
+    """What `datasets.load` is told beside the source."""
+    origin = {"val_split": val_split, "max_bad_files": max_bad_files}
+    if data_dir is not None:
+        origin["data_dir"] = str(data_dir)
+    if fold is not None:
+        match = re.fullmatch(r"(\d+)/(\d+)", fold)
+        if not match:
+            raise UserError(f"--fold is K/N, 1/5 for the first of five folds; got {fold!r}.")
+        origin["fold"] = [int(number) for number in match.groups()]
+    return origin
+
+
 def _read_config(path: Path | None) -> dict:
     if path is None:
         return {}
     if not path.is_file():
         raise UserError(f"Config file {path} does not exist.")
-    return asdict(TrainConfig.from_yaml(path.read_text()))
+    return TrainConfig.read_yaml(path.read_text())
 
 
 def _read_run(folder: Path, data: str | None) -> tuple[dict, TrainConfig]:
