@@ -65,6 +65,11 @@ class Cache:
     folder: Path | None = None
 
 
+def _free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder lies, or will lie."""
+    return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+
+
 def choose_cache(split: Split, kind: str = "auto", folder: str | Path | None = None) -> Cache:
     """Decides by measured size where decoded pictures of a split are kept.
 
@@ -86,7 +91,7 @@ def choose_cache(split: Split, kind: str = "auto", folder: str | Path | None = N
     if kind == "disk" and folder is None:
         raise UserError('cache="disk" needs a folder to put the pixels in: choose_cache(split, "disk", folder).')
     size = decoded_bytes(split)
-    memory, disk = host_bytes()[0], shutil.disk_usage(folder).free if folder is not None else 0
+    memory, disk = host_bytes()[0], _free_disk(Path(folder)) if folder is not None else 0
     room = f"{size / 1e9:.2f} GB of pixels"
     if kind == "memory" or (kind == "auto" and size < memory / 4):
         return Cache("memory", f"{room} are kept in memory, where {memory / 1e9:.1f} GB are free")
