@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_effnet import datasets
 from keras_effnet.fingerprints import Fingerprint, fingerprint, groups_of_twins, sheet_tile
-from keras_effnet.images import BadFile, examine, examine_bytes, in_parallel
+from keras_effnet.images import BadFile, decode_all, decode_files
 from keras_effnet.splits import Encoded, ImageDataset, Split
 
 LOPSIDED = 3.0  # times as many pictures in the largest class as in the smallest, above which weights are suggested
@@ -158,28 +158,26 @@ class _Seen:
 
 
 def _look(split: str, part: Split, class_names, examples: int, progress) -> list[_Seen | BadFile]:
-    """All pictures of a split, in their order; those of files in parallel, a stream as it comes."""
+    """All pictures of a split, in their order."""
     shown = {index for label in set(part.labels.tolist()) for index in np.flatnonzero(part.labels == label)[:examples]}
     shown = shown if split == "train" else set()
+    files = isinstance(part.images, tuple)
+    names = part.images if files else [f"{split}[{index}]" for index in range(len(part))]
 
-    def seen(index: int, name: str, pixels: np.ndarray, contents: bytes | None) -> _Seen:
-        member = Member(name, split, class_names[part.labels[index]])
+    def seen(index: int, found: tuple[bytes | None, np.ndarray] | BadFile) -> _Seen | BadFile:
+        if isinstance(found, BadFile):
+            return found
+        contents, pixels = found
+        member = Member(names[index], split, class_names[part.labels[index]])
         return _Seen(member, fingerprint(pixels, contents), sheet_tile(pixels) if index in shown else None)
 
-    def of_file(index: int) -> _Seen | BadFile:
-        found = examine(part.images[index])
-        return found if isinstance(found, BadFile) else seen(index, part.images[index], found[1], found[0])
-
-    def of_stream(index: int, contents: bytes) -> _Seen | BadFile:
-        name = f"{split}[{index}]"
-        found = examine_bytes(contents, name)
-        return found if isinstance(found, BadFile) else seen(index, name, found[1], contents)
-
-    if isinstance(part.images, Encoded):
-        return [of_stream(*item) for item in progress(enumerate(part.images.read().as_numpy_iterator()))]
-    if isinstance(part.images, tuple):
-        return in_parallel(of_file, range(len(part)), progress)
-    return [seen(index, f"{split}[{index}]", pixels, None) for index, pixels in enumerate(progress(part.images))]
+    if files:
+        pictures = decode_files(part.images)
+    elif isinstance(part.images, Encoded):
+        pictures = decode_all(part.images.read(), names)
+    else:
+        pictures = ((None, pixels) for pixels in part.images)
+    return [seen(index, found) for index, found in enumerate(progress(pictures))]
 
 
 def _groups(seen: list[_Seen], near: bool) -> tuple[DuplicateGroup, ...]:
@@ -218,7 +216,7 @@ def check_data(
 ) -> DataReport:
     """Looks at every picture once and reports what would spoil a training, or its result.
 
-    Time: each picture is read and decoded once, on all cores; see `fingerprints.groups_of_twins` for that of the
+    Time: each picture is decoded once, on all cores; see `fingerprints.groups_of_twins` for that of the
     near duplicates. About 1 kB of memory is kept of each picture.
 
     Args:

@@ -5,11 +5,10 @@ TensorFlow, and Pillow for the rarer formats; imports `errors`.
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +28,11 @@ MAX_BYTES = 1 << 30  # of a file
 _JPEG_PIXELS_PER_BYTE = 512
 _PLENTY_OF_SCANS = 16  # of a progressive JPEG; a small one may have more, each costs a walk over all coefficients
 _PNG = b"\x89PNG\r\n\x1a\n"
+# What TensorFlow puts before a message, and what Pillow puts into one.
+_NOISE = re.compile(
+    r"\{\{.*?\}\} ?|Error in user-defined function .*? iterator: \S+ "
+    r"|ValueError: (?=\w+: )| <_io.BytesIO object at \w+>"
+)
 _PILLOW_FORMATS = ("BMP", "GIF", "WEBP")
 
 
@@ -155,9 +159,12 @@ def _webp_canvas(contents: bytes) -> tuple[int, int]:
 
 
 def _reason(error: Exception) -> str:
-    message = str(error).split("\nCondition")[0].replace("\n", " ")
-    message = message.split("}} ")[-1].split(" [Op:")[0]
-    return message[:120].rstrip(". ")
+    """The one sentence in an error that says what is wrong with the file."""
+    message = str(error).split("\n\t [[")[0].split("\nTraceback")[0].split("\nCondition")[0]
+    message = _NOISE.sub("", message).split(" [Op:")[0]
+    if asserted := re.match(r"assertion failed: \[(.*?)\]", message):
+        message = asserted[1]
+    return message.replace("\n", " ")[:120].rstrip(". ")
 
 
 def _read_bytes(path: str | Path) -> bytes:
@@ -176,22 +183,23 @@ def _refuse_endless(contents: bytes) -> None:
     """Refuses a progressive JPEG of so many scans that a few kilobytes would take hours."""
     if not contents.startswith(b"\xff\xd8") or contents.count(b"\xff\xda") <= _PLENTY_OF_SCANS:
         return
-    scans = _scans(contents)
-    height, width, _ = tf.io.extract_jpeg_shape(contents).numpy().tolist()
-    if scans * height * width > _PLENTY_OF_SCANS * MAX_PIXELS:
+    scans, width, height = _scans(contents)
+    if scans * width * height > _PLENTY_OF_SCANS * MAX_PIXELS:
         raise ValueError(f"JPEG of {width} x {height} pixels in {scans} scans")
 
 
-def _scans(contents: bytes) -> int:
-    """Scans of a JPEG up to its end marker; behind that cameras append videos, in which any bytes occur."""
-    scans, place = 0, 2
+def _scans(contents: bytes) -> tuple[int, int, int]:
+    """Scans of a JPEG, its width and height; behind its end marker cameras append videos, in which any bytes occur."""
+    scans, width, height, place = 0, 0, 0, 2
     while marker := re.compile(rb"\xff([^\x00\xd0-\xd7\xff])").search(contents, place):
         code, place = marker[1][0], marker.end()
         if code == 0xD9:
             break
+        if code in (0xC0, 0xC1, 0xC2):
+            height, width = (int.from_bytes(contents[place + skip : place + skip + 2]) for skip in (3, 5))
         scans += code == 0xDA
         place += int.from_bytes(contents[place : place + 2])  # a segment says its length; the coded data do not
-    return scans
+    return scans, width, height
 
 
 def read(path: str | Path) -> np.ndarray:
@@ -221,42 +229,44 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-@functools.cache
-def _compiled_decode() -> Callable:
-    """`decode` as a graph: called file by file it takes a third of the time of its operators one by one."""
-    return tf.function(decode, input_signature=[tf.TensorSpec((), tf.string)])
+def decode_all(contents: tf.data.Dataset, names: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
+    """Decodes many pictures in parallel; what cannot be decoded comes as a `BadFile` in its place.
 
+    Args:
+        contents: `tf.data.Dataset` of scalar strings, or one whose elements fail, as `tf.io.read_file` does.
+        names: Their names, for `BadFile`.
 
-def examine_bytes(contents: bytes, name: str) -> tuple[bytes, np.ndarray] | BadFile:
-    """The bytes and their pixels, as `decode` gives them; or why there are none."""
-    try:
-        _refuse_endless(contents)
+    Yields:
+        The bytes of each picture and its pixels, as `decode` gives them, in order.
+    """
+    # Threads of Python that call `decode` would be simpler, and now and then stop for ever: TensorFlow takes a lock to
+    # raise an error and another thread's GIL to build it, so two files that fail at once wait for each other.
+    decoded = iter(contents.map(lambda item: (item, decode(item)), num_parallel_calls=tf.data.AUTOTUNE))
+    for name in names:
         try:
-            return contents, _compiled_decode()(contents).numpy()
-        except _UNDECODABLE:
-            # Once more outside of the graph, whose errors bury the reason under a traceback.
-            return contents, decode(contents).numpy()
-    except _UNDECODABLE as error:
-        return BadFile(name, _reason(error))
+            item, pixels = next(decoded)
+        except tf.errors.OpError as error:
+            yield BadFile(name, _reason(error))
+        else:
+            yield item.numpy(), pixels.numpy()
 
 
-def examine(path: str) -> tuple[bytes, np.ndarray] | BadFile:
-    """`examine_bytes` of a file."""
+def decode_files(paths: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
+    """`decode_all` of files."""
+    with ThreadPoolExecutor() as pool:
+        refused = list(pool.map(_refusal, paths))  # without TensorFlow
+    sound = [str(path) for path, bad in zip(paths, refused, strict=True) if not bad]
+    files = tf.data.Dataset.from_tensor_slices(tf.constant(sound, tf.string))
+    decoded = decode_all(files.map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE), sound)
+    yield from (bad or next(decoded) for bad in refused)
+
+
+def _refusal(path: str) -> BadFile | None:
     try:
-        contents = _read_bytes(path)
+        _read_bytes(path)
     except (ValueError, OSError) as error:
         return BadFile(str(path), _reason(error))
-    return examine_bytes(contents, str(path))
-
-
-def in_parallel(work: Callable, items: Sequence, progress: Callable[[Iterable], Iterable] = iter) -> list:
-    """Results of `work` for all items, in their order, by as many threads as there are cores and some more."""
-    with ThreadPoolExecutor() as pool:
-        try:
-            return list(progress(pool.map(work, items)))
-        except BaseException:  # an interruption should not wait for the rest of a million files
-            pool.shutdown(cancel_futures=True)
-            raise
+    return None
 
 
 def find_bad_files(paths: Sequence[str], progress: Callable[[Iterable], Iterable] = iter) -> list[BadFile]:
@@ -268,9 +278,4 @@ def find_bad_files(paths: Sequence[str], progress: Callable[[Iterable], Iterable
         paths: Paths of picture files.
         progress: Wraps the iteration, for a progress bar.
     """
-
-    def bad_or_none(path: str) -> BadFile | None:
-        found = examine(path)
-        return found if isinstance(found, BadFile) else None
-
-    return [bad for bad in in_parallel(bad_or_none, paths, progress) if bad]
+    return [found for found in progress(decode_files(paths)) if isinstance(found, BadFile)]

@@ -246,10 +246,10 @@ def test_the_emptiest_jpeg_that_there_can_be_is_not_refused(tmp_path):
 def test_scans_are_counted_up_to_the_end_of_the_picture():
     buffer = io.BytesIO()
     PICTURE.save(buffer, "jpeg", progressive=True)
-    assert _scans(buffer.getvalue() + b"\xff\xda" * 50) == 10  # libjpeg's own script for colour
+    assert _scans(buffer.getvalue() + b"\xff\xda" * 50) == (10, 48, 40)  # libjpeg's own script for colour
     buffer = io.BytesIO()
     PICTURE.save(buffer, "jpeg", restart_marker_rows=1)
-    assert _scans(buffer.getvalue()) == 1
+    assert _scans(buffer.getvalue()) == (1, 48, 40)
 
 
 def test_a_jpeg_of_endless_scans_is_refused_unless_it_is_small(tmp_path):
@@ -282,6 +282,26 @@ def test_folders_and_pipes_are_bad_files_and_are_not_waited_for(tmp_path):
 
 
 def test_what_only_another_plugin_of_pillow_would_open_is_refused(tmp_path):
-    # PostScript is a program; Pillow would hand it to Ghostscript.
-    (tmp_path / "program.jpg").write_bytes(b"%!PS-AdoWEBP\n%%BoundingBox: 0 0 9 9\nshowpage\n")
-    assert len(find_bad_files([str(tmp_path / "program.jpg")])) == 1
+    # A sound PPM, with the word that names a WebP in its comment. So would be PostScript, which Pillow would run.
+    (tmp_path / "ppm.jpg").write_bytes(b"P6\n#----WEBP\n1 1\n255\nabc")
+    with Image.open(tmp_path / "ppm.jpg") as image:
+        assert image.format == "PPM"
+    assert len(find_bad_files([str(tmp_path / "ppm.jpg")])) == 1
+
+
+def test_very_many_bad_files_are_listed_in_their_order_and_block_nothing(tmp_path):
+    # Errors that several threads of Python raise at once lock TensorFlow up; this is to stay true.
+    paths = []
+    for number in range(3000):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(b"BM or not" if number % 3 == 0 else b"\xff\xd8\xff broken" if number % 3 == 1 else b"text")
+        paths.append(str(path))
+    PICTURE.save(tmp_path / "1000.jpg", "PNG")
+    found = find_bad_files(paths)
+    assert [bad.path for bad in found] == [path for path in paths if not path.endswith("/1000.jpg")]
+    assert [bad.reason.split(" image")[0].split(",")[0] for bad in found[:3]] == [
+        "UnidentifiedImageError: cannot identify",
+        "Invalid JPEG data",
+        "Unknown",
+    ]
+    assert len({bad.reason for bad in found}) == 3

@@ -62,7 +62,7 @@ def _draw(report, folder: Path, plots) -> list[str]:
     import numpy as np
 
     from keras_effnet.fingerprints import sheet_tile
-    from keras_effnet.images import BadFile, examine
+    from keras_effnet.images import BadFile, decode_files
 
     plots.class_counts(report.counts, report.class_names, folder / "classes.png")
     drawn = ["classes.png"]
@@ -78,7 +78,8 @@ def _draw(report, folder: Path, plots) -> list[str]:
     pairs = [group.members[:2] for group in _worst_first(report.groups)[:_SHEET_PAIRS]]
     if pairs and Path(pairs[0][0].name).is_file():
         members = [member for pair in pairs for member in pair]
-        found = [(member, seen) for member in members if not isinstance(seen := examine(member.name), BadFile)]
+        decoded = zip(members, decode_files([member.name for member in members]), strict=True)
+        found = [(member, seen) for member, seen in decoded if not isinstance(seen, BadFile)]
         titles = [_short(f"{member.split} {member.class_name}") for member, _ in found]
         plots.picture_grid(np.stack([sheet_tile(seen[1]) for _, seen in found]), titles, folder / "copies.png")
         drawn.append("copies.png")
