@@ -20,7 +20,7 @@ from keras_effnet.averaging import AveragedWeights
 from keras_effnet.errors import UserError
 from keras_effnet.optimizers import learning_rate
 from keras_effnet.runs import atomic, write_text
-from keras_effnet.strategies import alone
+from keras_effnet.strategies import alone, synchronized_batch_norm
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ class RunFolder(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.started
         self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate, "seconds": round(seconds, 2)})
         try:
-            with alone():
+            # As a file for any backend, and without the other processes.
+            with alone(), synchronized_batch_norm(self.model, "none"):
                 self._keep(logs)
         except OSError as error:
             self.rows.pop()

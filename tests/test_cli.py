@@ -64,7 +64,8 @@ def test_help_lists_every_command(cli):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(cli, name):
     shown = cli(name, "--help")
-    assert shown.status == 0 and f"Usage: keras-effnet {name}" in shown.out and "--json" in shown.out
+    assert shown.status == 0 and f"Usage: keras-effnet {name}" in shown.out
+    assert "--json" in shown.out or name == "launch"  # which leaves stdout to the commands that it starts
 
 
 def test_no_command_at_all_shows_the_help_and_no_error(cli):
