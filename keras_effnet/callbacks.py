@@ -186,7 +186,8 @@ class ChanceWatch(keras.callbacks.Callback):
             return
         self.warned = True
         momenta = [layer.momentum for layer in self.model.layers if hasattr(layer, "moving_mean")]
-        lag = f" (bn_momentum is {max(momenta):g}: lower it to 0.9 or less)" if momenta else ""
+        highest = max(momenta, default=0.0)
+        lag = f" (bn_momentum is {highest:g}: lower it to 0.9 or less)" if highest > 0.9 else ""
         logger.warning(
             f"Epoch {epoch + 1}: {training:.0%} of the training pictures are right but {validation:.0%} in validation, "
             f"as by chance. Likely causes: batch normalization statistics that lag behind a short run{lag}, pixels in "

@@ -105,10 +105,12 @@ def train(
         _compile(model, config, steps)
         first_epoch = _restore(model, folder, steps, config.accumulate) if resume else 0
         run = RunFolder(folder, first_epoch, averaged) if folder and is_chief() else None
-        watchers = [FiniteWatch(folder), EpochSeeds(config.seed), ChanceWatch(classes), throughput, LossScale()]
+        watchers = [FiniteWatch(folder), EpochSeeds(config.seed), throughput, LossScale()]
         watchers += [each for each in (averaged, run) if each is not None]
         for stage in _remaining(stages, first_epoch):
             _set_dropout(model, config, stage.strength)
+            # Pictures of another size than validation's may well be all that an early stage knows.
+            chance = [ChanceWatch(classes)] if stage.last == config.epochs else []
             with _labels_within(classes):
                 fitted = model.fit(
                     throughput.watch(shared(batches(stage), class_weights)),
@@ -116,7 +118,7 @@ def train(
                     initial_epoch=stage.first,
                     epochs=stage.last,
                     steps_per_epoch=steps if callable(train) else None,
-                    callbacks=[*watchers, *callbacks],
+                    callbacks=[*chance, *watchers, *callbacks],
                     shuffle=False,  # the pipeline does
                     verbose=verbose,
                 )
