@@ -3,8 +3,8 @@
 python tests/benchmarks/recipes.py FOLDER [--minutes 8] [--out runs/recipes]
 
 A B0 of 0.3 of its depth and half its width is trained at 64 pixels by each recipe, in a process of its own. What a step
-and a validation cost is measured first; the number of epochs is what then fits into the CPU time given. Finished recipes
-are not repeated.
+and a validation cost is measured first; the number of epochs is what then fits into the CPU time given. Finished
+recipes are not repeated.
 """
 
 import argparse
