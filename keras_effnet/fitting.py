@@ -83,6 +83,8 @@ def train(
     """
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     check_batch_size(config.batch_size, config.strategy)
+    if config.ema and config.strategy == "data-parallel":
+        raise UserError("ema with data-parallel: one process would save an average that all share. Set one of them.")
     whole = Stage(0, config.epochs, image_size=0)  # of whatever size the data is
     batches, stages = (train, config.stages) if callable(train) else (lambda stage: train, (whole,))
     steps = _steps_per_epoch(batches(stages[0]), stages[0] if callable(train) else None)

@@ -121,4 +121,4 @@ def epochs_done(optimizer: keras.optimizers.Optimizer, steps: int, accumulate: i
     Checkpoints are made at the end of an epoch. The count falls short of it by the steps that loss scaling skipped and
     by gradients that still wait to be applied, so it is rounded up.
     """
-    return -(-int(optimizer.iterations) * accumulate // steps)
+    return -(-int(keras.ops.convert_to_numpy(optimizer.iterations)) * accumulate // steps)

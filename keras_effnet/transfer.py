@@ -224,7 +224,8 @@ class NormStatistics:
         try:
             with _measuring(self._model, self._norms):
                 for batch in islice(batches, max_batches):
-                    self._probe.predict_on_batch(batch[0] if isinstance(batch, (tuple, list)) else batch)
+                    pictures = batch[0] if isinstance(batch, (tuple, list)) else batch
+                    self._probe.predict_on_batch(keras.ops.convert_to_numpy(pictures))
                     measured = map(keras.ops.convert_to_numpy, statistics)
                     totals = [total + value for total, value in zip(totals, measured, strict=True)]
                     seen += 1
