@@ -105,7 +105,7 @@ def train(
     history.history, history.epoch = {}, []
     with synchronized_batch_norm(model, config.strategy):
         _compile(model, config, steps)
-        first_epoch = _restore(model, folder, steps, config.accumulate) if resume else 0
+        first_epoch = _restore(model, folder, steps) if resume else 0
         run = RunFolder(folder, first_epoch, averaged) if folder and is_chief() else None
         watchers = [FiniteWatch(folder), EpochSeeds(config.seed), throughput, LossScale()]
         watchers += [each for each in (averaged, run) if each is not None]
@@ -179,7 +179,7 @@ def _append(history: keras.callbacks.History, part: keras.callbacks.History) -> 
         history.history.setdefault(key, []).extend(values)
 
 
-def _restore(model: keras.Model, folder: Path | None, steps: int, accumulate: int) -> int:
+def _restore(model: keras.Model, folder: Path | None, steps: int) -> int:
     """Loads weights and optimizer of the last checkpoint; returns how many epochs it has behind it."""
     if folder is None or not (folder / LAST).is_file():
         raise UserError(f"Nothing to resume: {folder} has no {LAST}. Leave out --resume to start anew.")
@@ -188,4 +188,4 @@ def _restore(model: keras.Model, folder: Path | None, steps: int, accumulate: in
         load_state(model, folder / LAST)
     except Exception as error:  # a damaged zip, h5 or another network each fail in their own way
         raise UserError(f"{folder / LAST} does not fit this network: {first_line(error)}") from error
-    return epochs_done(model.optimizer, steps, accumulate)
+    return epochs_done(model.optimizer, steps)

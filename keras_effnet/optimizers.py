@@ -32,7 +32,7 @@ def _ladder(peak: float, warmup: int, falls: list[tuple[int, float]]) -> Schedul
     """Warm-up in small steps, then a new rate at each of `falls`; Keras has ramps for the cosine alone."""
     rungs = min(_RUNGS, warmup)
     rises = [(warmup * rung // rungs, peak * rung / rungs) for rung in range(1, rungs + 1)]
-    changes = [change for change in rises + falls if change[0] > 0]
+    changes = [change for change in (dict(rises) | dict(falls)).items() if change[0] > 0]
     first = peak * _FIRST if rungs else peak
     boundaries, values = zip(*changes, strict=True) if changes else ((), ())
     if not boundaries:  # Keras wants one at least
@@ -45,7 +45,7 @@ def learning_rates(config: TrainConfig, steps: int, factor: float = 1.0) -> Sche
 
     Args:
         config: `TrainConfig`.
-        steps: Int, steps of the optimizer in an epoch.
+        steps: Int, batches in an epoch. Keras counts schedules in batches, also where `accumulate` joins several.
         factor: Float, multiplies every rate.
     """
     peak, total = config.learning_rate * factor, config.epochs * steps
@@ -55,15 +55,15 @@ def learning_rates(config: TrainConfig, steps: int, factor: float = 1.0) -> Sche
     falls = []
     if config.schedule == "exponential":
         interval = config.decay_epochs * steps
-        # Counted from the first step, as published: warm-up lasts about two of the intervals.
-        numbers = range(1, int(total / interval) + 1)
-        falls = [(round(n * interval), peak * config.decay_rate**n) for n in numbers if round(n * interval) > warmup]
+        # Counted from the first step, as published: what fell during warm-up is made up for at its end.
+        numbers = range(int(warmup / interval), int(total / interval) + 1)
+        falls = [(max(warmup, round(n * interval)), peak * config.decay_rate**n) for n in numbers]
     return _ladder(peak, warmup, falls)
 
 
 def ema_momentum(config: TrainConfig, steps: int) -> float:
     """The decay of the moving average, shortened so that it spans no more than a tenth of a short run."""
-    updates = config.epochs * steps * config.accumulate  # Keras averages after every batch
+    updates = config.epochs * steps  # Keras averages after every batch
     return max(0.0, min(config.ema, 1 - 1 / (_EMA_SHARE * updates)))
 
 
@@ -95,7 +95,6 @@ def build_optimizer(model: keras.Model, config: TrainConfig, steps: int) -> kera
         config: `TrainConfig`.
         steps: Int, batches in an epoch.
     """
-    steps = max(1, steps // config.accumulate)
     if config.layer_decay == 1:  # what any model can have, with stages or without
         optimizer = _single(config, steps)
     else:
@@ -115,10 +114,11 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     return float(keras.ops.convert_to_numpy(innermost(optimizer).learning_rate))
 
 
-def epochs_done(optimizer: keras.optimizers.Optimizer, steps: int, accumulate: int = 1) -> int:
-    """How many epochs of `steps` batches an optimizer has behind it, by its own count of steps.
+def epochs_done(optimizer: keras.optimizers.Optimizer, steps: int) -> int:
+    """How many epochs of `steps` batches an optimizer has behind it, by its own count of them.
 
-    Checkpoints are made at the end of an epoch. The count falls short of it by the steps that loss scaling skipped and
-    by gradients that still wait to be applied, so it is rounded up.
+    Checkpoints are made at the end of an epoch. The count falls short of it by the batches that loss scaling skipped,
+    so it is rounded up. It is that of the innermost optimizer, whose `iterations` would leave out gradients that still
+    wait to be applied.
     """
-    return -(-int(keras.ops.convert_to_numpy(optimizer.iterations)) * accumulate // steps)
+    return -(-int(keras.ops.convert_to_numpy(innermost(optimizer)._iterations)) // steps)
