@@ -351,7 +351,7 @@ def test_600_damaged_pictures_are_decoded_or_listed():
     _check([_fuzz(0, 600)], 600)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_10000_damaged_pictures_are_decoded_or_listed():
     _check([_fuzz(start, start + 2000) for start in range(0, 10_000, 2000)], 10_000)
 

@@ -337,7 +337,7 @@ def test_a_tiny_step_is_measured():
     assert 10e6 < taken < 2e9
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("options", "batch_size"),
     [

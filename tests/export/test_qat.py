@@ -199,7 +199,7 @@ def test_lite0_is_no_worse_trained_than_calibrated(pictures_root):
     assert trained.sqnr_db >= uncorrected.sqnr_db + 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.pictures
 def test_swish_and_squeeze_excite_keep_their_accuracy(pictures_root):
     network, dataset = photographs_network(pictures_root), photographs(pictures_root)

@@ -157,7 +157,7 @@ def test_one_cluster_is_refused(toy_model):
 # ------------------------------------------------------------------ real pictures
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.pictures
 def test_three_quarters_of_a_network_are_pruned_in_int8_at_little_loss(pictures_root):
     dataset, spec = photographs(pictures_root), PHOTOGRAPHS.image_spec
