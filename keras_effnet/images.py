@@ -26,6 +26,8 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30  # of a file
 # Huffman coding spends a bit or more on each block of 64 pixels, so that a whole JPEG has at most 512 pixels a byte.
 _JPEG_PIXELS_PER_BYTE = 512
+_BMP_PIXELS_PER_BYTE = 128  # two bytes say "255 times this colour"
+_IMPLAUSIBLE = "Claims more pixels than it can hold"
 _PLENTY_OF_SCANS = 16  # of a progressive JPEG; a small one may have more, each costs a walk over all coefficients
 _PNG = b"\x89PNG\r\n\x1a\n"
 # What TensorFlow puts before a message, and what Pillow puts into one.
@@ -128,7 +130,7 @@ def _pixels(sides) -> tf.Tensor:
 
 
 def _unless_more(pixels, most, contents) -> tf.Tensor:
-    possible = tf.debugging.assert_less_equal(pixels, most, message="Claims more pixels than it can hold")
+    possible = tf.debugging.assert_less_equal(pixels, most, message=_IMPLAUSIBLE)
     with tf.control_dependencies([] if possible is None else [possible]):
         return tf.identity(contents)
 
@@ -140,6 +142,8 @@ def _decode_with_pillow(contents: bytes | np.ndarray) -> np.ndarray:
         _refuse_huge(*_webp_canvas(contents))
         with Image.open(io.BytesIO(contents), formats=_PILLOW_FORMATS) as image:
             _refuse_huge(*image.size)  # before its pixels are allocated
+            if image.format == "BMP" and image.width * image.height > _BMP_PIXELS_PER_BYTE * len(contents):
+                raise ValueError(_IMPLAUSIBLE)  # Pillow would fill it up byte by byte, for minutes
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow's plugins raise what they like on a damaged file
         # In a pipeline TensorFlow turns this type, and not others, into InvalidArgumentError.

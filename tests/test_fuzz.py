@@ -267,16 +267,16 @@ def child(seed: int, start: int, stop: int, folder: Path) -> None:
     print(f"{len(refused)} refused", flush=True)
 
     for part in (dataset.train, dataset.val):
-        for number in range(4):
+        for number, data in enumerate(passes(part)):
             print(f"pass {number}", flush=True)
             try:
-                for _ in list(passes(part))[number]:
+                for _ in data:
                     pass
             except tf.errors.OpError:
                 for index in range(len(part)):
                     try:
-                        for data in passes(part.select(np.repeat(index, 8))):
-                            list(data)
+                        for again in passes(part.select(np.repeat(index, 8))):
+                            list(again)
                     except tf.errors.OpError as error:
                         print(f"passed the check and failed in pass {number}: {part.images[index]}: {error}")
                 raise

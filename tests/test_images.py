@@ -238,6 +238,24 @@ def test_a_small_jpeg_that_claims_144_million_pixels_is_refused_and_not_grey(tmp
         decode_window((tmp_path / "bomb.jpg").read_bytes(), lambda shape: tf.constant([0, 0, 1, 1]))
 
 
+def _run_length_bmp(width: int, data: bytes) -> bytes:
+    palette = bytes(1024)
+    info = struct.pack("<IiiHHIIiiII", 40, width, 40, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 1078 + len(data), 0, 0, 1078) + info + palette + data
+
+
+def test_a_run_length_bmp_that_claims_too_much_takes_no_minutes(tmp_path):
+    (tmp_path / "slow.bmp").write_bytes(_run_length_bmp(4_000_000, b"\1\0\0\0" * 40 + b"\0\1"))
+    began = time.process_time()
+    (bad,) = find_bad_files([str(tmp_path / "slow.bmp")])
+    assert "more pixels than it can hold" in bad.reason and time.process_time() - began < 5
+
+
+def test_the_emptiest_bmp_that_there_can_be_is_not_refused(tmp_path):
+    (tmp_path / "flat.bmp").write_bytes(_run_length_bmp(2550, (b"\xff\0" * 10 + b"\0\0") * 40 + b"\0\1"))
+    assert read(tmp_path / "flat.bmp").shape == (40, 2550, 3)
+
+
 def test_the_emptiest_jpeg_that_there_can_be_is_not_refused(tmp_path):
     Image.new("L", (3000, 3000), 128).save(tmp_path / "flat.jpg", optimize=True, progressive=True)
     assert find_bad_files([str(tmp_path / "flat.jpg")]) == []
