@@ -43,12 +43,14 @@ class AveragedWeights(keras.callbacks.Callback):
         results = self.model.evaluate(self.val, return_dict=True, verbose=0)
         self._weights = self.model.get_weights()
         self.model.set_weights(raw)
-        self._raw = raw if epoch + 1 == self.params["epochs"] else None
+        self._raw = raw
         if logs is not None:
             logs |= {f"val_ema_{key}": results[key] for key in ("loss", "accuracy")}
 
     def on_train_end(self, logs=None):
-        if self._raw is not None:  # `fit` has put the average in place of the weights
+        if (
+            self._raw is not None
+        ):  # after the last epoch, or one that a callback stopped at, `fit` has put the average in place of the weights
             self.model.set_weights(self._raw)
 
     @contextmanager

@@ -89,10 +89,12 @@ class RunFolder(keras.callbacks.Callback):
                 self._keep(logs)
         except OSError as error:
             self.rows.pop()
-            kept = f"The last good checkpoint, of epoch {epoch}, is intact; " if epoch else ""
+            cure = "Make room and train anew."
+            if epoch:
+                cure = f"The last good checkpoint, of epoch {epoch}, is intact; make room and go on with --resume "
+                cure += f"{self.folder}."
             raise UserError(
-                f"Cannot write epoch {epoch + 1} to {self.folder}: {error.strerror or error}. {kept}"
-                f"make room and go on with --resume {self.folder}."
+                f"Cannot write epoch {epoch + 1} to {self.folder}: {error.strerror or error}. {cure}"
             ) from None
 
     def _keep(self, logs: dict[str, float]) -> None:

@@ -1,6 +1,6 @@
 """tf.data from a split to batches: decode, crop, resize to the network's size, augment, batch, mix, prefetch.
 
-Imports `augment`, `caching`, `datasets`, `images`, `preprocessing`, `errors`.
+Imports `augment`, `caching`, `datasets`, `splits`, `images`, `preprocessing`, `errors`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import math
 import tensorflow as tf
 
 from keras_effnet.augment import Augmentation, augment_image, mix_batch
-from keras_effnet.caching import Source, choose_cache, contents, elements, in_memory, source
+from keras_effnet.caching import Cache, Source, choose_cache, contents, elements, in_memory, source
 from keras_effnet.datasets import ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.images import decode, decode_window
 from keras_effnet.preprocessing import PIXELS, ImageSpec
+from keras_effnet.splits import Encoded
 
 _WORKERS = tf.data.AUTOTUNE
 BEYOND = "A label lies beyond the classes of the model"
@@ -104,7 +105,8 @@ def image_pipeline(
         cache: Bool or `"auto"`, see `caching.choose_cache`: whether decoded pixels of files are kept in memory.
             Evaluation reads files anew each time, and a `Source` has been decided on.
         service: String, address of a tf.data service, `"grpc://host:5050"`, whose workers prepare the training
-            pictures; their order then depends on the workers.
+            pictures, of files decoded anew each time. Their order then depends on the workers, which may run ahead of
+            each other from one epoch into the next; a stream (`Encoded`) is read whole by each of them.
         seed: Int. Batches are the same for the same seed, whatever the number of cores. Without `epochs` the global
             seed (`keras.utils.set_random_seed`) has a say too.
 
@@ -123,10 +125,12 @@ def image_pipeline(
     augmentation = augmentation or Augmentation(flip=split.mirror)
     if augmentation.mixes and classes is None:
         raise UserError("MixUp and CutMix mix labels too: pass image_pipeline the number of classes.")
-    if not isinstance(dataset, Source):
+    if service:  # its workers have other pictures each time, and disks of their own
+        dataset = source(split, Cache("none"))
+    elif not isinstance(dataset, Source):
         dataset = source(split, choose_cache(split, {True: "memory", False: "none"}.get(cache, cache)))
     steps = len(split) // batch_size
-    data = _dealt(dataset) if service else _in_turn(dataset, epochs, steps * batch_size, seed)
+    data = _dealt(dataset, epochs, seed) if service else _in_turn(dataset, epochs, steps * batch_size, seed)
     data = data.map(_preparation(dataset, input_spec, augmentation), num_parallel_calls=_WORKERS)
     data = _labelled(data.batch(batch_size, drop_remainder=True, num_parallel_calls=_WORKERS), classes)
     # The first picture's number seeds what befalls the batch; pictures only use splits of theirs.
@@ -135,10 +139,12 @@ def image_pipeline(
             mix_batch(images, labels, numbers[0], augmentation) if augmentation.mixes else (images, labels)
         )
     )
-    if service:
-        share = tf.data.experimental.service.ShardingPolicy.DYNAMIC
-        return data.apply(tf.data.experimental.service.distribute(share, service)).prefetch(_WORKERS)
     first, last = epochs or (0, 1)
+    if service:
+        data = data.apply(tf.data.experimental.service.distribute(_sharing(split), service))
+        if epochs is None:  # each worker drops its last, smaller batch, so the length is unknown
+            return data.prefetch(_WORKERS)
+        data = data.take(steps * (last - first))
     return data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))).prefetch(_WORKERS)
 
 
@@ -165,16 +171,34 @@ def _in_turn(pictures: Source, epochs: tuple[int, int] | None, length: int, seed
         number += seed << 20
         tf.random.set_seed(1)  # of this function's graph alone, lest the global seed have a say in the order
         order = pictures.data.shuffle(pictures.buffer, seed=number, reshuffle_each_iteration=False)
-        places = tf.data.Dataset.range(length).map(lambda place: tf.stack([number, place]))
-        return tf.data.Dataset.zip((order, places))
+        places = tf.data.Dataset.range(len(pictures)).map(lambda place: tf.stack([number, place]))
+        # Read to the end, what does not fill a batch included: that completes a cache.
+        return tf.data.Dataset.zip((order, places)).filter(lambda example, number: number[1] < length)
 
     return numbers.flat_map(epoch)
 
 
-def _dealt(pictures: Source) -> tf.data.Dataset:
-    """One epoch for a tf.data service, which deals out the source among its workers; chance seeds the pictures."""
-    shuffled = pictures.data.shuffle(pictures.buffer)
-    return shuffled.map(lambda *example: (example, tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64)))
+def _dealt(pictures: Source, epochs: tuple[int, int] | None, seed: int) -> tf.data.Dataset:
+    """Elements for a tf.data service, which deals them out among its workers; chance seeds what happens to them.
+
+    One epoch without `epochs`, else no end of them: a service begins every job of its own with the same seeds.
+    """
+    seed += (epochs or (0, 1))[0] << 20
+    shuffled = pictures.data.shuffle(pictures.buffer, seed=seed)
+    if epochs is not None:
+        shuffled = shuffled.repeat()
+    return shuffled.map(
+        lambda *example: (example, tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64, seed=seed))
+    )
+
+
+def _sharing(split: Split):
+    """How a service divides the pictures: one by one where it can number them; of a stream all to every worker.
+
+    A stream and its labels are two sources, which would be dealt out independently of each other.
+    """
+    policy = tf.data.experimental.service.ShardingPolicy
+    return policy.OFF if isinstance(split.images, Encoded) else policy.DYNAMIC
 
 
 def _preparation(pictures: Source, input_spec: ImageSpec, augmentation: Augmentation):

@@ -54,6 +54,9 @@ class Throughput(keras.callbacks.Callback):
         # In a thread of its own: what a step finds here did not keep it waiting.
         return data.map(noted).prefetch(1)
 
+    def on_train_begin(self, logs=None):
+        self._delivered.clear()  # under a strategy Keras has taken a batch, only to look at it
+
     def on_epoch_begin(self, epoch, logs=None):
         self._steps, self._waited, self._first = 0, 0.0, None
 

@@ -13,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_effnet import datasets
@@ -85,6 +86,14 @@ def toy_model() -> Callable[..., keras.Model]:
         return model
 
     return build
+
+
+@pytest.fixture
+def batches(smooth_pictures) -> tf.data.Dataset:
+    """Four batches of eight in a fixed order, of three classes that differ in brightness."""
+    labels = np.arange(32, dtype="int32") % 3
+    images = smooth_pictures(len(labels), 8) * (0.3 + 0.3 * labels[:, None, None, None])
+    return tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels)).batch(8)
 
 
 @pytest.fixture

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from keras_effnet.callbacks import read_rows
+from keras_effnet.config import TrainConfig
 from keras_effnet.datasets import ImageDataset, Split, load
 from keras_effnet.errors import UserError
+from keras_effnet.images import decode, decode_window
 from keras_effnet.pipeline import Augmentation, evaluation_image, image_pipeline, resize
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.splits import Encoded
+from keras_effnet.training import train_dataset
 
 SPEC = ImageSpec(32)
 WHOLE = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)
@@ -219,11 +228,28 @@ def test_cached_pngs_give_exactly_the_same_batches(file_split):
     np.testing.assert_array_equal(cached[0], fresh[0])
 
 
-def test_cropping_while_decoding_a_jpeg_gives_the_same_batches_within_a_few_grey_levels(file_split):
+def test_a_window_decoded_out_of_a_jpeg_differs_from_a_crop_in_its_outermost_columns_alone(file_split):
+    # There libjpeg has no neighbour from which to interpolate the colour of half the resolution. Rows have theirs.
+    rng = np.random.default_rng(0)
+    for path in file_split(".jpg").images:
+        contents = Path(path).read_bytes()
+        whole = decode(contents).numpy().astype(int)
+        for _ in range(20):
+            height, width = (int(rng.integers(10, side + 1)) for side in whole.shape[:2])
+            top, left = int(rng.integers(whole.shape[0] - height + 1)), int(rng.integers(whole.shape[1] - width + 1))
+            window = decode_window(contents, lambda shape, box=(top, left, height, width): tf.constant(box))
+            difference = np.abs(window.numpy() - whole[top : top + height, left : left + width])
+            assert difference[:, 1:-1].max() == 0
+            assert difference.max() <= 30  # colour alone, half of what two neighbours differ by
+
+
+def test_cropping_while_decoding_a_jpeg_gives_the_same_batches_but_for_the_left_and_right_edges(file_split):
     split = file_split(".jpg")
     cached, fresh = (collect(image_pipeline(split, SPEC, 4, training=True, cache=cache)) for cache in (True, False))
     np.testing.assert_array_equal(cached[1], fresh[1])
-    assert np.abs(cached[0] - fresh[0]).max() <= 6
+    # Two columns on each side are interpolated from the outermost ones of the window.
+    np.testing.assert_allclose(fresh[0][:, :, 2:-2], cached[0][:, :, 2:-2], atol=1e-3)
+    assert np.abs(cached[0] - fresh[0]).mean() < 0.5
 
 
 def test_a_flip_mirrors_about_half_of_the_pictures_and_does_nothing_else():
@@ -267,6 +293,129 @@ def test_without_crop_and_flip_training_sees_what_evaluation_sees():
     trained, _ = collect(image_pipeline(split, SPEC, 1, training=True, augmentation=WHOLE))
     evaluated, _ = collect(image_pipeline(split, SPEC, 1))
     np.testing.assert_allclose(trained, evaluated, atol=1e-3)
+
+
+# ------------------------------------------------------------------ epochs
+
+MIXED = Augmentation(policy="randaugment", mixup=0.2, cutmix=1.0)
+
+
+def epochs_of(data, epochs: tuple[int, int], **options) -> list[tuple[np.ndarray, np.ndarray]]:
+    options = {"training": True, "augmentation": MIXED, "classes": 12, "seed": 5} | options
+    return list(image_pipeline(data, SPEC, 4, epochs=epochs, **options).as_numpy_iterator())
+
+
+def assert_same_batches(first, second) -> None:
+    assert len(first) == len(second)
+    for (images, labels), (others, other_labels) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(labels, other_labels)
+        np.testing.assert_array_equal(images, others)
+
+
+def test_epochs_are_the_same_batches_wherever_a_training_goes_on(smooth_pictures):
+    split = Split(smooth_pictures(14, 40), np.arange(14, dtype="int32") % 12)
+    whole = epochs_of(split, (0, 4))
+    assert len(whole) == 12
+    assert_same_batches(whole, epochs_of(split, (0, 2)) + epochs_of(split, (2, 4)))
+    assert_same_batches(whole[6:9], epochs_of(split, (2, 3)))
+
+
+def test_epochs_depend_on_their_number_and_the_seed_and_on_no_other_seed(smooth_pictures):
+    split = Split(smooth_pictures(12, 40), np.arange(12, dtype="int32"))
+    tf.random.set_seed(0)
+    expected = epochs_of(split, (0, 2))
+    for seed in (1, None):
+        tf.random.set_seed(seed)
+        assert_same_batches(epochs_of(split, (0, 2)), expected)
+    assert any((a[0] != b[0]).any() for a, b in zip(expected[:3], expected[3:], strict=True))
+    other = epochs_of(split, (0, 2), seed=6)
+    assert all((a[0] != b[0]).any() for a, b in zip(other, expected, strict=True))
+
+
+def test_neighbouring_epochs_and_seeds_share_no_order():
+    orders = set()
+    for seed in range(4):
+        plain = epochs_of(greys(12), (0, 4), seed=seed, classes=None, augmentation=WHOLE)
+        for start in range(0, 12, 3):
+            orders.add(tuple(np.concatenate([labels for _, labels in plain[start : start + 3]]).tolist()))
+    assert len(orders) == 16
+
+
+def test_every_epoch_has_every_picture_once():
+    batches = epochs_of(greys(12), (3, 6), classes=None, augmentation=WHOLE)
+    for start in range(0, 9, 3):
+        images, labels = (np.concatenate(parts) for parts in zip(*batches[start : start + 3], strict=True))
+        assert sorted(labels.tolist()) == list(range(12))
+        np.testing.assert_allclose(images[:, 0, 0, 0], 10 * labels)
+
+
+def test_mixed_labels_are_shares_of_one_picture(smooth_pictures):
+    split = Split(smooth_pictures(12, 40), np.arange(12, dtype="int32"))
+    labels = np.concatenate([labels for _, labels in epochs_of(split, (0, 4))])
+    assert labels.shape == (48, 12) and labels.dtype == np.float32
+    np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
+    assert ((labels > 0.01) & (labels < 0.99)).any()
+    plain = np.concatenate([labels for _, labels in epochs_of(split, (0, 1), augmentation=WHOLE)])
+    assert sorted(plain.argmax(axis=1).tolist()) == list(range(12)) and set(plain.ravel().tolist()) == {0.0, 1.0}
+
+
+# ------------------------------------------------------------------ a tf.data service
+
+
+@pytest.fixture
+def service():
+    """Function that starts a tf.data service of some workers in this process; returns its address."""
+    alive = []
+
+    def start(workers: int) -> str:
+        dispatcher = tf.data.experimental.service.DispatchServer()
+        address = dispatcher.target.split("://")[1]
+        config = tf.data.experimental.service.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=100)
+        alive.extend([*(tf.data.experimental.service.WorkerServer(config) for _ in range(workers)), dispatcher])
+        return dispatcher.target
+
+    yield start
+    for server in alive:
+        server._stop()
+
+
+def encoded_greys(count: int) -> Split:
+    contents = [tf.io.encode_png(image).numpy() for image in greys(count).images]
+    return Split(Encoded(lambda: tf.data.Dataset.from_tensor_slices(contents), count), greys(count).labels)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_service_deals_every_picture_out_once_with_its_label(service, workers):
+    data = image_pipeline(greys(24), SPEC, 4, training=True, augmentation=WHOLE, service=service(workers))
+    images, labels = collect(data)
+    assert len(set(labels.tolist())) == len(labels) >= 24 - 3 * (workers - 1)
+    np.testing.assert_allclose(images[:, 0, 0, 0], 10 * labels)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("split", [greys(24), encoded_greys(24)], ids=["pixels", "stream"])
+def test_epochs_of_a_service_have_their_length_and_differ(service, workers, split):
+    keras.utils.set_random_seed(0)  # which a service would begin every job with
+    data = image_pipeline(split, SPEC, 4, training=True, service=service(workers), epochs=(1, 4))
+    assert int(data.cardinality()) == 18
+    batches = list(data.as_numpy_iterator())
+    assert len(batches) == 18
+    for images, labels in batches:
+        np.testing.assert_allclose(images[:, 0, 0, 0], 10 * labels, atol=1e-3)
+    orders = [np.concatenate([labels for _, labels in batches[at : at + 6]]).tolist() for at in (0, 6, 12)]
+    assert orders[0] != orders[1] != orders[2]
+    counts = np.bincount(np.concatenate(orders), minlength=24)
+    assert counts.sum() == 72 and counts.min() >= 1
+
+
+def test_a_training_by_a_service_takes_all_its_epochs(service, digits, tmp_path):
+    config = TrainConfig(
+        model="lite0", depth=0.1, width=0.1, image_size=32, epochs=2, batch_size=16, data_service=service(1), seed=1
+    )
+    small = replace(digits, train=digits.train.sample(64), val=digits.val.sample(32))
+    result = train_dataset(small, config, tmp_path)
+    assert result.epochs == 2
+    assert [row["epoch"] for row in read_rows(tmp_path)] == [1, 2]
 
 
 # ------------------------------------------------------------------ errors

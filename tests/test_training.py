@@ -35,14 +35,6 @@ STEPS = 4
 CONFIG = TrainConfig(model="lite0", epochs=3, learning_rate=0.01, warmup_epochs=0.5, label_smoothing=0.1, batch_size=8)
 
 
-@pytest.fixture
-def batches(smooth_pictures) -> tf.data.Dataset:
-    """Four batches in a fixed order, of three classes that differ in brightness."""
-    labels = np.arange(8 * STEPS, dtype="int32") % 3
-    images = smooth_pictures(len(labels), 8) * (0.3 + 0.3 * labels[:, None, None, None])
-    return tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels)).batch(8)
-
-
 def rows(folder: Path) -> list[dict[str, float]]:
     with (folder / "results.csv").open() as stream:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]

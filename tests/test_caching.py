@@ -1,0 +1,175 @@
+"""Where decoded pictures are kept between the epochs, and that they are the same ones wherever that is."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_effnet import caching
+from keras_effnet.caching import Cache, choose_cache, decoded_bytes, source
+from keras_effnet.errors import UserError
+from keras_effnet.pipeline import image_pipeline
+from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.splits import Encoded, Split
+
+COUNT, HEIGHT, WIDTH = 13, 40, 50
+BYTES = COUNT * HEIGHT * WIDTH * 3
+SPEC = ImageSpec(32)
+
+
+@pytest.fixture
+def files(tmp_path, smooth_pictures) -> Split:
+    """PNG files, whose decoder is exact."""
+    paths = []
+    for number, picture in enumerate(smooth_pictures(COUNT, WIDTH)):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(picture[:HEIGHT]).save(path)
+        paths.append(str(path))
+    return Split(tuple(paths), np.arange(COUNT, dtype="int32"))
+
+
+@pytest.fixture
+def stream(files) -> Split:
+    contents = [Path(path).read_bytes() for path in files.images]
+    return Split(Encoded(lambda: tf.data.Dataset.from_tensor_slices(contents), COUNT), files.labels)
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Function that makes a machine have this much memory and disk."""
+
+    def have(memory: float, disk: float) -> None:
+        monkeypatch.setattr(caching, "host_bytes", lambda: (int(memory), "memory"))
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(int(disk), 0, int(disk)))
+
+    return have
+
+
+def collect(pictures, epochs=(0, 3), batch=4) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(image_pipeline(pictures, SPEC, batch, training=True, epochs=epochs).as_numpy_iterator())
+
+
+def assert_same(first, second) -> None:
+    assert len(first) == len(second)
+    for (images, labels), (others, other_labels) in zip(first, second, strict=True):
+        np.testing.assert_array_equal(labels, other_labels)
+        np.testing.assert_array_equal(images, others)
+
+
+# ------------------------------------------------------------------ which one
+
+
+@pytest.mark.parametrize("kind", ["files", "stream"])
+def test_size_is_that_of_the_pixels(kind, request):
+    assert decoded_bytes(request.getfixturevalue(kind)) == BYTES
+
+
+@pytest.mark.parametrize(
+    ("memory", "disk", "expected"),
+    [
+        (4 * BYTES + 4, 0, "memory"),
+        (4 * BYTES, 2 * BYTES + 2, "disk"),
+        (4 * BYTES, 2 * BYTES, "none"),
+        (0, 0, "none"),
+    ],
+)
+def test_auto_takes_a_quarter_of_memory_else_half_of_the_disk(files, room, tmp_path, memory, disk, expected):
+    room(memory, disk)
+    assert choose_cache(files, "auto", tmp_path).kind == expected
+
+
+def test_auto_without_a_folder_never_takes_the_disk(files, room):
+    room(0, 1e12)
+    assert choose_cache(files).kind == "none"
+
+
+def test_the_reason_names_the_measured_size_and_the_room(smooth_pictures, room, tmp_path, files, monkeypatch):
+    monkeypatch.setattr(caching, "decoded_bytes", lambda split: 1_230_000_000)
+    room(8e9, 50e9)
+    assert choose_cache(files, "auto", tmp_path).reason == "1.23 GB of pixels are kept in memory, where 8.0 GB are free"
+    room(2e9, 50e9)
+    assert choose_cache(files, "auto", tmp_path).reason == "1.23 GB of pixels are kept on disk, where 50.0 GB are free"
+    room(2e9, 1e9)
+    reason = choose_cache(files, "auto", tmp_path).reason
+    assert reason.startswith("1.23 GB of pixels are too many for 2.0 GB of memory and 1.0 GB of disk: ")
+    assert "disk" not in choose_cache(files, "auto").reason
+
+
+def test_pictures_that_are_pixels_need_no_cache(smooth_pictures):
+    cache = choose_cache(Split(smooth_pictures(4, 8), np.zeros(4, "int32")), "disk")
+    assert cache.kind == "none" and "in memory as they are" in cache.reason
+
+
+def test_what_is_asked_for_is_done_whatever_room_there_is(files, room, tmp_path):
+    room(0, 0)
+    for kind in ("memory", "disk", "none"):
+        assert choose_cache(files, kind, tmp_path).kind == kind
+    with pytest.raises(UserError, match='cache="disk" needs a folder'):
+        choose_cache(files, "disk")
+    with pytest.raises(UserError, match="Unknown cache 'ram'"):
+        choose_cache(files, "ram")
+
+
+# ------------------------------------------------------------------ the same pictures
+
+
+@pytest.mark.parametrize("shuffled", [256 << 20, 4 * HEIGHT * WIDTH * 3])  # all pictures together, or four of 13
+@pytest.mark.parametrize("kind", ["files", "stream"])
+def test_files_and_streams_give_the_same_epochs_from_every_cache(request, tmp_path, monkeypatch, kind, shuffled):
+    split = request.getfixturevalue(kind)
+    memory, none = (collect(source(split, Cache(cache))) for cache in ("memory", "none"))
+    assert_same(memory, none)
+    assert len(none) == 3 * (COUNT // 4)
+    monkeypatch.setattr(caching, "_SHUFFLED", shuffled)
+    on_disk = source(split, Cache("disk", folder=tmp_path / "cache"))
+    assert on_disk.buffer == (COUNT + 1 if shuffled > BYTES else 4)
+    kept = collect(on_disk)
+    if on_disk.buffer > COUNT:
+        assert_same(kept, none)
+    else:  # an order of its own, of the same pictures
+        for start in (0, 3, 6):
+            labels = np.concatenate([labels for _, labels in kept[start : start + 3]])
+            assert len(set(labels.tolist())) == 12
+        assert_same(collect(on_disk), kept)  # from a complete cache too
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_file_is_decoded_once(files, tmp_path, kind):
+    pictures = source(files, Cache(kind, folder=tmp_path / "cache"))
+    first = collect(pictures, (0, 1))
+    uncached = source(files, Cache("none"))
+    second = collect(uncached, (1, 2))
+    for path in files.images:
+        Path(path).unlink()
+    assert_same(collect(pictures, (1, 2)), second)
+    assert_same(collect(pictures, (0, 1)), first)
+    with pytest.raises(tf.errors.NotFoundError):
+        collect(uncached, (1, 2))
+
+
+def test_what_a_killed_run_left_on_disk_is_removed(files, tmp_path):
+    folder = tmp_path / "cache"
+    unfinished = iter(source(files, Cache("disk", folder=folder)).data)
+    next(unfinished)
+    assert list(folder.glob("*.lockfile"))
+    kept_lock = {path.name: path.read_bytes() for path in folder.iterdir()}
+    del unfinished
+    for name, contents in kept_lock.items():  # as SIGKILL leaves them
+        (folder / name).write_bytes(contents)
+    with pytest.raises(tf.errors.AlreadyExistsError):
+        next(iter(tf.data.Dataset.range(3).cache(str(folder / "pixels"))))
+    assert_same(collect(source(files, Cache("disk", folder=folder))), collect(source(files, Cache("none"))))
+    assert not list(folder.glob("*.lockfile"))
+
+
+def test_an_iterator_that_stops_early_does_not_spoil_the_cache_in_memory(files):
+    pictures = source(files, Cache("memory"))
+    next(iter(image_pipeline(pictures, SPEC, 4, training=True, epochs=(0, 1))))
+    assert_same(collect(pictures), collect(source(files, Cache("none"))))

@@ -1,0 +1,163 @@
+"""Progressive resizing: each epoch at its size and strength, a resumed run included; one file in the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_effnet import fitting
+from keras_effnet import training as training_module
+from keras_effnet.callbacks import BEST, read_rows
+from keras_effnet.config import TrainConfig
+from keras_effnet.stages import Stage
+from keras_effnet.training import train, train_dataset
+
+CONFIG = TrainConfig(
+    model="lite0",
+    image_size=64,
+    epochs=6,
+    progressive="32,48,64",
+    learning_rate=0.01,
+    warmup_epochs=0.5,
+    batch_size=8,
+    dropout_rate=0.4,
+)
+STEPS = 3
+
+
+def any_size_model() -> keras.Model:
+    """A small classifier for pictures of all sizes, with dropout and with stochastic depth."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.Conv2D(4, 3, strides=4, activation="relu")(x)
+    x = keras.layers.Add()([x, keras.layers.Dropout(0.2, noise_shape=(None, 1, 1, 1))(x)])
+    x = keras.layers.Dropout(0.4, name="top_dropout")(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+
+
+@pytest.fixture
+def staged(smooth_pictures):
+    """Function from a `Stage` to its batches, which depend on the epoch's number alone."""
+    pictures, labels = smooth_pictures(8 * STEPS, 64).astype("float32"), np.arange(8 * STEPS) % 3
+
+    def batches(stage: Stage) -> tf.data.Dataset:
+        images = tf.image.resize(pictures, (stage.image_size,) * 2)
+        epoch = tf.data.Dataset.from_tensor_slices((images, labels.astype("int32"))).batch(8)
+        return (
+            tf.data.Dataset.range(stage.first, stage.last)
+            .flat_map(lambda number: epoch.map(lambda images, labels: (images + tf.cast(number, tf.float32), labels)))
+            .apply(tf.data.experimental.assert_cardinality(STEPS * (stage.last - stage.first)))
+        )
+
+    return batches
+
+
+class Spy(keras.callbacks.Callback):
+    """The epoch, the sides of its pictures and the rates of dropout at the first batch of each epoch."""
+
+    def __init__(self, stop: int | None = None):
+        super().__init__()
+        self.stop, self.seen, self.rates, self.sides = stop, [], [], []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.stop:
+            raise KeyboardInterrupt
+        self.seen.append(epoch)
+        self.rates.append([layer.rate for layer in self.model.layers if isinstance(layer, keras.layers.Dropout)])
+
+
+def spied(batches, spy: Spy):
+    """The same batches; the sides of those that training takes are noted."""
+
+    def note(images, labels):
+        with tf.control_dependencies(
+            [tf.numpy_function(lambda side: spy.sides.append(int(side)), [tf.shape(images)[1]], [])]
+        ):
+            return tf.identity(images), labels
+
+    return lambda stage: batches(stage).map(note)
+
+
+def test_every_epoch_sees_pictures_of_its_size_and_dropout_grows_with_them(staged):
+    spy = Spy()
+    val = staged(Stage(0, 1, 64))
+    history = train(any_size_model(), spied(staged, spy), val, CONFIG, callbacks=[spy])
+    assert history.epoch == spy.seen == list(range(6))
+    assert spy.sides == [32] * 2 * STEPS + [48] * 2 * STEPS + [64] * 2 * STEPS
+    stochastic_depth, dropout = zip(*spy.rates, strict=True)
+    assert dropout == pytest.approx([0.2, 0.2, 0.3, 0.3, 0.4, 0.4])
+    assert set(stochastic_depth) == {0.2}
+    assert all(len(values) == 6 for values in history.history.values())
+
+
+def test_the_dropout_of_a_stage_is_the_one_that_is_computed(staged, monkeypatch):
+    # All or nothing: at a rate of next to one in the first stage the kernel before the dropout would not move.
+    monkeypatch.setattr(fitting, "_set_dropout", _closed_in_the_first_stage(fitting._set_dropout))
+
+    class Kernels(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.kernels = []
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.kernels.append(self.model.layers[2].kernel.numpy())
+
+    kernels = Kernels()
+    config = replace(CONFIG, weight_decay=0.0)
+    train(any_size_model(), staged, staged(Stage(0, 1, 64)), config, callbacks=[kernels])
+    moved = [np.abs(b - a).max() > 1e-6 for a, b in zip(kernels.kernels, kernels.kernels[1:], strict=False)]
+    assert moved == [False, True, True, True, True]
+
+
+def _closed_in_the_first_stage(original):
+    def set_dropout(model, config, strength):
+        original(model, config, strength)
+        if strength == 0.5:
+            model.get_layer("top_dropout").rate = 1 - 1e-7
+
+    return set_dropout
+
+
+@pytest.mark.parametrize("stop", [3, 4], ids=["middle", "border"])
+def test_a_resumed_run_goes_on_with_the_size_it_was_at_and_ends_with_the_same_weights(staged, tmp_path, stop):
+    val = staged(Stage(0, 1, 64))
+    whole, resumed, spy = any_size_model(), any_size_model(), Spy()
+    train(whole, staged, val, CONFIG)
+    with pytest.raises(KeyboardInterrupt):
+        train(any_size_model(), staged, val, CONFIG, run_dir=tmp_path, callbacks=[Spy(stop)])
+    train(resumed, spied(staged, spy), val, CONFIG, run_dir=tmp_path, resume=True, callbacks=[spy])
+    assert spy.seen == list(range(stop, 6))
+    assert spy.sides == [48] * STEPS * (4 - stop) + [64] * STEPS * 2
+    for expected, got in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(got, expected, atol=2e-5)
+    assert [row["epoch"] for row in read_rows(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_progressive_run_scales_augmentation_and_leaves_a_file_for_the_last_size(digits, tmp_path, monkeypatch):
+    # Without RandAugment's many operations, whose strength is scaled all the same; they would take long to compile.
+    config = replace(CONFIG, progressive="32,64", depth=0.1, width=0.1, epochs=2, batch_size=16, magnitude=8.0)
+    config = replace(config, mixup=0.2, cutmix=1.0)
+    asked = []
+
+    def pipeline(data, spec, batch_size, **options):
+        if options.get("training"):
+            asked.append((options["epochs"], spec.size, options["augmentation"]))
+        return original(data, spec, batch_size, **options)
+
+    original = training_module.image_pipeline
+    monkeypatch.setattr(training_module, "image_pipeline", pipeline)
+    small = replace(digits, train=digits.train.sample(48), val=digits.val.sample(32))
+    train_dataset(small, config, tmp_path)
+    for place, size, strength in ((0, 32, 0.5), (1, 64, 1.0)):
+        found = [augmentation for epochs, side, augmentation in asked if (epochs, side) == ((place, place + 1), size)]
+        assert found
+        for each in found:
+            assert (each.magnitude, each.mixup, each.cutmix) == pytest.approx((8 * strength, 0.2 * strength, strength))
+    best = keras.models.load_model(tmp_path / BEST)
+    assert best.input_shape == (None, 64, 64, 3)
+    np.testing.assert_allclose(best.predict(np.zeros((1, 64, 64, 3)), verbose=0).sum(), 1, atol=1e-5)
