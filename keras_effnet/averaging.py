@@ -48,9 +48,8 @@ class AveragedWeights(keras.callbacks.Callback):
             logs |= {f"val_ema_{key}": results[key] for key in ("loss", "accuracy")}
 
     def on_train_end(self, logs=None):
-        if (
-            self._raw is not None
-        ):  # after the last epoch, or one that a callback stopped at, `fit` has put the average in place of the weights
+        # After the last epoch, or the one that a callback stopped at, `fit` has put the average in the weights' place.
+        if self._raw is not None:
             self.model.set_weights(self._raw)
 
     @contextmanager

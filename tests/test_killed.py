@@ -140,7 +140,7 @@ def test_a_run_killed_in_mid_epoch_ends_as_if_it_had_not_been_to_the_bit(trainer
     assert_same_run(tmp_path, unbroken[0])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been_to_the_bit(trainer, unbroken, tmp_path):
     expected, seconds = unbroken
     moments = random.Random(0)
