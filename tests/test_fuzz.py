@@ -295,7 +295,7 @@ def _run(start: int, stop: int) -> subprocess.CompletedProcess | None:
     """What a child said of the pictures of these indices; None if it hung."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, str(SEED), str(start), str(stop), str(Path(folder) / "pictures")]
-        seconds = 90 + 0.3 * (stop - start)  # far more than it takes
+        seconds = 300 + 0.6 * (stop - start)  # far more than it takes, on a busy machine too
         try:
             return subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
         except subprocess.TimeoutExpired:
