@@ -160,7 +160,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been_to_the_bit(traine
     assert killed > KILLS / 2
 
 
-@pytest.mark.parametrize("write", range(1, 7))
+@pytest.mark.parametrize("write", [3, 4, 5])  # the first checkpoint; what comes before the second; that itself
 def test_a_run_cut_off_before_any_of_its_files_is_in_place_goes_on(toy_model, batches, tmp_path, monkeypatch, write):
     config, places = replace(CONFIG, epochs=2), []
     original = Path.replace
