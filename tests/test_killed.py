@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.callbacks import BEST, LAST, read_rows
+from keras_effnet.callbacks import BEST, LAST, EpochSeeds, read_rows
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.training import train, train_dataset
@@ -158,6 +158,22 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been_to_the_bit(traine
         assert_same_run(folder, expected)
         shutil.rmtree(folder)
     assert killed > KILLS / 2
+
+
+def test_dropout_draws_anew_in_every_epoch_and_layer_and_the_same_again_for_the_same_seed():
+    layers = [keras.layers.Dropout(0.5), keras.layers.Dropout(0.5, noise_shape=(None, 1))]
+    image = keras.Input((4,))
+    model = keras.Model(image, layers[1](layers[0](image)))
+
+    def states(seed: int, epoch: int) -> list[tuple[int, ...]]:
+        callback = EpochSeeds(seed)
+        callback.set_model(model)
+        callback.on_epoch_begin(epoch)
+        return [tuple(layer.seed_generator.state.numpy().tolist()) for layer in layers]
+
+    assert states(3, 7) == states(3, 7)
+    drawn = [state for seed in (0, 5) for epoch in range(400) for state in states(seed, epoch)]
+    assert len(set(drawn)) == len(drawn)
 
 
 @pytest.mark.parametrize("write", [3, 4, 5])  # the first checkpoint; what comes before the second; that itself
