@@ -124,7 +124,7 @@ def test_what_is_asked_for_is_done_whatever_room_there_is(files, room, tmp_path)
 @pytest.mark.parametrize("kind", ["files", "stream"])
 def test_files_and_streams_give_the_same_epochs_from_every_cache(request, tmp_path, monkeypatch, kind, shuffled):
     split = request.getfixturevalue(kind)
-    batch = 5  # leaves three pictures over, without which a cache on disk would never be complete
+    batch = 5  # leaves three pictures over
     memory, none = (collect(source(split, Cache(cache)), batch=batch) for cache in ("memory", "none"))
     assert_same(memory, none)
     assert len(none) == 3 * (COUNT // batch)
@@ -155,19 +155,28 @@ def test_a_file_is_decoded_once(files, tmp_path, kind):
         collect(uncached, (1, 2))
 
 
+def test_pictures_that_fill_no_batch_complete_a_cache_on_disk(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(caching, "_SHUFFLED", 1)  # one by one: nothing else would read them
+    pictures = source(files, Cache("disk", folder=tmp_path / "cache"))
+    first = collect(pictures, (0, 1), batch=5)
+    for path in files.images:
+        Path(path).unlink()
+    assert_same(collect(pictures, (0, 1), batch=5), first)
+
+
 def test_what_a_killed_run_left_on_disk_is_removed(files, tmp_path):
-    folder = tmp_path / "cache"
+    folder, left = tmp_path / "cache", tmp_path / "left"
     unfinished = iter(source(files, Cache("disk", folder=folder)).data)
     next(unfinished)
-    assert list(folder.glob("*.lockfile"))
-    kept_lock = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.copytree(folder, left)  # as SIGKILL leaves it; an iterator that ends in order takes its lock along
     del unfinished
-    for name, contents in kept_lock.items():  # as SIGKILL leaves them
-        (folder / name).write_bytes(contents)
+    assert list(left.glob("*.lockfile"))
+    control = tmp_path / "control"
+    shutil.copytree(left, control)
     with pytest.raises(tf.errors.AlreadyExistsError):
-        next(iter(tf.data.Dataset.range(3).cache(str(folder / "pixels"))))
-    assert_same(collect(source(files, Cache("disk", folder=folder))), collect(source(files, Cache("none"))))
-    assert not list(folder.glob("*.lockfile"))
+        next(iter(tf.data.Dataset.range(3).cache(str(control / "pixels"))))
+    assert_same(collect(source(files, Cache("disk", folder=left))), collect(source(files, Cache("none"))))
+    assert not list(left.glob("*.lockfile"))
 
 
 def test_an_iterator_that_stops_early_does_not_spoil_the_cache_in_memory(files):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,20 +145,24 @@ def test_a_run_killed_in_mid_epoch_ends_as_if_it_had_not_been_to_the_bit(trainer
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been_to_the_bit(trainer, unbroken, tmp_path):
     expected, seconds = unbroken
     moments = random.Random(0)
-    killed = 0
-    for number in range(KILLS):
-        folder = tmp_path / str(number)
+    killed = tries = 0
+    while killed < KILLS:
+        tries += 1
+        assert tries < 3 * KILLS, "most runs end before they can be killed"
+        folder = tmp_path / str(tries)
         folder.mkdir()
         child = trainer.start(folder)
         time.sleep(moments.uniform(0, seconds))
-        if Path(f"/proc/{child}").exists():
+        with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        killed += trainer.status() == signal.SIGKILL
-        assert_whole(folder)
-        trainer.run(folder)
+        if trainer.status() != signal.SIGKILL:
+            seconds *= 0.8  # the machine is less busy than it was
+        else:
+            killed += 1
+            assert_whole(folder)
+            trainer.run(folder)
         assert_same_run(folder, expected)
         shutil.rmtree(folder)
-    assert killed > KILLS / 2
 
 
 def test_dropout_draws_anew_in_every_epoch_and_layer_and_the_same_again_for_the_same_seed():
