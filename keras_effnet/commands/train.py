@@ -110,8 +110,9 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     loggers = [tracking.tensorboard(folder)] if tensorboard and is_chief() else []
     loggers += [tracking.WandbLogger(wandb, folder, asdict(config))] if wandb and is_chief() else []
     with console.training_progress(config.epochs) as bars:
+        shown = [bars] if is_chief() else []
         result = train_dataset(
-            dataset, config, folder, resume=resume is not None, callbacks=[bars, *loggers], announce=console.say
+            dataset, config, folder, resume=resume is not None, callbacks=[*shown, *loggers], announce=console.say
         )
     if result is None:
         return None  # the first of several processes tells
