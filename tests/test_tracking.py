@@ -54,7 +54,7 @@ def test_a_run_that_waits_for_its_data_says_so(toy_model, batches, tmp_path):
     for row, rate in zip(read_rows(tmp_path), clock.rates, strict=True):
         assert row["input_bound"] > 0.6
         assert row["images_per_second"] == pytest.approx(8 * rate, rel=0.3)
-        assert row["images_per_second"] < 8 / PAUSE
+        assert row["images_per_second"] < 1.05 * 8 / PAUSE  # no faster than they arrive, but for the clock
 
 
 @pytest.mark.parametrize("joined", [False, True])
