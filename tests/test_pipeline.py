@@ -388,7 +388,9 @@ def encoded_greys(count: int) -> Split:
 def test_a_service_deals_every_picture_out_once_with_its_label(service, workers):
     data = image_pipeline(greys(24), SPEC, 4, training=True, augmentation=WHOLE, service=service(workers))
     images, labels = collect(data)
-    assert len(set(labels.tolist())) == len(labels) >= 24 - 3 * (workers - 1)
+    assert len(set(labels.tolist())) == len(labels)
+    # Each of two workers drops what fills no batch of four: together nothing or four pictures.
+    assert len(labels) in ({24} if workers == 1 else {20, 24})
     np.testing.assert_allclose(images[:, 0, 0, 0], 10 * labels)
 
 
