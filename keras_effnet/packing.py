@@ -20,9 +20,9 @@ from PIL import Image
 from keras_effnet.datasets import read_parts
 from keras_effnet.errors import UserError
 from keras_effnet.folders import Progress, accept_bad_files
-from keras_effnet.images import BadFile, decode
+from keras_effnet.images import BadFile, decode_all, decode_files
 from keras_effnet.shard_writer import ShardWriter, check_target, record, whole_or_nothing
-from keras_effnet.shards import FORMAT, INDEX, RECORDS, VERSION, why_undecodable
+from keras_effnet.shards import FORMAT, INDEX, RECORDS, VERSION
 from keras_effnet.splits import Encoded, Parts, Split
 
 MARGIN = 1.15  # a random crop that is enlarged to the training size has lost little, and evaluation nothing
@@ -50,19 +50,12 @@ class Packed:
     skipped: tuple[BadFile, ...] = ()
 
 
-class _Source(NamedTuple):
-    """A picture to pack: the place it has in its split, what it is called, its bytes or where they are."""
+class _Picture(NamedTuple):
+    """A picture to pack: its place in its split, what it is called, its bytes and pixels or why there are none."""
 
     place: int
     name: str
-    contents: bytes | np.ndarray | None
-
-
-class _Ready(NamedTuple):
-    source: _Source
-    contents: bytes
-    shrunk: bool
-    reason: str | None
+    found: tuple[bytes, np.ndarray] | BadFile
 
 
 @dataclass
@@ -98,12 +91,11 @@ def mixed_order(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.argsort(times, kind="stable")
 
 
-def shrink(contents: bytes, shorter_side: int | None) -> tuple[bytes, bool]:
+def shrink(contents: bytes, pixels: np.ndarray, shorter_side: int | None) -> tuple[bytes, bool]:
     """Encoded bytes of a picture whose shorter side is at most so many pixels, and whether they are new.
 
     A picture that is small enough keeps its bytes. A larger one is resized with antialiasing and becomes a JPEG.
     """
-    pixels = decode(contents).numpy()
     height, width = pixels.shape[:2]
     if shorter_side is None or min(height, width) <= shorter_side:
         return contents, False
@@ -122,30 +114,21 @@ def _as_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _prepare(source: _Source, shorter_side: int | None) -> _Ready:
-    contents = source.contents
-    try:
-        if contents is None:
-            contents = Path(source.name).read_bytes()
-        elif isinstance(contents, np.ndarray):
-            contents = _as_png(contents)
-    except OSError as error:
-        return _Ready(source, b"", False, error.strerror or str(error))
-    if reason := why_undecodable(contents):
-        return _Ready(source, b"", False, reason)
-    return _Ready(source, *shrink(contents, shorter_side), None)
-
-
-def _sources(split: Split, seed: int) -> Iterator[_Source]:
-    """The pictures in the order in which they are written. A stream can only be read as it comes."""
+def _pictures(split: Split, seed: int) -> Iterator[_Picture]:
+    """The pictures in the order in which they are written, decoded once. A stream can only be read as it comes."""
     if isinstance(split.images, Encoded):
-        for place, contents in enumerate(split.images.read().as_numpy_iterator()):
-            yield _Source(place, f"record {place}", contents)
-        return
-    for place in mixed_order(split.labels, seed).tolist():
-        item = split.images[place]
-        is_file = isinstance(item, str)
-        yield _Source(place, item if is_file else f"picture {place}", None if is_file else item)
+        places = range(len(split))
+        names = [f"record {place}" for place in places]
+        found = decode_all(split.images.read(), names)
+    else:
+        places = mixed_order(split.labels, seed).tolist()
+        if isinstance(split.images, tuple):
+            names = [split.images[place] for place in places]
+            found = decode_files(names)
+        else:
+            names = [f"picture {place}" for place in places]
+            found = ((_as_png(split.images[place]), split.images[place]) for place in places)
+    yield from map(_Picture, places, names, found)
 
 
 def _in_order(function: Callable, items: Iterable) -> Iterator:
@@ -171,18 +154,22 @@ def _write_split(
 ) -> np.ndarray:
     """Writes the shards of a split; returns, for each record, the place of the picture in its source."""
     places = []
-    ready = _in_order(lambda source: _prepare(source, shorter_side), progress(_sources(split, seed)))
-    for item in ready:
-        place = item.source.place
-        if item.reason:
-            totals.skipped.append(BadFile(item.source.name, item.reason))
+
+    def shrunk(picture: _Picture) -> tuple[_Picture, bytes, bool]:
+        if isinstance(picture.found, BadFile):
+            return picture, b"", False
+        return picture, *shrink(*picture.found, shorter_side)
+
+    for picture, contents, is_new in _in_order(shrunk, progress(_pictures(split, seed))):
+        if isinstance(picture.found, BadFile):
+            totals.skipped.append(picture.found)
             continue
-        label = int(split.labels[place])
-        writer.write(record(item.contents, Path(item.source.name).name, label, class_names[label]))
-        places.append(place)
+        label = int(split.labels[picture.place])
+        writer.write(record(contents, Path(picture.name).name, label, class_names[label]))
+        places.append(picture.place)
         totals.pictures += 1
-        totals.bytes += len(item.contents)
-        totals.shrunk += item.shrunk
+        totals.bytes += len(contents)
+        totals.shrunk += is_new
     writer.close()
     return np.array(places, int)
 

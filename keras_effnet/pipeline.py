@@ -213,7 +213,7 @@ def _preparation(pictures: Source, input_spec: ImageSpec, augmentation: Augmenta
 
         if pictures.decoded:
             image = _crop(image, box(tf.shape(image)))
-        else:  # of a JPEG the window alone is decoded, which nearly halves the work
+        else:  # of a JPEG the window alone is decoded
             image = decode_window(contents(image, pictures.split), box)
         image = resize(image, input_spec.size, input_spec.interpolation)
         return augment_image(image, seed, augmentation), label, number

@@ -9,7 +9,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ import tensorflow as tf
 
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.folders import Progress, accept_bad_files, class_folders
-from keras_effnet.images import BadFile, decode
+from keras_effnet.images import BadFile, decode_all
 from keras_effnet.splits import SPLIT_NAMES, Encoded, Parts, Split
 
 FORMAT, VERSION = "keras-effnet pack", 1
@@ -46,15 +45,6 @@ def stream(files: Sequence[str | Path]) -> Callable[[], tf.data.Dataset]:
         )
 
     return open_shards
-
-
-def why_undecodable(contents: bytes) -> str | None:
-    """What the decoder says of bytes that are no picture; None of a picture."""
-    try:
-        decode(contents)
-    except (tf.errors.InvalidArgumentError, ValueError) as error:
-        return first_line(error).split("}} ")[-1].split(" [Op:")[0][:120]
-    return None
 
 
 # ------------------------------------------------------------------ packed by this package
@@ -155,29 +145,24 @@ def _scan_file(path: Path, check: bool) -> _Scan:
     """One pass over a file: labels, the classes' names, and what cannot be decoded."""
     text = tf.io.FixedLenFeature((), tf.string, "")
     wanted = {LABEL: tf.io.FixedLenFeature((), tf.int64, -1), SYNSET: text, TEXT: text, FILE: text}
-    wanted |= {IMAGE: text} if check else {}
-    labels, names, bad = [], {}, []
+    labels, words_of, called, bad = [], {}, [], []
     try:
         _check_features(path)
-        data = (
-            tf.data.TFRecordDataset(str(path)).batch(_BATCH).map(lambda r: tf.io.parse_example(r, wanted)).prefetch(1)
-        )
-        with ThreadPoolExecutor() as pool:
-            for batch in data.as_numpy_iterator():
-                words = np.where(batch[SYNSET] != b"", batch[SYNSET], batch[TEXT])
-                names |= {int(k): word.decode(errors="replace") for k, word in zip(batch[LABEL], words, strict=True)}
-                reasons = pool.map(why_undecodable, batch[IMAGE]) if check else ()
-                start = sum(map(len, labels))
-                for number, reason in enumerate(reasons):
-                    if reason:
-                        name = batch[FILE][number].decode(errors="replace") or f"record {start + number}"
-                        bad.append((start + number, BadFile(f"{path}: {name}", reason)))
-                labels.append(batch[LABEL])
+        records = tf.data.TFRecordDataset(str(path)).batch(_BATCH)
+        for batch in records.map(lambda r: tf.io.parse_example(r, wanted)).prefetch(1).as_numpy_iterator():
+            words = np.where(batch[SYNSET] != b"", batch[SYNSET], batch[TEXT])
+            words_of |= {int(k): word.decode(errors="replace") for k, word in zip(batch[LABEL], words, strict=True)}
+            labels.append(batch[LABEL])
+            called += [name.decode(errors="replace") for name in batch[FILE]]
+        if check:
+            names = [f"{path}: {name or f'record {number}'}" for number, name in enumerate(called)]
+            found = decode_all(stream([path])(), names)
+            bad = [(number, item) for number, item in enumerate(found) if isinstance(item, BadFile)]
     except UserError:
         raise
     except Exception as error:  # DataLossError of a cut file, InvalidArgumentError of other types, protobuf's own
         raise UserError(f"{path} cannot be read as TFRecords of pictures: {first_line(error)[:200]}.") from None
-    return _Scan(np.concatenate(labels) if labels else np.zeros(0, int), names, bad)
+    return _Scan(np.concatenate(labels) if labels else np.zeros(0, int), words_of, bad)
 
 
 def _class_names(folder: Path, numbers: np.ndarray, words: dict[int, str]) -> tuple[dict[int, int], tuple[str, ...]]:

@@ -156,12 +156,12 @@ def test_a_shrunk_picture_is_antialiased_and_keeps_its_shape():
     stripes[:, ::2] = 255
     buffer = io.BytesIO()
     Image.fromarray(stripes).save(buffer, "PNG")
-    contents, changed = shrink(buffer.getvalue(), 48)
+    contents, changed = shrink(buffer.getvalue(), stripes, 48)
     small = np.asarray(Image.open(io.BytesIO(contents)))
     assert changed and small.shape == (48, 80, 3)
     # Stripes of one pixel blur to their mean; taking every so manieth pixel would leave black and white.
     assert np.abs(small[4:-4, 4:-4].astype(int) - 127).max() < 20
-    assert shrink(buffer.getvalue(), 120) == (buffer.getvalue(), False)
+    assert shrink(buffer.getvalue(), stripes, 120) == (buffer.getvalue(), False)
 
 
 # ------------------------------------------------------------------ faults
