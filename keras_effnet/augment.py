@@ -1,7 +1,7 @@
 """Augmentation of training pictures as fast tensor ops: policies, colour jitter, random erasing, MixUp and CutMix.
 
 Every function draws from the seed it is given and from nothing else, so that parallel workers may run in any order.
-Imports `augment_ops`, `augment_policies`, `errors`.
+Imports `augment_ops`, `augment_policies`, `config`, `errors`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import tensorflow as tf
 
 from keras_effnet import augment_ops as ops
 from keras_effnet.augment_policies import HIGHEST, auto_augment, rand_augment
+from keras_effnet.config import POLICIES
 from keras_effnet.errors import UserError, one_of
-
-POLICIES = ("none", "randaugment", "autoaugment")
 
 _FLIP, _POLICY, _JITTER, _ERASING, _MIX = range(5)  # what each part folds into the seed that it shares with the others
 

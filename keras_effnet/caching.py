@@ -1,6 +1,6 @@
 """What a split yields one by one, and where its decoded pictures are kept between the epochs.
 
-Imports `splits`, `images`, `machine`, `errors`.
+Imports `config`, `splits`, `images`, `machine`, `errors`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet.config import CACHES
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.images import decode
 from keras_effnet.machine import host_bytes
 from keras_effnet.splits import Encoded, Split
 
-CACHES = ("auto", "memory", "disk", "none")
 _SHUFFLED = 256 << 20  # bytes of pictures among which a stream is shuffled: its order on disk is mixed already
 _SAMPLED = 16  # pictures by which the size of all is estimated
 

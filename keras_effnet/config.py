@@ -19,14 +19,16 @@ from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.stages import SMALLEST, Stage, image_sizes, stages
 
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+POLICIES = ("none", "randaugment", "autoaugment")
+CACHES = ("auto", "memory", "disk", "none")
 # Options that name one of several things -> what they may name.
 _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": PRECISIONS,
     "optimizer": ("adamw", "lamb", "rmsprop", "sgd"),
     "schedule": ("cosine", "exponential", "constant"),
-    "policy": ("none", "randaugment", "autoaugment"),
+    "policy": POLICIES,
     "class_weight": ("none", "balanced"),
-    "cache": ("auto", "memory", "disk", "none"),
+    "cache": CACHES,
 }
 
 # Option -> least and greatest value. Of some the ends themselves are excluded.

@@ -99,8 +99,7 @@ def train(
         return local_part(_targets(data, classes, weights), config.strategy)
 
     val, throughput = shared(val), Throughput(config.batch_size)
-    statistics = batches(replace(stages[-1], first=0, last=1))
-    averaged = AveragedWeights(val, local_part(statistics, config.strategy)) if config.ema else None
+    averaged = AveragedWeights(val, batches(replace(stages[-1], first=0, last=1))) if config.ema else None
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
     with synchronized_batch_norm(model, config.strategy):

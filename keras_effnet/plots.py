@@ -37,6 +37,9 @@ def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
     for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
         axis.plot(epochs, [row[key] for row in rows], label="train")
         axis.plot(epochs, [row[f"val_{key}"] for row in rows], label="validation")
+        averaged = [(row["epoch"], row[f"val_ema_{key}"]) for row in rows if f"val_ema_{key}" in row]
+        if averaged:
+            axis.plot(*zip(*averaged, strict=True), label="validation, averaged weights")
         axis.set(xlabel="epoch", ylabel=key)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

@@ -48,7 +48,7 @@ PAPER = Recipe(
 )
 
 # What has been learned since: Wightman et al., ResNet strikes back (2021); Tan & Le, EfficientNetV2 (ICML 2021). MixUp
-# and CutMix keep the training loss high: look at the validation. Below some 30 epochs `short` is ahead of it.
+# and CutMix keep the training loss high: look at the validation. After ten epochs from scratch `short` was ahead of it.
 MODERN = Recipe(
     "AdamW, cosine, RandAugment, MixUp and CutMix, moving average; 100 epochs or more from scratch",
     {

@@ -1,14 +1,14 @@
 """Training on several devices: which engine shares a batch, on which of Keras' backends, and what does not work.
 
 One batch is cut up among devices that hold the same weights, by TensorFlow on one host and by Keras' own
-`keras.distribution` on JAX over several. Imports `errors` alone; frameworks wait until a strategy is used.
+`keras.distribution` on JAX over several. Imports `process_group`, `errors`; frameworks wait until a
+strategy is used.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,11 +16,19 @@ from functools import cache
 from typing import Any
 
 from keras_effnet.errors import UserError, first_line, one_of
+from keras_effnet.process_group import PROCESSES, alone, in_a_group, is_chief, join, number
 
-# What `keras.distribution.initialize` reads; `keras-effnet launch` sets them.
-ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
-PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
-PROCESS_ID = "KERAS_DISTRIBUTION_PROCESS_ID"
+__all__ = [
+    "STRATEGIES",
+    "alone",
+    "check_batch_size",
+    "check_strategy",
+    "is_chief",
+    "local_part",
+    "replicas",
+    "scope",
+    "synchronized_batch_norm",
+]
 
 _SEVERAL_HOSTS = (
     "Several hosts train by --strategy data-parallel on the JAX backend, one process a host; "
@@ -73,23 +81,10 @@ def _tpu() -> Iterator[Any]:
         yield strategy
 
 
-def _join() -> None:
-    """Connects this process with the others that its environment names; before JAX computes anything."""
-    import jax
-    import keras
-
-    if not _in_a_group() or jax.distributed.is_initialized():
-        return
-    try:
-        keras.distribution.initialize()
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"The {_number(PROCESSES)} processes did not come together: {first_line(error)}") from error
-
-
 def _data_parallel_devices() -> list[str]:
     import keras
 
-    _join()
+    join()
     return keras.distribution.list_devices()
 
 
@@ -121,26 +116,6 @@ _ENGINES = {
     "data-parallel": _Engine("jax", lambda: len(_data_parallel_devices()), _data_parallel, True),
 }
 STRATEGIES = tuple(_ENGINES)
-
-
-def _number(variable: str) -> int:
-    text = os.environ.get(variable, "")
-    if not text.isdecimal():
-        raise UserError(f"{variable} must be a whole number, got {text!r}; `keras-effnet launch` sets it.")
-    return int(text)
-
-
-def _in_a_group() -> bool:
-    """Whether the environment says that this process is one of several; all three variables or none."""
-    given = [name for name in (ADDRESSES, PROCESSES, PROCESS_ID) if os.environ.get(name)]
-    if not given:
-        return False
-    for name in (ADDRESSES, PROCESSES, PROCESS_ID):
-        if name not in given:
-            raise UserError(f"{given[0]} is set but {name} is not; set all three, or start by `keras-effnet launch`.")
-    if _number(PROCESS_ID) >= _number(PROCESSES):
-        raise UserError(f"{PROCESS_ID} must be below {PROCESSES}, {_number(PROCESSES)}; got {_number(PROCESS_ID)}.")
-    return _number(PROCESSES) > 1
 
 
 def _tf_config_tasks() -> int:
@@ -180,9 +155,9 @@ def check_strategy(name: str, *, gradient_accumulation: int = 1) -> str:
     if name in ("none", "mirrored"):
         if _tf_config_tasks() > 1:
             raise UserError(f"TF_CONFIG names {_tf_config_tasks()} tasks; each would train alone. {_NO_MULTIWORKER}")
-        if _in_a_group():
+        if in_a_group():
             raise UserError(
-                f"{PROCESSES} is {_number(PROCESSES)}; with --strategy {name} each would train alone. Add "
+                f"{PROCESSES} is {number(PROCESSES)}; with --strategy {name} each would train alone. Add "
                 "--strategy data-parallel."
             )
     return name
@@ -237,37 +212,6 @@ def check_batch_size(batch_size: int, name: str) -> int:
         nearest = max(count, round(batch_size / count) * count)
         raise UserError(f"A batch of {batch_size} cannot be shared by {count} devices; take {nearest}.")
     return batch_size // count
-
-
-def is_chief() -> bool:
-    """Whether this process is the one that writes files and talks to the user: process 0, or the only one."""
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
-        return jax.process_index() == 0
-    return not _in_a_group() or _number(PROCESS_ID) == 0
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Where one process of several does what the others do not: save a model, load one, evaluate it.
-
-    Inside `scope("data-parallel")` whoever makes a variable waits until all processes make it, and Keras makes an
-    optimizer whenever it saves one. Without it a chief that saves waits for ever.
-
-    Example:
-
-    >>> if keras_effnet.strategies.is_chief():
-    ...     with keras_effnet.strategies.alone():
-    ...         model.save("flowers.keras")
-    """
-    import keras
-
-    before = keras.distribution.distribution()
-    keras.distribution.set_distribution(None)
-    try:
-        yield
-    finally:
-        keras.distribution.set_distribution(before)
 
 
 def local_part(data, name: str):

@@ -132,7 +132,7 @@ class WandbLogger(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._run.log({"epoch": epoch + 1, **(logs or {})}, step=epoch + 1)
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Closes the record."""
         if self._run is not None:
             self._run.finish()

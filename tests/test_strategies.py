@@ -18,8 +18,9 @@ import tensorflow as tf
 
 from keras_effnet import strategies
 from keras_effnet.errors import UserError
+from keras_effnet.process_group import ADDRESSES, PROCESS_ID, PROCESSES
 
-GROUP = {strategies.ADDRESSES: "127.0.0.1:1", strategies.PROCESSES: "2", strategies.PROCESS_ID: "1"}
+GROUP = {ADDRESSES: "127.0.0.1:1", PROCESSES: "2", PROCESS_ID: "1"}
 
 
 @pytest.fixture(autouse=True)
@@ -105,10 +106,10 @@ def test_a_process_of_several_never_trains_alone(monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        (strategies.PROCESS_ID, "", "NUM_PROCESSES|JOB_ADDRESSES is set but .*PROCESS_ID is not"),
-        (strategies.PROCESS_ID, "2", "must be below .*, 2; got 2"),
-        (strategies.PROCESS_ID, "one", "must be a whole number, got 'one'"),
-        (strategies.PROCESSES, "-2", "must be a whole number, got '-2'"),
+        (PROCESS_ID, "", "NUM_PROCESSES|JOB_ADDRESSES is set but .*PROCESS_ID is not"),
+        (PROCESS_ID, "2", "must be below .*, 2; got 2"),
+        (PROCESS_ID, "one", "must be a whole number, got 'one'"),
+        (PROCESSES, "-2", "must be a whole number, got '-2'"),
     ],
 )
 def test_a_wrong_group_is_named(variable, value, message, monkeypatch):
@@ -121,7 +122,7 @@ def test_the_chief_is_the_first_process_or_the_only_one(monkeypatch):
     assert strategies.is_chief()
     set_group(monkeypatch)
     assert not strategies.is_chief()
-    monkeypatch.setenv(strategies.PROCESS_ID, "0")
+    monkeypatch.setenv(PROCESS_ID, "0")
     assert strategies.is_chief()
 
 
@@ -432,7 +433,7 @@ def parallel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parallel")
     address = f"127.0.0.1:{free_port()}"
     runs = {"alone": {}} | {
-        name: {strategies.ADDRESSES: address, strategies.PROCESSES: "2", strategies.PROCESS_ID: str(number)}
+        name: {ADDRESSES: address, PROCESSES: "2", PROCESS_ID: str(number)}
         for number, name in enumerate(("first", "second"))
     }
     shared = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}

@@ -51,10 +51,11 @@ def slow(batches: tf.data.Dataset) -> tf.data.Dataset:
 def test_a_run_that_waits_for_its_data_says_so(toy_model, batches, tmp_path):
     clock = Clock()
     train(toy_model(), slow(batches), batches, CONFIG, run_dir=tmp_path, callbacks=[clock])
-    for row, rate in zip(read_rows(tmp_path), clock.rates, strict=True):
-        assert row["input_bound"] > 0.6
-        assert row["images_per_second"] == pytest.approx(8 * rate, rel=0.3)
-        assert row["images_per_second"] < 1.05 * 8 / PAUSE  # no faster than they arrive, but for the clock
+    rows = read_rows(tmp_path)
+    for row, rate in zip(rows, clock.rates, strict=True):
+        assert row["images_per_second"] == pytest.approx(8 * rate, rel=0.05)
+    # In the first epoch batches gather while the program is compiled; from the second on each is waited for.
+    assert rows[1]["input_bound"] > 0.6
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -64,7 +65,7 @@ def test_a_run_whose_steps_take_long_does_not_blame_its_data(toy_model, batches,
     train(toy_model(), data, batches, CONFIG, run_dir=tmp_path, callbacks=[clock])
     for row, rate in zip(read_rows(tmp_path), clock.rates, strict=True):
         assert row["input_bound"] < 0.3
-        assert row["images_per_second"] == pytest.approx(8 * rate, rel=0.3)
+        assert row["images_per_second"] == pytest.approx(8 * rate, rel=0.05)
 
 
 def test_watching_changes_no_batch_and_a_single_step_tells_nothing(batches, toy_model):
@@ -122,8 +123,8 @@ def test_weights_and_biases_goes_on_in_the_same_record(toy_model, batches, tmp_p
         config = replace(CONFIG, epochs=epochs)
         train(toy_model(), batches, batches, config, run_dir=tmp_path, resume=resume, callbacks=[logger])
         identities.append(logger._run.id)
-        logger.finish()
-        logger.finish()  # once is enough, twice does no harm
+        logger.close()
+        logger.close()  # once is enough, twice does no harm
     assert identities[0] == identities[1] == (tmp_path / "wandb-id.txt").read_text().strip()
     records = list((tmp_path / "wandb").glob(f"offline-run-*/run-{identities[0]}.wandb"))
     assert len(records) == 2 and all(path.stat().st_size > 0 for path in records)

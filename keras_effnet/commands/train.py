@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -51,11 +52,16 @@ def _config_options(function):
     return function
 
 
+def _recipes_help() -> str:
+    named = "; ".join(f"{name} ({recipe.summary})" for name, recipe in RECIPES.items())
+    return f"Options that go together; those given beside it prevail. {named}."
+
+
 @click.command("train")
 @click.argument("data", required=False)
 @click.option("--name", help="Name of the run folder; by default that of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
-@click.option("--recipe", help=f"Options that go together: {', '.join(RECIPES)}. Those given beside it prevail.")
+@click.option("--recipe", help=_recipes_help())
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder from its last checkpoint.")
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out if DATA has no val/.")
@@ -108,8 +114,9 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
         console.say("That is more than there is: expect it to fail. --batch-size auto finds a size that fits.")
     folder = resume or (new_run("train", name or dataset.name, out) if is_chief() else Path(out))
     loggers = [tracking.tensorboard(folder)] if tensorboard and is_chief() else []
-    loggers += [tracking.WandbLogger(wandb, folder, asdict(config))] if wandb and is_chief() else []
-    with console.training_progress(config.epochs) as bars:
+    record = tracking.WandbLogger(wandb, folder, asdict(config)) if wandb and is_chief() else None
+    loggers += [record] if record else []
+    with console.training_progress(config.epochs) as bars, closing(record) if record else nullcontext():
         shown = [bars] if is_chief() else []
         result = train_dataset(
             dataset, config, folder, resume=resume is not None, callbacks=[*shown, *loggers], announce=console.say
