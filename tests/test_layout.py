@@ -18,9 +18,9 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 
 # Data flows down this list: a module imports only from those above it. A new module takes its place here.
 LAYERS = """
-    errors quiet runs machine process_group strategies
+    errors quiet runs ledger machine process_group strategies
     scaling block_specs architecture baselines complexity imagenet preprocessing stages config
-    recipes stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
+    recipes members protocol summary stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
     blocks saving first_values models transfer gradcam optimizers fingerprints
     images splits digits folders manifest shards catalogue datasets shard_writer packing data_check
@@ -51,6 +51,10 @@ PURE = (
     "stages",
     "config",
     "recipes",
+    "ledger",
+    "members",
+    "protocol",
+    "summary",
     "stored",
     "torch_checkpoint",
     "keras_checkpoint",

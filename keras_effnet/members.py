@@ -1,0 +1,167 @@
+"""The networks of a study: a family by name, or a baseline scaled along one dimension or all. Pure Python.
+
+Imports `baselines`, `scaling`, `stages`, `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras_effnet.baselines import SPECS
+from keras_effnet.errors import UserError, one_of
+from keras_effnet.scaling import PUBLISHED, CompoundScaling, ScalingFactors, round_resolution
+from keras_effnet.stages import SMALLEST, image_sizes
+
+AXES = ("compound", "depth", "width", "resolution")
+BASELINE, FAMILY, PROGRESSIVE = "baseline", "family", "progressive"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network of a study, as the options of `TrainConfig` that make it.
+
+    Args:
+        name: String, unique in a study; a folder bears it.
+        axis: String, what it was made by: one of `AXES`, `"baseline"` (the starting point of all of them), `"family"`
+            (chosen by name) or `"progressive"`.
+        phi: Float, the cost it stands for on its axis: the baseline's times 1.92 ** phi before rounding.
+        model: String, one of `list_models()`.
+        depth, width: Floats, multipliers of `model`'s layers and channels.
+        image_size: Int, side of the input in pixels.
+        progressive: String or None, image sizes that grow in training, as in `TrainConfig`.
+    """
+
+    name: str
+    axis: str
+    phi: float
+    model: str
+    depth: float = 1.0
+    width: float = 1.0
+    image_size: int = 64
+    progressive: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it sets of a `TrainConfig`."""
+        chosen = ("model", "depth", "width", "image_size", "progressive")
+        return {name: value for name, value in asdict(self).items() if name in chosen}
+
+    @property
+    def sizes(self) -> list[int]:
+        """Image sizes that share its training, in pixels."""
+        return image_sizes(self.progressive) if self.progressive else [self.image_size]
+
+
+def _resolution(model: str) -> float:
+    """A published network's resolution as a multiple of its baseline's; 1 for networks that know no such thing."""
+    return PUBLISHED[model].factors.resolution if model in PUBLISHED else 1.0
+
+
+def family(models: Iterable[str], image_size: int = 64) -> list[Member]:
+    """Published networks side by side, each at its own resolution in proportion.
+
+    Args:
+        models: Names, see `list_models()`.
+        image_size: Int, pixels where the baseline of the published family has 224. B3, with 300, then has 84 of 64.
+
+    Raises:
+        UserError: Unknown name.
+    """
+    return [
+        Member(name, FAMILY, PUBLISHED[name].phi if name in PUBLISHED else 0.0, name, image_size=size)
+        for name in models
+        for size in [round_resolution(image_size * _resolution(one_of("model", name, SPECS)))]
+    ]
+
+
+def factors_along(axis: str, phi: float, scaling: CompoundScaling) -> ScalingFactors:
+    """Factors that cost as much as `scaling.factors(phi)` before rounding, spent on one dimension or on all.
+
+    Their `cost` equals `scaling.cost_per_phi ** phi` on every axis: doubling the layers costs what widening them by
+    the square root of 2 does.
+
+    Source: EfficientNet (ICML 2019), figure 3 and section 3.2.
+    """
+    one_of("axis", axis, AXES)
+    if axis == "compound":
+        return scaling.factors(phi)
+    cost = scaling.cost_per_phi**phi
+    return ScalingFactors(**{axis: cost if axis == "depth" else cost**0.5})
+
+
+def scaled(
+    baseline: str,
+    phis: Sequence[float],
+    axes: Sequence[str] = ("compound",),
+    *,
+    image_size: int = 64,
+    scaling: CompoundScaling | None = None,
+) -> list[Member]:
+    """A baseline scaled step by step along one or several axes, at equal cost before rounding.
+
+    Args:
+        baseline: String, one of `list_models()`.
+        phis: Floats. 0 is the baseline itself, which all axes share; 1 costs about twice as much, -1 half.
+        axes: Some of `"compound"`, `"depth"`, `"width"`, `"resolution"`.
+        image_size: Int, side of the baseline's input in pixels.
+        scaling: `CompoundScaling`, the paper's constants unless given.
+
+    Returns:
+        Members, axis by axis, in the order of `phis`, each network once.
+
+    Raises:
+        UserError: Unknown baseline or axis, or a resolution below 32 pixels.
+
+    Example:
+
+    >>> [member.image_size for member in scaled("b0", [-2, -1, 0])]
+    [48, 56, 64]
+    """
+    one_of("model", baseline, SPECS)
+    scaling = scaling or CompoundScaling()
+    members: dict[str, Member] = {}
+    for axis in axes:
+        for phi in phis:
+            factors = factors_along(axis, phi, scaling)
+            pixels = image_size * _resolution(baseline) * factors.resolution
+            if pixels < SMALLEST:
+                raise UserError(
+                    f"{axis} at phi {phi:g} means {pixels:.0f} pixels, below the least of {SMALLEST}; start from a "
+                    f"larger --image-size than {image_size}, or leave that phi out."
+                )
+            way = "" if axis == "compound" else f"{axis}-"
+            name = f"{baseline}-{way}phi{phi:+g}" if phi else baseline
+            size = round_resolution(pixels) if factors.resolution != 1.0 else int(pixels)
+            kind = axis if phi else BASELINE
+            members[name] = Member(name, kind, float(phi), baseline, factors.depth, factors.width, size)
+    return list(members.values())
+
+
+def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: int = 3) -> list[Member]:
+    """One network trained at a fixed resolution, and the same with pictures that grow while it trains.
+
+    Args:
+        baseline: String, one of `list_models()`.
+        image_size: Int, side of the final input in pixels.
+        start: Float in (0, 1), the first stage's share of it; never below 32 pixels.
+        steps: Int, stages.
+
+    Raises:
+        UserError: Unknown name, or an `image_size` that leaves nothing to grow from.
+
+    Source: progressive learning, Tan & Le, EfficientNetV2 (ICML 2021).
+    """
+    one_of("model", baseline, SPECS)
+    first = max(SMALLEST, image_size * start)
+    shares = [first + (image_size - first) * step / (steps - 1) for step in range(steps)]
+    sizes = sorted({round_resolution(share) for share in shares[:-1]} | {image_size})
+    if len(sizes) < 2:
+        raise UserError(f"Pictures of {image_size} pixels have nothing to grow from; give a larger --image-size.")
+    growing = ",".join(map(str, sizes))
+    fixed = Member(f"{baseline}-fixed", PROGRESSIVE, 0.0, baseline, image_size=image_size)
+    return [
+        fixed,
+        Member(f"{baseline}-growing", PROGRESSIVE, 0.0, baseline, image_size=image_size, progressive=growing),
+    ]

@@ -1,0 +1,235 @@
+"""Rows of a study to figures of its networks: means over seeds, Pareto fronts, ratios, and the answer in words.
+
+Pure Python; imports `scaling`, `errors`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from keras_effnet.errors import one_of
+from keras_effnet.scaling import PUBLISHED
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A cost that accuracy is weighed against.
+
+    Args:
+        label: String, for people.
+        unit: String.
+        scale: Float, what the raw value is multiplied by to be in `unit`.
+        measured: Bool, whether it was timed or sized on this machine rather than counted.
+    """
+
+    label: str
+    unit: str
+    scale: float = 1.0
+    measured: bool = True
+
+
+# Field of `Summary` -> what it is.
+METRICS: dict[str, Metric] = {
+    "macs": Metric("MACs", "million", 1e-6, measured=False),
+    "params": Metric("parameters", "million", 1e-6, measured=False),
+    "activations": Metric("activations", "million", 1e-6, measured=False),
+    "step_ms": Metric("training step", "ms"),
+    "train_seconds": Metric("training", "s"),
+    "seconds_to_target": Metric("time to the target accuracy", "s"),
+    "predict_ms": Metric("inference, one batch", "ms"),
+    "tflite_ms": Metric("TFLite latency", "ms"),
+    "tflite_bytes": Metric("TFLite file", "MB", 1e-6),
+    "peak_memory_mb": Metric("peak memory of training", "MB"),
+    "energy_joules": Metric("energy of training", "kJ", 1e-3),
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network of a study: what it costs and how accurate it became.
+
+    Args:
+        member, axis, model: Strings, see `Member`.
+        phi: Float, see `Member`.
+        image_size: Int, pixels.
+        accuracies: Tuple of floats, validation accuracy after the last epoch, by seed.
+        epochs: Int, of each training.
+        params, macs, activations: Ints, of one picture.
+        train_images_per_second, predict_images_per_second: Floats.
+        step_ms, predict_ms, tflite_ms: Floats, medians; `..._iqr_ms` are their interquartile ranges.
+        tflite_bytes: Int, of the float32 file.
+        train_seconds: Float, wall time of the epochs, mean over seeds.
+        seconds_to_target: Float or None, wall time until the target accuracy, mean over seeds; None if one missed it.
+        input_bound: Float or None, share of the training that waited for data.
+        peak_memory_mb: Float, of the training process.
+        energy_joules: Float or None where the platform does not report it.
+    """
+
+    member: str
+    axis: str
+    phi: float
+    model: str
+    image_size: int
+    accuracies: tuple[float, ...]
+    epochs: int
+    params: int
+    macs: int
+    activations: int
+    step_ms: float
+    step_iqr_ms: float
+    train_images_per_second: float
+    predict_ms: float
+    predict_iqr_ms: float
+    predict_images_per_second: float
+    tflite_ms: float
+    tflite_iqr_ms: float
+    tflite_bytes: int
+    train_seconds: float
+    seconds_to_target: float | None
+    input_bound: float | None
+    peak_memory_mb: float
+    energy_joules: float | None
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over seeds."""
+        return fmean(self.accuracies)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds; None of one seed alone."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    def cost(self, metric: str) -> float | None:
+        """A cost in the unit of `METRICS`; None where it was not measured."""
+        value = getattr(self, one_of("metric", metric, METRICS))
+        return None if value is None else value * METRICS[metric].scale
+
+
+def seconds_to(curve: Sequence[Mapping[str, float]], target: float) -> float | None:
+    """Wall time of the epochs up to the first whose validation accuracy reaches `target`; None if none does."""
+    spent = 0.0
+    for epoch in curve:
+        spent += epoch["seconds"]
+        if epoch["val_accuracy"] >= target:
+            return spent
+    return None
+
+
+def default_target(rows: Iterable[Mapping[str, Any]]) -> float | None:
+    """95% of the lowest final accuracy: what every training reached or all but reached; None without trainings."""
+    final = [row["accuracy"] for row in rows if row["kind"] == "training"]
+    return 0.95 * min(final) if final else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of numbers; None if one is missing."""
+    values = list(values)
+    return None if not values or None in values else fmean(values)
+
+
+_COSTS = ("params", "macs", "activations", "step_ms", "step_iqr_ms", "train_images_per_second", "predict_ms")
+_COSTS += ("predict_iqr_ms", "predict_images_per_second", "tflite_ms", "tflite_iqr_ms", "tflite_bytes")
+_MEMBER = ("axis", "phi", "model", "image_size")
+
+
+def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) -> list[Summary]:
+    """Figures of each network that has been trained at least once, cheapest in MACs first.
+
+    Args:
+        rows: Of `results.jsonl`.
+        target: Float, the accuracy whose time is asked for; `default_target` unless given.
+    """
+    target = default_target(rows) if target is None else target
+    costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
+    found = []
+    for member, cost in costs.items():
+        runs = [row for row in rows if row["kind"] == "training" and row["member"] == member]
+        if not runs:
+            continue
+        found.append(
+            Summary(
+                member=member,
+                accuracies=tuple(run["accuracy"] for run in sorted(runs, key=lambda run: run["seed"])),
+                epochs=runs[0]["epochs"],
+                train_seconds=fmean(run["train_seconds"] for run in runs),
+                seconds_to_target=_mean(seconds_to(run["curve"], target) for run in runs),
+                input_bound=_mean(run["input_bound"] for run in runs),
+                peak_memory_mb=fmean(run["peak_memory_mb"] for run in runs),
+                energy_joules=_mean(run["energy_joules"] for run in runs),
+                **{name: cost[name] for name in (*_MEMBER, *_COSTS)},
+            )
+        )
+    return sorted(found, key=lambda summary: summary.macs)
+
+
+def pareto_front(summaries: Iterable[Summary], metric: str) -> list[Summary]:
+    """The networks that no other beats: none is at least as accurate for less; cheapest first."""
+    front: list[Summary] = []
+    priced = [summary for summary in summaries if summary.cost(metric) is not None]
+    for summary in sorted(priced, key=lambda each: (each.cost(metric), -each.accuracy)):
+        if not front or summary.accuracy > front[-1].accuracy:
+            front.append(summary)
+    return front
+
+
+def ratios(first: Summary, last: Summary) -> dict[str, float]:
+    """How each cost grew from one network to another, where both have it."""
+    pairs = {metric: (first.cost(metric), last.cost(metric)) for metric in METRICS}
+    return {metric: after / before for metric, (before, after) in pairs.items() if before and after}
+
+
+def answer(summaries: Sequence[Summary]) -> list[str]:
+    """Did MACs turn into time, and did size buy accuracy? One sentence for each finding, with its numbers."""
+    if len(summaries) < 2:
+        return ["One network alone answers nothing; add another."]
+    first, last = summaries[0], summaries[-1]
+    grown = ratios(first, last)
+    times = ("step_ms", "predict_ms", "tflite_ms")
+    told = ", ".join(f"{METRICS[name].label} x{grown[name]:.2f}" for name in times if name in grown)
+    sentences = [f"From {first.member} to {last.member} MACs grew x{grown['macs']:.2f}; {told}."]
+    share = math.log(grown["step_ms"]) / math.log(grown["macs"]) if grown["macs"] > 1 else math.nan
+    if math.isfinite(share):
+        sentences.append(
+            f"So the time of a step grew as MACs to the power {share:.2f}: 1 would mean that every multiply-add "
+            "costs the same wherever it stands."
+        )
+    sentences.append(_gain(first, last))
+    return sentences + [line for line in [_rivals(summaries)] if line]
+
+
+def _noise(*summaries: Summary) -> float | None:
+    """Standard error of the difference of two means, by the spread over seeds."""
+    spreads = [(summary.spread, len(summary.accuracies)) for summary in summaries]
+    if any(spread is None for spread, _ in spreads):
+        return None
+    return math.sqrt(sum(spread**2 / count for spread, count in spreads))
+
+
+def _gain(first: Summary, last: Summary) -> str:
+    points = 100 * (last.accuracy - first.accuracy)
+    noise = _noise(first, last)
+    if noise is None:
+        return f"Accuracy moved by {points:+.1f} points, of one seed: how much of it is chance this study cannot say."
+    verdict = "more than" if abs(points) > 200 * noise else "no more than"
+    return f"Accuracy moved by {points:+.1f} points, {verdict} twice its standard error over seeds, {100 * noise:.1f}."
+
+
+def _rivals(summaries: Sequence[Summary]) -> str | None:
+    """EfficientNets against the other networks, each beside the one of the nearest MACs."""
+    ours = [each for each in summaries if each.model in PUBLISHED]
+    others = [each for each in summaries if each.model not in PUBLISHED]
+    if not ours or not others:
+        return None
+    parts = []
+    for other in others:
+        near = min(ours, key=lambda each: abs(math.log(each.macs / other.macs)))
+        parts.append(
+            f"{near.member} against {other.member} at x{other.macs / near.macs:.2f} its MACs and "
+            f"x{other.step_ms / near.step_ms:.2f} its step: {near.accuracy:.1%} to {other.accuracy:.1%}"
+        )
+    return "Beside the others: " + "; ".join(parts) + "."
