@@ -18,7 +18,7 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 
 # Data flows down this list: a module imports only from those above it. A new module takes its place here.
 LAYERS = """
-    errors quiet runs machine timing process_group strategies
+    errors quiet runs machine timing energy process_group strategies
     scaling block_specs architecture baselines complexity imagenet preprocessing stages config
     recipes stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
@@ -41,6 +41,7 @@ PURE = (
     "errors",
     "quiet",
     "timing",
+    "energy",
     "scaling",
     "block_specs",
     "architecture",
