@@ -25,7 +25,7 @@ LAYERS = """
     blocks saving first_values models transfer gradcam optimizers fingerprints
     images splits digits folders manifest shards catalogue datasets shard_writer packing data_check
     augment_ops augment_policies augment caching pipeline
-    evaluation plots augment_sheets averaging callbacks tracking fitting training training_memory
+    evaluation plots augment_sheets averaging callbacks tracking fitting training training_memory speed
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.tensors export.calibration export.folding export.ranges export.conversion export.verification
     export.storage export.correction export.equalization export.integer export.islands export.twin export.twin_training
