@@ -19,13 +19,13 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 # Data flows down this list: a module imports only from those above it. A new module takes its place here.
 LAYERS = """
     errors quiet runs machine timing energy process_group strategies
-    scaling block_specs architecture baselines complexity imagenet preprocessing stages config
+    scaling block_specs architecture baselines complexity intensity imagenet preprocessing stages config
     recipes stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
     blocks saving first_values models transfer gradcam optimizers fingerprints
     images splits digits folders manifest shards catalogue datasets shard_writer packing data_check
     augment_ops augment_policies augment caching pipeline
-    evaluation plots augment_sheets averaging callbacks tracking fitting training training_memory speed
+    evaluation plots augment_sheets averaging callbacks tracking fitting training training_memory speed roofline
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.tensors export.calibration export.folding export.ranges export.conversion export.verification
     export.storage export.correction export.equalization export.integer export.islands export.twin export.twin_training
@@ -49,6 +49,7 @@ PURE = (
     "catalog",
     "imagenet",
     "complexity",
+    "intensity",
     "preprocessing",
     "stages",
     "config",
