@@ -1,10 +1,10 @@
-"""How long a file takes on this machine, for one picture. Imports `interpreter`, `runs`."""
+"""How long a file takes on this machine, for one picture. Imports `interpreter`, `timing`, `runs`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,9 @@ import numpy as np
 from keras_effnet.errors import UserError
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.runs import cpu_name
+from keras_effnet.timing import Timer
 
-MIN_RUNS = 5  # timed, however slow the file is: fewer have no quartiles to speak of
 MAX_SECONDS = 10.0
-_BURST = 5  # runs of a file before the next one has its turn
-_WARMUP_SHARE = 0.2  # of the time, at most, after the first run
 
 
 @dataclass(frozen=True)
@@ -85,43 +83,19 @@ def benchmark_in_turn(
     Raises:
         UserError: As in `benchmark`.
     """
-    if min(threads, runs) < 1 or warmup < 0:
-        raise UserError(f"threads and runs must be at least 1, got {threads} and {runs}.")
-    if not max_seconds > 0:
-        raise UserError(f"max_seconds must be above 0, got {max_seconds}.")
-    timers = [_Timer(TFLiteModel(path, threads), runs, warmup, max_seconds) for path in tflite_paths]
+    if threads < 1:
+        raise UserError(f"threads must be at least 1, got {threads}.")
+    timers = [
+        Timer(_inference(path, threads), runs=runs, warmup=warmup, max_seconds=max_seconds) for path in tflite_paths
+    ]
     while sum(timer.burst() for timer in timers):  # a sum, as each has its turn
         pass
-    return [timer.report(threads) for timer in timers]
+    timings = [timer.timing() for timer in timers]
+    return [LatencyReport(timed.median_ms, timed.iqr_ms, timed.runs, threads, cpu_name()) for timed in timings]
 
 
-class _Timer:
-    """Runs a file again and again, until it was run often or long enough."""
-
-    def __init__(self, model: TFLiteModel, runs: int, warmup: int, max_seconds: float):
-        self._model, self._runs = model, runs
-        picture = np.random.default_rng(0).integers(0, 256, model.input_shape).astype("float32")
-        self._batch = model.quantized_input(picture)
-        warm: list[float] = []
-        while len(warm) < warmup and (not warm or sum(warm) < _WARMUP_SHARE * max_seconds):
-            warm.append(self._run())
-        self._seconds = max_seconds - sum(warm)
-        self._times: list[float] = []
-
-    def _run(self) -> float:
-        started = time.perf_counter()
-        self._model.run(self._batch)
-        return time.perf_counter() - started
-
-    def burst(self) -> bool:
-        """A few runs, of those that are left; whether there were any."""
-        for count in range(_BURST):
-            times = self._times
-            if len(times) >= self._runs or (len(times) >= MIN_RUNS and sum(times) >= self._seconds):
-                return count > 0
-            times.append(self._run())
-        return True
-
-    def report(self, threads: int) -> LatencyReport:
-        low, median, high = np.percentile(self._times, (25, 50, 75)) * 1e3
-        return LatencyReport(float(median), float(high - low), len(self._times), threads, cpu_name())
+def _inference(path: str | Path | bytes, threads: int) -> Callable[[], object]:
+    """What runs a file on a picture of noise."""
+    model = TFLiteModel(path, threads)
+    picture = np.random.default_rng(0).integers(0, 256, model.input_shape).astype("float32")
+    return partial(model.run, model.quantized_input(picture))

@@ -61,7 +61,8 @@ class Complexity:
         return cls(total.macs, total.params, total.activations, blocks, total.params + total.non_trainable)
 
 
-def _cost(part: ConvSpec | NormSpec) -> Cost:
+def part_cost(part: ConvSpec | NormSpec) -> Cost:
+    """The cost of one convolution with the normalization behind it, or of a normalization alone, for one picture."""
     norm = 2 * part.out_channels if part.norm else 0  # gamma and beta; as many moving statistics
     if isinstance(part, NormSpec):
         return Cost(part.name, params=norm, non_trainable=norm)
@@ -84,10 +85,10 @@ def _dense_cost(name: str, inputs: int, units: int, bias: bool = True) -> Cost:
 
 def _count_spec(spec: ArchitectureSpec, image_size: int | None, classes: int, include_top: bool) -> Complexity:
     network = expand(spec, image_size=image_size)
-    parts = [_cost(network.stem)]
-    parts += [Cost.total(block.name, map(_cost, block.weighted)) for block in network.blocks]
+    parts = [part_cost(network.stem)]
+    parts += [Cost.total(block.name, map(part_cost, block.weighted)) for block in network.blocks]
     if network.head:
-        parts.append(_cost(network.head))
+        parts.append(part_cost(network.head))
     if include_top:
         parts.append(_dense_cost("predictions", network.features, classes))
     return Complexity.of(parts)

@@ -18,19 +18,20 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 
 # Data flows down this list: a module imports only from those above it. A new module takes its place here.
 LAYERS = """
-    errors quiet runs ledger machine process_group strategies
-    scaling block_specs architecture baselines complexity imagenet preprocessing stages config
-    recipes members protocol summary stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
+    errors quiet runs ledger machine timing energy process_group strategies
+    scaling block_specs architecture spec_files baselines complexity intensity imagenet preprocessing stages config
+    recipes members protocol summary search_grid stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
     blocks saving first_values models transfer gradcam optimizers fingerprints
     images splits digits folders manifest shards catalogue datasets shard_writer packing data_check
     augment_ops augment_policies augment caching pipeline
-    evaluation plots augment_sheets averaging callbacks tracking fitting training training_memory
+    evaluation plots augment_sheets averaging callbacks tracking fitting training training_memory speed roofline
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.tensors export.calibration export.folding export.ranges export.conversion export.verification
     export.storage export.correction export.equalization export.integer export.islands export.twin export.twin_training
     export.qat export.quantization export.sparsity export.profile export.trial export.tflite export.formats
     export.report export.bundle export
+    engines trials study
     artifacts console predictions
     commands cli __main__
 """
@@ -40,6 +41,8 @@ ORDER = LAYERS.split()
 PURE = (
     "errors",
     "quiet",
+    "timing",
+    "energy",
     "scaling",
     "block_specs",
     "architecture",
@@ -47,6 +50,7 @@ PURE = (
     "catalog",
     "imagenet",
     "complexity",
+    "intensity",
     "preprocessing",
     "stages",
     "config",
@@ -54,6 +58,8 @@ PURE = (
     "ledger",
     "members",
     "protocol",
+    "search_grid",
+    "spec_files",
     "summary",
     "stored",
     "torch_checkpoint",

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from keras_effnet import timing
 from keras_effnet.errors import UserError
 from keras_effnet.export import benchmark, latency
 from keras_effnet.runs import cpu_name
@@ -14,7 +15,7 @@ from keras_effnet.runs import cpu_name
 def clock(monkeypatch, seconds: list[float]) -> None:
     """A clock under which the runs take so many seconds, one after the other."""
     ticks = iter(tick for run in seconds for tick in (0.0, float(run)))
-    monkeypatch.setattr(latency, "time", type("Clock", (), {"perf_counter": staticmethod(lambda: next(ticks))}))
+    monkeypatch.setattr(timing, "time", type("Clock", (), {"perf_counter": staticmethod(lambda: next(ticks))}))
 
 
 def test_a_report_names_the_processor(exported):
@@ -74,9 +75,16 @@ def test_the_figure_is_the_time_of_one_picture(exported):
     assert 200 * report.median_ms < 1.2 * elapsed
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"runs": 0}, {"warmup": -1}])
-def test_counts_below_one_are_refused(exported, wrong):
-    with pytest.raises(UserError, match="threads and runs must be at least 1"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"runs": 0}, "runs must be at least 1 and warmup at least 0, got 0 and 5"),
+        ({"warmup": -1}, "got 50 and -1"),
+    ],
+)
+def test_counts_that_are_too_small_are_refused(exported, wrong, said):
+    with pytest.raises(UserError, match=said):
         benchmark(exported["none"].path, **wrong)
 
 
