@@ -1,6 +1,6 @@
 """The networks that have names, as stage tables, and `architecture_spec`, which scales any of them.
 
-Pure Python: imports `architecture`, `scaling` and `errors`, never Keras or TensorFlow.
+Pure Python: imports `architecture`, `spec_files`, `scaling` and `errors`, never Keras or TensorFlow.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import partial
 from keras_effnet.architecture import ArchitectureSpec, StageSpec
 from keras_effnet.errors import one_of
 from keras_effnet.scaling import PUBLISHED, CompoundScaling
+from keras_effnet.spec_files import SUFFIXES, read_spec
 
 LITE_MEAN, LITE_STD = 127.0, 128.0
 
@@ -152,6 +153,14 @@ SPECS: dict[str, ArchitectureSpec] = {name: _published(name) for name in PUBLISH
 }
 
 
+def _named(name: str | ArchitectureSpec) -> ArchitectureSpec:
+    if isinstance(name, ArchitectureSpec):
+        return name
+    if str(name).endswith(SUFFIXES):
+        return read_spec(name)
+    return SPECS[one_of("model", str(name).lower(), SPECS)]
+
+
 def architecture_spec(
     name: str | ArchitectureSpec = "b0",
     *,
@@ -166,7 +175,7 @@ def architecture_spec(
 
     Args:
         name: One of `list_models()`, such as `"b0"` to `"b7"`, `"lite0"` to `"lite4"`, `"resnet50"`; or a spec of
-            your own.
+            your own, or a `.yaml` file of one, see `spec_files`.
         phi: Float, any real number: compound scaling by the paper's formula on top of `name`.
         depth: Float, multiplier of the layers of `name`. `architecture_spec("resnet18", depth=2)` has twice its blocks.
         width: Float, multiplier of the channels of `name`.
@@ -185,7 +194,7 @@ def architecture_spec(
     >>> architecture_spec("b0", phi=-1).image_size
     196
     """
-    spec = name if isinstance(name, ArchitectureSpec) else SPECS[one_of("model", str(name).lower(), SPECS)]
+    spec = _named(name)
     if phi is not None:
         factors = CompoundScaling().factors(phi)
         spec = spec.scaled(factors.depth, factors.width, factors.resolution)

@@ -169,6 +169,22 @@ class EpochSeeds(keras.callbacks.Callback):
                 generator.state.assign([(self.seed + number) % 2**32, (epoch << 20) % 2**32])
 
 
+class Pause(keras.callbacks.Callback):
+    """Ends a training after so many epochs in all, though its schedule goes on; a resumed run carries on from there.
+
+    Args:
+        epochs: Int.
+    """
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 >= self.epochs:
+            self.model.stop_training = True
+
+
 class ChanceWatch(keras.callbacks.Callback):
     """Warns, once, when a network that learns its training pictures only guesses on those for validation.
 

@@ -109,7 +109,7 @@ class TrainConfig:
     """How a network is built and trained. The defaults train a small network from scratch on a small dataset.
 
     Args:
-        model: String, a name that `keras-effnet info` lists.
+        model: String, a name that `keras-effnet info` lists, or a `.yaml` file of a network, see `spec_files`.
         phi: Float or None, compound scaling on top of `model`; -2 is about a quarter of its cost.
         depth: Float, multiplier of the layers, on top of `phi`.
         width: Float, multiplier of the channels, on top of `phi`.

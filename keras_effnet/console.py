@@ -110,3 +110,22 @@ def training_progress(epochs: int):
         whole = bars.add_task("epochs", total=epochs, note="")
         steps = bars.add_task("steps ", total=None, note="")
         yield Bars()
+
+
+@contextmanager
+def study_progress() -> Iterator[Any]:
+    """A bar over the epochs of all trainings, with time left; yields a function `(text, done, total)`."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    text = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn(), *text)
+    with Progress(*columns, console=_progress_console()) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda text, done, total: bars.update(task, description=text, completed=done, total=total)

@@ -103,7 +103,7 @@ def train(
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
     with synchronized_batch_norm(model, config.strategy):
-        _compile(model, config, steps)
+        compile_model(model, config, steps)
         first_epoch = _restore(model, folder, steps) if resume else 0
         run = RunFolder(folder, first_epoch, averaged) if folder and is_chief() else None
         watchers = [FiniteWatch(folder), EpochSeeds(config.seed), throughput, LossScale()]
@@ -124,12 +124,15 @@ def train(
                     verbose=verbose,
                 )
             _append(history, fitted)
+            if model.stop_training:  # a callback had enough: of the later stages too
+                break
     if run and run.rows:
         plots.curves(run.rows, folder / "curves.png")
     return history
 
 
-def _compile(model: keras.Model, config: TrainConfig, steps: int) -> None:
+def compile_model(model: keras.Model, config: TrainConfig, steps: int) -> None:
+    """Gives a network the optimizer, loss and metrics of a config; its schedule counts in epochs of so many steps."""
     model.compile(
         build_optimizer(model, config, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from keras_effnet.baselines import SPECS
+from keras_effnet.baselines import architecture_spec
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.scaling import PUBLISHED, CompoundScaling, ScalingFactors, round_resolution
 from keras_effnet.stages import SMALLEST, image_sizes
@@ -27,7 +28,7 @@ class Member:
         axis: String, what it was made by: one of `AXES`, `"baseline"` (the starting point of all of them), `"family"`
             (chosen by name) or `"progressive"`.
         phi: Float, the cost it stands for on its axis: the baseline's times 1.92 ** phi before rounding.
-        model: String, one of `list_models()`.
+        model: String, one of `list_models()` or the path of a `.yaml` file, see `spec_files`.
         depth, width: Floats, multipliers of `model`'s layers and channels.
         image_size: Int, side of the input in pixels.
         progressive: String or None, image sizes that grow in training, as in `TrainConfig`.
@@ -56,6 +57,7 @@ class Member:
 
 def _resolution(model: str) -> float:
     """A published network's resolution as a multiple of its baseline's; 1 for networks that know no such thing."""
+    architecture_spec(model)  # refuses an unknown one
     return PUBLISHED[model].factors.resolution if model in PUBLISHED else 1.0
 
 
@@ -70,9 +72,9 @@ def family(models: Iterable[str], image_size: int = 64) -> list[Member]:
         UserError: Unknown name.
     """
     return [
-        Member(name, FAMILY, PUBLISHED[name].phi if name in PUBLISHED else 0.0, name, image_size=size)
+        Member(Path(name).stem, FAMILY, PUBLISHED[name].phi if name in PUBLISHED else 0.0, name, image_size=size)
         for name in models
-        for size in [round_resolution(image_size * _resolution(one_of("model", name, SPECS)))]
+        for size in [round_resolution(image_size * _resolution(name))]
     ]
 
 
@@ -102,7 +104,7 @@ def scaled(
     """A baseline scaled step by step along one or several axes, at equal cost before rounding.
 
     Args:
-        baseline: String, one of `list_models()`.
+        baseline: String, one of `list_models()` or a `.yaml` file.
         phis: Floats. 0 is the baseline itself, which all axes share; 1 costs about twice as much, -1 half.
         axes: Some of `"compound"`, `"depth"`, `"width"`, `"resolution"`.
         image_size: Int, side of the baseline's input in pixels.
@@ -119,7 +121,7 @@ def scaled(
     >>> [member.image_size for member in scaled("b0", [-2, -1, 0])]
     [48, 56, 64]
     """
-    one_of("model", baseline, SPECS)
+    architecture_spec(baseline)
     scaling = scaling or CompoundScaling()
     members: dict[str, Member] = {}
     for axis in axes:
@@ -131,8 +133,9 @@ def scaled(
                     f"{axis} at phi {phi:g} means {pixels:.0f} pixels, below the least of {SMALLEST}; start from a "
                     f"larger --image-size than {image_size}, or leave that phi out."
                 )
+            stem = Path(baseline).stem
             way = "" if axis == "compound" else f"{axis}-"
-            name = f"{baseline}-{way}phi{phi:+g}" if phi else baseline
+            name = f"{stem}-{way}phi{phi:+g}" if phi else stem
             size = round_resolution(pixels) if factors.resolution != 1.0 else int(pixels)
             kind = axis if phi else BASELINE
             members[name] = Member(name, kind, float(phi), baseline, factors.depth, factors.width, size)
@@ -153,14 +156,15 @@ def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: 
 
     Source: progressive learning, Tan & Le, EfficientNetV2 (ICML 2021).
     """
-    one_of("model", baseline, SPECS)
+    architecture_spec(baseline)
     first = max(SMALLEST, image_size * start)
     shares = [first + (image_size - first) * step / (steps - 1) for step in range(steps)]
     sizes = sorted({round_resolution(share) for share in shares[:-1]} | {image_size})
     if len(sizes) < 2:
         raise UserError(f"Pictures of {image_size} pixels have nothing to grow from; give a larger --image-size.")
     growing = ",".join(map(str, sizes))
-    fixed = Member(f"{baseline}-fixed", PROGRESSIVE, 0.0, baseline, image_size=image_size)
+    stem = Path(baseline).stem
+    fixed = Member(f"{stem}-fixed", PROGRESSIVE, 0.0, baseline, image_size=image_size)
     return [
         fixed,
         Member(f"{baseline}-growing", PROGRESSIVE, 0.0, baseline, image_size=image_size, progressive=growing),

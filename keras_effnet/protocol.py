@@ -76,6 +76,11 @@ class Protocol:
         own = {"seed": seed, "epochs": epochs, "warmup_epochs": warmup}
         return TrainConfig.from_dict({**self.options, **member.options, **own})
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Itself as arguments of `study.run`."""
+        return {"data": self.data, "budget": self.budget, "options": self.options, "threads": self.threads}
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

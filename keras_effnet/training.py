@@ -35,6 +35,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "build_model",
+    "fit_dataset",
     "precision_reason",
     "resolve_precision",
     "train",
@@ -129,6 +130,94 @@ class TrainResult:
     epochs: int
 
 
+@dataclass(frozen=True, eq=False)
+class Pipelines:
+    """The batches of a training.
+
+    Args:
+        train: Function from a `Stage` to the batches of all its epochs.
+        val: `tf.data.Dataset` of `(images, integer labels)` in batches.
+    """
+
+    train: Callable[[Stage], tf.data.Dataset]
+    val: tf.data.Dataset
+
+
+def _pipelines(dataset: ImageDataset, config: TrainConfig, folder: Path, announce: Callable[[str], None]) -> Pipelines:
+    spec, classes = config.image_spec, len(dataset.class_names)
+    cache = choose_cache(dataset.train, config.cache, folder / _CACHE)
+    announce(f"Cache: {cache.reason}.")
+    pictures, augmentation = source(dataset.train, cache), _augmentation(dataset, config)
+
+    def batches(stage: Stage) -> tf.data.Dataset:
+        return image_pipeline(
+            pictures,
+            replace(spec, size=stage.image_size),
+            config.batch_size,
+            training=True,
+            augmentation=augmentation.scaled(stage.strength),
+            epochs=(stage.first, stage.last),
+            classes=classes,
+            service=config.data_service,
+            seed=config.seed,
+        )
+
+    return Pipelines(batches, image_pipeline(dataset, spec, config.batch_size))
+
+
+def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
+    """Writes what `eval`, `predict`, `export` and a resumed run need to know."""
+    if not is_chief():
+        return
+    args = {"data": dataset.origin, "config": asdict(config)}
+    write_text(folder / "args.yaml", yaml.safe_dump(args, sort_keys=False))
+    write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
+    config.image_spec.save(folder / "image_spec.json")
+    write_environment(folder)
+
+
+def fit_dataset(
+    dataset: ImageDataset,
+    config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    announce: Callable[[str], None] = lambda line: None,
+) -> Pipelines:
+    """Builds the network and the pipelines of a config and trains; the first half of `train_dataset`.
+
+    Takes what `train_dataset` does, and returns the pipelines. The run folder has checkpoints, results and `args.yaml`.
+    """
+    if not len(dataset.train):
+        raise UserError(f"{dataset.name} has no pictures to train on: all of them are its test pictures.")
+    folder, classes = Path(run_dir), len(dataset.class_names)
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    announce(f"Precision: {precision_reason(config.precision)}.")
+    pipelines = _pipelines(dataset, config, folder, announce)
+    weights = class_weights(dataset.train.labels, classes) if config.class_weight == "balanced" else None
+    # Once training begins: a resume that is refused leaves the run as it was.
+    describing = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _describe(dataset, config, folder))
+    check_strategy(config.strategy, gradient_accumulation=config.accumulate)
+    with scope(config.strategy):
+        train(
+            build_model(config, classes, any_size=config.progressive is not None),
+            pipelines.train,
+            pipelines.val,
+            config,
+            run_dir=folder,
+            resume=resume,
+            class_weights=weights,
+            callbacks=[describing, *callbacks],
+        )
+    if is_chief():
+        shutil.rmtree(folder / _CACHE, ignore_errors=True)
+    return pipelines
+
+
 def train_dataset(
     dataset: ImageDataset,
     config: TrainConfig,
@@ -155,67 +244,18 @@ def train_dataset(
     Returns:
         A `TrainResult`; None in all but the first of several processes that train together.
     """
-    if not len(dataset.train):
-        raise UserError(f"{dataset.name} has no pictures to train on: all of them are its test pictures.")
-    folder, spec, classes = Path(run_dir), config.image_spec, len(dataset.class_names)
-    folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(config.seed)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    announce(f"Precision: {precision_reason(config.precision)}.")
-    cache = choose_cache(dataset.train, config.cache, folder / _CACHE)
-    announce(f"Cache: {cache.reason}.")
-    pictures, augmentation = source(dataset.train, cache), _augmentation(dataset, config)
+    pipelines = fit_dataset(dataset, config, run_dir, resume=resume, callbacks=callbacks, announce=announce)
+    return _finish(dataset, config, Path(run_dir), pipelines) if is_chief() else None
 
-    def batches(stage: Stage) -> tf.data.Dataset:
-        return image_pipeline(
-            pictures,
-            replace(spec, size=stage.image_size),
-            config.batch_size,
-            training=True,
-            augmentation=augmentation.scaled(stage.strength),
-            epochs=(stage.first, stage.last),
-            classes=classes,
-            service=config.data_service,
-            seed=config.seed,
-        )
 
-    def describe(logs=None):
-        if not is_chief():
-            return
-        args = {"data": dataset.origin, "config": asdict(config)}
-        write_text(folder / "args.yaml", yaml.safe_dump(args, sort_keys=False))
-        write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
-        spec.save(folder / "image_spec.json")
-        write_environment(folder)
-
-    val = image_pipeline(dataset, spec, config.batch_size)
-    weights = class_weights(dataset.train.labels, classes) if config.class_weight == "balanced" else None
-    # Once training begins: a resume that is refused leaves the run as it was.
-    describing = keras.callbacks.LambdaCallback(on_train_begin=describe)
-    check_strategy(config.strategy, gradient_accumulation=config.accumulate)
-    with scope(config.strategy):
-        model = build_model(config, classes, any_size=config.progressive is not None)
-        train(
-            model,
-            batches,
-            val,
-            config,
-            run_dir=folder,
-            resume=resume,
-            class_weights=weights,
-            callbacks=[describing, *callbacks],
-        )
-    if not is_chief():
-        return None
-    shutil.rmtree(folder / _CACHE, ignore_errors=True)
-    model = uncompiled(build_model(replace(config, weights=None), classes))
+def _finish(dataset: ImageDataset, config: TrainConfig, folder: Path, pipelines: Pipelines) -> TrainResult:
+    """Makes the best weights fit for use, and evaluates and pictures them."""
+    model = uncompiled(build_model(replace(config, weights=None), len(dataset.class_names)))
     load_state(model, folder / BEST)
-    statistics = batches(Stage(0, 1, spec.size))
+    statistics = pipelines.train(Stage(0, 1, config.image_spec.size))
     transfer.reestimate_batch_norm(model, statistics)
     save_model(model, folder / BEST)
     _draw_augmented(statistics, dataset.class_names, folder / "augmented.png")
-    result = evaluate(model.predict(val, verbose=0), dataset.val.labels)
+    result = evaluate(model.predict(pipelines.val, verbose=0), dataset.val.labels)
     plots.confusion_matrix(result.confusion, dataset.class_names, folder / "confusion.png")
-    epochs = read_rows(folder)[-1]["epoch"]
-    return TrainResult(folder, model, result, epochs)
+    return TrainResult(folder, model, result, read_rows(folder)[-1]["epoch"])

@@ -32,7 +32,7 @@ LAYERS = """
     export.qat export.quantization export.sparsity export.profile export.trial export.tflite export.formats
     export.report export.bundle export
     engines trials study
-    artifacts console predictions
+    artifacts console options predictions
     commands cli __main__
 """
 ORDER = LAYERS.split()

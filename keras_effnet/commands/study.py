@@ -1,0 +1,147 @@
+"""`keras-effnet study`: train networks of growing size by one protocol, and see what their cost bought."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from keras_effnet import console
+from keras_effnet.errors import UserError
+from keras_effnet.members import AXES, PROGRESSIVE, Member, family, progressive, scaled
+from keras_effnet.options import Names, Numbers, one_budget, read_settings
+from keras_effnet.scaling import CompoundScaling
+
+_PAPER = CompoundScaling()
+_FIXED = ("budget", "options", "threads")  # of a protocol: a study that is gone on with keeps them
+
+
+@click.command("study")
+@click.argument("data", required=False)
+@click.option("--models", type=Names(), default="", help="Networks by name, side by side: b0,b1,resnet18.")
+@click.option("--baseline", default="b0", show_default=True, help="The network that --phi and --axis scale.")
+@click.option("--phi", "phis", type=Numbers(), default="", help="Steps of scaling: -2,-1,0. 0 is the baseline.")
+@click.option(
+    "--axis",
+    "axes",
+    type=Names(),
+    default="compound",
+    show_default=True,
+    help=f"What --phi scales, one or more of {', '.join(AXES)}; or {PROGRESSIVE}: fixed against growing pictures.",
+)
+@click.option("--alpha", type=float, default=_PAPER.alpha, show_default=True, help="Growth of depth, compound.")
+@click.option("--beta", type=float, default=_PAPER.beta, show_default=True, help="Growth of width, compound.")
+@click.option("--gamma", type=float, default=_PAPER.gamma, show_default=True, help="Growth of resolution, compound.")
+@click.option("--image-size", type=int, default=64, show_default=True, help="Pixels that stand for B0's 224.")
+@click.option("--seeds", type=click.IntRange(1), help="Trainings of each network. [default: 3]")
+@click.option("--epochs", type=float, help="Budget of each training, in epochs. [default: 8]")
+@click.option("--seconds", type=float, help="The same in seconds, by the measured time of a step.")
+@click.option("--macs", type=float, help="The same in multiply-adds, 1e12 for instance.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all alike.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each training; all that there are by default.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
+@click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
+@click.option("--target", type=float, help="Accuracy whose time is asked for; 95% of the lowest by default.")
+@click.option("--name", help="Name of the study's folder; by default that of the data.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), help="Go on with this study; networks and seeds may be added."
+)
+@click.option(
+    "--wandb", metavar="PROJECT", help="Log the report to Weights & Biases; WANDB_MODE=offline without a net."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(data, resume, name, out, workers, cluster, target, wandb, as_json, **options) -> None:
+    """Train networks on DATA by one protocol and compare what they cost with what they reach.
+
+    A first look takes some ten minutes: `keras-effnet study digits-cluttered --phi -3,-2,-1 --seeds 2`.
+    """
+    members = _members(**{key: options.pop(key) for key in _NETWORKS})
+    given = _given(options)
+    if resume is None:
+        _check_new(data, members)
+    elif data is not None or set(given) & set(_FIXED):
+        raise UserError("A study that is gone on with keeps its data, its budget and its options; leave them out.")
+    console.prepare_tensorflow()
+    from keras_effnet import report, study
+    from keras_effnet.runs import new_run
+    from keras_effnet.summary import answer, summarize
+
+    if resume is None:
+        folder, given = new_run("study", name or Path(data).name, out), {"data": data, "seeds": 3} | given
+    else:
+        plan = study.Plan.read(resume)
+        folder, members = resume, members or list(plan.members)
+        given = {"seeds": plan.seeds, **plan.protocol.arguments} | given
+    drawn = report.available()
+    if not drawn:
+        console.say(f"No pictures will be drawn: {report.INSTALL}")
+    with console.study_progress() as progress:
+        result = study.run(members=members, folder=folder, workers=workers, cluster=cluster, progress=progress, **given)
+    summaries = summarize(result.rows, target)
+    if drawn:
+        report.write_report(folder, target=target)
+    if wandb:
+        report.log_to_wandb(folder, wandb)
+    if as_json:
+        console.emit_json({"study": folder, "answer": answer(summaries), "failures": result.failures})
+    else:
+        _show(summaries, answer(summaries))
+        files = f"{folder}/report.html" if drawn else f"{folder}/{study.RESULTS}"
+        console.finish(files, f"keras-effnet recommend --budget-ms 10 --data {folder}")
+    if result.failures:
+        first, why = next(iter(result.failures.items()))
+        raise UserError(
+            f"{len(result.failures)} of the trainings failed, the first of them {first}: {why} The others are kept; "
+            f"--resume {folder} tries again."
+        )
+
+
+_NETWORKS = ("models", "baseline", "phis", "axes", "alpha", "beta", "gamma", "image_size")
+
+
+def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size) -> list[Member]:
+    """The networks that the options name, each once."""
+    found = family(models, image_size)
+    if PROGRESSIVE in axes:
+        found += progressive(baseline, image_size)
+    dimensions = [axis for axis in axes if axis != PROGRESSIVE]
+    if phis and dimensions:
+        scaling = CompoundScaling(alpha, beta, gamma)
+        found += scaled(baseline, phis, dimensions, image_size=image_size, scaling=scaling)
+    return list({member.name: member for member in found}.values())
+
+
+def _given(options) -> dict:
+    """Arguments of `study.run` that the user set."""
+    budget = one_budget(epochs=options["epochs"], seconds=options["seconds"], macs=options["macs"])
+    values = {"budget": budget, "options": read_settings(options["settings"]) or None}
+    values |= {key: options[key] for key in ("threads", "seeds")}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _check_new(data, members) -> None:
+    if data is None:
+        raise UserError("Name the data: `keras-effnet study digits-cluttered --phi -3,-2,-1`.")
+    if not members:
+        raise UserError("Name the networks: --models b0,b1 or --phi -2,-1,0, or both.")
+
+
+def _show(summaries, sentences) -> None:
+    headers = ("network", "px", "MMACs", "params", "accuracy", "step", "training", "TFLite")
+    rows = [
+        (
+            summary.member,
+            f"{summary.image_size}",
+            f"{summary.macs / 1e6:.1f}",
+            f"{summary.params / 1e6:.2f} M",
+            f"{summary.accuracy:.1%}" + (f" ±{100 * summary.spread:.1f}" if summary.spread is not None else ""),
+            f"{summary.step_ms:.0f} ms",
+            f"{summary.train_seconds:.0f} s",
+            f"{summary.tflite_ms:.2f} ms",
+        )
+        for summary in summaries
+    ]
+    console.table(headers, rows)
+    for sentence in sentences:
+        click.echo(sentence)

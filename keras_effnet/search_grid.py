@@ -1,0 +1,144 @@
+"""Constants of compound scaling on a grid, each with what the network really costs. Pure Python.
+
+Imports `architecture`, `baselines`, `complexity`, `scaling`, `errors`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from keras_effnet.architecture import ArchitectureSpec, Network, expand
+from keras_effnet.baselines import architecture_spec
+from keras_effnet.complexity import count, training_bytes
+from keras_effnet.errors import UserError, one_of
+from keras_effnet.scaling import CompoundScaling
+
+CONSTRAINED = ("formula", "macs")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Constants of compound scaling, and the network that they make of a baseline at phi = 1.
+
+    Args:
+        scaling: `CompoundScaling`.
+        spec: `ArchitectureSpec` of the scaled network.
+        macs: Int, its multiply-adds, counted: channels come in eights, blocks in wholes and pixels in fours.
+        ratio: Float, `macs` over the baseline's.
+        params: Int, trainable parameters.
+        memory_bytes: Int, predicted for a training step of 32 pictures in float32.
+    """
+
+    scaling: CompoundScaling
+    spec: ArchitectureSpec
+    macs: int
+    ratio: float
+    params: int
+    memory_bytes: int
+
+    @property
+    def formula(self) -> float:
+        """What the ratio of MACs would be without rounding, alpha * beta^2 * gamma^2."""
+        return self.scaling.cost_per_phi
+
+
+def _steps(highest: float, step: float) -> list[float]:
+    """1, 1 + step, ... up to `highest`, in decimals as a person would write them."""
+    return [round(1 + number * step, 6) for number in range(int((highest - 1) / step + 1e-6) + 1)]
+
+
+def _grid(target: float, step: float) -> Iterator[CompoundScaling]:
+    """All constants that could meet the constraint with the other two at 1, and a step beyond."""
+    for alpha in _steps(target + step, step):
+        for beta in _steps(math.sqrt(target) + step, step):
+            for gamma in _steps(math.sqrt(target) + step, step):
+                yield CompoundScaling(alpha, beta, gamma)
+
+
+def candidates(
+    baseline: str | ArchitectureSpec = "b0",
+    *,
+    target: float = 2.0,
+    step: float = 0.05,
+    tolerance: float = 0.05,
+    by: str = "formula",
+    image_size: int | None = None,
+    classes: int = 1000,
+) -> list[Candidate]:
+    """Constants alpha, beta, gamma >= 1 on a grid with alpha * beta^2 * gamma^2 close to `target`, at phi = 1.
+
+    Some round to the same network, see `networks`.
+
+    Args:
+        baseline: A network's name, a YAML file of one, or an `ArchitectureSpec`.
+        target: Float above 1, the ratio of cost that is wanted.
+        step: Float above 0, of the grid.
+        tolerance: Float, how far the ratio may be from `target`, as a share of it.
+        by: `"formula"`, the ratio before rounding, as in the paper; or `"macs"`, the counted one.
+        image_size: Int, side of the baseline's input in pixels; its own unless given.
+        classes: Int.
+
+    Returns:
+        Candidates, in the order of alpha, beta, gamma.
+
+    Raises:
+        UserError: A number that makes no sense, or a grid on which nothing meets the constraint; the message names
+            the constants that come nearest.
+
+    Example:
+
+    >>> len(candidates("b0")), candidates("b0")[0].scaling
+    (86, CompoundScaling(alpha=1.0, beta=1.0, gamma=1.4))
+
+    Source: EfficientNet (ICML 2019), section 3.3: a small grid search at phi = 1.
+    """
+    one_of("constraint", by, CONSTRAINED)
+    if not target > 1 or not step > 0 or not tolerance >= 0:
+        raise UserError(
+            f"target must be above 1, step above 0 and tolerance 0 or more; got {target}, {step}, {tolerance}."
+        )
+    base = architecture_spec(baseline, image_size=image_size) if image_size else architecture_spec(baseline)
+    cost = count(base, classes=classes).macs
+
+    def distance(ratio: float) -> float:
+        return round(abs(ratio / target - 1), 9)
+
+    grid = list(_grid(target, step))
+    if by == "formula":
+        grid = [each for each in grid if distance(each.cost_per_phi) <= tolerance] or [
+            min(grid, key=lambda each: distance(each.cost_per_phi))
+        ]
+    found = [_candidate(scaling, base, cost, classes) for scaling in grid]
+    ratios = [each.formula if by == "formula" else each.ratio for each in found]
+    near = [each for each, ratio in zip(found, ratios, strict=True) if distance(ratio) <= tolerance]
+    if not near:
+        _, best = min(zip(ratios, found, strict=True), key=lambda pair: distance(pair[0]))
+        raise UserError(
+            f"No constants on a grid of step {step:g} have a cost within {tolerance:.0%} of {target:g} by {by}. The "
+            f"nearest are {text(best.scaling)}: {best.formula:.3f} by formula, {best.ratio:.3f} in MACs. Raise "
+            "--tolerance or lower --step."
+        )
+    return near
+
+
+def networks(found: Iterable[Candidate]) -> dict[Candidate, list[Candidate]]:
+    """Candidates by the network that they round to: the first of each, and all that are the same."""
+    groups: dict[Network, list[Candidate]] = {}
+    for candidate in found:
+        groups.setdefault(expand(candidate.spec), []).append(candidate)
+    return {group[0]: group for group in groups.values()}
+
+
+def text(scaling: CompoundScaling) -> str:
+    """`(1.2, 1.1, 1.15)`."""
+    return f"({scaling.alpha:g}, {scaling.beta:g}, {scaling.gamma:g})"
+
+
+def _candidate(scaling: CompoundScaling, base: ArchitectureSpec, base_macs: int, classes: int) -> Candidate:
+    factors = scaling.factors(1)
+    spec = base.scaled(factors.depth, factors.width, factors.resolution)
+    cost = count(spec, classes=classes)
+    memory = training_bytes(spec, 32, classes=classes).total
+    return Candidate(scaling, spec, cost.macs, cost.macs / base_macs, cost.params, memory)

@@ -1,0 +1,171 @@
+"""One trial of a study, run in a process of its own: train a network as the protocol says, or measure what it costs.
+
+Imports `protocol`, `members`, `datasets`, `training`, `fitting`, `speed`, `energy`, `export`.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from keras_effnet.members import Member
+from keras_effnet.protocol import Protocol
+from keras_effnet.quiet import captured_output
+from keras_effnet.runs import cpu_name, write_text
+
+_CURVE = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+LOG = "log.txt"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training of a study.
+
+    Args:
+        protocol, member: What is trained, and how.
+        seed: Int.
+        epochs: Int, that the schedule is made for.
+        folder: String, its run folder.
+        until: Int or None, epochs after which it pauses; it goes on when it is run again with more.
+    """
+
+    protocol: Protocol
+    member: Member
+    seed: int
+    epochs: int
+    folder: str
+    until: int | None = None
+
+    @property
+    def target(self) -> int:
+        """Epochs behind it when it ends or pauses."""
+        return min(self.until or self.epochs, self.epochs)
+
+
+def _start(threads: int) -> None:
+    """What TensorFlow must be told before it computes anything."""
+    import tensorflow as tf
+
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+def _peak_memory_mb() -> float:
+    """Of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def load_data(protocol: Protocol, member: Member, **options):
+    """The study's pictures; cluttered scenes are drawn at the size of the network's input."""
+    from keras_effnet import datasets
+
+    return datasets.load(**{"image_size": member.image_size, **protocol.data, **options})
+
+
+def train_trial(trial: Trial) -> dict[str, Any]:
+    """Trains, or goes on with, a trial, and returns its row of `results.jsonl`.
+
+    The accuracy is that of the last epoch on the validation pictures: the best epoch would be chosen on them.
+    """
+    folder = Path(trial.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with captured_output() as lines:
+            return _train(trial, folder)
+    finally:
+        if lines:
+            write_text(folder / LOG, "\n".join(lines) + "\n")
+
+
+def _train(trial: Trial, folder: Path) -> dict[str, Any]:
+    _start(trial.protocol.threads)
+    from keras_effnet.callbacks import LAST, Pause, read_rows
+    from keras_effnet.energy import energy_meter
+    from keras_effnet.training import fit_dataset
+
+    config = trial.protocol.config(trial.member, seed=trial.seed, epochs=trial.epochs)
+    dataset, resume = load_data(trial.protocol, trial.member), (folder / LAST).is_file()
+    rows = read_rows(folder)
+    with energy_meter() as energy:
+        if len(rows) < trial.target:
+            fit_dataset(dataset, config, folder, resume=resume, callbacks=[Pause(trial.target)])
+            rows = read_rows(folder)
+    rows = rows[: trial.target]
+    waits = [row["input_bound"] for row in rows if "input_bound" in row]
+    return {
+        "kind": "training",
+        "member": trial.member.name,
+        "seed": trial.seed,
+        "accuracy": rows[-1]["val_accuracy"],
+        "best_accuracy": max(row["val_accuracy"] for row in rows),
+        "epochs": len(rows),
+        "scheduled_epochs": trial.epochs,
+        "train_seconds": round(sum(row["seconds"] for row in rows), 2),
+        "input_bound": round(fmean(waits), 4) if waits else None,
+        "energy_joules": None if resume else energy.joules,
+        "peak_memory_mb": round(_peak_memory_mb(), 1),
+        "curve": [{name: round(row[name], 5) for name in _CURVE} for row in rows],
+    }
+
+
+def measure_cost(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]:
+    """Counts and times a network on this machine, and returns its row of `results.jsonl`.
+
+    Times are medians of warmed-up, synchronised calls on one batch that lies in memory; of a network that grows while
+    it trains, the mean over its image sizes.
+    """
+    with captured_output():
+        return _measure(protocol, member, classes)
+
+
+def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]:
+    _start(protocol.threads)
+    import numpy as np
+
+    from keras_effnet import complexity, speed
+    from keras_effnet.export.conversion import convert, float32_copy
+    from keras_effnet.export.latency import benchmark
+    from keras_effnet.fitting import compile_model
+    from keras_effnet.training import build_model
+
+    config = protocol.config(member)
+    model = build_model(config, classes, any_size=member.progressive is not None)
+    compile_model(model, config, steps=1)
+    rng, batch = np.random.default_rng(0), config.batch_size
+    labels = np.eye(classes, dtype="float32")[rng.integers(classes, size=batch)]
+
+    def pictures(size: int):
+        return rng.integers(0, 256, (batch, size, size, 3)).astype("float32")
+
+    steps = [speed.training_step(model, pictures(size), labels) for size in member.sizes]
+    predicted = speed.prediction(model, pictures(member.image_size))
+    fixed = build_model(config, classes)
+    content = convert(float32_copy(fixed))
+    latency = benchmark(content, threads=1, max_seconds=3)
+    cost = complexity.count(config.spec, classes=classes)
+    step_ms = fmean(step.median_ms for step in steps)
+    return {
+        "kind": "cost",
+        "member": member.name,
+        **{name: value for name, value in asdict(member).items() if name != "name"},
+        "params": cost.params,
+        "macs": cost.macs,
+        "activations": cost.activations,
+        "batch_size": batch,
+        "step_ms": round(step_ms, 3),
+        "step_iqr_ms": round(fmean(step.iqr_ms for step in steps), 3),
+        "train_images_per_second": round(1e3 * batch / step_ms, 2),
+        "predict_ms": round(predicted.median_ms, 3),
+        "predict_iqr_ms": round(predicted.iqr_ms, 3),
+        "predict_images_per_second": round(1e3 * batch / predicted.median_ms, 2),
+        "tflite_bytes": len(content),
+        "tflite_ms": round(latency.median_ms, 4),
+        "tflite_iqr_ms": round(latency.iqr_ms, 4),
+        "threads": protocol.threads,
+        "cpu": cpu_name(),
+    }

@@ -1,0 +1,63 @@
+"""Rows of results: whole or absent, whatever happens while one is written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from keras_effnet import ledger
+from keras_effnet.errors import UserError
+
+ROWS = [{"kind": "cost", "member": "b0"}, {"kind": "training", "member": "b0", "accuracy": 0.5}]
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "results.jsonl"
+    for row in ROWS:
+        ledger.append(path, row)
+    return path
+
+
+def test_rows_come_back_as_they_were(path, tmp_path):
+    assert ledger.read(path) == ROWS
+    assert ledger.read(tmp_path / "none.jsonl") == []
+    assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("kept", range(1, 40))
+def test_a_torn_last_line_is_passed_over_and_then_replaced(path, kept):
+    torn = json.dumps({"kind": "training", "member": "b1", "accuracy": 0.75})[:kept]
+    path.write_bytes(path.read_bytes() + torn.encode())
+    assert ledger.read(path) == ROWS
+    ledger.append(path, {"kind": "training", "member": "b2"})
+    assert ledger.read(path) == [*ROWS, {"kind": "training", "member": "b2"}]
+
+
+@pytest.mark.parametrize("damage", [b"{oops\n", b"[1, 2]\n", b'"text"\n'])
+def test_damage_within_is_named_by_line(path, damage):
+    path.write_bytes(damage + path.read_bytes())
+    with pytest.raises(UserError, match="line 1, is no row"):
+        ledger.read(path)
+
+
+def test_nan_is_no_result(path):
+    with pytest.raises(ValueError):
+        ledger.append(path, {"accuracy": float("nan")})
+    assert ledger.read(path) == ROWS
+
+
+def test_a_folder_belongs_to_one_process_and_to_none_after_its_end(tmp_path):
+    code = f"from keras_effnet import ledger\nwith ledger.alone_in({str(tmp_path)!r}): print('in', flush=True); input()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(UserError, match="Another process works in"), ledger.alone_in(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    with ledger.alone_in(tmp_path):
+        pass

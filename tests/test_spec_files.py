@@ -1,0 +1,75 @@
+"""Networks of one's own as files: the same network comes back, and bad files are refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from keras_effnet.baselines import SPECS, architecture_spec
+from keras_effnet.complexity import count
+from keras_effnet.config import TrainConfig
+from keras_effnet.errors import UserError
+from keras_effnet.spec_files import read_spec, write_spec
+
+SMALL = {
+    "name": "tiny",
+    "stem": 8,
+    "head": 0,
+    "stages": [{"kernel": 3, "stride": 2, "expand": 1, "filters": 16, "repeats": 2}],
+}
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(values, name="net.yaml"):
+        (tmp_path / name).write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_network_outlives_its_file(name, tmp_path):
+    write_spec(SPECS[name], tmp_path / "net.yaml")
+    assert read_spec(tmp_path / "net.yaml") == SPECS[name]
+
+
+def test_a_file_stands_where_a_name_does(tmp_path):
+    path = tmp_path / "slim.yml"
+    write_spec(architecture_spec("resnet18", width=0.5), path)
+    assert count(architecture_spec(str(path), depth=2)) == count(architecture_spec("resnet18", width=0.5, depth=2))
+    assert TrainConfig(model=str(path), image_size=64).spec.stem == 64
+
+
+def test_a_hand_written_file_needs_no_more_than_the_table(written):
+    spec = architecture_spec(written(SMALL))
+    # By hand, two mbconv blocks without expansion: 3x3 stem 27 * 8, then 9 c_in + c_in c_out for each, two numbers a
+    # channel for every normalization, and a classifier of 16 * 10 + 10.
+    weights = 27 * 8 + (9 * 8 + 8 * 16) + (9 * 16 + 16 * 16)
+    assert count(spec, classes=10).params == weights + 2 * (8 + 8 + 16 + 16 + 16) + 170
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("- just\n- a list", "fields and their values are wanted"),
+        ("a: [1, 2", "is no network file"),
+        ({**SMALL, "stemm": 3}, "Unknown field 'stemm'. Did you mean 'stem'"),
+        ({**SMALL, "stages": [{**STAGE, "filter": 3}]}, "Did you mean 'filters'"),
+        ({**SMALL, "stages": []}, "has no stages"),
+        ({**SMALL, "stages": [3]}, "fields and their values"),
+        ({"name": "x", "stages": [STAGE]}, "missing 2 required .*'stem' and 'head'"),
+        ({**SMALL, "dropout_rate": 2}, r"dropout_rate must lie in \[0, 1\)"),
+        ({**SMALL, "activation": "swich"}, "Did you mean 'swish'"),
+        ({**SMALL, "image_size": "large"}, "ArchitectureSpec"),
+    ],
+)
+def test_bad_files_are_refused_with_their_name(written, values, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_spec(written(values))
+    assert "net.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="There is no network file"):
+        architecture_spec(str(tmp_path / "none.yaml"))
