@@ -25,6 +25,7 @@ COMMANDS = {
     "export": "Write .tflite files, each one run and compared with the model.",
     "benchmark": "Time .tflite files on this machine.",
     "check-data": "Look for broken files, copies, leaks and lopsided classes in a data set.",
+    "search": "Search the constants of compound scaling, alpha, beta and gamma, for a baseline.",
     "study": "Train a family of networks by one protocol and see what size buys: accuracy, time, memory.",
     "checks": "See whether this machine has what the package needs.",
 }

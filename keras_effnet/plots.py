@@ -197,3 +197,25 @@ def explanation(
     answer.set(xlim=(0, 1.15), ylim=(len(shares) - 0.5, -0.7))
     answer.axis("off")
     _save(figure, path)
+
+
+def search_map(points: Sequence[tuple[float, float, float, float, int]], path: str | Path) -> None:
+    """Candidates of a search over beta and gamma: colour is accuracy, the number alpha, size the epochs trained.
+
+    `points`: of each candidate alpha, beta, gamma, accuracy and epochs.
+    """
+    figure, axis = _figure(figsize=(6.5, 5))
+    alphas, betas, gammas, accuracies, epochs = (np.array(column) for column in zip(*points, strict=True))
+    most = epochs.max()
+    order = np.argsort(epochs, kind="stable")
+    spots = axis.scatter(
+        betas[order], gammas[order], c=accuracies[order], s=180 + 500 * epochs[order] / most, cmap="viridis"
+    )
+    for place in order:
+        axis.annotate(f"{alphas[place]:g}", (betas[place], gammas[place]), ha="center", va="center", color="white")
+    axis.set(xlabel="beta (width)", ylabel="gamma (resolution)")
+    axis.set_title("alpha (depth) in the spots; larger ones were trained longer", fontsize=10)
+    axis.margins(0.15)
+    axis.grid(alpha=0.3)
+    figure.colorbar(spots, ax=axis, label="validation accuracy")
+    _save(figure, path)

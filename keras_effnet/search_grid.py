@@ -123,12 +123,12 @@ def candidates(
     return near
 
 
-def networks(found: Iterable[Candidate]) -> dict[Candidate, list[Candidate]]:
-    """Candidates by the network that they round to: the first of each, and all that are the same."""
+def networks(found: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Candidates grouped by the network that they round to."""
     groups: dict[Network, list[Candidate]] = {}
     for candidate in found:
         groups.setdefault(expand(candidate.spec), []).append(candidate)
-    return {group[0]: group for group in groups.values()}
+    return list(groups.values())
 
 
 def text(scaling: CompoundScaling) -> str:

@@ -40,6 +40,9 @@ class Trial:
     folder: str
     until: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.member.name} seed {self.seed}"
+
     @property
     def target(self) -> int:
         """Epochs behind it when it ends or pauses."""
@@ -169,3 +172,17 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
         "threads": protocol.threads,
         "cpu": cpu_name(),
     }
+
+
+def measure_roofline(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]:
+    """Measures how fast this machine runs each kind of convolution, and returns its row of `results.jsonl`."""
+    with captured_output():
+        _start(protocol.threads)
+        from keras_effnet.roofline import measure_kinds
+
+        config = protocol.config(member)
+        return {
+            "kind": "roofline",
+            "member": member.name,
+            **asdict(measure_kinds(config.spec, config.batch_size, classes=classes)),
+        }

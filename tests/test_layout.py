@@ -31,7 +31,7 @@ LAYERS = """
     export.storage export.correction export.equalization export.integer export.islands export.twin export.twin_training
     export.qat export.quantization export.sparsity export.profile export.trial export.tflite export.formats
     export.report export.bundle export
-    engines trials study
+    engines trials plans runner study search
     artifacts console options predictions
     commands cli __main__
 """

@@ -11,12 +11,8 @@ from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.spec_files import read_spec, write_spec
 
-SMALL = {
-    "name": "tiny",
-    "stem": 8,
-    "head": 0,
-    "stages": [{"kernel": 3, "stride": 2, "expand": 1, "filters": 16, "repeats": 2}],
-}
+STAGE = {"kernel": 3, "stride": 2, "expand": 1, "filters": 16, "repeats": 2}
+SMALL = {"name": "tiny", "stem": 8, "head": 0, "stages": [STAGE]}
 
 
 @pytest.fixture

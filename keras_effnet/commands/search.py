@@ -1,0 +1,153 @@
+"""`keras-effnet search`: constants of compound scaling, listed with their real cost, or ranked by short trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from keras_effnet import console
+from keras_effnet.errors import UserError
+from keras_effnet.options import read_settings
+from keras_effnet.search_grid import CONSTRAINED, Candidate, candidates, networks, text
+
+_SMALL = 64  # pixels of the baseline's input where candidates are trained
+
+
+@click.command("search")
+@click.argument("data", required=False)
+@click.option("--baseline", default="b0", show_default=True, help="Network to be scaled: a name or a .yaml file.")
+@click.option("--dry-run", is_flag=True, help="List the candidates and train none.")
+@click.option("--target", type=float, default=2.0, show_default=True, help="Ratio of cost at phi = 1.")
+@click.option("--step", type=float, help="Of the grid. [default: 0.05 for --dry-run, else 0.1]")
+@click.option("--tolerance", type=float, default=0.05, show_default=True, help="Share by which the ratio may be off.")
+@click.option(
+    "--by",
+    type=click.Choice(CONSTRAINED),
+    help="What the constraint holds: the formula, or the counted MACs. [default: formula for --dry-run, else macs]",
+)
+@click.option("--image-size", type=int, help="Pixels of the baseline. [default: its own for --dry-run, else 64]")
+@click.option("--epochs", type=click.IntRange(1), default=9, show_default=True, help="Of the longest training.")
+@click.option(
+    "--first", type=click.IntRange(1), default=1, show_default=True, help="Epochs before the first comparison."
+)
+@click.option("--reduction", type=click.IntRange(2), default=3, show_default=True, help="One of so many goes on.")
+@click.option("--finalists", type=click.IntRange(1), default=3, show_default=True, help="Trained with all seeds.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each finalist.")
+@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all alike.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of each training; all that there are by default.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
+@click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
+@click.option("--name", help="Name of the search's folder; by default that of the data.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this search, by the same options.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(data, dry_run, as_json, **options) -> None:
+    """Search alpha, beta, gamma >= 1 with alpha * beta^2 * gamma^2 close to 2 for a baseline, by trainings on DATA.
+
+    With --dry-run, list what would be trained: `search --baseline b0 --dry-run`.
+    """
+    if dry_run:
+        return _list(as_json, **options)
+    if data is None:
+        raise UserError("Name the data to train candidates on: `keras-effnet search digits-cluttered`, or --dry-run.")
+    return _search(data, as_json, **options)
+
+
+def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> None:
+    grid = {"target": target, "step": step or 0.05, "tolerance": tolerance, "by": by or "formula"}
+    found = candidates(baseline, **grid, image_size=image_size)
+    number = {each: place for place, group in enumerate(networks(found), start=1) for each in group}
+    if as_json:
+        return console.emit_json([_figures(each) | {"network": number[each]} for each in found])
+    headers = ("alpha, beta, gamma", "formula", "MACs x", "MACs", "parameters", "px", "GB", "net")
+    rows = [
+        (
+            text(each.scaling),
+            f"{each.formula:.3f}",
+            f"{each.ratio:.3f}",
+            f"{each.macs:,}",
+            f"{each.params:,}",
+            f"{each.spec.image_size}",
+            f"{each.memory_bytes / 1e9:.1f}",
+            f"{number[each]}",
+        )
+        for each in found
+    ]
+    console.table(headers, rows)
+    click.echo(
+        f"{len(found)} candidates, {max(number.values())} different networks (net): channels come in eights, blocks in "
+        "wholes, pixels in fours. GB: memory of a training step of 32 pictures, predicted."
+    )
+    constraint = f"{grid['by']} within {tolerance:.0%} of {target:g}"
+    console.finish(f"the list above ({baseline}, {constraint}); none was trained", "keras-effnet search DATA")
+
+
+def _figures(candidate: Candidate) -> dict:
+    scaling = candidate.scaling
+    return {
+        "alpha": scaling.alpha,
+        "beta": scaling.beta,
+        "gamma": scaling.gamma,
+        "formula": candidate.formula,
+        "ratio": candidate.ratio,
+        "macs": candidate.macs,
+        "params": candidate.params,
+        "image_size": candidate.spec.image_size,
+        "memory_bytes": candidate.memory_bytes,
+    }
+
+
+def _search(data, as_json, name, out, resume, settings, step, by, image_size, threads, **options) -> None:
+    console.prepare_tensorflow()
+    from keras_effnet import plots
+    from keras_effnet.runs import new_run
+    from keras_effnet.search import grid_search
+
+    folder = resume or new_run("search", name or Path(data).name, out)
+    with console.study_progress() as progress:
+        result = grid_search(
+            data,
+            folder,
+            step=step or 0.1,
+            by=by or "macs",
+            image_size=image_size or _SMALL,
+            options=read_settings(settings),
+            threads=threads or 0,
+            progress=progress,
+            **options,
+        )
+    points = [(*vars(each.candidate.scaling).values(), each.accuracy, each.epochs) for each in result.ranking]
+    plots.search_map(points, folder / "search.png")
+    ranking = [
+        _figures(each.candidate) | {"epochs": each.epochs, "accuracies": each.accuracies} for each in result.ranking
+    ]
+    if as_json:
+        tied = [_figures(each.candidate) for each in result.tied]
+        return console.emit_json({"search": folder, "ranking": ranking, "tied": tied, "failures": result.failures})
+    headers = ("alpha, beta, gamma", "formula", "MACs x", "px", "epochs", "seeds", "accuracy")
+    console.table(
+        headers,
+        [
+            (
+                ", ".join(text(scaling) for scaling in each.same[:2]) + (", ..." if len(each.same) > 2 else ""),
+                f"{each.candidate.formula:.3f}",
+                f"{each.candidate.ratio:.3f}",
+                f"{each.candidate.spec.image_size}",
+                f"{each.epochs}",
+                f"{len(each.accuracies)}",
+                f"{each.accuracy:.1%}" + (f" ±{100 * each.spread:.1f}" if each.spread is not None else ""),
+            )
+            for each in result.ranking
+        ],
+    )
+    also = ", ".join(text(each.candidate.scaling) for each in result.tied)
+    verdict = f"; by their seeds {also} cannot be told from it" if also else ""
+    click.echo(f"Best: {text(result.best)}{verdict}.")
+    console.finish(
+        f"{folder} (results.jsonl, search.png, family/phi0.yaml ... phi7.yaml)",
+        f"keras-effnet train {data} --model {folder}/family/phi0.yaml --image-size {image_size or _SMALL}",
+    )
+    if result.failures:
+        first, why = next(iter(result.failures.items()))
+        raise UserError(f"{len(result.failures)} trainings failed, the first of them {first}: {why}")

@@ -1,0 +1,103 @@
+"""Runs trials wherever an engine puts them: each result kept as soon as it is there, none repeated, failures told.
+
+Imports `trials`, `ledger`, `engines`, `callbacks`, `errors`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from keras_effnet import ledger
+from keras_effnet.callbacks import LAST, read_rows
+from keras_effnet.engines import Submit, failure
+from keras_effnet.errors import UserError
+from keras_effnet.plans import RESULTS
+from keras_effnet.trials import Trial, train_trial
+
+Progress = Callable[[str, float, float], None]
+Row = dict[str, Any]
+
+_POLL = 0.5  # seconds between looks at how far the trainings are
+
+
+def killed(folder: Path, doing: str) -> UserError:
+    return UserError(
+        f"The process {doing} was killed; memory may have run out. What was finished is kept: go on with --resume "
+        f"{folder}, or begin another with a smaller batch size."
+    )
+
+
+def run_trials(
+    folder: Path,
+    trials: Sequence[Trial],
+    submit: Submit,
+    progress: Progress,
+    follow: Callable[[Trial, Row], Trial | None] = lambda trial, row: None,
+) -> dict[str, str]:
+    """Trains what the ledger does not have.
+
+    Args:
+        folder: Path, of the study.
+        trials: `Trial`s, in the order in which they begin.
+        submit: See `engines`.
+        progress: Called with a text, epochs done and epochs in all.
+        follow: Function of a trial and its row, fresh or from the ledger, that returns what is to be trained next on
+            its account, or None.
+
+    Returns:
+        Trials that failed, and why. The others do not depend on them.
+
+    Raises:
+        UserError: A process was killed, or the disk is full.
+    """
+    results = folder / RESULTS
+    known = {(row["member"], row["seed"], row["epochs"]): row for row in ledger.read(results) if "epochs" in row}
+    queue, waiting, failures = deque(trials), {}, {}
+    total, done = sum(trial.target for trial in trials), 0
+
+    def settle(trial: Trial, row: Row) -> None:
+        nonlocal total, done
+        done += trial.target
+        if further := follow(trial, row):
+            total += further.target
+            queue.append(further)
+
+    while queue or waiting:
+        while queue:
+            trial = queue.popleft()
+            if row := known.get((trial.member.name, trial.seed, trial.target)):
+                settle(trial, row)
+            else:
+                waiting[submit(train_trial, trial)] = trial
+        for future in wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED).done:
+            trial = waiting.pop(future)
+            row = _outcome(future, trial, folder, failures)
+            if row:
+                ledger.append(results, row)
+                settle(trial, row)
+                if trial.target == trial.epochs:
+                    # The optimizer's slots: nothing goes on from here.
+                    (Path(trial.folder) / LAST).unlink(missing_ok=True)
+        _tell(waiting.values(), done, total, progress)
+    return failures
+
+
+def _outcome(future: Future, trial: Trial, folder: Path, failures: dict[str, str]) -> Row | None:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise killed(folder, f"training {trial}") from None
+    except Exception as error:  # of whatever kind: the other trials do not depend on it
+        failures[str(trial)] = failure(error)
+        return None
+
+
+def _tell(waiting: Iterable[Trial], done: int, total: int, progress: Progress) -> None:
+    behind = [(trial, len(read_rows(Path(trial.folder)))) for trial in waiting]
+    training = ", ".join(str(trial) for trial, epochs in behind if epochs)
+    progress(f"Training {training}" if training else "Training", done + sum(epochs for _, epochs in behind), total)

@@ -1,0 +1,256 @@
+"""The search for alpha, beta, gamma: candidates at phi = 1 are trained shortly, the best of them longer, with seeds.
+
+Optuna decides which are worth more epochs. Imports `search_grid`, `plans`, `runner`, `trials`, `engines`, `spec_files`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from keras_effnet import ledger
+from keras_effnet.baselines import architecture_spec
+from keras_effnet.engines import engine
+from keras_effnet.errors import UserError
+from keras_effnet.members import Member
+from keras_effnet.plans import RESULTS, Plan, begin
+from keras_effnet.protocol import Budget, Protocol
+from keras_effnet.runner import Progress, Row, run_trials
+from keras_effnet.scaling import CompoundScaling
+from keras_effnet.search_grid import Candidate, candidates, networks
+from keras_effnet.spec_files import write_spec
+from keras_effnet.trials import Trial
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A candidate after training.
+
+    Args:
+        candidate: `Candidate`, the first of those that round to the same network.
+        same: Tuple of `CompoundScaling`, all constants that make this network, its own among them.
+        epochs: Int, the most that it was trained for.
+        accuracies: Tuple of floats, validation accuracy after them, by seed.
+    """
+
+    candidate: Candidate
+    same: tuple[CompoundScaling, ...]
+    epochs: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over seeds."""
+        return fmean(self.accuracies)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds; None of one seed."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Args:
+        folder: Path, with `results.jsonl`, and `family/phi0.yaml` to `phi7.yaml` of the best constants.
+        ranking: List of `Ranked`: those trained longest and with most seeds first, by mean accuracy.
+        failures: Mapping of trial -> what went wrong.
+    """
+
+    folder: Path
+    ranking: list[Ranked]
+    failures: Mapping[str, str]
+
+    @property
+    def best(self) -> CompoundScaling:
+        return self.ranking[0].candidate.scaling
+
+    @property
+    def tied(self) -> list[Ranked]:
+        """Finalists that the seeds do not tell from the best: nearer than twice the standard error of the difference.
+
+        With one seed a search cannot know, and none is told apart.
+        """
+        first, *others = (each for each in self.ranking if len(each.accuracies) == len(self.ranking[0].accuracies))
+        return [other for other in others if _within_noise(first, other)]
+
+
+def _within_noise(first: Ranked, other: Ranked) -> bool:
+    if first.spread is None or other.spread is None:
+        return True
+    error = math.hypot(first.spread, other.spread) / math.sqrt(len(first.accuracies))
+    return first.accuracy - other.accuracy <= 2 * error
+
+
+def member(candidate: Candidate, baseline: str) -> Member:
+    """The network of a candidate, for training."""
+    scaling = candidate.scaling
+    name = f"{Path(baseline).stem}-a{scaling.alpha:g}-b{scaling.beta:g}-g{scaling.gamma:g}"
+    return Member(name, "compound", 1.0, baseline, scaling.alpha, scaling.beta, candidate.spec.image_size)
+
+
+def rungs(first: int, last: int, reduction: int) -> list[int]:
+    """Epochs after which candidates are compared: `first`, and times `reduction` until `last`.
+
+    >>> rungs(1, 9, 3)
+    [1, 3, 9]
+    """
+    steps = [first]
+    while steps[-1] * reduction < last:
+        steps.append(steps[-1] * reduction)
+    return [*steps, last] if steps[-1] < last else [last]
+
+
+def grid_search(
+    data: str | Mapping[str, Any],
+    folder: str | Path,
+    *,
+    baseline: str = "b0",
+    target: float = 2.0,
+    step: float = 0.1,
+    tolerance: float = 0.05,
+    by: str = "macs",
+    image_size: int = 64,
+    epochs: int = 9,
+    first: int = 1,
+    reduction: int = 3,
+    finalists: int = 3,
+    seeds: int = 3,
+    options: Mapping[str, Any] | None = None,
+    threads: int = 0,
+    workers: int = 1,
+    cluster: str | None = None,
+    progress: Progress = lambda text, done, total: None,
+) -> SearchResult:
+    """Searches the constants of compound scaling for a baseline, by short trainings.
+
+    All candidates are trained for `first` epochs, the better third of them three times as long, and so on, by Optuna's
+    asynchronous successive halving. The best that reach the end are trained again with other seeds. A search that was
+    killed goes on in its folder; no training is repeated.
+
+    Args:
+        data: What `datasets.load` takes, or a mapping of its arguments.
+        folder: Folder of the search; one that exists is gone on with.
+        baseline: A network's name or a YAML file of one.
+        target, step, tolerance, by: The grid and its constraint, see `search_grid.candidates`.
+        image_size: Int, side of the baseline's input in pixels.
+        epochs: Int, the longest training; its schedule is made for all.
+        first: Int, epochs after which candidates are compared first.
+        reduction: Int, one of so many goes on from each comparison, and for so many times longer.
+        finalists: Int, how many are trained with all seeds.
+        seeds: Int, trainings of each finalist.
+        options: Mapping of `TrainConfig` options that all trainings share.
+        threads, workers, cluster, progress: As in `study.run`.
+
+    Returns:
+        A `SearchResult`.
+
+    Raises:
+        UserError: A grid on which nothing meets the constraint, Optuna is not installed, or what `study.run` raises.
+
+    Example:
+
+    >>> from keras_effnet import search
+    >>> search.grid_search("digits-cluttered", "runs/search/digits", baseline="lite0").best
+
+    Source: EfficientNet (ICML 2019), section 3.3; successive halving, Li et al., ASHA (MLSys 2020).
+    """
+    _check_installed()
+    if not 1 <= first <= epochs or reduction < 2 or min(finalists, seeds) < 1:
+        raise UserError("A search needs 1 <= first <= epochs, a reduction of 2 or more, one finalist and one seed.")
+    found = candidates(baseline, target=target, step=step, tolerance=tolerance, by=by, image_size=image_size)
+    groups = {member(group[0], baseline): group for group in networks(found)}
+    origin = dict(data) if isinstance(data, Mapping) else {"source": str(data)}
+    protocol, folder = Protocol(origin, Budget("epochs", epochs), dict(options or {}), threads), Path(folder)
+    with begin(folder, Plan(protocol, tuple(groups), seeds)), engine(workers, cluster) as submit:
+        halving = _Halving(rungs(first, epochs, reduction), reduction)
+
+        def trials(members: Iterable[Member], seeds: Iterable[int], until: int) -> list[Trial]:
+            places = {(each, seed): folder / "trials" / each.name / f"seed{seed}" for seed in seeds for each in members}
+            return [
+                Trial(protocol, each, seed, epochs, str(place.resolve()), until)
+                for (each, seed), place in places.items()
+            ]
+
+        failures = run_trials(folder, trials(groups, [0], halving.rungs[0]), submit, progress, halving.follow)
+        best = halving.best(finalists)
+        failures |= run_trials(folder, trials(best, range(1, seeds), epochs), submit, progress)
+        rows = ledger.read(folder / RESULTS)
+    ranking = rank(rows, groups)
+    if not ranking:
+        name, why = next(iter(failures.items()))
+        raise UserError(f"No training came to its end; the first, {name}: {why}")
+    result = SearchResult(folder, ranking, failures)
+    write_family(result.best, baseline, folder / "family")
+    return result
+
+
+def _check_installed() -> None:
+    if find_spec("optuna") is None:
+        raise UserError("The search needs an extra: pip install 'keras-effnet[study]'.")
+
+
+class _Halving:
+    """Decides, by Optuna's successive halving, which candidate is trained on after a rung."""
+
+    def __init__(self, rungs: Sequence[int], reduction: int):
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.rungs = rungs
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=reduction)
+        self._study = optuna.create_study(direction="maximize", pruner=pruner)
+        self._asked: dict[str, Any] = {}
+        self._finished: list[tuple[float, Member]] = []
+
+    def follow(self, trial: Trial, row: Row) -> Trial | None:
+        """The same training with more epochs, if it is worth them."""
+        from optuna.trial import TrialState
+
+        asked = self._asked.setdefault(trial.member.name, self._study.ask())
+        asked.report(row["accuracy"], step=trial.target)
+        if trial.target == self.rungs[-1]:
+            self._finished.append((row["accuracy"], trial.member))
+            self._study.tell(asked, row["accuracy"])
+        elif asked.should_prune():
+            self._study.tell(asked, state=TrialState.PRUNED)
+        else:
+            return replace(trial, until=self.rungs[self.rungs.index(trial.target) + 1])
+        return None
+
+    def best(self, count: int) -> list[Member]:
+        """Of those that came to the last rung."""
+        return [member for _, member in sorted(self._finished, key=lambda pair: -pair[0])[:count]]
+
+
+def rank(rows: Iterable[Row], groups: Mapping[Member, Sequence[Candidate]]) -> list[Ranked]:
+    """Candidates by what they reached: more epochs before fewer, more seeds before one, then by mean accuracy."""
+    ranking = []
+    for each, group in groups.items():
+        runs = [row for row in rows if row["kind"] == "training" and row["member"] == each.name]
+        if not runs:
+            continue
+        epochs = max(run["epochs"] for run in runs)
+        last = sorted((run for run in runs if run["epochs"] == epochs), key=lambda run: run["seed"])
+        constants = tuple(candidate.scaling for candidate in group)
+        ranking.append(Ranked(group[0], constants, epochs, tuple(run["accuracy"] for run in last)))
+    return sorted(ranking, key=lambda each: (-each.epochs, -len(each.accuracies), -each.accuracy))
+
+
+def write_family(scaling: CompoundScaling, baseline: str, folder: Path, phis: Sequence[int] = range(8)) -> list[Path]:
+    """Writes the networks that constants make of a baseline, at its own resolution, as YAML files `phi0.yaml`, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base, paths = architecture_spec(baseline), []
+    for phi in phis:
+        factors = scaling.factors(phi)
+        spec = base.scaled(factors.depth, factors.width, factors.resolution)
+        paths.append(folder / f"phi{phi}.yaml")
+        write_spec(replace(spec, name=f"{base.name}-phi{phi}"), paths[-1])
+    return paths
