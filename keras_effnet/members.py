@@ -6,13 +6,13 @@ Imports `baselines`, `scaling`, `stages`, `errors`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.scaling import PUBLISHED, CompoundScaling, ScalingFactors, round_resolution
+from keras_effnet.scaling import PUBLISHED, RESOLUTION_DIVISOR, CompoundScaling, ScalingFactors, round_resolution
 from keras_effnet.stages import SMALLEST, image_sizes
 
 AXES = ("compound", "depth", "width", "resolution")
@@ -29,8 +29,8 @@ class Member:
             (chosen by name) or `"progressive"`.
         phi: Float, the cost it stands for on its axis: the baseline's times 1.92 ** phi before rounding.
         model: String, one of `list_models()` or the path of a `.yaml` file, see `spec_files`.
-        depth, width: Floats, multipliers of `model`'s layers and channels.
-        image_size: Int, side of the input in pixels.
+        depth, width, resolution: Floats, multipliers of `model`'s layers and channels and of `base_size`.
+        base_size: Int, side of the study's baseline's input in pixels.
         progressive: String or None, image sizes that grow in training, as in `TrainConfig`.
     """
 
@@ -40,14 +40,20 @@ class Member:
     model: str
     depth: float = 1.0
     width: float = 1.0
-    image_size: int = 64
+    resolution: float = 1.0
+    base_size: int = 64
     progressive: str | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Side of the input in pixels."""
+        return self.base_size if self.resolution == 1.0 else round_resolution(self.base_size * self.resolution)
 
     @property
     def options(self) -> dict[str, Any]:
         """What it sets of a `TrainConfig`."""
         chosen = ("model", "depth", "width", "image_size", "progressive")
-        return {name: value for name, value in asdict(self).items() if name in chosen}
+        return {name: getattr(self, name) for name in chosen}
 
     @property
     def sizes(self) -> list[int]:
@@ -72,9 +78,15 @@ def family(models: Iterable[str], image_size: int = 64) -> list[Member]:
         UserError: Unknown name.
     """
     return [
-        Member(Path(name).stem, FAMILY, PUBLISHED[name].phi if name in PUBLISHED else 0.0, name, image_size=size)
+        Member(
+            name=Path(name).stem,
+            axis=FAMILY,
+            phi=PUBLISHED[name].phi if name in PUBLISHED else 0.0,
+            model=name,
+            resolution=_resolution(name),
+            base_size=image_size,
+        )
         for name in models
-        for size in [round_resolution(image_size * _resolution(name))]
     ]
 
 
@@ -127,18 +139,16 @@ def scaled(
     for axis in axes:
         for phi in phis:
             factors = factors_along(axis, phi, scaling)
-            pixels = image_size * _resolution(baseline) * factors.resolution
-            if pixels < SMALLEST:
-                raise UserError(
-                    f"{axis} at phi {phi:g} means {pixels:.0f} pixels, below the least of {SMALLEST}; start from a "
-                    f"larger --image-size than {image_size}, or leave that phi out."
-                )
-            stem = Path(baseline).stem
-            way = "" if axis == "compound" else f"{axis}-"
+            stem, way = Path(baseline).stem, "" if axis == "compound" else f"{axis}-"
             name = f"{stem}-{way}phi{phi:+g}" if phi else stem
-            size = round_resolution(pixels) if factors.resolution != 1.0 else int(pixels)
-            kind = axis if phi else BASELINE
-            members[name] = Member(name, kind, float(phi), baseline, factors.depth, factors.width, size)
+            resolution = factors.resolution * _resolution(baseline)
+            shape = (factors.depth, factors.width, resolution, image_size)
+            members[name] = Member(name, axis if phi else BASELINE, float(phi), baseline, *shape)
+            if image_size * resolution < SMALLEST - RESOLUTION_DIVISOR / 2:  # of which rounding makes less
+                raise UserError(
+                    f"{axis} at phi {phi:g} means {image_size * resolution:.0f} pixels, below the least of {SMALLEST}; "
+                    f"start from a larger --image-size than {image_size}, or leave that phi out."
+                )
     return list(members.values())
 
 
@@ -162,10 +172,6 @@ def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: 
     sizes = sorted({round_resolution(share) for share in shares[:-1]} | {image_size})
     if len(sizes) < 2:
         raise UserError(f"Pictures of {image_size} pixels have nothing to grow from; give a larger --image-size.")
-    growing = ",".join(map(str, sizes))
-    stem = Path(baseline).stem
-    fixed = Member(f"{stem}-fixed", PROGRESSIVE, 0.0, baseline, image_size=image_size)
-    return [
-        fixed,
-        Member(f"{baseline}-growing", PROGRESSIVE, 0.0, baseline, image_size=image_size, progressive=growing),
-    ]
+    fixed = Member(f"{Path(baseline).stem}-fixed", PROGRESSIVE, 0.0, baseline, base_size=image_size)
+    growing = f"{Path(baseline).stem}-growing"
+    return [fixed, replace(fixed, name=growing, progressive=",".join(map(str, sizes)))]

@@ -1,6 +1,6 @@
 """What all networks of a study share, frozen before the first is trained: data, options, budget. Pure Python.
 
-Imports `complexity`, `config`, `members`, `errors`.
+Imports `complexity`, `config`, `members`, `recipes`, `errors`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from keras_effnet.complexity import count
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.members import Member
+from keras_effnet.recipes import STUDY
 
 BUDGETS = ("epochs", "seconds", "macs")
 _BACKWARD = 3  # a step costs a forward pass, and twice as much for the gradients of inputs and of weights
@@ -29,7 +30,7 @@ class Budget:
     """
 
     kind: str = "epochs"
-    amount: float = 8.0
+    amount: float = STUDY.values["epochs"]
 
     def __post_init__(self):
         one_of("budget", self.kind, BUDGETS)
@@ -52,7 +53,7 @@ class Protocol:
     Args:
         data: Mapping, what `datasets.load` is told: `source`, and options of it.
         budget: `Budget` of each training.
-        options: Mapping of further `TrainConfig` options, the same for all.
+        options: Mapping of `TrainConfig` options, the same for all, on top of the recipe `study`.
         threads: Int, threads of each training; 0 leaves that to TensorFlow.
 
     Raises:
@@ -72,9 +73,9 @@ class Protocol:
 
     def config(self, member: Member, *, seed: int = 0, epochs: int = 1) -> TrainConfig:
         """The training of one network."""
-        warmup = min(self.options.get("warmup_epochs", TrainConfig.warmup_epochs), epochs / 4)
-        own = {"seed": seed, "epochs": epochs, "warmup_epochs": warmup}
-        return TrainConfig.from_dict({**self.options, **member.options, **own})
+        shared = {**STUDY.values, **self.options}
+        own = {"seed": seed, "epochs": epochs, "warmup_epochs": min(shared["warmup_epochs"], epochs / 4)}
+        return TrainConfig.from_dict({**shared, **member.options, **own})
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -89,11 +89,11 @@ def _within_noise(first: Ranked, other: Ranked) -> bool:
     return first.accuracy - other.accuracy <= 2 * error
 
 
-def member(candidate: Candidate, baseline: str) -> Member:
+def member(candidate: Candidate, baseline: str, image_size: int) -> Member:
     """The network of a candidate, for training."""
     scaling = candidate.scaling
     name = f"{Path(baseline).stem}-a{scaling.alpha:g}-b{scaling.beta:g}-g{scaling.gamma:g}"
-    return Member(name, "compound", 1.0, baseline, scaling.alpha, scaling.beta, candidate.spec.image_size)
+    return Member(name, "compound", 1.0, baseline, scaling.alpha, scaling.beta, scaling.gamma, image_size)
 
 
 def rungs(first: int, last: int, reduction: int) -> list[int]:
@@ -117,7 +117,7 @@ def grid_search(
     step: float = 0.1,
     tolerance: float = 0.05,
     by: str = "macs",
-    image_size: int = 64,
+    image_size: int = 48,
     epochs: int = 9,
     first: int = 1,
     reduction: int = 3,
@@ -166,7 +166,7 @@ def grid_search(
     if not 1 <= first <= epochs or reduction < 2 or min(finalists, seeds) < 1:
         raise UserError("A search needs 1 <= first <= epochs, a reduction of 2 or more, one finalist and one seed.")
     found = candidates(baseline, target=target, step=step, tolerance=tolerance, by=by, image_size=image_size)
-    groups = {member(group[0], baseline): group for group in networks(found)}
+    groups = {member(group[0], baseline, image_size): group for group in networks(found)}
     origin = dict(data) if isinstance(data, Mapping) else {"source": str(data)}
     protocol, folder = Protocol(origin, Budget("epochs", epochs), dict(options or {}), threads), Path(folder)
     with begin(folder, Plan(protocol, tuple(groups), seeds)), engine(workers, cluster) as submit:

@@ -11,7 +11,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.options import read_settings
 from keras_effnet.search_grid import CONSTRAINED, Candidate, candidates, networks, text
 
-_SMALL = 64  # pixels of the baseline's input where candidates are trained
+_SMALL = 48  # pixels of the baseline's input where candidates are trained
 
 
 @click.command("search")
@@ -26,7 +26,7 @@ _SMALL = 64  # pixels of the baseline's input where candidates are trained
     type=click.Choice(CONSTRAINED),
     help="What the constraint holds: the formula, or the counted MACs. [default: formula for --dry-run, else macs]",
 )
-@click.option("--image-size", type=int, help="Pixels of the baseline. [default: its own for --dry-run, else 64]")
+@click.option("--image-size", type=int, help="Pixels of the baseline. [default: its own for --dry-run, else 48]")
 @click.option("--epochs", type=click.IntRange(1), default=9, show_default=True, help="Of the longest training.")
 @click.option(
     "--first", type=click.IntRange(1), default=1, show_default=True, help="Epochs before the first comparison."
