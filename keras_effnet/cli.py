@@ -27,6 +27,7 @@ COMMANDS = {
     "check-data": "Look for broken files, copies, leaks and lopsided classes in a data set.",
     "search": "Search the constants of compound scaling, alpha, beta and gamma, for a baseline.",
     "study": "Train a family of networks by one protocol and see what size buys: accuracy, time, memory.",
+    "recommend": "Say what phi a budget of MACs, milliseconds or megabytes buys, by a study's results.",
     "checks": "See whether this machine has what the package needs.",
 }
 

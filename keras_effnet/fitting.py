@@ -138,6 +138,8 @@ def compile_model(model: keras.Model, config: TrainConfig, steps: int) -> None:
         keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
+    # Slots that are made while the first step is traced have it traced again, which takes as long as a small training.
+    model.optimizer.build(model.trainable_variables)
 
 
 @contextmanager
@@ -185,7 +187,6 @@ def _restore(model: keras.Model, folder: Path | None, steps: int) -> int:
     """Loads weights and optimizer of the last checkpoint; returns how many epochs it has behind it."""
     if folder is None or not (folder / LAST).is_file():
         raise UserError(f"Nothing to resume: {folder} has no {LAST}. Leave out --resume to start anew.")
-    model.optimizer.build(model.trainable_variables)  # unbuilt, it would silently start from zero
     try:
         load_state(model, folder / LAST)
     except Exception as error:  # a damaged zip, h5 or another network each fail in their own way

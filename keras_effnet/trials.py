@@ -157,6 +157,7 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
         "member": member.name,
         **{name: value for name, value in asdict(member).items() if name != "name"},
         "image_size": member.image_size,
+        "classes": classes,
         "params": cost.params,
         "macs": cost.macs,
         "activations": cost.activations,

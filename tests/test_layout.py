@@ -20,7 +20,8 @@ PACKAGE, EXPORT = ROOT / "keras_effnet", ROOT / "export"
 LAYERS = """
     errors quiet runs ledger machine timing energy process_group strategies
     scaling block_specs architecture spec_files baselines complexity intensity imagenet preprocessing stages config
-    recipes members protocol summary search_grid stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
+    recipes members protocol summary law search_grid
+    stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
     blocks saving first_values models transfer gradcam optimizers fingerprints
     images splits digits folders manifest shards catalogue datasets shard_writer packing data_check
@@ -55,6 +56,7 @@ PURE = (
     "stages",
     "config",
     "recipes",
+    "law",
     "ledger",
     "members",
     "protocol",

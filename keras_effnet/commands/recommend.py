@@ -1,0 +1,65 @@
+"""`keras-effnet recommend`: the network that a budget buys, by what a study measured. No TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from keras_effnet import console
+from keras_effnet.errors import UserError
+
+# Option -> field of `Summary`, and the unit that the option is in, as a multiple of the field's.
+_BUDGETS = {
+    "ms": ("tflite_ms", 1.0, "ms"),
+    "macs": ("macs", 1.0, "MACs"),
+    "mb": ("tflite_bytes", 1e6, "MB"),
+    "params": ("params", 1.0, "parameters"),
+}
+
+
+@click.command("recommend")
+@click.option("--data", "study", type=click.Path(path_type=Path), required=True, help="A study's folder.")
+@click.option("--budget-ms", "ms", type=float, help="Latency of the float32 .tflite file, one thread, this machine.")
+@click.option("--budget-macs", "macs", type=float, help="Multiply-adds of one picture: 3e7.")
+@click.option("--budget-mb", "mb", type=float, help="Size of the float32 .tflite file; int8 takes about a quarter.")
+@click.option("--budget-params", "params", type=float, help="Trainable parameters.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(study, as_json, **amounts) -> None:
+    """Say which phi a budget buys, and what accuracy to expect of it, by a study's results."""
+    from keras_effnet import ledger
+    from keras_effnet.law import Budget, recommend
+    from keras_effnet.plans import RESULTS, Plan
+    from keras_effnet.summary import summarize
+
+    given = {name: amount for name, amount in amounts.items() if amount is not None}
+    if len(given) != 1:
+        raise UserError("Give one budget: --budget-ms, --budget-macs, --budget-mb or --budget-params.")
+    ((name, amount),) = given.items()
+    kind, unit, label = _BUDGETS[name]
+    plan, rows = Plan.read(study), ledger.read(study / RESULTS)
+    classes = next((row["classes"] for row in rows if row["kind"] == "cost"), 1000)
+    found = recommend(
+        summarize(rows), plan.members, Budget(kind, amount * unit), classes=classes, options=plan.protocol.options
+    )
+    if as_json:
+        return console.emit_json(asdict(found) | {"extrapolated": found.extrapolated})
+    counted = name in ("macs", "params")
+    click.echo(
+        f"phi {found.phi:g}: depth x{found.depth:.3f}, width x{found.width:.3f}, {found.image_size} pixels; "
+        f"{found.macs:,} MACs, {found.params:,} parameters (counted)."
+    )
+    click.echo(
+        f"Takes {found.cost / unit:.3g} of {amount:g} {label}" + ("." if counted else ", by the measured trend.")
+    )
+    click.echo(
+        f"{'Extrapolated' if found.extrapolated else 'Interpolated'}: {found.accuracy:.1%} right; a training falls "
+        f"between {found.band[0]:.1%} and {found.band[1]:.1%} with 95% confidence, if the power law holds. Measured "
+        f"were phi {found.measured[0]:g} to {found.measured[1]:g}."
+    )
+    if found.limited:
+        click.echo("The budget would buy more, but a study says nothing of networks so far from its own.")
+    shape = f"--depth {found.depth:.4f} --width {found.width:.4f} --image-size {found.image_size}"
+    console.finish(str(study), f"keras-effnet train DATA --model {found.model} {shape}")
+    return None

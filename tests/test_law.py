@@ -1,0 +1,136 @@
+"""What more would buy: known laws are found again, the band covers what it says, no budget is exceeded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from keras_effnet.baselines import architecture_spec
+from keras_effnet.complexity import count
+from keras_effnet.errors import UserError
+from keras_effnet.law import Budget, PowerLaw, recommend, scaled_of
+from keras_effnet.members import family, scaled
+from keras_effnet.scaling import CompoundScaling
+from keras_effnet.summary import Summary
+
+MEMBERS = scaled("b0", [-3, -2, -1, 0])
+
+
+def error(macs: float) -> float:
+    return 20 * macs**-0.25
+
+
+def summary(member, noise=(0.0, 0.0), **changes) -> Summary:
+    """Figures that follow made-up laws: wrong answers fall with MACs ** -0.25, a million MACs take 0.1 ms."""
+    spec = architecture_spec(member.model, depth=member.depth, width=member.width, image_size=member.image_size)
+    cost = count(spec, classes=10)
+    values = dict.fromkeys(Summary.__dataclass_fields__, 1.0)
+    values |= {
+        "member": member.name,
+        "axis": member.axis,
+        "phi": member.phi,
+        "model": member.model,
+        "image_size": member.image_size,
+        "macs": cost.macs,
+        "params": cost.params,
+        "accuracies": tuple(1 - error(cost.macs) * (1 + each) for each in noise),
+        "tflite_ms": cost.macs * 1e-7,
+        "tflite_bytes": 4 * cost.params + 50_000,
+    }
+    return Summary(**values | changes)
+
+
+SUMMARIES = [summary(member, noise=(-0.01, 0.01)) for member in MEMBERS]
+
+
+def test_a_law_without_noise_is_found_exactly():
+    x = [1e6, 3e6, 1e7, 5e7]
+    law = PowerLaw.fit(x, [2 * each**-0.3 for each in x])
+    assert (math.exp(law.intercept), law.slope) == (pytest.approx(2), pytest.approx(-0.3))
+    assert law.at(1e9) == pytest.approx(2 * 1e9**-0.3)
+    assert law.band(1e9) == (pytest.approx(law.at(1e9)), pytest.approx(law.at(1e9)))
+
+
+@pytest.mark.parametrize("far", [1e6, 1e8])
+def test_the_band_holds_95_of_100_further_results(far):
+    """Within the measured range and ten times beyond it; 2,000 draws give a standard error of half a point."""
+    rng = np.random.default_rng(0)
+    x, held = np.array([3e5, 1e6, 3e6, 1e7] * 2), 0
+    for _ in range(2000):
+        law = PowerLaw.fit(x, x**-0.2 * np.exp(rng.normal(0, 0.1, len(x))))
+        low, high = law.band(far)
+        held += low <= far**-0.2 * math.exp(rng.normal(0, 0.1)) <= high
+    assert held / 2000 == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_band_widens_with_the_distance():
+    law = PowerLaw.fit([1e6, 2e6, 4e6, 8e6], [0.5, 0.46, 0.41, 0.39])
+
+    def width(x):
+        low, high = law.band(x)
+        return math.log(high / low)
+
+    assert width(3e6) < width(8e6) < width(1e8)
+
+
+@pytest.mark.parametrize(("x", "y"), [([], []), ([1, 2], [1, 2]), ([3, 3, 3], [1, 2, 3])])
+def test_too_few_results_make_no_law(x, y):
+    with pytest.raises(UserError, match=r"at least three results of two networks.*--resume"):
+        PowerLaw.fit(x, y)
+
+
+def test_the_studys_constants_are_read_off_its_members():
+    found, names = scaled_of(scaled("b0", [-2, 0, 1.5], scaling=CompoundScaling(1.3, 1.05, 1.2), image_size=96))
+    assert (found.baseline, found.base_size) == ("b0", 96)
+    assert vars(found.scaling) == pytest.approx({"alpha": 1.3, "beta": 1.05, "gamma": 1.2})
+    assert names == ["b0-phi-2", "b0-phi+1.5", "b0"]
+
+
+def test_a_study_of_other_axes_is_told_what_it_lacks():
+    with pytest.raises(UserError, match="no two networks of compound scaling"):
+        scaled_of([*family(["resnet18", "b1"]), *scaled("b0", [1], ["width"])])
+
+
+def test_a_budget_of_macs_is_filled_and_not_exceeded():
+    found = recommend(SUMMARIES, MEMBERS, Budget("macs", 3e7), classes=10)
+    spec = architecture_spec("b0", depth=found.depth, width=found.width, image_size=found.image_size)
+    assert count(spec, classes=10).macs == found.macs == found.cost <= 3e7
+    larger = CompoundScaling().factors(found.phi + 0.05)
+    next_size = scaled("b0", [found.phi + 0.05])[0].image_size
+    beyond = architecture_spec("b0", depth=larger.depth, width=larger.width, image_size=next_size)
+    assert count(beyond, classes=10).macs > 3e7
+    assert found.accuracy == pytest.approx(1 - error(found.macs), abs=1e-3)
+    assert found.band[0] < found.accuracy < found.band[1]
+
+
+def test_latency_follows_the_measured_networks():
+    found = recommend(SUMMARIES, MEMBERS, Budget("tflite_ms", 3.0), classes=10)
+    assert found.cost == pytest.approx(found.macs * 1e-7, rel=1e-6) and 2.5 < found.cost <= 3
+
+
+def test_a_file_is_its_weights_and_a_constant():
+    found = recommend(SUMMARIES, MEMBERS, Budget("tflite_bytes", 1e7), classes=10)
+    assert found.cost == pytest.approx(4 * found.params + 50_000) and 9e6 < found.cost <= 1e7
+
+
+def test_what_is_measured_and_what_is_not_is_said():
+    inside = recommend(SUMMARIES, MEMBERS, Budget("macs", 2e7), classes=10)
+    outside = recommend(SUMMARIES, MEMBERS, Budget("macs", 1e8), classes=10)
+    assert inside.measured == outside.measured == (-3, 0)
+    assert (inside.extrapolated, outside.extrapolated) == (False, True)
+    assert not outside.limited and recommend(SUMMARIES, MEMBERS, Budget("macs", 1e15), classes=10).limited
+
+
+def test_networks_of_other_axes_do_not_bend_the_law():
+    other = [replace(each, member=f"{each.member}-w", accuracies=(0.1, 0.1)) for each in SUMMARIES]
+    budget = Budget("macs", 3e7)
+    assert recommend(SUMMARIES + other, MEMBERS, budget) == recommend(SUMMARIES, MEMBERS, budget)
+
+
+@pytest.mark.parametrize(("amount", "message"), [(0, "must be above 0"), (1e3, "too small"), (math.nan, "above 0")])
+def test_senseless_budgets_are_refused(amount, message):
+    with pytest.raises(UserError, match=message):
+        recommend(SUMMARIES, MEMBERS, Budget("macs", amount))
