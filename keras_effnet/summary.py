@@ -187,7 +187,8 @@ def answer(summaries: Sequence[Summary]) -> list[str]:
     """Did MACs turn into time, and did size buy accuracy? One sentence for each finding, with its numbers."""
     if len(summaries) < 2:
         return ["One network alone answers nothing; add another."]
-    first, last = summaries[0], summaries[-1]
+    series = _series(summaries)
+    first, last = series[0], series[-1]
     grown = ratios(first, last)
     times = ("step_ms", "predict_ms", "tflite_ms")
     told = ", ".join(f"{METRICS[name].label} x{grown[name]:.2f}" for name in times if name in grown)
@@ -200,6 +201,13 @@ def answer(summaries: Sequence[Summary]) -> list[str]:
         )
     sentences.append(_gain(first, last))
     return sentences + [line for line in [_rivals(summaries)] if line]
+
+
+def _series(summaries: Sequence[Summary]) -> Sequence[Summary]:
+    """Networks that differ in size alone: by compound scaling if there are two, else all EfficientNets, else all."""
+    compound = [each for each in summaries if each.axis in ("compound", "baseline")]
+    efficient = [each for each in summaries if each.model in PUBLISHED]
+    return next((some for some in (compound, efficient) if len(some) > 1), summaries)
 
 
 def _noise(*summaries: Summary) -> float | None:

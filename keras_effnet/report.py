@@ -1,0 +1,7 @@
+"""stub"""
+
+INSTALL = "x"
+
+
+def available():
+    return False
