@@ -5,7 +5,6 @@ Imports `trials`, `ledger`, `engines`, `callbacks`, `errors`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -56,8 +55,10 @@ def run_trials(
         UserError: A process was killed, or the disk is full.
     """
     results = folder / RESULTS
-    known = {(row["member"], row["seed"], row["epochs"]): row for row in ledger.read(results) if "epochs" in row}
-    queue, waiting, failures = deque(trials), {}, {}
+    known = {_key(row): row for row in ledger.read(results) if row["kind"] == "training"}
+    pending = {(trial.member.name, trial.seed, trial.target): trial for trial in trials}
+    waiting: dict[Future, Trial] = {}
+    failures: dict[str, str] = {}
     total, done = sum(trial.target for trial in trials), 0
 
     def settle(trial: Trial, row: Row) -> None:
@@ -65,16 +66,18 @@ def run_trials(
         done += trial.target
         if further := follow(trial, row):
             total += further.target
-            queue.append(further)
+            pending[(*_key(row)[:2], further.target)] = further
 
-    while queue or waiting:
-        while queue:
-            trial = queue.popleft()
-            if row := known.get((trial.member.name, trial.seed, trial.target)):
-                settle(trial, row)
-            else:
-                waiting[submit(train_trial, trial)] = trial
-        for future in wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED).done:
+    # In the order in which they came: `follow` may go by what it saw before, and shall decide as it did then.
+    for key, row in known.items():
+        if key in pending:
+            settle(pending.pop(key), row)
+    while pending or waiting:
+        for key in list(pending):
+            trial = pending.pop(key)
+            waiting[submit(train_trial, trial)] = trial
+        finished = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED).done
+        for future in [each for each in waiting if each in finished]:  # a set has no order
             trial = waiting.pop(future)
             row = _outcome(future, trial, folder, failures)
             if row:
@@ -85,6 +88,10 @@ def run_trials(
                     (Path(trial.folder) / LAST).unlink(missing_ok=True)
         _tell(waiting.values(), done, total, progress)
     return failures
+
+
+def _key(row: Row) -> tuple[str, int, int]:
+    return row["member"], row["seed"], row["epochs"]
 
 
 def _outcome(future: Future, trial: Trial, folder: Path, failures: dict[str, str]) -> Row | None:

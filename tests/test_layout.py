@@ -228,7 +228,7 @@ def test_stub_and_runtime_agree():
 
 def test_fixed_names_are_public():
     fixed = {"EfficientNet", "CompoundScaling", "architecture_spec", "complexity", "load_weights", "preprocess_input"}
-    fixed |= {"decode_predictions", "list_models", "datasets", "pipeline", "training", "export"}
+    fixed |= {"decode_predictions", "list_models", "datasets", "pipeline", "training", "export", "search", "study"}
     fixed |= {f"EfficientNetB{i}" for i in range(8)} | {f"EfficientNetLite{i}" for i in range(5)}
     assert fixed <= set(PUBLIC)
 

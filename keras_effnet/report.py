@@ -1,7 +1,0 @@
-"""stub"""
-
-INSTALL = "x"
-
-
-def available():
-    return False

@@ -1,0 +1,206 @@
+"""The search: candidates cost what is counted, the constraint holds, the better ones get more epochs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import pytest
+
+from keras_effnet import EfficientNet, ledger, search
+from keras_effnet.architecture import expand
+from keras_effnet.baselines import architecture_spec
+from keras_effnet.complexity import count
+from keras_effnet.errors import UserError
+from keras_effnet.plans import RESULTS
+from keras_effnet.scaling import CompoundScaling
+from keras_effnet.search_grid import candidates, networks
+from keras_effnet.spec_files import read_spec
+
+PAPER = CompoundScaling(1.2, 1.1, 1.15)
+
+
+# --- the grid
+
+
+def test_the_papers_constants_are_a_candidate_with_the_macs_of_the_built_network():
+    (paper,) = [each for each in candidates("b0") if each.scaling == PAPER]
+    assert paper.formula == pytest.approx(1.2 * 1.1**2 * 1.15**2)
+    built = EfficientNet(architecture_spec("b0", depth=1.2, width=1.1, resolution=1.15), weights=None)
+    assert paper.macs == count(built).macs  # counted layer by layer, not from the spec
+    assert paper.params == sum(int(weight.shape.num_elements()) for weight in built.trainable_weights)
+    assert paper.ratio == paper.macs / 385_825_092  # B0's published count
+
+
+@pytest.mark.parametrize("baseline", ["b0", "lite0", "resnet18", "mobilenetv2"])
+@pytest.mark.parametrize("by", ["formula", "macs"])
+def test_the_constraint_holds(baseline, by):
+    found = candidates(baseline, by=by, step=0.1)
+    assert found
+    base = count(architecture_spec(baseline)).macs
+    for each in found:
+        ratio = each.formula if by == "formula" else count(each.spec).macs / base
+        assert 1.9 <= round(ratio, 9) <= 2.1
+        assert min(vars(each.scaling).values()) >= 1
+
+
+def test_the_grid_is_complete():
+    """Counted by three plain loops over hundredths."""
+    expected = {
+        (a / 100, b / 100, g / 100)
+        for a in range(100, 300, 10)
+        for b in range(100, 200, 10)
+        for g in range(100, 200, 10)
+        if 1.9 <= round(a / 100 * (b / 100) ** 2 * (g / 100) ** 2, 9) <= 2.1
+    }
+    found = [tuple(vars(each.scaling).values()) for each in candidates("b0", step=0.1)]
+    assert set(found) == expected and len(found) == len(expected) and found == sorted(found)
+
+
+def test_constants_that_round_to_one_network_are_told():
+    groups = networks(candidates("b0", image_size=48))
+    assert len(groups) < sum(map(len, groups))
+    for group in groups:
+        assert len({expand(each.spec) for each in group}) == 1
+    assert len({expand(group[0].spec) for group in groups}) == len(groups)
+
+
+def test_a_custom_network_is_scaled_too():
+    slim = architecture_spec("b0", width=0.25, image_size=64)
+    (found, *_) = candidates(slim, step=0.2)
+    assert found.spec.stages == slim.stages and found.macs == count(found.spec).macs
+
+
+@pytest.mark.parametrize("by", ["formula", "macs"])
+def test_a_grid_that_cannot_meet_the_constraint_says_so(by):
+    with pytest.raises(UserError, match=rf"No constants on a grid of step 0.7 .* of 2 by {by}. The nearest are \("):
+        candidates("b0", step=0.7, tolerance=0.001, by=by)
+
+
+@pytest.mark.parametrize("wrong", [{"target": 1.0}, {"step": 0.0}, {"tolerance": -0.1}, {"target": float("nan")}])
+def test_senseless_grids_are_refused(wrong):
+    with pytest.raises(UserError, match="target must be above 1"):
+        candidates("b0", **wrong)
+
+
+# --- the halving
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [((1, 9, 3), [1, 3, 9]), ((1, 10, 3), [1, 3, 9, 10]), ((2, 4, 2), [2, 4]), ((3, 3, 3), [3]), ((2, 3, 3), [2, 3])],
+)
+def test_rungs(arguments, expected):
+    assert search.rungs(*arguments) == expected
+
+
+def quality(member) -> float:
+    """A made-up truth: the more resolution the better."""
+    return 0.5 + 0.5 * (member.resolution - 1)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """An engine whose trainings reach `quality`, the more so the longer; yields what was trained."""
+    pytest.importorskip("optuna", reason="the search needs Optuna")
+    calls = []
+
+    def submit(function, trial):
+        calls.append((trial.member.name, trial.seed, trial.target))
+        accuracy = quality(trial.member) * (1 - 0.5 / trial.target) + 0.001 * (trial.seed % 2)
+        row = {"kind": "training", "member": trial.member.name, "seed": trial.seed, "epochs": trial.target}
+        future = Future()
+        future.set_result(row | {"accuracy": accuracy})
+        return future
+
+    @contextmanager
+    def engine(*_):
+        yield submit
+
+    monkeypatch.setattr(search, "engine", engine)
+    return calls
+
+
+def test_the_best_constants_are_found_with_fewer_epochs_than_all_would_take(trained, tmp_path):
+    found = networks(candidates("b0", step=0.1, image_size=64))
+    result = search.grid_search("digits", tmp_path, by="formula", image_size=64, finalists=2)
+    assert result.best.gamma == max(group[0].scaling.gamma for group in found)
+    epochs = Counter(target for _, seed, target in trained if seed == 0)
+    assert epochs[1] == len(found) and 1 <= epochs[9] <= epochs[3] < epochs[1]
+    finalists = result.ranking[: min(2, epochs[9])]
+    assert all(each.epochs == 9 and len(each.accuracies) == 3 for each in finalists)
+    assert {(seed, target) for _, seed, target in trained if seed} == {(1, 9), (2, 9)}
+    for each in result.ranking:
+        assert each.same[0] == each.candidate.scaling
+
+
+def test_a_search_goes_on_where_it_was(trained, tmp_path):
+    first = search.grid_search("digits", tmp_path, by="formula", image_size=64)
+    done = list(trained)
+    assert len(set(done)) == len(done)
+    again = search.grid_search("digits", tmp_path, by="formula", image_size=64)
+    assert trained == done and again.ranking == first.ranking
+
+
+def test_a_broken_off_search_repeats_nothing(trained, tmp_path):
+    whole = search.grid_search("digits", tmp_path / "whole", by="formula", image_size=64)
+    expected = list(trained)
+    rows = ledger.read(tmp_path / "whole" / RESULTS)
+    (tmp_path / "half").mkdir()
+    for row in rows[: len(rows) // 2]:
+        ledger.append(tmp_path / "half" / RESULTS, row)
+    trained.clear()
+    resumed = search.grid_search("digits", tmp_path / "half", by="formula", image_size=64)
+    assert trained == expected[len(rows) // 2 :] and resumed.ranking == whole.ranking
+
+
+def test_the_family_of_the_best_constants_is_written(trained, tmp_path):
+    result = search.grid_search("digits", tmp_path, by="formula", image_size=64)
+    specs = [read_spec(tmp_path / "family" / f"phi{phi}.yaml") for phi in range(8)]
+    assert (specs[0].depth, specs[0].width, specs[0].image_size) == (1, 1, 224)
+    assert specs[3].depth == pytest.approx(result.best.alpha**3)
+    assert [count(spec).macs for spec in specs] == sorted(count(spec).macs for spec in specs)
+
+
+def test_seeds_tell_what_is_a_tie():
+    candidate = candidates("b0", step=0.2)[0]
+
+    def ranked(*accuracies):
+        return search.Ranked(candidate, (candidate.scaling,), 9, accuracies)
+
+    result = search.SearchResult(None, [ranked(0.6, 0.62), ranked(0.59, 0.61), ranked(0.2, 0.22), ranked(0.9)], {})
+    assert result.tied == [result.ranking[1]]
+    assert search.SearchResult(None, [ranked(0.6), ranked(0.3)], {}).tied  # one seed cannot know
+
+
+@pytest.mark.parametrize("wrong", [{"first": 0}, {"first": 10}, {"reduction": 1}, {"finalists": 0}, {"seeds": 0}])
+def test_senseless_searches_are_refused(trained, tmp_path, wrong):
+    with pytest.raises(UserError, match="A search needs"):
+        search.grid_search("digits", tmp_path, **wrong)
+
+
+# --- the command
+
+
+def test_the_dry_run_lists_the_papers_constants(cli):
+    listed = json.loads(cli("search", "--baseline", "b0", "--dry-run", "--json").out)
+    (paper,) = [each for each in listed if (each["alpha"], each["beta"], each["gamma"]) == (1.2, 1.1, 1.15)]
+    assert paper["macs"] == count(architecture_spec("b0", depth=1.2, width=1.1, resolution=1.15)).macs
+    table = cli("search", "--baseline", "b0", "--dry-run").out
+    assert any("(1.2, 1.1, 1.15)" in line and f"{paper['macs']:,}" in line for line in table.splitlines())
+
+
+def test_the_command_ranks_and_draws(trained, cli, tmp_path):
+    output = cli("search", "digits", "--step", "0.2", "--by", "formula", "--out", tmp_path).out
+    assert "Best: (" in output and "Next:" in output
+    folder = tmp_path / "search" / "digits"
+    assert (folder / "search.png").stat().st_size > 5_000
+    answered = json.loads(cli("search", "digits", "--step", "0.2", "--by", "formula", "--resume", folder, "--json").out)
+    assert answered["ranking"][0]["gamma"] == max(each["gamma"] for each in answered["ranking"])
+
+
+def test_data_must_be_named(cli):
+    outcome = cli("search")
+    assert outcome.status == 2 and "Name the data" in outcome.err

@@ -1,0 +1,398 @@
+"""The study: nothing trained twice, nothing lost to a kill, failures told, and a protocol that cannot drift."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from keras_effnet import engines, ledger, study
+from keras_effnet.architecture import ArchitectureSpec, StageSpec
+from keras_effnet.callbacks import LAST
+from keras_effnet.complexity import count
+from keras_effnet.errors import UserError
+from keras_effnet.members import Member
+from keras_effnet.plans import PROTOCOL, RESULTS, Plan, begin
+from keras_effnet.protocol import Budget, Protocol
+from keras_effnet.runner import run_trials
+from keras_effnet.spec_files import write_spec
+from keras_effnet.trials import Trial
+
+STAGE = StageSpec(kernel=3, stride=2, expand=2, filters=8, repeats=1, se_ratio=0.25)
+TINY = ArchitectureSpec("tiny", (STAGE,), stem=8, head=16, image_size=32)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> str:
+    """The file of a network whose training takes a second."""
+    path = tmp_path_factory.mktemp("specs") / "tiny.yaml"
+    write_spec(TINY, path)
+    return str(path)
+
+
+def two_members(tiny: str) -> list[Member]:
+    small = Member("small", "compound", 0.0, tiny, base_size=32)
+    return [small, replace(small, name="large", phi=1.0, width=2.0)]
+
+
+# --- a whole study, in processes of its own
+
+
+@pytest.fixture(scope="module")
+def studied(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("studied")
+    told: list[tuple[str, float, float]] = []
+    result = study.run(
+        "digits",
+        two_members(tiny),
+        folder,
+        budget=Budget("epochs", 2),
+        seeds=2,
+        workers=2,
+        threads=1,
+        progress=lambda *told_now: told.append(told_now),
+    )
+    return result, told
+
+
+def rows_of(result, kind):
+    return [row for row in result.rows if row["kind"] == kind]
+
+
+def test_every_network_is_trained_with_every_seed_once(studied):
+    result, _ = studied
+    trained = Counter((row["member"], row["seed"]) for row in rows_of(result, "training"))
+    assert trained == {(member, seed): 1 for member in ("small", "large") for seed in (0, 1)}
+    assert [row["member"] for row in rows_of(result, "cost")] == ["small", "large"]
+    assert len(rows_of(result, "roofline")) == 1  # both are of one build
+    assert result.failures == {}
+
+
+def test_rows_are_those_of_the_file(studied):
+    result, _ = studied
+    assert [json.loads(line) for line in (result.folder / RESULTS).read_text().splitlines()] == result.rows
+
+
+def test_a_row_is_the_end_of_its_curve(studied):
+    result, _ = studied
+    for row in rows_of(result, "training"):
+        assert [epoch["epoch"] for epoch in row["curve"]] == [1, 2] and row["epochs"] == 2
+        assert row["accuracy"] == pytest.approx(row["curve"][-1]["val_accuracy"], abs=1e-5)
+        assert row["train_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in row["curve"]), abs=0.02)
+        assert row["peak_memory_mb"] > 100  # TensorFlow alone takes more
+
+
+def test_costs_are_those_of_the_network(studied, tiny):
+    result, _ = studied
+    for row, member in zip(rows_of(result, "cost"), two_members(tiny), strict=True):
+        counted = count(Protocol({}).config(member).spec, classes=10)
+        assert (row["macs"], row["params"], row["activations"]) == (counted.macs, counted.params, counted.activations)
+        assert row["tflite_bytes"] > 4 * counted.params
+        assert row["train_images_per_second"] == pytest.approx(1e3 * row["batch_size"] / row["step_ms"], rel=1e-3)
+        assert row["cpu"] and row["step_iqr_ms"] >= 0 and row["image_size"] == 32
+
+
+def test_seeds_differ_and_optimizers_are_not_kept(studied):
+    result, _ = studied
+    assert len({row["curve"][0]["loss"] for row in rows_of(result, "training")}) == 4
+    assert not list(result.folder.glob(f"trials/*/*/{LAST}"))
+    assert len(list(result.folder.glob("trials/*/*/results.csv"))) == 4
+
+
+def test_progress_comes_to_its_end(studied):
+    _, told = studied
+    _, done, total = told[-1]
+    assert done == total == 8
+
+
+def test_a_finished_study_trains_nothing_when_it_is_run_again(studied, tiny, monkeypatch):
+    result, _ = studied
+
+    @contextmanager
+    def no_engine(*_):
+        def submit(*args):
+            raise AssertionError(f"{args} was not to run")
+
+        yield submit
+
+    monkeypatch.setattr(study, "engine", no_engine)
+    again = study.run("digits", two_members(tiny), result.folder, budget=Budget("epochs", 2), seeds=1, threads=1)
+    assert again.rows == result.rows
+    assert Plan.read(result.folder).seeds == 2  # seeds are added, never taken away
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"budget": Budget("epochs", 3)}, "begun with budget"),
+        ({"options": {"learning_rate": 1.0}}, "begun with options"),
+        ({"data": "digits-cluttered"}, "begun with data"),
+    ],
+)
+def test_another_protocol_is_refused(studied, tiny, changes, message):
+    result, _ = studied
+    arguments = {"data": "digits", "budget": Budget("epochs", 2), "threads": 1} | changes
+    with pytest.raises(UserError, match=f"{message}.*another --name"):
+        study.run(members=two_members(tiny), folder=result.folder, **arguments)
+
+
+def test_another_network_of_the_same_name_is_refused(studied, tiny):
+    result, _ = studied
+    other = [replace(two_members(tiny)[0], depth=2.0)]
+    with pytest.raises(UserError, match="small was another network"):
+        study.run("digits", other, result.folder, budget=Budget("epochs", 2), threads=1)
+
+
+# --- the order of trials, by an engine that trains nothing
+
+
+def trial(member="small", seed=0, epochs=4, folder="", until=None) -> Trial:
+    return Trial(Protocol({}), Member(member, "family", 0.0, "b0"), seed, epochs, str(folder), until)
+
+
+def engine_of(train):
+    """An engine that computes at once, in this process."""
+    calls = []
+
+    def submit(function, item):
+        calls.append((item.member.name, item.seed, item.target))
+        future = Future()
+        try:
+            future.set_result(train(item))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    return submit, calls
+
+
+def row_of(item: Trial, accuracy=0.5) -> dict:
+    return {
+        "kind": "training",
+        "member": item.member.name,
+        "seed": item.seed,
+        "epochs": item.target,
+        "accuracy": accuracy,
+    }
+
+
+def nothing(*_):
+    pass
+
+
+def test_what_the_ledger_has_is_not_run(tmp_path):
+    ledger.append(tmp_path / RESULTS, row_of(trial("b")))
+    submit, calls = engine_of(row_of)
+    assert run_trials(tmp_path, [trial("a"), trial("b"), trial("b", seed=1)], submit, nothing) == {}
+    assert calls == [("a", 0, 4), ("b", 1, 4)]
+    assert len(ledger.read(tmp_path / RESULTS)) == 3
+
+
+def test_a_failure_is_told_and_the_others_go_on(tmp_path):
+    def train(item):
+        if item.seed == 1:
+            raise UserError("The loss became NaN.")
+        return row_of(item)
+
+    submit, calls = engine_of(train)
+    failures = run_trials(tmp_path, [trial(seed=seed) for seed in range(3)], submit, nothing)
+    assert failures == {"small seed 1": "The loss became NaN."}
+    assert len(calls) == 3 and len(ledger.read(tmp_path / RESULTS)) == 2
+    # Another run tries what failed, and that alone.
+    submit, calls = engine_of(row_of)
+    assert run_trials(tmp_path, [trial(seed=seed) for seed in range(3)], submit, nothing) == {}
+    assert calls == [("small", 1, 4)]
+
+
+def test_a_trial_may_be_followed_by_more_of_it(tmp_path):
+    submit, calls = engine_of(row_of)
+
+    def follow(item, row):
+        return replace(item, until=item.target * 2) if item.target < 4 else None
+
+    run_trials(tmp_path, [trial(until=1)], submit, nothing, follow)
+    assert calls == [("small", 0, 1), ("small", 0, 2), ("small", 0, 4)]
+    submit, calls = engine_of(row_of)
+    run_trials(tmp_path, [trial(until=1)], submit, nothing, follow)
+    assert calls == []  # the ledger answers for each step
+
+
+def test_the_optimizer_of_a_paused_trial_is_kept(tmp_path):
+    for until, kept in ((2, True), (4, False)):
+        last = tmp_path / LAST
+        last.parent.mkdir(exist_ok=True)
+        last.touch()
+        submit, _ = engine_of(row_of)
+        run_trials(tmp_path, [trial(folder=tmp_path, until=until)], submit, nothing)
+        assert last.exists() == kept
+
+
+# --- plans
+
+
+def test_a_plan_outlives_its_file(tmp_path, tiny):
+    plan = Plan(Protocol({"source": "digits"}, Budget("macs", 1e9), {"batch_size": 8}), tuple(two_members(tiny)), 2)
+    plan.save(tmp_path)
+    assert Plan.read(tmp_path) == plan
+
+
+def test_networks_and_seeds_are_added(tmp_path, tiny):
+    small, large = two_members(tiny)
+    protocol = Protocol({"source": "digits"})
+    with begin(tmp_path, Plan(protocol, (small,), 3)):
+        pass
+    with begin(tmp_path, Plan(protocol, (large,), 1)) as joined:
+        assert joined == Plan(protocol, (small, large), 3)
+
+
+@pytest.mark.parametrize("text", ["[]", "data: {}", "members: [{}]\nseeds: 1", ": :", ""])
+def test_a_damaged_plan_is_named(tmp_path, text):
+    (tmp_path / PROTOCOL).write_text(text)
+    with pytest.raises(UserError, match=r"protocol.yaml is damaged"):
+        Plan.read(tmp_path)
+
+
+def test_a_folder_that_is_no_study(tmp_path):
+    with pytest.raises(UserError, match="is no study"):
+        Plan.read(tmp_path)
+
+
+def test_an_empty_study_is_refused(tmp_path, tiny):
+    with pytest.raises(UserError, match="at least one network"):
+        study.run("digits", [], tmp_path)
+    with pytest.raises(UserError, match="at least one seed"):
+        study.run("digits", two_members(tiny), tmp_path, seeds=0)
+
+
+def test_two_networks_of_one_name_are_refused(tmp_path, tiny):
+    with pytest.raises(UserError, match="Two networks of the study are called 'small'"):
+        study.run("digits", two_members(tiny)[:1] * 2, tmp_path)
+
+
+# --- engines
+
+
+def test_each_trial_has_a_process_of_its_own():
+    with engines.engine(workers=2) as submit:
+        pids = [future.result() for future in [submit(os.getpid) for _ in range(4)]]
+    assert len(set(pids)) == 4 and os.getpid() not in pids
+
+
+ORPHAN = """
+import sys, time
+from keras_effnet import engines
+
+def work(path):
+    import os
+    open(path, "w").write(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with engines.engine() as submit:
+        submit(work, sys.argv[1]).result()
+"""
+
+
+def test_a_training_ends_with_the_study_that_began_it(tmp_path):
+    """An orphan would write into the folder of the trial that the resumed study goes on with."""
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    note = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, tmp_path / "orphan.py", note]) as parent:
+        pid = int(_until(lambda: note.exists() and note.read_text()))
+        parent.kill()
+    assert _until(lambda: not _alive(pid))
+
+
+def _until(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_training_that_dies_is_named(tmp_path):
+    with engines.engine() as submit, pytest.raises(UserError, match=r"training small seed 0 was killed.*--resume"):
+        run_trials(tmp_path, [trial()], lambda function, item: submit(os._exit, 9), nothing)
+
+
+@pytest.mark.slow
+def test_a_local_ray_cluster_of_two_runs_trials_in_fresh_processes():
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with engines.engine(workers=2, cluster="local") as submit:
+        futures = [submit(os.getpid) for _ in range(4)]
+        assert len({future.result(timeout=120) for future in futures} | {os.getpid()}) == 5
+        broken = submit(int, "no number")
+        with pytest.raises(Exception, match="no number") as caught:
+            broken.result(timeout=120)
+        assert "no number" in engines.failure(caught.value) and "\n" not in engines.failure(caught.value)
+
+
+@pytest.mark.slow
+def test_a_study_on_a_ray_cluster_has_the_rows_of_one_without(studied, tiny, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    result, _ = studied
+    arguments = {"budget": Budget("epochs", 2), "seeds": 1, "threads": 1}
+    other = study.run("digits", two_members(tiny), tmp_path, workers=2, cluster="local", **arguments)
+    assert other.failures == {}
+    expected = {row["member"]: row["macs"] for row in rows_of(result, "cost")}
+    assert {row["member"]: row["macs"] for row in rows_of(other, "cost")} == expected
+    assert {row["member"] for row in rows_of(other, "training")} == set(expected)
+
+
+# --- killed at any moment
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_again_and_again_repeats_no_finished_trial(tiny, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\nfrom keras_effnet import study\nfrom keras_effnet.members import Member\n"
+        "from keras_effnet.protocol import Budget\n"
+        "if __name__ == '__main__':\n"
+        "    both = [Member(n, 'compound', i, sys.argv[1], width=1.0 + i, base_size=32) for i, n in enumerate('ab')]\n"
+        "    study.run('digits', both, sys.argv[2], budget=Budget('epochs', 3), seeds=2, threads=1)\n"
+    )
+    folder, kills = tmp_path / "study", 0
+    seen: list[dict] = []
+    for delay in (6, 12, 9, 15, 7, 11, 200):
+        with subprocess.Popen([sys.executable, script, tiny, folder], start_new_session=True) as process:
+            try:
+                assert process.wait(timeout=delay) == 0
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+        rows = ledger.read(folder / RESULTS)
+        assert rows[: len(seen)] == seen  # what was finished stays as it was
+        seen = rows
+    assert kills >= 3
+    done = Counter((row["kind"], row["member"], row.get("seed")) for row in seen)
+    assert set(done.values()) == {1}
+    assert sorted(key[1:] for key in done if key[0] == "training") == [(name, seed) for name in "ab" for seed in (0, 1)]
+    assert all([epoch["epoch"] for epoch in row["curve"]] == [1, 2, 3] for row in seen if row["kind"] == "training")
+
+
+def test_protocol_file_is_plain_yaml(studied):
+    result, _ = studied
+    values = yaml.safe_load((result.folder / PROTOCOL).read_text())
+    assert values["budget"] == {"kind": "epochs", "amount": 2}
+    assert [member["name"] for member in values["members"]] == ["small", "large"]
