@@ -79,9 +79,11 @@ def run_trials(
         finished = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED).done
         for future in [each for each in waiting if each in finished]:  # a set has no order
             trial = waiting.pop(future)
-            row = _outcome(future, trial, folder, failures)
-            if row:
-                ledger.append(results, row)
+            row = _outcome(future, trial, folder)
+            ledger.append(results, row)
+            if row["kind"] == "failure":
+                failures[str(trial)] = row["error"]
+            else:
                 settle(trial, row)
                 if trial.target == trial.epochs:
                     # The optimizer's slots: nothing goes on from here.
@@ -94,14 +96,13 @@ def _key(row: Row) -> tuple[str, int, int]:
     return row["member"], row["seed"], row["epochs"]
 
 
-def _outcome(future: Future, trial: Trial, folder: Path, failures: dict[str, str]) -> Row | None:
+def _outcome(future: Future, trial: Trial, folder: Path) -> Row:
     try:
         return future.result()
     except BrokenProcessPool:
         raise killed(folder, f"training {trial}") from None
     except Exception as error:  # of whatever kind: the other trials do not depend on it
-        failures[str(trial)] = failure(error)
-        return None
+        return {"kind": "failure", "member": trial.member.name, "seed": trial.seed, "error": failure(error)}
 
 
 def _tell(waiting: Iterable[Trial], done: int, total: int, progress: Progress) -> None:

@@ -158,9 +158,9 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
                 epochs=runs[0]["epochs"],
                 train_seconds=fmean(run["train_seconds"] for run in runs),
                 seconds_to_target=_mean(seconds_to(run["curve"], target) for run in runs),
-                input_bound=_mean(run["input_bound"] for run in runs),
+                input_bound=_mean(run.get("input_bound") for run in runs),
                 peak_memory_mb=fmean(run["peak_memory_mb"] for run in runs),
-                energy_joules=_mean(run["energy_joules"] for run in runs),
+                energy_joules=_mean(run.get("energy_joules") for run in runs),
                 **{name: cost[name] for name in (*_MEMBER, *_COSTS)},
             )
         )

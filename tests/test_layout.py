@@ -27,6 +27,7 @@ LAYERS = """
     images splits digits folders manifest shards catalogue datasets shard_writer packing data_check
     augment_ops augment_policies augment caching pipeline
     evaluation plots augment_sheets averaging callbacks tracking fitting training training_memory speed roofline
+    report_data report_charts report_page report
     export.interpreter export.graph export.arena export.clients export.inspection export.latency export.memory
     export.tensors export.calibration export.folding export.ranges export.conversion export.verification
     export.storage export.correction export.equalization export.integer export.islands export.twin export.twin_training
@@ -63,6 +64,10 @@ PURE = (
     "search_grid",
     "spec_files",
     "summary",
+    "report_data",
+    "report_charts",
+    "report_page",
+    "report",
     "stored",
     "torch_checkpoint",
     "keras_checkpoint",

@@ -73,9 +73,7 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
         plan = study.Plan.read(resume)
         folder, members = resume, members or list(plan.members)
         given = {"seeds": plan.seeds, **plan.protocol.arguments} | given
-    drawn = report.available()
-    if not drawn:
-        console.say(f"No pictures will be drawn: {report.INSTALL}")
+    drawn = _can_draw()
     with console.study_progress() as progress:
         result = study.run(members=members, folder=folder, workers=workers, cluster=cluster, progress=progress, **given)
     summaries = summarize(result.rows, target)
@@ -125,6 +123,18 @@ def _check_new(data, members) -> None:
         raise UserError("Name the data: `keras-effnet study digits-cluttered --phi -3,-2,-1`.")
     if not members:
         raise UserError("Name the networks: --models b0,b1 or --phi -2,-1,0, or both.")
+
+
+def _can_draw() -> bool:
+    """Whether there will be a report; said now, as the study takes a while."""
+    from keras_effnet.report_charts import require_packages
+
+    try:
+        require_packages()
+    except UserError as missing:
+        console.say(f"{missing} The results will be kept, and a table shown.")
+        return False
+    return True
 
 
 def _show(summaries, sentences) -> None:

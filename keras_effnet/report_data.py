@@ -1,0 +1,224 @@
+"""Rows of a study to the records that its report shows: one table a chart, each figure once, text for people beside it.
+
+Pure Python and numpy; imports `law`, `members`, `scaling`, `summary`, `errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from keras_effnet.errors import UserError
+from keras_effnet.law import error_law
+from keras_effnet.members import AXES, BASELINE, FAMILY
+from keras_effnet.scaling import PUBLISHED
+from keras_effnet.summary import METRICS, Summary, default_target, pareto_front, summarize
+
+Record = dict[str, Any]
+# Times that MACs are held against, of `METRICS`.
+CLOCKS = ("step_ms", "predict_ms", "tflite_ms")
+_BEYOND, _STEPS = 4, 40  # how far past the largest network the power law is drawn, and in how many steps
+
+
+def figure(value: float) -> str:
+    """Three digits, or all those before the point: `1,234`, `12.0`, `0.0456`."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def labelled(metric: str) -> str:
+    """A metric's label with its unit."""
+    return f"{METRICS[metric].label} ({METRICS[metric].unit})"
+
+
+def group(summary: Summary) -> str:
+    """What a network is coloured by: the axis it was scaled along, or the family it is of."""
+    if summary.axis != FAMILY:
+        return summary.axis
+    if summary.model not in PUBLISHED:
+        return summary.model
+    return "EfficientNet-Lite" if summary.model.startswith("lite") else "EfficientNet"
+
+
+def measured(summaries: Sequence[Summary]) -> list[str]:
+    """Names in `METRICS` that at least one network has a figure above 0 of: what a logarithmic axis can show."""
+    return [metric for metric in METRICS if any(summary.cost(metric) for summary in summaries)]
+
+
+def _shown(summary: Summary) -> dict[str, str]:
+    """Metric -> figure with its unit; accuracy with its spread."""
+    costs = {metric: summary.cost(metric) for metric in METRICS}
+    spread = "" if summary.spread is None else f" ± {100 * summary.spread:.1f}"
+    return {"accuracy": f"{100 * summary.accuracy:.1f}%{spread}"} | {
+        metric: "-" if cost is None else f"{figure(cost)} {METRICS[metric].unit}" for metric, cost in costs.items()
+    }
+
+
+def _network(summary: Summary) -> Record:
+    means = {"accuracy": summary.accuracy, "spread": summary.spread, "seeds": len(summary.accuracies)}
+    return {**asdict(summary), **means, "group": group(summary), "shown": _shown(summary)}
+
+
+def _point(summary: Summary) -> Record:
+    """What every chart of accuracy needs of a network."""
+    low, high = min(summary.accuracies), max(summary.accuracies)
+    return {"member": summary.member, "accuracy": summary.accuracy, "low": low, "high": high}
+
+
+def _pareto(summaries: Sequence[Summary]) -> list[Record]:
+    """A record for each metric and network that has it; `front` where no other beats it there."""
+    fronts = {metric: pareto_front(summaries, metric) for metric in measured(summaries)}
+    return [
+        {**_point(each), "group": group(each), "metric": metric, "cost": each.cost(metric), "front": each in front}
+        for metric, front in fronts.items()
+        for each in summaries
+        if each.cost(metric)
+    ]
+
+
+def _seeds(summaries: Sequence[Summary]) -> list[Record]:
+    """A record for each metric, network and seed; none where each network has one seed, which is its mean."""
+    if all(len(summary.accuracies) == 1 for summary in summaries):
+        return []
+    return [
+        {"member": each.member, "group": group(each), "metric": metric, "cost": each.cost(metric), "accuracy": accuracy}
+        for metric in measured(summaries)
+        for each in summaries
+        if each.cost(metric)
+        for accuracy in each.accuracies
+    ]
+
+
+def _scaling(summaries: Sequence[Summary]) -> list[Record]:
+    """A record for each network on each axis it lies on: the baseline lies on all that were scaled from it."""
+    return [
+        {**_point(each), "axis": axis, "model": each.model, "macs": each.macs}
+        for axis in AXES
+        for each in summaries
+        if each.axis == axis
+        or (each.axis == BASELINE and any(o.axis == axis and o.model == each.model for o in summaries))
+    ]
+
+
+def _times(summaries: Sequence[Summary]) -> list[Record]:
+    """Ratios to the network of the fewest MACs; `lined` for those scaled together, which a line may join."""
+    if len(summaries) < 2:
+        return []
+    first = summaries[0]
+    lines = ({"compound", BASELINE}, {"EfficientNet"})
+    most = max(lines, key=lambda names: sum(group(each) in names for each in summaries))
+    return [
+        {
+            "member": each.member,
+            "group": group(each),
+            "clock": METRICS[clock].label,
+            "macs_ratio": each.macs / first.macs,
+            "time_ratio": each.cost(clock) / first.cost(clock),
+            "lined": group(each) in most,
+        }
+        for clock in CLOCKS
+        for each in summaries
+        if first.cost(clock) and each.cost(clock)
+    ]
+
+
+def _diagonal(times: Sequence[Record]) -> list[Record]:
+    """Where time would be, had it grown as MACs."""
+    return [{"ratio": 1.0}, {"ratio": max(record["macs_ratio"] for record in times)}] if times else []
+
+
+def _curve(run: Mapping[str, Any]) -> list[Record]:
+    elapsed, records = 0.0, []
+    for row in run["curve"]:
+        elapsed += row["seconds"]
+        records.append(
+            {
+                "member": run["member"],
+                "seed": run["seed"],
+                "epoch": row["epoch"],
+                "elapsed": elapsed,
+                "val_accuracy": row["val_accuracy"],
+            }
+        )
+    return records
+
+
+def _curves(rows: Iterable[Mapping[str, Any]], summaries: Sequence[Summary]) -> list[Record]:
+    """Epochs of all trainings, the networks in the order of `summaries`."""
+    order = {summary.member: place for place, summary in enumerate(summaries)}
+    runs = [row for row in rows if row["kind"] == "training" and row["member"] in order]
+    runs.sort(key=lambda run: (order[run["member"]], run["seed"]))
+    return [record for run in runs for record in _curve(run)]
+
+
+def _roof(row: Mapping[str, Any]) -> list[Record]:
+    """Three points of the roof: at the left end of what is drawn, at its ridge, at the right end."""
+    peak, slope = row["peaks"]["gflops"], row["peaks"]["gbytes_per_s"]
+    at = [kind["intensity"] for kind in row["kinds"]] + [peak / slope]
+    return [
+        {"member": row["member"], "intensity": x, "gflops": min(peak, slope * x)}
+        for x in (min(at) / 2, peak / slope, 2 * max(at))
+    ]
+
+
+def _law(summaries: Sequence[Summary]) -> list[Record]:
+    """Points along the power law of the compound scaling and its band, up to four times the largest network's MACs."""
+    scaled = [summary for summary in summaries if summary.axis in ("compound", BASELINE)]
+    try:
+        law = error_law(scaled)
+    except UserError:  # too few results: nothing to draw
+        return []
+    first, last = scaled[0].macs, scaled[-1].macs
+    records = []
+    for step in range(_STEPS + 1):
+        macs = first * (_BEYOND * last / first) ** (step / _STEPS)
+        low, high = law.band(macs)
+        records.append(
+            {
+                "macs": macs,
+                "accuracy": 1 - law.at(macs),
+                "low": max(0.0, 1 - high),
+                "high": 1 - low,
+                "extrapolated": macs > last,
+            }
+        )
+    return records
+
+
+def _failures(rows: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """Trainings that failed and have not been made good by a later one."""
+    done = {(row["member"], row.get("seed")) for row in rows if row["kind"] == "training"}
+    failed = {(row["member"], row.get("seed")): dict(row) for row in rows if row["kind"] == "failure"}
+    return [row for key, row in failed.items() if key not in done]
+
+
+def report_data(rows: Sequence[Mapping[str, Any]], target: float | None = None) -> dict[str, Any]:
+    """All that a report shows, by table: what its page embeds as JSON.
+
+    Args:
+        rows: Of `results.jsonl`.
+        target: Float, accuracy whose time is asked for; `summary.default_target` unless given.
+
+    Returns:
+        `networks`, a record each with the fields of `Summary`, cheapest in MACs first; a table for each chart:
+        `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `roofs` and `roofline`; `failures`, the rows;
+        `target`. Accuracies are shares of 1.
+    """
+    target = default_target(rows) if target is None else target
+    summaries = summarize(rows, target)
+    roofs = [row for row in rows if row["kind"] == "roofline"]
+    times = _times(summaries)
+    return {
+        "networks": [_network(summary) for summary in summaries],
+        "pareto": _pareto(summaries),
+        "seeds": _seeds(summaries),
+        "scaling": _scaling(summaries),
+        "times": times,
+        "diagonal": _diagonal(times),
+        "curves": _curves(rows, summaries),
+        "law": _law(summaries),
+        "roofs": [record for row in roofs for record in _roof(row)],
+        "roofline": [{**kind, "member": row["member"]} for row in roofs for kind in row["kinds"]],
+        "failures": _failures(rows),
+        "target": target,
+    }
