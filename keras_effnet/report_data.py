@@ -201,8 +201,8 @@ def report_data(rows: Sequence[Mapping[str, Any]], target: float | None = None) 
 
     Returns:
         `networks`, a record each with the fields of `Summary`, cheapest in MACs first; a table for each chart:
-        `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `roofs` and `roofline`; `failures`, the rows;
-        `target`. Accuracies are shares of 1.
+        `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `roofs` and `roofline`; `failures`, the
+        rows; `target`. Accuracies are shares of 1.
     """
     target = default_target(rows) if target is None else target
     summaries = summarize(rows, target)

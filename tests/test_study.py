@@ -397,3 +397,53 @@ def test_protocol_file_is_plain_yaml(studied):
     values = yaml.safe_load((result.folder / PROTOCOL).read_text())
     assert values["budget"] == {"kind": "epochs", "amount": 2}
     assert [member["name"] for member in values["members"]] == ["small", "large"]
+
+
+# --- the commands
+
+
+def test_a_finished_study_is_shown_again(studied, cli):
+    pytest.importorskip("altair", reason="the report needs Altair")
+    result, _ = studied
+    shown = cli("study", "--resume", result.folder)
+    assert shown.status == 0, shown.err
+    assert "small" in shown.out and "MACs grew" in shown.out and "report.html" in shown.out
+    assert (result.folder / "report.html").stat().st_size < 5e6
+    answered = json.loads(cli("study", "--resume", result.folder, "--json").out)
+    assert answered["failures"] == {} and "MACs grew" in answered["answer"][0]
+
+
+def test_a_budget_is_turned_into_a_network(studied, cli):
+    result, _ = studied
+    macs = next(row["macs"] for row in rows_of(result, "cost") if row["member"] == "large")
+    found = json.loads(cli("recommend", "--budget-macs", macs, "--data", result.folder, "--json").out)
+    assert found["macs"] <= macs and found["measured"] == [0, 1] and found["band"][0] <= found["accuracy"]
+    text = cli("recommend", "--budget-mb", 1, "--data", result.folder).out
+    assert "Extrapolated" in text and "Measured were phi 0 to 1" in text and "Next:" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("study", "--phi", "0"), "Name the data"),
+        (("study", "digits"), "Name the networks"),
+        (("study", "digits", "--models", "resnet19"), "Did you mean 'resnet1"),
+        (("study", "digits", "--phi", "0", "--axis", "widht"), "Did you mean 'width'"),
+        (("study", "digits", "--phi", "low"), "is no list of numbers"),
+        (("study", "digits", "--phi", "0", "--epochs", "1", "--macs", "1e9"), "One budget, please"),
+        (("study", "digits", "--phi", "0", "--set", "lerning_rate=1"), "Did you mean 'learning_rate'"),
+        (("study", "digits", "--phi", "0", "--set", "learning_rate"), "OPTION=VALUE"),
+        (("study", "digits", "--phi", "0", "--set", "depth=2"), "depth is what a study varies"),
+        (("study", "digits", "--phi", "-9"), "below the least of 32"),
+        (("study", "digits", "--resume", "nowhere"), "leave them out"),
+        (("study", "--resume", "nowhere"), "is no study"),
+        (("recommend", "--data", "nowhere"), "Give one budget"),
+        (("recommend", "--data", "nowhere", "--budget-ms", "1"), "is no study"),
+        (("search", "--dry-run", "--step", "0.7"), "No constants on a grid"),
+        (("search", "--dry-run", "--baseline", "none.yaml"), "There is no network file"),
+    ],
+)
+def test_wrong_input_is_refused_in_a_line(cli, arguments, message):
+    shown = cli(*arguments)
+    assert shown.status == 2 and message in shown.err
+    assert shown.err.count("\n") == 1 and "Traceback" not in shown.err
