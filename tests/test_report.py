@@ -25,7 +25,7 @@ from keras_effnet.report_page import Section
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-HOSTILE = "</script><script>document.title='taken'</script>\"'&{{$x}}"
+HOSTILE = "</script ><script>document.title='taken'</script>\"'&{{$x}}<!--"
 # Name -> axis, network, MACs in millions, accuracy at seed 0 and 1.
 NETWORKS = {
     "b0-phi-2": ("compound", "b0", 15, (0.70, 0.74)),
