@@ -85,7 +85,9 @@ def _by_order(names: Sequence[str], field: str) -> alt.Color:
 
 
 def _picked(chart: str, field: str) -> alt.Parameter:
-    """What a click on the legend chooses."""
+    """What a click on the legend chooses. It belongs to the first layer of that colour: of later ones the joint legend
+    would take no clicks.
+    """
     return alt.selection_point(name=f"{chart}_picked", fields=[field], bind="legend")
 
 
@@ -151,13 +153,14 @@ def pareto(data: Data) -> alt.LayerChart:
     line, names = _front(chart, x)
     layers = [
         line,
-        chart.mark_rule(strokeWidth=1.5, strokeOpacity=0.6).encode(y=_accuracy("low"), y2="high:Q", **shared),
+        chart.mark_rule(strokeWidth=1.5, strokeOpacity=0.6)
+        .encode(y=_accuracy("low"), y2="high:Q", **shared)
+        .add_params(picked),
         *([dots.encode(y=_accuracy(), **shared).properties(name="seeds")] if data["seeds"] else []),
         _with_figures(chart)
         .mark_point(size=110, filled=True)
         .encode(y=_accuracy(), tooltip=_network_tooltip(data), **shared)
-        .properties(name="means")
-        .add_params(picked),
+        .properties(name="means"),
         names,
     ]
     title = _below(titles, "metric")
@@ -171,12 +174,13 @@ def scaling(data: Data) -> alt.LayerChart:
     x, colour = _logarithmic(alt.X, "millions", "MACs (million)"), _by_group(data["scaling"], "axis")
     line = {"x": x, "color": colour, "opacity": _faded(picked)}
     layers = [
-        chart.mark_line(strokeWidth=2).encode(y=_accuracy(), detail="model:N", order="macs:Q", **line),
+        chart.mark_line(strokeWidth=2)
+        .encode(y=_accuracy(), detail="model:N", order="macs:Q", **line)
+        .add_params(picked),
         chart.mark_rule(strokeWidth=1.5).encode(y=_accuracy("low"), y2="high:Q", **line),
         _with_figures(chart.properties(name="scaled"))
         .mark_point(size=70, filled=True)
-        .encode(y=_accuracy(), tooltip=_network_tooltip(data), **line)
-        .add_params(picked),
+        .encode(y=_accuracy(), tooltip=_network_tooltip(data), **line),
     ]
     return alt.layer(*layers, width="container", height=_HEIGHT)
 
@@ -203,11 +207,11 @@ def times(data: Data) -> alt.LayerChart:
     layers = [
         diagonal.encode(x="ratio:Q", y="ratio:Q"),
         end.mark_text(align="right", dy=-10, dx=-12).encode(x="ratio:Q", y="ratio:Q", text=alt.value("time = MACs")),
-        chart.transform_filter("datum.lined").mark_line(strokeWidth=2).encode(order="macs_ratio:Q", **shared),
-        chart.mark_point(size=60, filled=True)
-        .encode(tooltip=tooltip, **shared)
-        .properties(name="ratios")
+        chart.transform_filter("datum.lined")
+        .mark_line(strokeWidth=2)
+        .encode(order="macs_ratio:Q", **shared)
         .add_params(picked),
+        chart.mark_point(size=60, filled=True).encode(tooltip=tooltip, **shared).properties(name="ratios"),
     ]
     return alt.layer(*layers, width="container", height=_HEIGHT)
 
@@ -232,11 +236,11 @@ def curves(data: Data) -> alt.LayerChart:
     layers = [
         chart.mark_line(strokeWidth=1.8)
         .encode(detail="seed:N", order="epoch:Q", opacity=_faded(picked), **shared)
-        .properties(name="runs"),
+        .properties(name="runs")
+        .add_params(picked),
         chart.mark_point(size=26, filled=True)
         .encode(opacity=_faded(picked), tooltip=tooltip, **shared)
-        .properties(name="epochs")
-        .add_params(picked),
+        .properties(name="epochs"),
     ]
     title = _below(titles, "along")
     return alt.layer(*layers, title=title, width="container", height=_HEIGHT).add_params(along)
@@ -281,10 +285,11 @@ def roofline(data: Data) -> alt.LayerChart:
     roof = alt.Chart(alt.NamedData("roofs"), name="roof").mark_line(color=_GREY, strokeWidth=2)
     layers = [
         roof.encode(x=x, y=y, detail="member:N", order="intensity:Q"),
-        chart.mark_rule(strokeDash=[2, 3]).encode(x=x, y=y, y2="bound_gflops:Q", color=colour, opacity=_faded(picked)),
+        chart.mark_rule(strokeDash=[2, 3])
+        .encode(x=x, y=y, y2="bound_gflops:Q", color=colour, opacity=_faded(picked))
+        .add_params(picked),
         chart.mark_point(filled=True)
         .encode(x=x, y=y, color=colour, size=size, opacity=_faded(picked), tooltip=tooltip)
-        .properties(name="kinds")
-        .add_params(picked),
+        .properties(name="kinds"),
     ]
     return alt.layer(*layers, width="container", height=_HEIGHT)
