@@ -1,6 +1,7 @@
 """Training from a dataset to a run folder: one frozen config builds the network and its pipelines, `fitting` trains it.
 
-Imports `config`, `models`, `transfer`, `datasets`, `caching`, `pipeline`, `fitting`, `evaluation`, `plots`, `runs`.
+Imports `config`, `imagenet`, `models`, `transfer`, `datasets`, `caching`, `pipeline`, `fitting`, `evaluation`, `plots`,
+`runs`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from keras_effnet.datasets import ImageDataset
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.evaluation import Evaluation, evaluate
 from keras_effnet.fitting import train
+from keras_effnet.imagenet import readable
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import image_pipeline
 from keras_effnet.runs import write_environment, write_text
@@ -106,7 +108,7 @@ def _draw_augmented(batches: tf.data.Dataset, class_names: Sequence[str], path: 
 
     def title(label) -> str:
         shares = [(float(share), class_names[index]) for index, share in enumerate(label) if share > 0.005]
-        return shares[0][1] if len(shares) == 1 else ", ".join(f"{share:.0%} {name}" for share, name in shares)
+        return shares[0][1] if len(shares) == 1 else "\n".join(f"{share:.0%} {name}" for share, name in shares)
 
     shown = slice(_SHOWN)
     plots.picture_grid(images[shown].numpy(), [title(label) for label in labels[shown].numpy()], path, columns=8)
@@ -194,28 +196,35 @@ def train_dataset(
     # Once training begins: a resume that is refused leaves the run as it was.
     describing = keras.callbacks.LambdaCallback(on_train_begin=describe)
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
-    with scope(config.strategy):
-        model = build_model(config, classes, any_size=config.progressive is not None)
-        train(
-            model,
-            batches,
-            val,
-            config,
-            run_dir=folder,
-            resume=resume,
-            class_weights=weights,
-            callbacks=[describing, *callbacks],
-        )
-    if not is_chief():
-        return None
-    shutil.rmtree(folder / _CACHE, ignore_errors=True)
-    model = uncompiled(build_model(replace(config, weights=None), classes))
+    try:
+        with scope(config.strategy):
+            model = build_model(config, classes, any_size=config.progressive is not None)
+            train(
+                model,
+                batches,
+                val,
+                config,
+                run_dir=folder,
+                resume=resume,
+                class_weights=weights,
+                callbacks=[describing, *callbacks],
+            )
+        return _finish(dataset, config, folder, val, batches(Stage(0, 1, spec.size))) if is_chief() else None
+    finally:
+        if is_chief():
+            shutil.rmtree(folder / _CACHE, ignore_errors=True)
+
+
+def _finish(
+    dataset: ImageDataset, config: TrainConfig, folder: Path, val: tf.data.Dataset, batches: tf.data.Dataset
+) -> TrainResult:
+    """Measures the best weights' statistics anew and what they are worth, and draws it; `batches`: an epoch."""
+    model = uncompiled(build_model(replace(config, weights=None), len(dataset.class_names)))
     load_state(model, folder / BEST)
-    statistics = batches(Stage(0, 1, spec.size))
-    transfer.reestimate_batch_norm(model, statistics)
+    transfer.reestimate_batch_norm(model, batches)
+    result = evaluate(model.predict(val, verbose=0), dataset.val.labels)  # first: it refuses a network that answers NaN
     save_model(model, folder / BEST)
-    _draw_augmented(statistics, dataset.class_names, folder / "augmented.png")
-    result = evaluate(model.predict(val, verbose=0), dataset.val.labels)
-    plots.confusion_matrix(result.confusion, dataset.class_names, folder / "confusion.png")
-    epochs = read_rows(folder)[-1]["epoch"]
-    return TrainResult(folder, model, result, epochs)
+    names = readable(dataset.class_names)
+    _draw_augmented(batches, names, folder / "augmented.png")
+    plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
+    return TrainResult(folder, model, result, read_rows(folder)[-1]["epoch"])
