@@ -92,7 +92,7 @@ def choose_cache(split: Split, kind: str = "auto", folder: str | Path | None = N
         raise UserError('cache="disk" needs a folder to put the pixels in: choose_cache(split, "disk", folder).')
     size = decoded_bytes(split)
     memory, disk = host_bytes()[0], _free_disk(Path(folder)) if folder is not None else 0
-    room = f"{size / 1e9:.2f} GB of pixels"
+    room = f"{size / 1e9:.2f} GB of pixels" if size >= 1e8 else f"{size / 1e6:.1f} MB of pixels"
     if kind == "memory" or (kind == "auto" and size < memory / 4):
         return Cache("memory", f"{room} are kept in memory, where {memory / 1e9:.1f} GB are free")
     if kind == "disk" or (kind == "auto" and size < disk / 2):

@@ -9,6 +9,7 @@ import csv
 import io
 import logging
 import math
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -40,6 +41,11 @@ def read_rows(folder: Path) -> list[dict[str, float]]:
 def best_accuracy(row: Mapping[str, float]) -> float:
     """The validation accuracy of an epoch, of its weights or of their average, whichever is better."""
     return max(row["val_accuracy"], row.get("val_ema_accuracy", -1.0))
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with a run, for the end of a message: no full stop may become part of the path."""
+    return f"keras-effnet train --resume {shlex.quote(str(folder))}"
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
@@ -91,8 +97,8 @@ class RunFolder(keras.callbacks.Callback):
             self.rows.pop()
             cure = "Make room and train anew."
             if epoch:
-                cure = f"The last good checkpoint, of epoch {epoch}, is intact; make room and go on with --resume "
-                cure += f"{self.folder}."
+                cure = f"The last good checkpoint, of epoch {epoch}, is intact; make room and go on: "
+                cure += resume_command(self.folder)
             raise UserError(
                 f"Cannot write epoch {epoch + 1} to {self.folder}: {error.strerror or error}. {cure}"
             ) from None
@@ -146,7 +152,7 @@ class FiniteWatch(keras.callbacks.Callback):
         epoch = read_rows(self.folder)[-1]["epoch"]
         return (
             f"The last good checkpoint is {self.folder / LAST}, of epoch {epoch}; go on from it at a lower rate: "
-            f"--resume {self.folder} --learning-rate {lower}."
+            f"{resume_command(self.folder)} --learning-rate {lower}"
         )
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+_WARNING = "warning: "
+
 
 @cache
 def _progress_console():
@@ -28,7 +30,7 @@ def prepare_tensorflow() -> None:
     logger = logging.getLogger("keras_effnet")
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
-        logger.handlers[0].setFormatter(logging.Formatter("warning: %(message)s"))
+        logger.handlers[0].setFormatter(logging.Formatter(f"{_WARNING}%(message)s"))
     with _progress_console().status("Starting TensorFlow"), captured_output():
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
@@ -73,15 +75,38 @@ def status(text: str) -> Iterator[Any]:
 
 
 def track(description: str, total: int | None = None):
-    """Wraps an iterable in a progress bar on stderr."""
+    """Wraps an iterable in a progress bar on stderr, if that is a terminal."""
     from rich.progress import track as rich_track
 
-    return lambda items: rich_track(items, description, total=total, console=_progress_console(), transient=True)
+    console = _progress_console()
+    options = {"console": console, "transient": True, "disable": not console.is_terminal}
+    return lambda items: rich_track(items, description, total=total, **options)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keeps to themselves the decoders in C, which say something of every flaw; this package's own warnings are shown.
+
+    For the check of a data set, which lists what cannot be decoded.
+    """
+    from keras_effnet.quiet import captured_output
+
+    lines: list[str] = []
+    try:
+        with captured_output() as lines:
+            yield
+    finally:
+        for line in lines:
+            if line.startswith(_WARNING):
+                click.echo(line, err=True)
 
 
 @contextmanager
 def training_progress(epochs: int):
-    """A bar over epochs and the steps of one, with time left and the latest figures; yields a Keras callback."""
+    """A bar over epochs and the steps of one, with time left and the latest figures; yields a Keras callback.
+
+    Where stderr is no terminal, a line an epoch instead.
+    """
     import keras
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -97,16 +122,21 @@ def training_progress(epochs: int):
             bars.update(steps, completed=batch + 1)
 
         def on_epoch_end(self, epoch, logs: Mapping[str, float] | None = None):
-            logs = logs or {}
-            note = f"loss {logs['loss']:.3f}  val {logs['val_accuracy']:.1%}"
+            logs, speed = logs or {}, ""
+            note = f"loss {logs['loss']:.4g}  val {logs['val_accuracy']:.1%}"
             if "val_ema_accuracy" in logs:
                 note += f" (average {logs['val_ema_accuracy']:.1%})"
-            bars.update(whole, completed=epoch + 1, note=note)
             if "images_per_second" in logs:
-                speed = f"{logs['images_per_second']:.0f} images/s, {logs['input_bound']:.0%} of it waiting for data"
-                bars.update(steps, note=speed)
+                waiting = f"{logs['input_bound']:.0%} of the time waiting for data"
+                speed = f"{logs['images_per_second']:.0f} images/s, {waiting}"
+            bars.update(whole, completed=epoch + 1, note=note)
+            bars.update(steps, note=speed)
+            if bars.disable:
+                say(f"Epoch {epoch + 1}/{epochs}: {'  '.join(filter(None, (note, speed)))}.")
 
-    with Progress(*columns, console=_progress_console()) as bars:
+    # In a log file a bar would show nothing until all is over; there, a line an epoch.
+    console = _progress_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         whole = bars.add_task("epochs", total=epochs, note="")
         steps = bars.add_task("steps ", total=None, note="")
         yield Bars()

@@ -11,6 +11,7 @@ import numpy as np
 from keras_effnet.runs import atomic
 
 _SMALL = 12  # classes up to which names and counts fit a confusion matrix
+_LETTERS = 19  # above a picture of a grid, in letters of 8 points
 
 
 def _figure(*args, **kwargs):
@@ -20,6 +21,13 @@ def _figure(*args, **kwargs):
     from matplotlib import pyplot
 
     return pyplot.subplots(*args, layout="constrained", **kwargs)
+
+
+def _percent():
+    """Formatter of an axis of shares, with as many decimals as its range needs."""
+    from matplotlib.ticker import PercentFormatter
+
+    return PercentFormatter(xmax=1, decimals=None)
 
 
 def _save(figure, path: str | Path) -> None:
@@ -34,17 +42,21 @@ def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
     """Loss and accuracy by epoch, training and validation."""
     epochs = [row["epoch"] for row in rows]
     figure, axes = _figure(1, 2, figsize=(9, 3.4))
+    marker = "." if len(rows) <= 30 else None  # a line of one epoch is nothing
     for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
-        axis.plot(epochs, [row[key] for row in rows], label="train")
-        axis.plot(epochs, [row[f"val_{key}"] for row in rows], label="validation")
+        axis.plot(epochs, [row[key] for row in rows], marker=marker, label="train")
+        axis.plot(epochs, [row[f"val_{key}"] for row in rows], marker=marker, label="validation")
         averaged = [(row["epoch"], row[f"val_ema_{key}"]) for row in rows if f"val_ema_{key}" in row]
         if averaged:
-            axis.plot(*zip(*averaged, strict=True), label="validation, averaged weights")
+            axis.plot(*zip(*averaged, strict=True), marker=marker, label="validation, averaged weights")
         axis.set(xlabel="epoch", ylabel=key)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(alpha=0.3)
         axis.legend()
-    axes[0].set_yscale("log")  # the first epochs of a network from scratch are off any linear scale
+    losses = [value for row in rows for key, value in row.items() if key.endswith("loss") and value > 0]
+    if losses and max(losses) > 10 * min(losses):  # the first epochs from scratch may be off any linear scale
+        axes[0].set_yscale("log")
+    axes[1].yaxis.set_major_formatter(_percent())
     _save(figure, path)
 
 
@@ -67,14 +79,16 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
 
 
 def picture_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 8) -> None:
-    """Pictures with a line of text above each. `images`: values 0..255, shape `(N, height, width, 3)`."""
+    """Pictures with a few lines of text above each. `images`: values 0..255, shape `(N, height, width, 3)`."""
     rows = -(-len(images) // columns)
+    longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
+    size = min(8.0, max(5.0, 8.0 * _LETTERS / max(longest, 1)))  # else a long name runs into its neighbour's
     figure, axes = _figure(rows, columns, figsize=(1.3 * columns, 1.55 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(np.clip(image, 0, 255).astype("uint8"))
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=size)
     _save(figure, path)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from keras_effnet.errors import UserError
 
+_ENVIRONMENT = "env.json"
 _PACKAGES = ("keras-effnet", "tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
@@ -61,9 +63,20 @@ def new_run(command: str, name: str, root: str | Path = "runs") -> Path:
     return folder
 
 
+@contextmanager
+def kept_if_used(folder: Path) -> Iterator[None]:
+    """Removes a run folder again if the block fails before it wrote anything but what `new_run` had."""
+    try:
+        yield
+    except BaseException:
+        if [path.name for path in folder.glob("*")] == [_ENVIRONMENT]:
+            shutil.rmtree(folder)
+        raise
+
+
 def write_environment(folder: Path) -> None:
     """Writes `env.json`: what the results in the folder depended on."""
-    write_text(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
+    write_text(folder / _ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
 
 
 def cpu_name() -> str:

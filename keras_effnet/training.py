@@ -1,12 +1,14 @@
 """Training from a dataset to a run folder: one frozen config builds the network and its pipelines, `fitting` trains it.
 
-Imports `config`, `models`, `transfer`, `datasets`, `caching`, `pipeline`, `fitting`, `evaluation`, `plots`, `runs`.
+Imports `config`, `imagenet`, `models`, `transfer`, `datasets`, `caching`, `pipeline`, `fitting`, `evaluation`, `plots`,
+`runs`.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from keras_effnet.datasets import ImageDataset
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.evaluation import Evaluation, evaluate
 from keras_effnet.fitting import train
+from keras_effnet.imagenet import readable
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import image_pipeline
 from keras_effnet.runs import write_environment, write_text
@@ -107,7 +110,7 @@ def _draw_augmented(batches: tf.data.Dataset, class_names: Sequence[str], path: 
 
     def title(label) -> str:
         shares = [(float(share), class_names[index]) for index, share in enumerate(label) if share > 0.005]
-        return shares[0][1] if len(shares) == 1 else ", ".join(f"{share:.0%} {name}" for share, name in shares)
+        return shares[0][1] if len(shares) == 1 else "\n".join(f"{share:.0%} {name}" for share, name in shares)
 
     shown = slice(_SHOWN)
     plots.picture_grid(images[shown].numpy(), [title(label) for label in labels[shown].numpy()], path, columns=8)
@@ -176,22 +179,35 @@ def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
     write_environment(folder)
 
 
-def fit_dataset(
+@contextmanager
+def _cache_removed(folder: Path) -> Iterator[None]:
+    """Leaves no pictures behind, whatever ends the run."""
+    try:
+        yield
+    finally:
+        if is_chief():
+            shutil.rmtree(folder / _CACHE, ignore_errors=True)
+
+
+def fit_dataset(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path, **options) -> None:
+    """The first half of `train_dataset`, which takes the same: trains, and leaves checkpoints, results and `args.yaml`."""
+    with _cache_removed(Path(run_dir)):
+        _fit(dataset, config, Path(run_dir), **options)
+
+
+def _fit(
     dataset: ImageDataset,
     config: TrainConfig,
-    run_dir: str | Path,
+    folder: Path,
     *,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     announce: Callable[[str], None] = lambda line: None,
 ) -> Pipelines:
-    """Builds the network and the pipelines of a config and trains; the first half of `train_dataset`.
-
-    Takes what `train_dataset` does, and returns the pipelines. The run folder has checkpoints, results and `args.yaml`.
-    """
+    """Builds the network and the pipelines of a config and trains; returns the pipelines, as `_finish` needs them."""
     if not len(dataset.train):
         raise UserError(f"{dataset.name} has no pictures to train on: all of them are its test pictures.")
-    folder, classes = Path(run_dir), len(dataset.class_names)
+    classes = len(dataset.class_names)
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
@@ -213,8 +229,6 @@ def fit_dataset(
             class_weights=weights,
             callbacks=[describing, *callbacks],
         )
-    if is_chief():
-        shutil.rmtree(folder / _CACHE, ignore_errors=True)
     return pipelines
 
 
@@ -244,18 +258,22 @@ def train_dataset(
     Returns:
         A `TrainResult`; None in all but the first of several processes that train together.
     """
-    pipelines = fit_dataset(dataset, config, run_dir, resume=resume, callbacks=callbacks, announce=announce)
-    return _finish(dataset, config, Path(run_dir), pipelines) if is_chief() else None
+    folder = Path(run_dir)
+    with _cache_removed(folder):
+        pipelines = _fit(dataset, config, folder, resume=resume, callbacks=callbacks, announce=announce)
+        return _finish(dataset, config, folder, pipelines) if is_chief() else None
 
 
 def _finish(dataset: ImageDataset, config: TrainConfig, folder: Path, pipelines: Pipelines) -> TrainResult:
-    """Makes the best weights fit for use, and evaluates and pictures them."""
+    """Measures the best weights' statistics anew and what they are worth, and draws it."""
     model = uncompiled(build_model(replace(config, weights=None), len(dataset.class_names)))
     load_state(model, folder / BEST)
-    statistics = pipelines.train(Stage(0, 1, config.image_spec.size))
-    transfer.reestimate_batch_norm(model, statistics)
-    save_model(model, folder / BEST)
-    _draw_augmented(statistics, dataset.class_names, folder / "augmented.png")
+    batches = pipelines.train(Stage(0, 1, config.image_spec.size))
+    transfer.reestimate_batch_norm(model, batches)
+    # First of all, as it refuses a network that answers NaN.
     result = evaluate(model.predict(pipelines.val, verbose=0), dataset.val.labels)
-    plots.confusion_matrix(result.confusion, dataset.class_names, folder / "confusion.png")
+    save_model(model, folder / BEST)
+    names = readable(dataset.class_names)
+    _draw_augmented(batches, names, folder / "augmented.png")
+    plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
     return TrainResult(folder, model, result, read_rows(folder)[-1]["epoch"])

@@ -137,7 +137,9 @@ def matched_values(model, path: str | Path, *, adapt: bool = False) -> list[tupl
             stored[STEM] = _adapted_stem(stored[STEM], model.get_layer(STEM))
         if HEAD in wanted and _differs(stored.get(HEAD, []), wanted[HEAD]):
             logger.warning(
-                "The classifier of %s is not of %d classes: a fresh one.", path.name, wanted[HEAD][-1].shape[0]
+                "The classifier of %s is not of %d classes: a fresh one takes its place.",
+                path.name,
+                wanted[HEAD][-1].shape[0],
             )
             stored.pop(HEAD, None)
             del wanted[HEAD]

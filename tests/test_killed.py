@@ -234,7 +234,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(toy_model, ba
     message = str(caught.value)
     assert message == (
         f"Cannot write epoch 3 to {tmp_path}: No space left on device. The last good checkpoint, of epoch 2, is "
-        f"intact; make room and go on with --resume {tmp_path}."
+        f"intact; make room and go on: keras-effnet train --resume {tmp_path}"
     )
     monkeypatch.setattr(keras.Model, "save", original)
     assert not list((tmp_path / "weights").glob(".*"))

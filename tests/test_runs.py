@@ -9,7 +9,7 @@ from importlib import metadata
 import pytest
 
 from keras_effnet.errors import UserError
-from keras_effnet.runs import atomic, cpu_name, environment, new_run, write_text
+from keras_effnet.runs import atomic, cpu_name, environment, kept_if_used, new_run, write_text
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -43,6 +43,23 @@ def test_runs_of_one_name_are_numbered(tmp_path):
         "train/digits-2",
         "train/digits-3",
     ]
+
+
+@pytest.mark.parametrize("wrote", [False, True])
+def test_a_run_that_fails_before_it_wrote_anything_leaves_no_folder(tmp_path, wrote):
+    folder = new_run("train", "digits", tmp_path)
+    with pytest.raises(UserError), kept_if_used(folder):
+        if wrote:
+            (folder / "args.yaml").touch()
+        raise UserError("no such weights")
+    assert folder.exists() == wrote
+
+
+def test_a_run_that_ends_well_keeps_its_folder(tmp_path):
+    folder = new_run("train", "digits", tmp_path)
+    with kept_if_used(folder):
+        pass
+    assert folder.exists()
 
 
 def test_a_run_says_what_it_depended_on(tmp_path):

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import tensorflow as tf
 import yaml
 from PIL import Image
 
+from keras_effnet import datasets, transfer
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.callbacks import ChanceWatch
 from keras_effnet.config import TrainConfig
@@ -423,15 +425,51 @@ def test_a_run_killed_in_mid_epoch_goes_on_from_its_last_checkpoint(tmp_path):
 
 
 def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint_named(toy_model, batches, tmp_path):
+    run = tmp_path / "my run"
     with pytest.raises(UserError, match="NaN or infinite at step 1 of epoch 2, at a learning rate of ") as caught:
-        train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path, callbacks=[Poison(epoch=1)])
+        train(toy_model(), batches, batches, CONFIG, run_dir=run, callbacks=[Poison(epoch=1)])
     message = str(caught.value)
-    assert f"last good checkpoint is {tmp_path / 'weights/last.keras'}, of epoch 1" in message
+    assert f"last good checkpoint is {run / 'weights/last.keras'}, of epoch 1" in message
     # 4 steps an epoch: step 5 stands on the cosine from the peak, 0.01
     assert f"rate of {expected_rate(5, CONFIG, STEPS):.3g}" in message
-    assert f"--resume {tmp_path} --learning-rate 0.003" in message
-    assert [row["epoch"] for row in rows(tmp_path)] == [1]
-    kept = keras.models.load_model(tmp_path / "weights/last.keras")
+    _, command = message.split("keras-effnet ")  # to be typed as it stands
+    assert shlex.split(command) == ["train", "--resume", str(run), "--learning-rate", "0.003"]
+    assert [row["epoch"] for row in rows(run)] == [1]
+    kept = keras.models.load_model(run / "weights/last.keras")
+    assert all(np.isfinite(weight).all() for weight in kept.get_weights())
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_a_cache_on_disk_serves_the_end_of_a_run_too_and_is_gone_after_it(picture_folder, tmp_path):
+    pictures = datasets.load(str(picture_folder({"a": 12, "b": 12})))
+    config = TrainConfig(model="lite0", depth=0.1, width=0.1, image_size=32, epochs=1, batch_size=4, cache="disk")
+    said = []
+    result = train_dataset(pictures, config, tmp_path / "run", announce=said.append)
+    assert any("pixels are kept on disk" in line for line in said)
+    assert (result.run_dir / "augmented.png").is_file() and not (result.run_dir / "cache").exists()
+    # With no epoch left, the end alone fills the cache.
+    again = train_dataset(pictures, config, result.run_dir, resume=True)
+    assert again.epochs == 1 and not (result.run_dir / "cache").exists()
+
+
+def test_a_run_that_fails_leaves_no_cache_on_disk(picture_folder, tmp_path):
+    pictures = datasets.load(str(picture_folder({"a": 12, "b": 12})))
+    config = TrainConfig(model="lite0", depth=0.1, width=0.1, image_size=32, epochs=2, batch_size=4, cache="disk")
+    with pytest.raises(UserError, match="The loss became NaN"):
+        train_dataset(pictures, config, tmp_path / "run", callbacks=[Poison(epoch=1)])
+    assert (tmp_path / "run/weights/last.keras").is_file() and not (tmp_path / "run/cache").exists()
+
+
+def test_statistics_that_cannot_be_measured_leave_the_best_checkpoint(digits, tmp_path, monkeypatch):
+    def spoil(model, data):
+        model.layers[-1].bias.assign(np.full(10, np.nan))
+
+    monkeypatch.setattr(transfer, "reestimate_batch_norm", spoil)
+    small = replace(digits, train=digits.train.sample(64), val=digits.val.sample(32))
+    config = TrainConfig(model="lite0", depth=0.1, width=0.1, image_size=32, epochs=1)
+    with pytest.raises(UserError, match="NaN or infinite values to 32 of 32"):
+        train_dataset(small, config, tmp_path)
+    kept = keras.models.load_model(tmp_path / "weights/best.keras")
     assert all(np.isfinite(weight).all() for weight in kept.get_weights())
 
 

@@ -487,7 +487,9 @@ def test_lite0_without_its_top_keeps_the_features(lite0, lite0_file):
 def test_lite0_for_ten_classes_keeps_all_but_the_classifier(lite0, lite0_file, caplog):
     model = EfficientNetLite0(weights=str(lite0_file), classes=10)
     assert same_weights(model.get_weights()[:-2], lite0.get_weights()[:-2])
-    assert warnings_of(caplog) == [f"The classifier of {lite0_file.name} is not of 10 classes: a fresh one."]
+    assert warnings_of(caplog) == [
+        f"The classifier of {lite0_file.name} is not of 10 classes: a fresh one takes its place."
+    ]
 
 
 def test_lite0_fits_no_other_network(lite0_file):

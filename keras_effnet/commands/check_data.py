@@ -30,16 +30,17 @@ def command(data, image_size, near_duplicates, most, val_split, seed, strict, ou
     from keras_effnet.errors import VerificationError
     from keras_effnet.runs import new_run, write_text
 
-    report = check_data(
-        data,
-        image_size=image_size,
-        near_duplicates=near_duplicates,
-        max_pictures=most,
-        examples=_EACH,
-        val_split=val_split,
-        seed=seed,
-        progress=console.track("Looking at pictures"),
-    )
+    with console.hushed():
+        report = check_data(
+            data,
+            image_size=image_size,
+            near_duplicates=near_duplicates,
+            max_pictures=most,
+            examples=_EACH,
+            val_split=val_split,
+            seed=seed,
+            progress=console.track("Looking at pictures"),
+        )
     folder = new_run("check-data", report.name, out)
     drawn = _draw(report, folder, plots)
     write_text(folder / "report.json", json.dumps(report.to_dict(), indent=2) + "\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -72,7 +73,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     if per_class:
         _show_classes(classes)
     _show(result, answers, names, artifact.path)
-    console.finish(f"{folder} ({FILES})", f"keras-effnet predict PICTURE --model {model}")
+    console.finish(f"{folder} ({FILES})", f"keras-effnet predict PICTURE --model {shlex.quote(model)}")
 
 
 def _data(artifact, model: str, data: str | None, max_bad_files: int):
@@ -83,7 +84,8 @@ def _data(artifact, model: str, data: str | None, max_bad_files: int):
     if not origin:
         raise UserError(f"Name the data: `keras-effnet eval {model} FOLDER`; nothing beside the model says which.")
     size = artifact.image_spec.size
-    dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
+    with console.hushed():
+        dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
     # ImageNet's folders bear WordNet ids, its networks words.
     known = readable(dataset.class_names)
     names = readable(artifact.class_names or dataset.class_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from itertools import chain, count
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def command(pictures, model, wanted, layer, top, labels, out, as_json) -> None:
         for path, result in results.items()
     ]
     console.table(("picture", "class explained", "drawn"), rows)
-    console.finish(str(folder), f"keras-effnet explain PICTURE --model {model} --class NAME")
+    console.finish(str(folder), f"keras-effnet explain PICTURE --model {shlex.quote(model)} --class NAME")
 
 
 def _class_index(wanted: str, names: list[str]) -> int:

@@ -29,17 +29,18 @@ def command(data, out, size, shards, seed, max_bad_files, data_dir, overwrite, a
     console.prepare_tensorflow()
     from keras_effnet.packing import pack
 
-    packed = pack(
-        data,
-        out,
-        size=size,
-        shards=shards,
-        seed=seed,
-        max_bad_files=max_bad_files,
-        overwrite=overwrite,
-        data_dir=data_dir,
-        progress=console.track,
-    )
+    with console.hushed():
+        packed = pack(
+            data,
+            out,
+            size=size,
+            shards=shards,
+            seed=seed,
+            max_bad_files=max_bad_files,
+            overwrite=overwrite,
+            data_dir=data_dir,
+            progress=console.track,
+        )
     if as_json:
         return console.emit_json(vars(packed) | {"skipped": [item.path for item in packed.skipped]})
     left_out = f", {len(packed.skipped)} skipped (listed in index.json)" if packed.skipped else ""

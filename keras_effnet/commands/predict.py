@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -84,7 +85,7 @@ def _run_file(model: str) -> Path:
 def _following(model: str, output: Path | None) -> str:
     if output is None:
         return "keras-effnet predict ... --output predictions.csv"
-    return f"keras-effnet explain PICTURE --model {model}   # what speaks for an answer"
+    return f"keras-effnet explain PICTURE --model {shlex.quote(model)}   # what speaks for an answer"
 
 
 def _answers(artifact, batches, names, top):

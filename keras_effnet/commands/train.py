@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import typing
 from contextlib import closing, nullcontext
 from dataclasses import asdict, fields
@@ -97,10 +98,11 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     console.prepare_tensorflow()
     from keras_effnet import datasets, tracking, training_memory
-    from keras_effnet.runs import new_run
+    from keras_effnet.runs import kept_if_used, new_run
     from keras_effnet.training import train_dataset
 
-    dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
+    with console.hushed():
+        dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
     classes = len(dataset.class_names)
     if automatic:
         with console.status("Looking for the batch size that fits"):
@@ -116,7 +118,11 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     loggers = [tracking.tensorboard(folder)] if tensorboard and is_chief() else []
     record = tracking.WandbLogger(wandb, folder, asdict(config)) if wandb and is_chief() else None
     loggers += [record] if record else []
-    with console.training_progress(config.epochs) as bars, closing(record) if record else nullcontext():
+    with (
+        kept_if_used(folder),
+        console.training_progress(config.epochs) as bars,
+        closing(record) if record else nullcontext(),
+    ):
         shown = [bars] if is_chief() else []
         result = train_dataset(
             dataset, config, folder, resume=resume is not None, callbacks=[*shown, *loggers], announce=console.say
@@ -127,9 +133,9 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     if as_json:
         summary = {"run": folder, "epochs": result.epochs, "val_accuracy": evaluation.accuracy}
         return console.emit_json(summary | {"skipped": [item.path for item in dataset.skipped]})
-    accuracy = f"{evaluation.accuracy:.1%} of {evaluation.samples} validation pictures right (best epoch)"
+    accuracy = f"{evaluation.accuracy:.1%} of {evaluation.samples} validation pictures right (best.keras)"
     click.echo(f"{config.model}, {result.epochs} epochs: {accuracy}.")
-    console.finish(str(folder), f"keras-effnet export {folder} --quantize none,float16,dynamic,int8")
+    console.finish(str(folder), f"keras-effnet export {shlex.quote(str(folder))} --quantize none,float16,dynamic,int8")
 
 
 def _config(recipe: str | None, given: dict) -> TrainConfig:
