@@ -190,7 +190,7 @@ def _cache_removed(folder: Path) -> Iterator[None]:
 
 
 def fit_dataset(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path, **options) -> None:
-    """The first half of `train_dataset`, which takes the same: trains, and leaves checkpoints, results and `args.yaml`."""
+    """The first half of `train_dataset`, which takes the same: leaves checkpoints, results and `args.yaml`."""
     with _cache_removed(Path(run_dir)):
         _fit(dataset, config, Path(run_dir), **options)
 
