@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from keras_effnet import ledger
@@ -24,11 +23,12 @@ from keras_effnet.runner import Progress, Row, run_trials
 from keras_effnet.scaling import CompoundScaling
 from keras_effnet.search_grid import Candidate, candidates, networks
 from keras_effnet.spec_files import write_spec
+from keras_effnet.summary import OverSeeds
 from keras_effnet.trials import Trial
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Ranked(OverSeeds):
     """A candidate after training.
 
     Args:
@@ -42,16 +42,6 @@ class Ranked:
     same: tuple[CompoundScaling, ...]
     epochs: int
     accuracies: tuple[float, ...]
-
-    @property
-    def accuracy(self) -> float:
-        """Mean over seeds."""
-        return fmean(self.accuracies)
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation over seeds; None of one seed."""
-        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,24 @@ METRICS: dict[str, Metric] = {
 }
 
 
+class OverSeeds:
+    """What several trainings of one network come to, of its `accuracies`."""
+
+    accuracies: tuple[float, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over seeds."""
+        return fmean(self.accuracies)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds; None of one seed alone."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
 @dataclass(frozen=True)
-class Summary:
+class Summary(OverSeeds):
     """A network of a study: what it costs and how accurate it became.
 
     Args:
@@ -93,16 +109,6 @@ class Summary:
     input_bound: float | None
     peak_memory_mb: float
     energy_joules: float | None
-
-    @property
-    def accuracy(self) -> float:
-        """Mean over seeds."""
-        return fmean(self.accuracies)
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation over seeds; None of one seed alone."""
-        return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
     def cost(self, metric: str) -> float | None:
         """A cost in the unit of `METRICS`; None where it was not measured."""

@@ -1,0 +1,124 @@
+"""Writes the figures of docs/study.md from the results beside it, so that the page cannot say anything else.
+
+    python docs/study_page.py
+
+A test runs `rendered` and compares. Each block of the page between `<!-- NAME -->` and `<!-- end -->` is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_effnet import ledger
+from keras_effnet.law import error_law
+from keras_effnet.summary import Summary, answer, ratios, summarize
+
+DOCS = Path(__file__).resolve().parent
+PAGE, RESULTS = DOCS / "study.md", DOCS / "results"
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _points(summary: Summary) -> str:
+    seeds = ", ".join(f"{accuracy:.1%}" for accuracy in summary.accuracies)
+    return f"{summary.accuracy:.1%} ({seeds})"
+
+
+def networks(rows: Sequence[dict[str, Any]]) -> str:
+    """A row for each network: what it costs and what it reached."""
+    headers = ("network", "px", "MMACs", "M params", "step ms", "inference ms", "TFLite ms", "training s", "accuracy")
+    table = [
+        (
+            summary.member,
+            f"{summary.image_size}",
+            f"{summary.macs / 1e6:.1f}",
+            f"{summary.params / 1e6:.2f}",
+            f"{summary.step_ms:.0f} ± {summary.step_iqr_ms:.0f}",
+            f"{summary.predict_ms:.0f} ± {summary.predict_iqr_ms:.0f}",
+            f"{summary.tflite_ms:.2f}",
+            f"{summary.train_seconds:.0f}",
+            _points(summary),
+        )
+        for summary in summarize(rows)
+    ]
+    return _table(headers, table)
+
+
+def sentences(rows: Sequence[dict[str, Any]]) -> str:
+    """The answer in words."""
+    return "\n".join(f"- {sentence}" for sentence in answer(summarize(rows)))
+
+
+def rates(rows: Sequence[dict[str, Any]]) -> str:
+    """How fast each kind of convolution runs, by build of network."""
+    headers = ("network", "kind", "share of MACs", "FLOPs a byte", "GFLOP/s", "roof allows", "share of time")
+    table = []
+    for row in rows:
+        if row["kind"] != "roofline":
+            continue
+        macs = sum(kind["macs"] for kind in row["kinds"])
+        table += [
+            (
+                row["member"],
+                kind["kind"],
+                f"{kind['macs'] / macs:.1%}",
+                f"{kind['intensity']:.1f}",
+                f"{kind['gflops']:.0f}",
+                f"{kind['bound_gflops']:.0f}",
+                f"{kind['seconds_share']:.1%}",
+            )
+            for kind in row["kinds"]
+        ]
+    return _table(headers, table)
+
+
+def law(rows: Sequence[dict[str, Any]]) -> str:
+    """The power law of the compound scaling, in a sentence."""
+    scaled = [summary for summary in summarize(rows) if summary.axis in ("compound", "baseline")]
+    fitted = error_law(scaled)
+    more = 4 * scaled[-1].macs
+    low, high = fitted.band(more)
+    return (
+        f"Wrong answers fall as MACs to the power {fitted.slope:.2f}, fitted to {fitted.points} trainings of "
+        f"{len(scaled)} networks. At four times the MACs of {scaled[-1].member} that would be "
+        f"{1 - fitted.at(more):.1%} right, {1 - high:.1%} to {1 - low:.1%} with 95% confidence if it held: that is "
+        "extrapolated, not measured."
+    )
+
+
+def clocks(rows: Sequence[dict[str, Any]]) -> str:
+    """How costs grew from the smallest of the compound scaling to its largest, and to each other network."""
+    summaries = summarize(rows)
+    scaled = [summary for summary in summaries if summary.axis in ("compound", "baseline")]
+    pairs = [(scaled[0], scaled[-1])] + [(scaled[-1], each) for each in summaries if each.axis == "family"]
+    names = ("macs", "params", "activations", "step_ms", "predict_ms", "tflite_ms", "train_seconds")
+    headers = ("from, to", "MACs", "params", "activations", "step", "inference", "TFLite", "training")
+    table = [
+        (f"{first.member}, {last.member}", *(f"x{ratios(first, last)[name]:.2f}" for name in names))
+        for first, last in pairs
+    ]
+    return _table(headers, table)
+
+
+BLOCKS = {"networks": networks, "answer": sentences, "rates": rates, "law": law, "clocks": clocks}
+
+
+def rendered(text: str) -> str:
+    """The page with each block made anew; `<!-- networks tiny-imagenet-10 -->` names the table and the results."""
+
+    def block(match: re.Match) -> str:
+        name, source = match["name"], match["source"]
+        made = BLOCKS[name](ledger.read(RESULTS / f"{source}.jsonl"))
+        return f"<!-- {name} {source} -->\n{made}\n<!-- end -->"
+
+    return re.sub(r"<!-- (?P<name>\w+) (?P<source>[\w-]+) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(rendered(PAGE.read_text()))
