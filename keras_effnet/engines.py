@@ -53,6 +53,11 @@ def processes(workers: int = 1) -> Iterator[Submit]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _call(function: Callable[..., Any], *args: Any) -> Any:
+    """What Ray runs: of functions it takes those written in Python alone."""
+    return function(*args)
+
+
 @contextmanager
 def ray_cluster(workers: int = 1, address: str = "local") -> Iterator[Submit]:
     """Runs functions on a Ray cluster, a fresh process each.
@@ -78,7 +83,8 @@ def ray_cluster(workers: int = 1, address: str = "local") -> Iterator[Submit]:
     except (ConnectionError, ValueError) as error:
         raise UserError(f"There is no Ray cluster at {address}: {first_line(error)}") from None
     try:
-        yield lambda function, *args: ray.remote(max_calls=1, max_retries=0)(function).remote(*args).future()
+        task = ray.remote(max_calls=1, max_retries=0)(_call)
+        yield lambda function, *args: task.remote(function, *args).future()
     finally:
         ray.shutdown()
 
