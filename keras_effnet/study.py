@@ -60,7 +60,7 @@ def run(
         members: `Member`s, see `members.scaled`, `members.family`, `members.progressive`.
         folder: The study's folder. One that exists is gone on with: its protocol must be this one, its networks and
             seeds are kept and those given here added.
-        budget: `Budget` of each training; 4 epochs unless given.
+        budget: `Budget` of each training; 3 epochs unless given.
         seeds: Int, trainings of each network.
         options: Mapping of `TrainConfig` options that all trainings share.
         threads: Int, of each training; 0 leaves that to TensorFlow.

@@ -34,7 +34,7 @@ _FIXED = ("budget", "options", "threads")  # of a protocol: a study that is gone
 @click.option("--gamma", type=float, default=_PAPER.gamma, show_default=True, help="Growth of resolution, compound.")
 @click.option("--image-size", type=int, default=48, show_default=True, help="Pixels that stand for B0's 224.")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings of each network. [default: 3]")
-@click.option("--epochs", type=float, help="Budget of each training, in epochs. [default: 4]")
+@click.option("--epochs", type=float, help="Budget of each training, in epochs. [default: 3]")
 @click.option("--seconds", type=float, help="The same in seconds, by the measured time of a step.")
 @click.option("--macs", type=float, help="The same in multiply-adds, 1e12 for instance.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all alike.")
