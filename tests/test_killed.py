@@ -284,20 +284,24 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-@pytest.mark.parametrize("left", [0, 30_000])
-def test_a_real_disk_that_fills_up_leaves_a_run_that_goes_on(small_disk, digits, left):
+def test_a_real_disk_that_fills_up_leaves_a_run_that_goes_on(small_disk, digits):
     folder, filler = small_disk / "run", small_disk / "filler"
 
     class Fill(keras.callbacks.Callback):
+        def __init__(self, left: int):
+            super().__init__()
+            self.left = left
+
         def on_epoch_begin(self, epoch, logs=None):
             if epoch == 1:
-                filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - left))
+                filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - self.left))
 
     small = replace(digits, train=digits.train.sample(32), val=digits.val.sample(32))
     config = replace(CONFIG, depth=0.1, width=0.1, image_size=32, epochs=2, batch_size=16, ema=0.9)
-    with pytest.raises(UserError, match=f"Cannot write epoch 2 to .*No space left.*--resume {folder}"):
-        train_dataset(small, config, folder, callbacks=[Fill()])
-    assert_whole(folder)
-    assert [row["epoch"] for row in read_rows(folder)][:1] == [1]
-    filler.unlink()
+    for left, resume in ((0, False), (30_000, True)):  # at the first byte; in the middle of a checkpoint
+        with pytest.raises(UserError, match=f"Cannot write epoch 2 to .*No space left.*--resume {folder}"):
+            train_dataset(small, config, folder, resume=resume, callbacks=[Fill(left)])
+        assert_whole(folder)
+        assert [row["epoch"] for row in read_rows(folder)][:1] == [1]
+        filler.unlink()
     assert train_dataset(small, config, folder, resume=True).epochs == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import shlex
 import shutil
 import signal
@@ -380,15 +379,12 @@ def test_a_resume_that_is_refused_leaves_the_run_folder_as_it_was(trained, digit
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_killed_in_mid_epoch_goes_on_from_its_last_checkpoint(tmp_path):
+def test_a_run_killed_in_mid_epoch_goes_on_from_its_last_checkpoint(cli, tmp_path):
     options = ["--model=lite0", "--depth=0.1", "--width=0.1", "--image-size=32", "--batch-size=16", "--epochs=3"]
-    command = [sys.executable, "-m", "keras_effnet", "train"]
     folder = tmp_path / "runs/train/digits"
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     process = subprocess.Popen(
-        [*command, "digits", *options],
+        [sys.executable, "-m", "keras_effnet", "train", "digits", *options],
         cwd=tmp_path,
-        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -404,13 +400,11 @@ def test_a_run_killed_in_mid_epoch_goes_on_from_its_last_checkpoint(tmp_path):
     done = len(rows(folder))
     assert 1 <= done < 3
 
-    finished = subprocess.run(
-        [*command, "--resume", str(folder)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert "3 epochs" in finished.stdout
-    assert f"Result: {folder}" in finished.stdout
-    assert f"Next:   keras-effnet export {folder}" in finished.stdout
+    finished = cli("train", "--resume", folder)
+    assert finished.status == 0, finished.err
+    assert "3 epochs" in finished.out
+    assert f"Result: {folder}" in finished.out
+    assert f"Next:   keras-effnet export {folder}" in finished.out
     table = rows(folder)
     assert [row["epoch"] for row in table] == [1, 2, 3]
     config = TrainConfig.from_dict(yaml.safe_load((folder / "args.yaml").read_text())["config"])
@@ -439,38 +433,35 @@ def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint_named(toy_m
     assert all(np.isfinite(weight).all() for weight in kept.get_weights())
 
 
-@pytest.mark.filterwarnings("ignore:Skipping nested container")
-def test_a_cache_on_disk_serves_the_end_of_a_run_too_and_is_gone_after_it(picture_folder, tmp_path):
-    pictures = datasets.load(str(picture_folder({"a": 12, "b": 12})))
-    config = TrainConfig(model="lite0", depth=0.1, width=0.1, image_size=32, epochs=1, batch_size=4, cache="disk")
-    said = []
-    result = train_dataset(pictures, config, tmp_path / "run", announce=said.append)
+@pytest.fixture
+def disk_config() -> TrainConfig:
+    return TrainConfig(model="lite0", depth=0.1, width=0.1, image_size=32, epochs=1, batch_size=4, cache="disk")
+
+
+def test_a_cache_on_disk_serves_the_end_of_a_run_too_and_is_gone_after_it(disk_config, picture_folder, tmp_path):
+    pictures, said = datasets.load(str(picture_folder({"a": 12, "b": 12}))), []
+    result = train_dataset(pictures, disk_config, tmp_path / "new" / "run", announce=said.append)
     assert any("pixels are kept on disk" in line for line in said)
-    assert (result.run_dir / "augmented.png").is_file() and not (result.run_dir / "cache").exists()
+    assert {"env.json", "augmented.png"} <= {path.name for path in result.run_dir.iterdir()}
+    assert result.epochs == 1 and not (result.run_dir / "cache").exists()
     # With no epoch left, the end alone fills the cache.
-    again = train_dataset(pictures, config, result.run_dir, resume=True)
+    again = train_dataset(pictures, disk_config, result.run_dir, resume=True)
     assert again.epochs == 1 and not (result.run_dir / "cache").exists()
 
 
-def test_a_run_that_fails_leaves_no_cache_on_disk(picture_folder, tmp_path):
-    pictures = datasets.load(str(picture_folder({"a": 12, "b": 12})))
-    config = TrainConfig(model="lite0", depth=0.1, width=0.1, image_size=32, epochs=2, batch_size=4, cache="disk")
-    with pytest.raises(UserError, match="The loss became NaN"):
-        train_dataset(pictures, config, tmp_path / "run", callbacks=[Poison(epoch=1)])
-    assert (tmp_path / "run/weights/last.keras").is_file() and not (tmp_path / "run/cache").exists()
-
-
-def test_statistics_that_cannot_be_measured_leave_the_best_checkpoint(digits, tmp_path, monkeypatch):
+def test_a_run_that_fails_at_its_end_leaves_its_best_checkpoint_and_no_cache(
+    disk_config, picture_folder, tmp_path, monkeypatch
+):
     def spoil(model, data):
-        model.layers[-1].bias.assign(np.full(10, np.nan))
+        model.layers[-1].bias.assign(np.full(2, np.nan))
 
     monkeypatch.setattr(transfer, "reestimate_batch_norm", spoil)
-    small = replace(digits, train=digits.train.sample(64), val=digits.val.sample(32))
-    config = TrainConfig(model="lite0", depth=0.1, width=0.1, image_size=32, epochs=1)
-    with pytest.raises(UserError, match="NaN or infinite values to 32 of 32"):
-        train_dataset(small, config, tmp_path)
-    kept = keras.models.load_model(tmp_path / "weights/best.keras")
+    pictures = datasets.load(str(picture_folder({"a": 12, "b": 12})))
+    with pytest.raises(UserError, match="NaN or infinite values to 4 of 4"):
+        train_dataset(pictures, disk_config, tmp_path / "run")
+    kept = keras.models.load_model(tmp_path / "run/weights/best.keras")
     assert all(np.isfinite(weight).all() for weight in kept.get_weights())
+    assert not (tmp_path / "run/cache").exists()
 
 
 def test_a_loss_that_is_nan_from_the_start_names_no_checkpoint(toy_model, batches, tmp_path):
@@ -496,11 +487,3 @@ def test_without_a_run_folder_nothing_is_written(toy_model, batches, tmp_path, m
     history = train(toy_model(), batches, batches, replace(CONFIG, epochs=1))
     assert history.epoch == [0]
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_folder_that_does_not_exist_is_made(digits, tmp_path):
-    config = TrainConfig(model="lite0", depth=0.3, width=0.3, image_size=32, epochs=1, batch_size=64)
-    small = replace(digits, train=digits.train.sample(128), val=digits.val.sample(32))
-    result = train_dataset(small, config, tmp_path / "new" / "run")
-    assert (result.run_dir / "env.json").is_file()
-    assert result.epochs == 1
