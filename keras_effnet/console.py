@@ -144,7 +144,10 @@ def training_progress(epochs: int):
 
 @contextmanager
 def study_progress() -> Iterator[Any]:
-    """A bar over the epochs of all trainings, with time left; yields a function `(text, done, total)`."""
+    """A bar over the epochs of all trainings, with time left; yields a function `(text, done, total)`.
+
+    Where stderr is no terminal, lines instead.
+    """
     from rich.progress import (
         BarColumn,
         Progress,
@@ -156,6 +159,16 @@ def study_progress() -> Iterator[Any]:
 
     text = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
     columns = (BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn(), *text)
-    with Progress(*columns, console=_progress_console()) as bars:
+    console = _progress_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=None)
-        yield lambda text, done, total: bars.update(task, description=text, completed=done, total=total)
+        told = None
+
+        def tell(text: str, done: float, total: float) -> None:
+            nonlocal told
+            bars.update(task, description=text, completed=done, total=total)
+            if bars.disable and (text, done) != told:  # a log file gets a line for each thing that changed
+                say(f"{done:g}/{total:g} {text}")
+            told = text, done
+
+        yield tell

@@ -226,7 +226,9 @@ def search_map(points: Sequence[tuple[float, float, float, float, int]], path: s
         betas[order], gammas[order], c=accuracies[order], s=180 + 500 * epochs[order] / most, cmap="viridis"
     )
     for place in order:
-        axis.annotate(f"{alphas[place]:g}", (betas[place], gammas[place]), ha="center", va="center", color="white")
+        light = spots.norm(accuracies[place]) > 0.6  # viridis ends in yellow
+        spot = {"ha": "center", "va": "center", "color": "black" if light else "white"}
+        axis.annotate(f"{alphas[place]:g}", (betas[place], gammas[place]), **spot)
     axis.set(xlabel="beta (width)", ylabel="gamma (resolution)")
     axis.set_title("alpha (depth) in the spots; larger ones were trained longer", fontsize=10)
     axis.margins(0.15)

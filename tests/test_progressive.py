@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_effnet import fitting
 from keras_effnet import training as training_module
-from keras_effnet.callbacks import BEST, read_rows
+from keras_effnet.callbacks import BEST, Pause, read_rows
 from keras_effnet.config import TrainConfig
 from keras_effnet.stages import Stage
 from keras_effnet.training import train, train_dataset
@@ -161,3 +161,34 @@ def test_a_progressive_run_scales_augmentation_and_leaves_a_file_for_the_last_si
     best = keras.models.load_model(tmp_path / BEST)
     assert best.input_shape == (None, 64, 64, 3)
     np.testing.assert_allclose(best.predict(np.zeros((1, 64, 64, 3)), verbose=0).sum(), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("until", [1, 2, 3])
+def test_a_run_that_pauses_ends_as_one_that_does_not(staged, smooth_pictures, tmp_path, until):
+    """Within a stage and at its end: no later stage may begin, and the schedule is that of the whole."""
+    val = tf.data.Dataset.from_tensors((smooth_pictures(4, 64).astype("float32"), np.arange(4) % 3))
+    whole, paused = any_size_model(), any_size_model()
+    train(whole, staged, val, CONFIG, run_dir=tmp_path / "whole")
+    train(paused, staged, val, CONFIG, run_dir=tmp_path / "cut", callbacks=[Pause(until)])
+    assert [row["epoch"] for row in read_rows(tmp_path / "cut")] == list(range(1, until + 1))
+    resumed = any_size_model()
+    train(resumed, staged, val, CONFIG, run_dir=tmp_path / "cut", resume=True, callbacks=[Pause(CONFIG.epochs)])
+    for expected, got in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_the_step_of_a_training_is_traced_once(smooth_pictures):
+    """Slots made within a trace have it traced again: twice the wait of a large network."""
+    model, traces = any_size_model(), 0
+    images, labels = smooth_pictures(8, 32).astype("float32"), np.eye(3, dtype="float32")[np.arange(8) % 3]
+    fitting.compile_model(model, CONFIG, steps=2)
+    apply = model.optimizer.apply
+
+    def counted(*args, **kwargs):
+        nonlocal traces
+        traces += 1
+        return apply(*args, **kwargs)
+
+    model.optimizer.apply = counted
+    model.fit(tf.data.Dataset.from_tensors((images, labels)).repeat(2), verbose=0)
+    assert traces == 1
