@@ -1,6 +1,6 @@
 """The networks of a study: a family by name, or a baseline scaled along one dimension or all. Pure Python.
 
-Imports `baselines`, `scaling`, `stages`, `errors`.
+Imports `baselines`, `scaling`, `spec_files`, `stages`, `errors`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.scaling import PUBLISHED, RESOLUTION_DIVISOR, CompoundScaling, ScalingFactors, round_resolution
+from keras_effnet.spec_files import SUFFIXES
 from keras_effnet.stages import SMALLEST, image_sizes
 
 AXES = ("compound", "depth", "width", "resolution")
@@ -61,9 +62,18 @@ class Member:
         return image_sizes(self.progressive) if self.progressive else [self.image_size]
 
 
+def place(model: str) -> str:
+    """A network's name, or where its file lies from any working directory.
+
+    Raises:
+        UserError: Unknown name, or no network file.
+    """
+    architecture_spec(model)
+    return str(Path(model).resolve()) if str(model).endswith(SUFFIXES) else str(model).lower()
+
+
 def _resolution(model: str) -> float:
     """A published network's resolution as a multiple of its baseline's; 1 for networks that know no such thing."""
-    architecture_spec(model)  # refuses an unknown one
     return PUBLISHED[model].factors.resolution if model in PUBLISHED else 1.0
 
 
@@ -86,7 +96,7 @@ def family(models: Iterable[str], image_size: int = 64) -> list[Member]:
             resolution=_resolution(name),
             base_size=image_size,
         )
-        for name in models
+        for name in map(place, models)
     ]
 
 
@@ -133,8 +143,7 @@ def scaled(
     >>> [member.image_size for member in scaled("b0", [-2, -1, 0])]
     [48, 56, 64]
     """
-    architecture_spec(baseline)
-    scaling = scaling or CompoundScaling()
+    baseline, scaling = place(baseline), scaling or CompoundScaling()
     members: dict[str, Member] = {}
     for axis in axes:
         for phi in phis:
@@ -166,7 +175,7 @@ def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: 
 
     Source: progressive learning, Tan & Le, EfficientNetV2 (ICML 2021).
     """
-    architecture_spec(baseline)
+    baseline = place(baseline)
     first = max(SMALLEST, image_size * start)
     shares = [first + (image_size - first) * step / (steps - 1) for step in range(steps)]
     sizes = sorted({round_resolution(share) for share in shares[:-1]} | {image_size})

@@ -5,6 +5,7 @@ click; imports `config`, `protocol`, `errors`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,15 @@ class Numbers(Names):
             self.fail(f"{value!r} is no list of numbers such as -2,-1,0.", param, ctx)
 
 
+def default_threads(workers: int) -> int:
+    """Threads of each training, if the user names none: half of the cores, shared among the workers.
+
+    TensorFlow runs several operations at a time beside the threads within one. On two cores a small EfficientNet
+    takes a fifth less processor time with one thread than with two, and is no slower.
+    """
+    return max(1, (os.cpu_count() or 1) // (2 * workers))
+
+
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     """`("learning_rate=1e-3", "policy=randaugment")` as options of `TrainConfig`, checked."""
     values = {}
@@ -46,7 +56,10 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         if not equals:
             raise UserError(f"--set wants OPTION=VALUE, batch_size=64 for instance; got {setting!r}.")
-        values[name.strip().replace("-", "_")] = yaml.safe_load(text)
+        try:
+            values[name.strip().replace("-", "_")] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {setting}: {text!r} is no value.") from None
     config = TrainConfig.from_dict(values)
     return {name: getattr(config, name) for name in values}
 

@@ -1,22 +1,24 @@
 """A study as its folder keeps it: what is trained, by which protocol, with how many seeds.
 
-Imports `protocol`, `members`, `ledger`, `runs`, `errors`.
+Imports `protocol`, `members`, `trials`, `ledger`, `runs`, `errors`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from keras_effnet import ledger
 from keras_effnet.errors import UserError
 from keras_effnet.members import Member
-from keras_effnet.protocol import Protocol
+from keras_effnet.protocol import Budget, Protocol
 from keras_effnet.runs import write_environment, write_text
+from keras_effnet.trials import load_data
 
 RESULTS, PROTOCOL = "results.jsonl", "protocol.yaml"
 
@@ -72,18 +74,57 @@ class Plan:
         Raises:
             UserError: Another protocol, or another network of the same name.
         """
-        for name, value in self.protocol.to_dict().items():
-            before = earlier.protocol.to_dict()[name]
+        for name, value in self.protocol.arguments.items():
+            before = earlier.protocol.arguments[name]
             if value != before:
                 raise UserError(
-                    f"The study was begun with {name} {before!r}, now it is {value!r}: its results would not compare. "
-                    "Give the new one another --name."
+                    f"The study was begun with {name} {_apart(before, value)}, now it is {_apart(value, before)}: its "
+                    "results would not compare. Give the new one another --name."
                 )
         known = {member.name: member for member in earlier.members}
         for member in self.members:
             if known.setdefault(member.name, member) != member:
                 raise UserError(f"{member.name} was another network when the study began; give it another --name.")
         return Plan(self.protocol, tuple(known.values()), max(self.seeds, earlier.seeds))
+
+
+def _apart(value: Any, other: Any) -> str:
+    """A part of a protocol in words; of a mapping, what the other has not."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    own = {name: each for name, each in value.items() if name not in other or other[name] != each}
+    return ", ".join(f"{name}={each}" for name, each in own.items()) or "nothing of it"
+
+
+def prepare(
+    data: str | Mapping[str, Any],
+    members: Sequence[Member],
+    seeds: int,
+    *,
+    budget: Budget | None = None,
+    options: Mapping[str, Any] | None = None,
+    threads: int = 0,
+) -> tuple[Plan, Any]:
+    """A plan and its `ImageDataset`, looked at before a folder is made or a process started.
+
+    Args:
+        data, budget, options, threads: As in `study.run`.
+        members, seeds: Of the `Plan`.
+
+    Returns:
+        The `Plan`, whose data can be loaded from any working directory, without checking each picture again if all
+        could be decoded; and the dataset, as the first network sees it.
+
+    Raises:
+        UserError: What the plan or the data have against it.
+    """
+    given = dict(data) if isinstance(data, Mapping) else {"source": str(data)}
+    plan = Plan(Protocol(given, budget or Budget(), options or {}, threads), tuple(members), seeds)
+    dataset = load_data(plan.protocol, plan.members[0])
+    # Scenes are drawn at the size of each network's input.
+    origin = {name: value for name, value in dataset.origin.items() if name != "image_size"}
+    found = {**given, **origin, "check": bool(dataset.skipped)}
+    return replace(plan, protocol=replace(plan.protocol, data=found)), dataset
 
 
 @contextmanager

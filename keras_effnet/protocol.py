@@ -5,6 +5,7 @@ Imports `complexity`, `config`, `members`, `recipes`, `errors`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -34,8 +35,8 @@ class Budget:
 
     def __post_init__(self):
         one_of("budget", self.kind, BUDGETS)
-        if not self.amount > 0:
-            raise UserError(f"The budget must be above 0 {self.kind}, got {self.amount!r}.")
+        if not 0 < self.amount < math.inf:
+            raise UserError(f"The budget must be above 0 {self.kind} and finite, got {self.amount!r}.")
 
     def epochs(self, *, seconds_per_epoch: float, macs_per_epoch: float) -> int:
         """Whole epochs that it buys, and one at least: they are fixed before training, as the schedule needs them."""
@@ -53,7 +54,8 @@ class Protocol:
     Args:
         data: Mapping, what `datasets.load` is told: `source`, and options of it.
         budget: `Budget` of each training.
-        options: Mapping of `TrainConfig` options, the same for all, on top of the recipe `study`.
+        options: Mapping of `TrainConfig` options, the same for all. Those of the recipe `study` are added to it: a
+            study that is gone on with keeps them, whatever the recipe has become.
         threads: Int, threads of each training; 0 leaves that to TensorFlow.
 
     Raises:
@@ -70,12 +72,13 @@ class Protocol:
             if name in self.options:
                 raise UserError(f"{name} is what a study varies; it cannot be fixed for all of its networks.")
         TrainConfig.from_dict(self.options)
+        recipe = {name: value for name, value in STUDY.values.items() if name != "epochs"}
+        object.__setattr__(self, "options", {**recipe, **self.options})
 
     def config(self, member: Member, *, seed: int = 0, epochs: int = 1) -> TrainConfig:
         """The training of one network."""
-        shared = {**STUDY.values, **self.options}
-        own = {"seed": seed, "epochs": epochs, "warmup_epochs": min(shared["warmup_epochs"], epochs / 4)}
-        return TrainConfig.from_dict({**shared, **member.options, **own})
+        own = {"seed": seed, "epochs": epochs, "warmup_epochs": min(self.options["warmup_epochs"], epochs / 4)}
+        return TrainConfig.from_dict({**self.options, **member.options, **own})
 
     @property
     def arguments(self) -> dict[str, Any]:

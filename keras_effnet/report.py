@@ -126,7 +126,8 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
 def log_to_wandb(folder: str | Path, project: str) -> str:
     """Sends a study to Weights & Biases as one run: its networks as a table, its charts, its report as a file.
 
-    Writes the report first. Without a network set `WANDB_MODE=offline`, and send the record later with `wandb sync`.
+    What `write_report` left is sent; where there is no report yet it is written. Without a network set
+    `WANDB_MODE=offline`, and send the record later with `wandb sync`.
 
     Args:
         folder: Path of a study's folder.
@@ -142,8 +143,8 @@ def log_to_wandb(folder: str | Path, project: str) -> str:
         import wandb
     except ImportError:
         raise UserError('Weights & Biases is not installed: pip install "keras-effnet[wandb]".') from None
-    path = write_report(folder)
-    folder = path.parent
+    folder = Path(folder)
+    path = folder / REPORT if (folder / REPORT).is_file() else write_report(folder)
     networks = report_data(read(folder / "results.jsonl"))["networks"]
     columns = [name for name, value in networks[0].items() if not isinstance(value, (dict, tuple))]
     rows = [[network[column] for column in columns] for network in networks]

@@ -194,6 +194,9 @@ def _columns(summaries: Sequence[Summary]) -> list[Column]:
     def plain(field: str, title: str, words: bool = False) -> Column:
         return Column(title, lambda network: network[field], lambda network: str(network[field]), words)
 
+    def rate(field: str, title: str) -> Column:
+        return Column(title, lambda network: network[field], lambda network: figure(network[field]))
+
     def cost(metric: str) -> Column:
         scale = METRICS[metric].scale
         return Column(labelled(metric), lambda row: row[metric], lambda row: _figure(row[metric], scale), bar=True)
@@ -201,6 +204,7 @@ def _columns(summaries: Sequence[Summary]) -> list[Column]:
     found = [plain("member", "network", True), plain("group", "axis or family", True), plain("image_size", "pixels")]
     found.append(Column("accuracy", lambda row: row["accuracy"], lambda row: row["shown"]["accuracy"], bar=True))
     found += [plain("seeds", "seeds"), plain("epochs", "epochs"), *map(cost, measured(summaries))]
+    found += [rate(f"{use}_images_per_second", f"images/s, {use}") for use in ("train", "predict")]
     if any(summary.input_bound is not None for summary in summaries):
         waited = Column("waited for data", lambda row: row["input_bound"], lambda row: _share(row["input_bound"]))
         found.append(waited)

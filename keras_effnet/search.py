@@ -12,19 +12,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from keras_effnet import ledger
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.engines import engine
 from keras_effnet.errors import UserError
-from keras_effnet.members import Member
-from keras_effnet.plans import RESULTS, Plan, begin
-from keras_effnet.protocol import Budget, Protocol
+from keras_effnet.members import Member, place
+from keras_effnet.plans import RESULTS, Plan, begin, prepare
+from keras_effnet.protocol import Budget
 from keras_effnet.runner import Progress, Row, run_trials
+from keras_effnet.runs import write_text
 from keras_effnet.scaling import CompoundScaling
 from keras_effnet.search_grid import Candidate, candidates, networks
 from keras_effnet.spec_files import write_spec
 from keras_effnet.summary import OverSeeds
 from keras_effnet.trials import Trial
+
+ARGUMENTS = "search.yaml"
 
 
 @dataclass(frozen=True)
@@ -155,11 +160,16 @@ def grid_search(
     _check_installed()
     if not 1 <= first <= epochs or reduction < 2 or min(finalists, seeds) < 1:
         raise UserError("A search needs 1 <= first <= epochs, a reduction of 2 or more, one finalist and one seed.")
-    found = candidates(baseline, target=target, step=step, tolerance=tolerance, by=by, image_size=image_size)
+    baseline = place(baseline)
+    grid = {"target": target, "step": step, "tolerance": tolerance, "by": by, "image_size": image_size}
+    lengths = {"epochs": epochs, "first": first, "reduction": reduction, "finalists": finalists, "seeds": seeds}
+    found = candidates(baseline, **grid)
     groups = {member(group[0], baseline, image_size): group for group in networks(found)}
-    origin = dict(data) if isinstance(data, Mapping) else {"source": str(data)}
-    protocol, folder = Protocol(origin, Budget("epochs", epochs), dict(options or {}), threads), Path(folder)
-    with begin(folder, Plan(protocol, tuple(groups), seeds)), engine(workers, cluster) as submit:
+    progress("Looking at the data", 0, 1)
+    plan, _ = prepare(data, list(groups), seeds, budget=Budget("epochs", epochs), options=options, threads=threads)
+    protocol, folder = plan.protocol, Path(folder)
+    with begin(folder, plan), engine(workers, cluster) as submit:
+        write_text(folder / ARGUMENTS, yaml.safe_dump({"baseline": baseline, **grid, **lengths}, sort_keys=False))
         halving = _Halving(rungs(first, epochs, reduction), reduction)
 
         def trials(members: Iterable[Member], seeds: Iterable[int], until: int) -> list[Trial]:
@@ -180,6 +190,22 @@ def grid_search(
     result = SearchResult(folder, ranking, failures)
     write_family(result.best, baseline, folder / "family")
     return result
+
+
+def kept_arguments(folder: Path) -> dict[str, Any]:
+    """Arguments with which `grid_search` goes on in the folder of an earlier search.
+
+    Raises:
+        UserError: It is no search's, or damaged.
+    """
+    path = folder / ARGUMENTS
+    if not path.is_file():
+        raise UserError(f"{folder} is no search: it has no {ARGUMENTS}.")
+    shared = {name: value for name, value in Plan.read(folder).protocol.arguments.items() if name != "budget"}
+    try:
+        return {**shared, **yaml.safe_load(path.read_text())}
+    except (yaml.YAMLError, TypeError):
+        raise UserError(f"{path} is damaged. Start the search anew.") from None
 
 
 def _check_installed() -> None:
@@ -204,7 +230,9 @@ class _Halving:
         """The same training with more epochs, if it is worth them."""
         from optuna.trial import TrialState
 
-        asked = self._asked.setdefault(trial.member.name, self._study.ask())
+        if trial.member.name not in self._asked:
+            self._asked[trial.member.name] = self._study.ask()
+        asked = self._asked[trial.member.name]
         asked.report(row["accuracy"], step=trial.target)
         if trial.target == self.rungs[-1]:
             self._finished.append((row["accuracy"], trial.member))

@@ -16,10 +16,10 @@ from keras_effnet import ledger
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.engines import engine
 from keras_effnet.members import Member
-from keras_effnet.plans import RESULTS, Plan, begin
+from keras_effnet.plans import RESULTS, Plan, begin, prepare
 from keras_effnet.protocol import Budget, Protocol, macs_per_epoch
 from keras_effnet.runner import Progress, killed, run_trials
-from keras_effnet.trials import Trial, load_data, measure_cost, measure_roofline
+from keras_effnet.trials import Trial, measure_cost, measure_roofline
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,14 @@ def run(
     >>> from keras_effnet.members import scaled
     >>> result = study.run("digits-cluttered", scaled("b0", [-3, -2, -1]), "runs/study/digits", seeds=2)
     """
-    origin = dict(data) if isinstance(data, Mapping) else {"source": str(data)}
-    protocol, folder = Protocol(origin, budget or Budget(), dict(options or {}), threads), Path(folder)
-    with begin(folder, Plan(protocol, tuple(members), seeds)) as plan:
-        progress("Looking at the data", 0, 1)
-        dataset = load_data(protocol, plan.members[0])
-        classes, pictures = len(dataset.class_names), (len(dataset.train), len(dataset.val))
-        costs = _measured(folder, plan, classes, progress)
+    progress("Looking at the data", 0, 1)
+    plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads)
+    classes, pictures = len(dataset.class_names), (len(dataset.train), len(dataset.val))
+    folder = Path(folder)
+    with begin(folder, plan) as whole:
+        costs = _measured(folder, whole, classes, progress)
         with engine(workers, cluster) as submit:
-            failures = run_trials(folder, _trials(folder, plan, costs, classes, pictures), submit, progress)
+            failures = run_trials(folder, _trials(folder, whole, costs, classes, pictures), submit, progress)
         return StudyResult(folder, ledger.read(folder / RESULTS), failures)
 
 

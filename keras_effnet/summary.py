@@ -81,7 +81,7 @@ class Summary(OverSeeds):
         train_seconds: Float, wall time of the epochs, mean over seeds.
         seconds_to_target: Float or None, wall time until the target accuracy, mean over seeds; None if one missed it.
         input_bound: Float or None, share of the training that waited for data.
-        peak_memory_mb: Float, of the training process.
+        peak_memory_mb: Float or None, of the training process; None if all were broken off after their last epoch.
         energy_joules: Float or None where the platform does not report it.
     """
 
@@ -107,7 +107,7 @@ class Summary(OverSeeds):
     train_seconds: float
     seconds_to_target: float | None
     input_bound: float | None
-    peak_memory_mb: float
+    peak_memory_mb: float | None
     energy_joules: float | None
 
     def cost(self, metric: str) -> float | None:
@@ -165,7 +165,7 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
                 train_seconds=fmean(run["train_seconds"] for run in runs),
                 seconds_to_target=_mean(seconds_to(run["curve"], target) for run in runs),
                 input_bound=_mean(run.get("input_bound") for run in runs),
-                peak_memory_mb=fmean(run["peak_memory_mb"] for run in runs),
+                peak_memory_mb=_mean([run["peak_memory_mb"] for run in runs if run["peak_memory_mb"]]),
                 energy_joules=_mean(run.get("energy_joules") for run in runs),
                 **{name: cost[name] for name in (*_MEMBER, *_COSTS)},
             )

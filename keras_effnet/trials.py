@@ -5,8 +5,11 @@ Imports `protocol`, `members`, `datasets`, `training`, `fitting`, `speed`, `ener
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
+import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -60,7 +63,12 @@ def _start(threads: int) -> None:
 def _peak_memory_mb() -> float:
     """Of this process so far."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def _finite(value: float) -> float | None:
+    """A figure as JSON may hold it: the validation loss of an early epoch may be anything."""
+    return round(value, 5) if math.isfinite(value) else None
 
 
 def load_data(protocol: Protocol, member: Member, **options):
@@ -77,11 +85,15 @@ def train_trial(trial: Trial) -> dict[str, Any]:
     """
     folder = Path(trial.folder)
     folder.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
     try:
         with captured_output() as lines:
             return _train(trial, folder)
+    except Exception:
+        lines.append(traceback.format_exc())  # its one line in the results is for people
+        raise
     finally:
-        if lines:
+        with suppress(OSError):  # a full disk has been told by what could not be written before
             write_text(folder / LOG, "\n".join(lines) + "\n")
 
 
@@ -93,11 +105,11 @@ def _train(trial: Trial, folder: Path) -> dict[str, Any]:
 
     config = trial.protocol.config(trial.member, seed=trial.seed, epochs=trial.epochs)
     dataset, resume = load_data(trial.protocol, trial.member), (folder / LAST).is_file()
-    rows = read_rows(folder)
+    rows, peak = read_rows(folder), None
     with energy_meter() as energy:
         if len(rows) < trial.target:
             fit_dataset(dataset, config, folder, resume=resume, callbacks=[Pause(trial.target)])
-            rows = read_rows(folder)
+            rows, peak = read_rows(folder), _peak_memory_mb()
     rows = rows[: trial.target]
     waits = [row["input_bound"] for row in rows if "input_bound" in row]
     return {
@@ -111,8 +123,8 @@ def _train(trial: Trial, folder: Path) -> dict[str, Any]:
         "train_seconds": round(sum(row["seconds"] for row in rows), 2),
         "input_bound": round(fmean(waits), 4) if waits else None,
         "energy_joules": None if resume else energy.joules,
-        "peak_memory_mb": round(_peak_memory_mb(), 1),
-        "curve": [{name: round(row[name], 5) for name in _CURVE} for row in rows],
+        "peak_memory_mb": peak,
+        "curve": [{name: _finite(row[name]) for name in _CURVE} for row in rows],
     }
 
 
@@ -147,7 +159,7 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
 
     steps = [speed.training_step(model, pictures(size), labels) for size in member.sizes]
     predicted = speed.prediction(model, pictures(member.image_size))
-    fixed = build_model(config, classes)
+    fixed = model if member.progressive is None else build_model(config, classes)
     content = convert(float32_copy(fixed))
     latency = benchmark(content, threads=1, max_seconds=3)
     cost = complexity.count(config.spec, classes=classes)

@@ -197,8 +197,29 @@ def test_the_command_ranks_and_draws(trained, cli, tmp_path):
     assert "Best: (" in output and "Next:" in output
     folder = tmp_path / "search" / "digits"
     assert (folder / "search.png").stat().st_size > 5_000
-    answered = json.loads(cli("search", "digits", "--step", "0.2", "--by", "formula", "--resume", folder, "--json").out)
+    done = list(trained)
+    answered = json.loads(cli("search", "--resume", folder, "--json").out)  # the folder knows its options
     assert answered["ranking"][0]["gamma"] == max(each["gamma"] for each in answered["ranking"])
+    assert trained == done
+
+
+def test_a_search_that_is_gone_on_with_keeps_its_options(trained, cli, tmp_path):
+    assert cli("search", "digits", "--step", "0.2", "--by", "formula", "--out", tmp_path).status == 0
+    folder = tmp_path / "search" / "digits"
+    for changed in (["--epochs", "3"], ["--set", "batch_size=8"], ["digits"]):
+        shown = cli("search", "--resume", folder, *changed)
+        assert shown.status == 2 and "keeps its data and its options" in shown.err
+    (folder / search.ARGUMENTS).write_text("[")
+    assert "search.yaml is damaged" in cli("search", "--resume", folder).err
+    (folder / search.ARGUMENTS).unlink()
+    assert "is no search" in cli("search", "--resume", folder).err
+
+
+@pytest.mark.parametrize("command", [("search",), ("study", "--phi", "0")])
+def test_data_that_is_not_there_leaves_no_folder(trained, cli, tmp_path, command):
+    shown = cli(*command, "./nowhere", "--out", tmp_path / "runs")
+    assert shown.status == 2 and "Folder nowhere does not exist" in shown.err
+    assert not list((tmp_path / "runs").glob("*/*")) and trained == []
 
 
 def test_data_must_be_named(cli):

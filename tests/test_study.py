@@ -22,12 +22,13 @@ from keras_effnet.architecture import ArchitectureSpec, StageSpec
 from keras_effnet.callbacks import LAST
 from keras_effnet.complexity import count
 from keras_effnet.errors import UserError
-from keras_effnet.members import Member
-from keras_effnet.plans import PROTOCOL, RESULTS, Plan, begin
+from keras_effnet.members import Member, family
+from keras_effnet.plans import PROTOCOL, RESULTS, Plan, begin, prepare
 from keras_effnet.protocol import Budget, Protocol
+from keras_effnet.recipes import STUDY
 from keras_effnet.runner import run_trials
 from keras_effnet.spec_files import write_spec
-from keras_effnet.trials import Trial
+from keras_effnet.trials import LOG, Trial, _finite, train_trial
 
 STAGE = StageSpec(kernel=3, stride=2, expand=2, filters=8, repeats=1, se_ratio=0.25)
 TINY = ArchitectureSpec("tiny", (STAGE,), stem=8, head=16, image_size=32)
@@ -239,7 +240,46 @@ def test_the_optimizer_of_a_paused_trial_is_kept(tmp_path):
         assert last.exists() == kept
 
 
+def test_figures_that_are_no_numbers_are_left_out():
+    """A validation loss may overflow in an early epoch of a training that ends well."""
+    assert [_finite(value) for value in (0.123456, float("nan"), float("inf"))] == [0.12346, None, None]
+
+
+def test_a_trial_that_fails_leaves_a_traceback_for_who_looks(tmp_path, tiny):
+    protocol = Protocol({"source": "digits"}, options={"optimizer": "sgd", "learning_rate": 1e30, "clip_norm": None})
+    member = two_members(tiny)[0]
+    with engines.engine() as submit, pytest.raises(UserError, match="NaN or infinite"):
+        submit(train_trial, Trial(protocol, member, 0, 2, str(tmp_path))).result()
+    assert "Traceback" in (tmp_path / LOG).read_text()
+
+
 # --- plans
+
+
+def test_a_protocol_holds_all_that_it_fixes(studied):
+    """Not the name of a recipe, which another version of the package may change."""
+    result, _ = studied
+    options = yaml.safe_load((result.folder / PROTOCOL).read_text())["options"]
+    assert options == {name: value for name, value in STUDY.values.items() if name != "epochs"}
+
+
+def test_pictures_are_found_from_any_folder_and_not_checked_again(picture_folder, tiny):
+    folder = picture_folder({"cat": 4, "dog": 4})
+    plan, dataset = prepare(os.path.relpath(folder), two_members(tiny), 1)
+    assert plan.protocol.data["source"] == str(folder.resolve())
+    assert plan.protocol.data["check"] is False and not dataset.skipped
+
+
+def test_a_network_file_is_found_from_any_folder(tiny):
+    (member,) = family([os.path.relpath(tiny)])
+    assert member.model == str(Path(tiny).resolve()) and member.name == "tiny"
+
+
+def test_two_network_files_of_one_name_are_refused(tmp_path, tiny, cli):
+    (tmp_path / "other").mkdir()
+    write_spec(replace(TINY, stem=16), tmp_path / "other" / "tiny.yaml")
+    shown = cli("study", "digits", "--models", f"{tiny},{tmp_path}/other/tiny.yaml")
+    assert shown.status == 2 and "Two networks of the study are called 'tiny'" in shown.err
 
 
 def test_a_plan_outlives_its_file(tmp_path, tiny):
@@ -429,6 +469,11 @@ def test_a_budget_is_turned_into_a_network(studied, cli):
         (("study", "digits"), "Name the networks"),
         (("study", "digits", "--models", "resnet19"), "Did you mean 'resnet1"),
         (("study", "digits", "--phi", "0", "--axis", "widht"), "Did you mean 'width'"),
+        (("study", "digits", "--models", "b0", "--axis", "widht"), "Did you mean 'width'"),
+        (("study", "digits", "--models", "b0", "--axis", "depth,width"), "--axis depth,width wants steps"),
+        (("study", "digits", "--phi", "0", "--epochs", "inf"), "and finite"),
+        (("study", "digits", "--phi", "0", "--target", "60"), "0<=x<=1"),
+        (("study", "digits", "--phi", "0", "--set", "batch_size=["), "is no value"),
         (("study", "digits", "--phi", "low"), "is no list of numbers"),
         (("study", "digits", "--phi", "0", "--epochs", "1", "--macs", "1e9"), "One budget, please"),
         (("study", "digits", "--phi", "0", "--set", "lerning_rate=1"), "Did you mean 'learning_rate'"),

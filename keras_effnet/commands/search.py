@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from keras_effnet import console
 from keras_effnet.errors import UserError
-from keras_effnet.options import read_settings
+from keras_effnet.options import default_threads, read_settings
 from keras_effnet.search_grid import CONSTRAINED, Candidate, candidates, networks, text
 
 _SMALL = 48  # pixels of the baseline's input where candidates are trained
+_ANEW = ("workers", "cluster", "as_json", "resume")  # what a search that is gone on with does not keep
 
 
 @click.command("search")
@@ -35,7 +37,7 @@ _SMALL = 48  # pixels of the baseline's input where candidates are trained
 @click.option("--finalists", type=click.IntRange(1), default=3, show_default=True, help="Trained with all seeds.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each finalist.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all alike.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of each training; all that there are by default.")
+@click.option("--threads", type=click.IntRange(1), help="Of each training. [default: half the cores]")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
 @click.option("--name", help="Name of the search's folder; by default that of the data.")
@@ -49,9 +51,18 @@ def command(data, dry_run, as_json, **options) -> None:
     """
     if dry_run:
         return _list(as_json, **options)
-    if data is None:
+    if options["resume"] is not None:
+        _refuse_what_is_kept()
+    elif data is None:
         raise UserError("Name the data to train candidates on: `keras-effnet search digits-cluttered`, or --dry-run.")
     return _search(data, as_json, **options)
+
+
+def _refuse_what_is_kept() -> None:
+    context = click.get_current_context()
+    given = {key for key in context.params if context.get_parameter_source(key) is ParameterSource.COMMANDLINE}
+    if given - set(_ANEW):
+        raise UserError("A search that is gone on with keeps its data and its options; give --workers or --ray alone.")
 
 
 def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> None:
@@ -101,53 +112,56 @@ def _figures(candidate: Candidate) -> dict:
 def _search(data, as_json, name, out, resume, settings, step, by, image_size, threads, **options) -> None:
     console.prepare_tensorflow()
     from keras_effnet import plots
-    from keras_effnet.runs import new_run
-    from keras_effnet.search import grid_search
+    from keras_effnet.runs import kept_if_used, new_run
+    from keras_effnet.search import grid_search, kept_arguments
 
-    folder = resume or new_run("search", name or Path(data).name, out)
-    with console.study_progress() as progress:
-        result = grid_search(
-            data,
-            folder,
-            step=step or 0.1,
-            by=by or "macs",
-            image_size=image_size or _SMALL,
-            options=read_settings(settings),
-            threads=threads or 0,
-            progress=progress,
-            **options,
-        )
+    if resume is None:
+        folder = new_run("search", name or Path(data).name, out)
+        own = {"step": step or 0.1, "by": by or "macs", "image_size": image_size or _SMALL}
+        own["threads"] = threads or default_threads(options["workers"])
+        arguments = {"data": {"source": data}, "options": read_settings(settings), **options, **own}
+    else:
+        folder = resume
+        arguments = options | kept_arguments(resume)
+    with kept_if_used(folder), console.study_progress() as progress:
+        result = grid_search(folder=folder, progress=progress, **arguments)
     points = [(*vars(each.candidate.scaling).values(), each.accuracy, each.epochs) for each in result.ranking]
     plots.search_map(points, folder / "search.png")
-    ranking = [
-        _figures(each.candidate) | {"epochs": each.epochs, "accuracies": each.accuracies} for each in result.ranking
-    ]
     if as_json:
+        ranking = [
+            _figures(each.candidate) | {"epochs": each.epochs, "accuracies": each.accuracies} for each in result.ranking
+        ]
         tied = [_figures(each.candidate) for each in result.tied]
-        return console.emit_json({"search": folder, "ranking": ranking, "tied": tied, "failures": result.failures})
-    headers = ("alpha, beta, gamma", "formula", "MACs x", "px", "epochs", "seeds", "accuracy")
-    console.table(
-        headers,
-        [
-            (
-                ", ".join(text(scaling) for scaling in each.same[:2]) + (", ..." if len(each.same) > 2 else ""),
-                f"{each.candidate.formula:.3f}",
-                f"{each.candidate.ratio:.3f}",
-                f"{each.candidate.spec.image_size}",
-                f"{each.epochs}",
-                f"{len(each.accuracies)}",
-                f"{each.accuracy:.1%}" + (f" ±{100 * each.spread:.1f}" if each.spread is not None else ""),
-            )
-            for each in result.ranking
-        ],
-    )
-    also = ", ".join(text(each.candidate.scaling) for each in result.tied)
-    verdict = f"; by their seeds {also} cannot be told from it" if also else ""
-    click.echo(f"Best: {text(result.best)}{verdict}.")
-    console.finish(
-        f"{folder} (results.jsonl, search.png, family/phi0.yaml ... phi7.yaml)",
-        f"keras-effnet train {data} --model {folder}/family/phi0.yaml --image-size {image_size or _SMALL}",
-    )
+        console.emit_json({"search": folder, "ranking": ranking, "tied": tied, "failures": result.failures})
+    else:
+        _show(result)
+        spec = f"--model {folder}/family/phi0.yaml --image-size {arguments['image_size']}"
+        console.finish(
+            f"{folder} (results.jsonl, search.png, family/phi0.yaml ... phi7.yaml)",
+            f"keras-effnet train {arguments['data']['source']} {spec}",
+        )
     if result.failures:
         first, why = next(iter(result.failures.items()))
-        raise UserError(f"{len(result.failures)} trainings failed, the first of them {first}: {why}")
+        raise UserError(
+            f"{len(result.failures)} of the trainings failed, the first of them {first}: {why} The others are kept; "
+            f"--resume {folder} tries again."
+        )
+
+
+def _show(result) -> None:
+    headers = ("alpha, beta, gamma", "formula", "MACs x", "px", "epochs", "seeds", "accuracy")
+    rows = [
+        (
+            ", ".join(text(scaling) for scaling in each.same[:2]) + (", ..." if len(each.same) > 2 else ""),
+            f"{each.candidate.formula:.3f}",
+            f"{each.candidate.ratio:.3f}",
+            f"{each.candidate.spec.image_size}",
+            f"{each.epochs}",
+            f"{len(each.accuracies)}",
+            f"{each.accuracy:.1%}" + (f" ±{100 * each.spread:.1f}" if each.spread is not None else ""),
+        )
+        for each in result.ranking
+    ]
+    console.table(headers, rows)
+    also = ", ".join(text(each.candidate.scaling) for each in result.tied)
+    click.echo(f"Best: {text(result.best)}" + (f"; by their seeds {also} cannot be told from it." if also else "."))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from keras_effnet import console
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, one_of
 from keras_effnet.members import AXES, PROGRESSIVE, Member, family, progressive, scaled
-from keras_effnet.options import Names, Numbers, one_budget, read_settings
+from keras_effnet.options import Names, Numbers, default_threads, one_budget, read_settings
 from keras_effnet.scaling import CompoundScaling
 
 _PAPER = CompoundScaling()
@@ -38,10 +39,12 @@ _FIXED = ("budget", "options", "threads")  # of a protocol: a study that is gone
 @click.option("--seconds", type=float, help="The same in seconds, by the measured time of a step.")
 @click.option("--macs", type=float, help="The same in multiply-adds, 1e12 for instance.")
 @click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all alike.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of each training; all that there are by default.")
+@click.option("--threads", type=click.IntRange(1), help="Of each training. [default: half the cores]")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
-@click.option("--target", type=float, help="Accuracy whose time is asked for; 95% of the lowest by default.")
+@click.option(
+    "--target", type=click.FloatRange(0, 1), help="Accuracy whose time is told; 95% of the lowest by default."
+)
 @click.option("--name", help="Name of the study's folder; by default that of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option(
@@ -62,30 +65,33 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
         _check_new(data, members)
     elif data is not None or set(given) & set(_FIXED):
         raise UserError("A study that is gone on with keeps its data, its budget and its options; leave them out.")
+    drawn = _can_draw(wandb)
     console.prepare_tensorflow()
     from keras_effnet import report, study
-    from keras_effnet.runs import new_run
+    from keras_effnet.plans import RESULTS, Plan
+    from keras_effnet.runs import kept_if_used, new_run
     from keras_effnet.summary import answer, summarize
 
     if resume is None:
         folder, given = new_run("study", name or Path(data).name, out), {"data": data, "seeds": 3} | given
+        given.setdefault("threads", default_threads(workers))
     else:
-        plan = study.Plan.read(resume)
+        plan = Plan.read(resume)
         folder, members = resume, members or list(plan.members)
         given = {"seeds": plan.seeds, **plan.protocol.arguments} | given
-    drawn = _can_draw()
-    with console.study_progress() as progress:
+    with kept_if_used(folder), console.study_progress() as progress:
         result = study.run(members=members, folder=folder, workers=workers, cluster=cluster, progress=progress, **given)
     summaries = summarize(result.rows, target)
+    drawn = drawn and bool(summaries)
     if drawn:
         report.write_report(folder, target=target)
-    if wandb:
+    if drawn and wandb:
         report.log_to_wandb(folder, wandb)
     if as_json:
         console.emit_json({"study": folder, "answer": answer(summaries), "failures": result.failures})
     else:
         _show(summaries, answer(summaries))
-        files = f"{folder}/report.html" if drawn else f"{folder}/{study.RESULTS}"
+        files = f"{folder}/report.html" if drawn else f"{folder}/{RESULTS}"
         console.finish(files, f"keras-effnet recommend --budget-ms 10 --data {folder}")
     if result.failures:
         first, why = next(iter(result.failures.items()))
@@ -99,15 +105,17 @@ _NETWORKS = ("models", "baseline", "phis", "axes", "alpha", "beta", "gamma", "im
 
 
 def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size) -> list[Member]:
-    """The networks that the options name, each once."""
-    found = family(models, image_size)
-    if PROGRESSIVE in axes:
-        found += progressive(baseline, image_size)
+    """The networks that the options name, each once: a baseline that is also named by --models is the baseline."""
+    for axis in axes:
+        one_of("axis", axis, (*AXES, PROGRESSIVE))
     dimensions = [axis for axis in axes if axis != PROGRESSIVE]
-    if phis and dimensions:
-        scaling = CompoundScaling(alpha, beta, gamma)
-        found += scaled(baseline, phis, dimensions, image_size=image_size, scaling=scaling)
-    return list({member.name: member for member in found}.values())
+    if not phis and dimensions not in ([], ["compound"]):
+        raise UserError(f"--axis {','.join(dimensions)} wants steps: --phi -2,-1,0 for instance.")
+    scaling = CompoundScaling(alpha, beta, gamma)
+    found = scaled(baseline, phis, dimensions, image_size=image_size, scaling=scaling)
+    shapes = [member.options for member in found]
+    named = [member for member in family(models, image_size) if member.options not in shapes]
+    return named + found + (progressive(baseline, image_size) if PROGRESSIVE in axes else [])
 
 
 def _given(options) -> dict:
@@ -125,13 +133,17 @@ def _check_new(data, members) -> None:
         raise UserError("Name the networks: --models b0,b1 or --phi -2,-1,0, or both.")
 
 
-def _can_draw() -> bool:
+def _can_draw(wandb: str | None) -> bool:
     """Whether there will be a report; said now, as the study takes a while."""
     from keras_effnet.report_charts import require_packages
 
+    if wandb and find_spec("wandb") is None:
+        raise UserError("Weights & Biases is not installed: pip install 'keras-effnet[wandb]'.")
     try:
         require_packages()
     except UserError as missing:
+        if wandb:
+            raise
         console.say(f"{missing} The results will be kept, and a table shown.")
         return False
     return True
