@@ -5,6 +5,7 @@ Standard library and `errors` alone.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -51,7 +52,7 @@ def append(path: str | Path, row: dict[str, Any]) -> None:
         try:
             written = os.write(descriptor, line)
             if written != len(line):
-                raise OSError(28, "No space left on device")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         except OSError as error:
             os.ftruncate(descriptor, end)

@@ -270,20 +270,6 @@ def test_a_disk_that_is_full_in_the_first_epoch_promises_no_checkpoint(toy_model
         train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path)
 
 
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 4 MB in memory."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False).returncode
-    ):
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_real_disk_that_fills_up_leaves_a_run_that_goes_on(small_disk, digits):
     folder, filler = small_disk / "run", small_disk / "filler"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +48,19 @@ def test_damage_within_is_named_by_line(path, damage):
 def test_nan_is_no_result(path):
     with pytest.raises(ValueError):
         ledger.append(path, {"accuracy": float("nan")})
+    assert ledger.read(path) == ROWS
+
+
+def test_a_full_disk_costs_the_row_that_does_not_fit_and_no_other(small_disk):
+    path = small_disk / "results.jsonl"
+    ledger.append(path, ROWS[0])
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    with pytest.raises(UserError, match=r"results.jsonl: No space left on device. Make room, then resume"):
+        ledger.append(path, {"curve": "x" * 10_000})
+    assert path.read_text() == json.dumps(ROWS[0]) + "\n"
+    filler.unlink()
+    ledger.append(path, ROWS[1])
     assert ledger.read(path) == ROWS
 
 
