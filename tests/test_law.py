@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import linregress, t
 
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.complexity import count
@@ -52,6 +53,23 @@ def test_a_law_without_noise_is_found_exactly():
     assert (math.exp(law.intercept), law.slope) == (pytest.approx(2), pytest.approx(-0.3))
     assert law.at(1e9) == pytest.approx(2 * 1e9**-0.3)
     assert law.band(1e9) == (pytest.approx(law.at(1e9)), pytest.approx(law.at(1e9)))
+
+
+def test_the_fit_is_that_of_a_statistics_library():
+    x, y = [1e6, 2e6, 4e6, 8e6, 9e6], [0.5, 0.46, 0.41, 0.39, 0.4]
+    law, other = PowerLaw.fit(x, y), linregress(np.log(x), np.log(y))
+    assert (law.slope, law.intercept) == (pytest.approx(other.slope), pytest.approx(other.intercept))
+    assert law.residual / math.sqrt(law.scatter) == pytest.approx(other.stderr)
+    # The interval of a further observation, from the parts that the library gives.
+    at = math.log(3e7)
+    error = math.sqrt(
+        other.stderr**2 * law.scatter
+        + other.intercept_stderr**2
+        + (at * other.stderr) ** 2
+        - 2 * at * other.stderr**2 * law.center
+    )
+    low, high = law.band(3e7)
+    assert math.log(high / low) == pytest.approx(2 * t.ppf(0.975, 3) * error)
 
 
 @pytest.mark.parametrize("far", [1e6, 1e8])

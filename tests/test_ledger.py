@@ -36,6 +36,7 @@ def test_a_torn_last_line_is_passed_over_and_then_replaced(path, kept):
     assert ledger.read(path) == ROWS
     ledger.append(path, {"kind": "training", "member": "b2"})
     assert ledger.read(path) == [*ROWS, {"kind": "training", "member": "b2"}]
+    assert path.read_text().splitlines() == [json.dumps(row) for row in ledger.read(path)]  # nothing left behind it
 
 
 @pytest.mark.parametrize("damage", [b"{oops\n", b"[1, 2]\n", b'"text"\n'])

@@ -101,6 +101,11 @@ def test_a_family_keeps_its_resolutions_in_proportion():
     assert [member.image_size for member in family(["b0", "b3", "resnet18"], 64)] == [64, 84, 64]
 
 
+def test_a_published_network_is_scaled_from_its_own_resolution():
+    # 64 * 300 / 224 = 85.7 to the nearest four below; a step of phi multiplies it by 1.15.
+    assert [member.image_size for member in scaled("b3", [0, 1])] == [84, 100]
+
+
 def test_a_scaled_network_is_what_its_options_say():
     (member,) = scaled("b0", [-1])
     spec = Protocol({"source": "digits"}).config(member).spec

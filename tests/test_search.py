@@ -14,10 +14,13 @@ from keras_effnet.architecture import expand
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.complexity import count
 from keras_effnet.errors import UserError
+from keras_effnet.members import Member
 from keras_effnet.plans import RESULTS
+from keras_effnet.protocol import Protocol
 from keras_effnet.scaling import CompoundScaling
 from keras_effnet.search_grid import candidates, networks
 from keras_effnet.spec_files import read_spec
+from keras_effnet.trials import Trial
 
 PAPER = CompoundScaling(1.2, 1.1, 1.15)
 
@@ -179,6 +182,29 @@ def test_seeds_tell_what_is_a_tie():
 def test_senseless_searches_are_refused(trained, tmp_path, wrong):
     with pytest.raises(UserError, match="A search needs"):
         search.grid_search("digits", tmp_path, **wrong)
+
+
+def test_the_ranking_goes_by_epochs_then_seeds_then_accuracy():
+    groups = {search.member(group[0], "b0", 64): group for group in networks(candidates("b0", step=0.2))[:4]}
+    names = [member.name for member in groups]
+    figures = [(3, (0.9,)), (9, (0.5,)), (9, (0.3, 0.4)), (9, (0.4, 0.5))]
+    rows = [
+        {"kind": "training", "member": name, "seed": seed, "epochs": epochs, "accuracy": accuracy}
+        for name, (epochs, accuracies) in zip(names, figures, strict=True)
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    rows.append({"kind": "training", "member": names[1], "seed": 0, "epochs": 3, "accuracy": 0.99})
+    assert [each.accuracies for each in search.rank(rows, groups)] == [(0.4, 0.5), (0.3, 0.4), (0.5,), (0.9,)]
+
+
+def test_finalists_are_the_best_of_those_that_came_to_the_end(tmp_path):
+    pytest.importorskip("optuna", reason="the search needs Optuna")
+    halving = search._Halving([2], 3)
+    for number, accuracy in enumerate((0.4, 0.7, 0.2, 0.6)):
+        trial = Trial(Protocol({}), Member(f"m{number}", "compound", 1.0, "b0"), 0, 2, str(tmp_path), 2)
+        assert halving.follow(trial, {"accuracy": accuracy}) is None
+    assert [member.name for member in halving.best(2)] == ["m1", "m3"]
+    assert len(halving._study.trials) == 4  # asked once for each
 
 
 # --- the command

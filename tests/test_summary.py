@@ -67,8 +67,9 @@ def test_every_metric_is_a_field():
 
 
 def test_the_front_is_what_nothing_beats():
-    rows = [cost(name, macs, 1.0) for name, macs in (("a", 1e6), ("b", 2e6), ("c", 3e6), ("d", 3e6), ("e", 4e6))]
-    accuracies = {"a": 0.3, "b": 0.5, "c": 0.5, "d": 0.6, "e": 0.55}
+    costs = {"a": 1e6, "b": 2e6, "as good for more": 2.5e6, "c": 3e6, "d": 3e6, "e": 4e6}
+    rows = [cost(name, macs, 1.0) for name, macs in costs.items()]
+    accuracies = {"a": 0.3, "b": 0.5, "as good for more": 0.5, "c": 0.5, "d": 0.6, "e": 0.55}
     rows += [training(name, 0, accuracy) for name, accuracy in accuracies.items()]
     assert [each.member for each in pareto_front(summarize(rows), "macs")] == ["a", "b", "d"]
     assert pareto_front(summarize(rows), "energy_joules") == []
@@ -83,6 +84,14 @@ def test_the_answer_holds_the_ratios():
     assert "to the power 0.50" in text  # log 2 / log 4
     # 11 points; the standard error of a difference of means is sqrt(.02^2/2/2 + .04^2/2/2) = 2.2 points.
     assert "+11.0 points, more than twice its standard error over seeds, 2.2." in text
+
+
+@pytest.mark.parametrize(("points", "verdict"), [(4, "no more than"), (5, "more than")])
+def test_twice_the_standard_error_is_the_border(points, verdict):
+    """That is 4.5 points here, as in the test above."""
+    middle = 0.51 + points / 100
+    rows = [*ROWS[:4], training("large", 0, middle - 0.02), training("large", 1, middle + 0.02)]
+    assert f"+{points}.0 points, {verdict} twice" in " ".join(answer(summarize(rows)))
 
 
 def test_noise_is_called_noise():
