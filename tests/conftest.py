@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # with `-n` the processes share the cores
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import numpy as np
@@ -30,6 +32,16 @@ PRECISIONS = ("none", "float16", "dynamic", "int8")
 def pytest_configure(config) -> None:
     # TensorFlow's converter says this of every quantization.
     config.addinivalue_line("filterwarnings", "ignore:Statistics for quantized inputs were expected")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item) -> None:
+    keras.utils.set_random_seed(0)  # what fixtures draw is the same whatever ran before
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item) -> None:
+    keras.utils.set_random_seed(0)  # and what a test draws, whatever its fixtures drew
 
 
 @pytest.fixture(scope="session")

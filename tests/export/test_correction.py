@@ -152,14 +152,17 @@ def swish(digits):
 
 def test_a_swish_network_answers_new_pictures_better_corrected(swish, digits):
     graph, content = swish
-    held_out = load_pictures(digits.test, ImageSpec.of_model(graph.model), 150)
+    held_out = load_pictures(digits.test, ImageSpec.of_model(graph.model), len(digits.test))
     answers = graph.model.predict(held_out, verbose=0)
-    before, after = (
-        compare(answers, TFLiteModel(file).predict(held_out)) for file in (content, correct(content, graph))
-    )
+    plain, corrected = (TFLiteModel(file).predict(held_out) for file in (content, correct(content, graph)))
+    before, after = compare(answers, plain), compare(answers, corrected)
     assert before.sqnr_db > 15, "a file that int8 has destroyed shows nothing"
     assert after.sqnr_db > before.sqnr_db + 1.5
-    assert after.top1_agreement >= before.top1_agreement
+    errors = [np.abs(got - answers).mean(axis=1) for got in (plain, corrected)]
+    assert errors[1].mean() < 0.85 * errors[0].mean()
+    assert (errors[1] < errors[0]).mean() > 0.55, "more than chance would bring nearer in 269 pictures"
+    # One or two pictures between two classes turn with the processor's rounding, either way.
+    assert after.top1_agreement >= before.top1_agreement - 0.01
 
 
 @pytest.mark.parametrize(
