@@ -376,6 +376,7 @@ def test_a_check_that_fails_is_named_and_the_exit_status_is_1(cli, monkeypatch):
     assert "FAILED" in shown.out and "RuntimeError: no such device" in shown.out
 
 
+@pytest.mark.slow
 def test_quickstart_goes_the_whole_way_in_one_command(cli):
     shown = cli("quickstart", "--epochs", "8")  # fewer leave answers so close that int8 turns them, and is refused
     assert shown.status == 0, shown.err

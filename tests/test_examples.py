@@ -11,6 +11,7 @@ ARGUMENTS = {
     "explain_prediction.py": [],
     "fine_tune.py": ["--epochs", "2"],
     "scale_and_count.py": [],
+    "scaling_study.py": ["--epochs", "1"],
     "train_and_export.py": ["--epochs", "6"],
     "train_several_hosts.py": [],
 }
@@ -18,16 +19,18 @@ PRINTED = {
     "explain_prediction.py": "of 40 digits found where they are",
     "fine_tune.py": "of 134 unseen digits",
     "scale_and_count.py": "width x 3: MACs x 8.61",
+    "scaling_study.py": "MACs grew x",
     "train_and_export.py": "agreement",
     "train_several_hosts.py": "1 devices: loss",
 }
+LONG = {"fine_tune.py", "scaling_study.py", "train_and_export.py"}
 
 
 def test_every_example_is_run_here():
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(ARGUMENTS)
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in ARGUMENTS])
 def test_example_runs(name, tmp_path):
     command = [sys.executable, EXAMPLES / name, *ARGUMENTS[name]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)

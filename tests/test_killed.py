@@ -270,6 +270,7 @@ def test_a_disk_that_is_full_in_the_first_epoch_promises_no_checkpoint(toy_model
         train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_real_disk_that_fills_up_leaves_a_run_that_goes_on(small_disk, digits):
     folder, filler = small_disk / "run", small_disk / "filler"
 

@@ -1,0 +1,41 @@
+"""Did multiply-adds become time, and size accuracy? A small study in Python: what `keras-effnet study` does.
+
+python examples/scaling_study.py             # some minutes on two cores
+python examples/scaling_study.py --epochs 1  # a quick look
+
+Killed or broken off, it goes on where it was when it is run again in the same folder.
+"""
+
+import argparse
+
+from keras_effnet import study
+from keras_effnet.members import family, scaled
+from keras_effnet.protocol import Budget
+from keras_effnet.summary import answer, summarize
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=6)
+    epochs = parser.parse_args().epochs
+
+    members = scaled("lite0", [-2, 0], image_size=48) + family(["mobilenetv2"], image_size=48)
+    result = study.run(
+        "digits",
+        members,
+        f"runs/study/example-{epochs}-epochs",
+        budget=Budget("epochs", epochs),
+        seeds=1,
+        options={"batch_size": 64, "learning_rate": 4e-3, "warmup_epochs": 1.0},
+        threads=1,
+        progress=lambda text, done, total: print(f"{done:.0f}/{total:.0f} {text}", flush=True),
+    )
+    summaries = summarize(result.rows)
+    for each in summaries:
+        print(f"{each.member}: {each.macs / 1e6:.1f} M MACs, {each.step_ms:.0f} ms a step, {each.accuracy:.1%}")
+    for sentence in answer(summaries):
+        print(sentence)
+
+
+if __name__ == "__main__":
+    main()
