@@ -14,6 +14,7 @@ from typing import Any
 
 from keras_effnet import ledger
 from keras_effnet.law import error_law
+from keras_effnet.members import AXES, BASELINE
 from keras_effnet.summary import Summary, answer, ratios, summarize
 
 DOCS = Path(__file__).resolve().parent
@@ -80,7 +81,7 @@ def rates(rows: Sequence[dict[str, Any]]) -> str:
 
 def law(rows: Sequence[dict[str, Any]]) -> str:
     """The power law of the compound scaling, in a sentence."""
-    scaled = [summary for summary in summarize(rows) if summary.axis in ("compound", "baseline")]
+    scaled = [summary for summary in summarize(rows) if summary.axis in ("compound", BASELINE)]
     fitted = error_law(scaled)
     more = 4 * scaled[-1].macs
     low, high = fitted.band(more)
@@ -95,7 +96,7 @@ def law(rows: Sequence[dict[str, Any]]) -> str:
 def clocks(rows: Sequence[dict[str, Any]]) -> str:
     """How costs grew from the smallest of the compound scaling to its largest, and to each other network."""
     summaries = summarize(rows)
-    scaled = [summary for summary in summaries if summary.axis in ("compound", "baseline")]
+    scaled = [summary for summary in summaries if summary.axis in ("compound", BASELINE)]
     pairs = [(scaled[0], scaled[-1])] + [(scaled[-1], each) for each in summaries if each.axis == "family"]
     names = ("macs", "params", "activations", "step_ms", "predict_ms", "tflite_ms", "train_seconds")
     headers = ("from, to", "MACs", "params", "activations", "step", "inference", "TFLite", "training")
@@ -106,7 +107,22 @@ def clocks(rows: Sequence[dict[str, Any]]) -> str:
     return _table(headers, table)
 
 
-BLOCKS = {"networks": networks, "answer": sentences, "rates": rates, "law": law, "clocks": clocks}
+def axes(rows: Sequence[dict[str, Any]]) -> str:
+    """What each way of scaling cost and gained, held against the baseline that they share."""
+    summaries = summarize(rows)
+    (base,) = (summary for summary in summaries if summary.axis == BASELINE)
+    scaled = [summary for summary in summaries if summary.axis in AXES]
+    headers = ("phi", "scaled", "MACs", "params", "activations", "step", "TFLite", "accuracy, points")
+    table = []
+    for summary in sorted(scaled, key=lambda each: (each.phi, each.accuracy)):
+        grown = ratios(base, summary)
+        costs = (f"x{grown[name]:.2f}" for name in ("macs", "params", "activations", "step_ms", "tflite_ms"))
+        gain = 100 * (summary.accuracy - base.accuracy)
+        table.append((f"{summary.phi:g}", summary.axis, *costs, f"{gain:+.1f}"))
+    return _table(headers, table)
+
+
+BLOCKS = {"networks": networks, "answer": sentences, "rates": rates, "law": law, "clocks": clocks, "axes": axes}
 
 
 def rendered(text: str) -> str:
