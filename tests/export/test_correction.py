@@ -151,18 +151,22 @@ def swish(digits):
 
 
 def test_a_swish_network_answers_new_pictures_better_corrected(swish, digits):
-    graph, content = swish
-    held_out = load_pictures(digits.test, ImageSpec.of_model(graph.model), len(digits.test))
-    answers = graph.model.predict(held_out, verbose=0)
-    plain, corrected = (TFLiteModel(file).predict(held_out) for file in (content, correct(content, graph)))
-    before, after = compare(answers, plain), compare(answers, corrected)
-    assert before.sqnr_db > 15, "a file that int8 has destroyed shows nothing"
-    assert after.sqnr_db > before.sqnr_db + 1.5
-    errors = [np.abs(got - answers).mean(axis=1) for got in (plain, corrected)]
-    assert errors[1].mean() < 0.85 * errors[0].mean()
-    assert (errors[1] < errors[0]).mean() > 0.55, "more than chance would bring nearer in 269 pictures"
-    # One or two pictures between two classes turn with the processor's rounding, either way.
-    assert after.top1_agreement >= before.top1_agreement - 0.01
+    model = swish[0].model
+    spec = ImageSpec.of_model(model)
+    held_out = load_pictures(digits.test, spec, len(digits.test))
+    answers = model.predict(held_out, verbose=0)
+    agreement = np.zeros(2)
+    for count in (40, 100, 200, 400):  # of one calibration, a picture between two classes may turn either way
+        graph = FloatGraph(model, load_pictures(digits.train, spec, count))
+        content = quantize_int8(graph.minmax)
+        plain, corrected = (TFLiteModel(file).predict(held_out) for file in (content, correct(content, graph)))
+        before, after = compare(answers, plain), compare(answers, corrected)
+        assert before.sqnr_db > 15, "a file that int8 has destroyed shows nothing"
+        assert after.sqnr_db > before.sqnr_db + 1.5
+        errors = [np.abs(got - answers).mean(axis=1) for got in (plain, corrected)]
+        assert (errors[1] < errors[0]).mean() > 0.55, "more than chance would bring nearer in 269 pictures"
+        agreement += before.top1_agreement, after.top1_agreement
+    assert agreement[1] >= agreement[0]
 
 
 @pytest.mark.parametrize(
