@@ -79,9 +79,14 @@ def rates(rows: Sequence[dict[str, Any]]) -> str:
     return _table(headers, table)
 
 
+def _compound(summaries: Sequence[Summary]) -> list[Summary]:
+    """The compound scaling, its baseline included, cheapest first."""
+    return [summary for summary in summaries if summary.axis in ("compound", BASELINE)]
+
+
 def law(rows: Sequence[dict[str, Any]]) -> str:
     """The power law of the compound scaling, in a sentence."""
-    scaled = [summary for summary in summarize(rows) if summary.axis in ("compound", BASELINE)]
+    scaled = _compound(summarize(rows))
     fitted = error_law(scaled)
     more = 4 * scaled[-1].macs
     low, high = fitted.band(more)
@@ -96,7 +101,7 @@ def law(rows: Sequence[dict[str, Any]]) -> str:
 def clocks(rows: Sequence[dict[str, Any]]) -> str:
     """How costs grew from the smallest of the compound scaling to its largest, and to each other network."""
     summaries = summarize(rows)
-    scaled = [summary for summary in summaries if summary.axis in ("compound", BASELINE)]
+    scaled = _compound(summaries)
     pairs = [(scaled[0], scaled[-1])] + [(scaled[-1], each) for each in summaries if each.axis == "family"]
     names = ("macs", "params", "activations", "step_ms", "predict_ms", "tflite_ms", "train_seconds")
     headers = ("from, to", "MACs", "params", "activations", "step", "inference", "TFLite", "training")
