@@ -71,9 +71,11 @@ class SearchResult:
     def tied(self) -> list[Ranked]:
         """Finalists that the seeds do not tell from the best: nearer than twice the standard error of the difference.
 
-        With one seed a search cannot know, and none is told apart.
+        Only those trained as long and as often. With one seed a search cannot know, and none of them is told apart.
         """
-        first, *others = (each for each in self.ranking if len(each.accuracies) == len(self.ranking[0].accuracies))
+        best = self.ranking[0]
+        alike = (best.epochs, len(best.accuracies))
+        first, *others = (each for each in self.ranking if (each.epochs, len(each.accuracies)) == alike)
         return [other for other in others if _within_noise(first, other)]
 
 

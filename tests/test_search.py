@@ -170,12 +170,13 @@ def test_the_family_of_the_best_constants_is_written(trained, tmp_path):
 def test_seeds_tell_what_is_a_tie():
     candidate = candidates("b0", step=0.2)[0]
 
-    def ranked(*accuracies):
-        return search.Ranked(candidate, (candidate.scaling,), 9, accuracies)
+    def ranked(*accuracies, epochs=9):
+        return search.Ranked(candidate, (candidate.scaling,), epochs, accuracies)
 
     result = search.SearchResult(None, [ranked(0.6, 0.62), ranked(0.59, 0.61), ranked(0.2, 0.22), ranked(0.9)], {})
     assert result.tied == [result.ranking[1]]
-    assert search.SearchResult(None, [ranked(0.6), ranked(0.3)], {}).tied  # one seed cannot know
+    one_seed = search.SearchResult(None, [ranked(0.6), ranked(0.3), ranked(0.5, epochs=3)], {})
+    assert one_seed.tied == [one_seed.ranking[1]]  # one seed cannot know; what was stopped early is behind
 
 
 @pytest.mark.parametrize("wrong", [{"first": 0}, {"first": 10}, {"reduction": 1}, {"finalists": 0}, {"seeds": 0}])
