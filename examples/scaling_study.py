@@ -7,11 +7,17 @@ Killed or broken off, it goes on where it was when it is run again in the same f
 """
 
 import argparse
+from functools import cache
 
 from keras_effnet import study
 from keras_effnet.members import family, scaled
 from keras_effnet.protocol import Budget
 from keras_effnet.summary import answer, summarize
+
+
+@cache  # says the same thing once
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def main() -> None:
@@ -28,7 +34,7 @@ def main() -> None:
         seeds=1,
         options={"batch_size": 64, "learning_rate": 4e-3, "warmup_epochs": 1.0},
         threads=1,
-        progress=lambda text, done, total: print(f"{done:.0f}/{total:.0f} {text}", flush=True),
+        progress=lambda text, done, total: say(f"{done:.0f}/{total:.0f} {text}"),
     )
     summaries = summarize(result.rows)
     for each in summaries:

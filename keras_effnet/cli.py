@@ -82,7 +82,7 @@ def main(args: list[str] | None = None) -> None:
     except click.exceptions.NoArgsIsHelpError as help_text:
         click.echo(help_text.format_message())
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted. What had begun goes on with --resume RUN, a training or a study.", EXIT_INTERRUPTED)
+        _fail("interrupted. A training, study or search that had begun goes on with --resume RUN.", EXIT_INTERRUPTED)
     except click.ClickException as error:
         _fail(error.format_message(), EXIT_USER)
     except (UserError, VerificationError) as error:
