@@ -155,11 +155,11 @@ def count(spec_or_model, *, image_size: int | None = None, classes: int = 1000, 
 # input again; a relu knows its slope from its output, every other activation must see its input too.
 _RELUS = ("relu", "relu6")
 # On top come gradients on their way and what the allocator rounds up: fitted to steps of B0, Lite0 and ResNet-18 in
-# float32 at 64 to 224 pixels and 8 to 32 pictures, TensorFlow on a CPU, which took 1.11 to 1.18 times the sum.
+# float32 at 32 to 224 pixels and 8 to 32 pictures, TensorFlow on a CPU, which took 1.07 to 1.18 times the sum.
 _KEPT = 1.15
 # Bytes that the traced program, validation included, takes in this process: any, and for each weighted part. B0 took
-# 0.9 GB and ResNet-18 0.34 GB.
-_PROGRAM, _PROGRAM_PART = 150e6, 9e6
+# 0.5 to 0.6 GB, Lite0 0.4 and ResNet-18 0.25; 0.3 GB more of B0 when Keras normalizes, by a dozen operations a layer.
+_PROGRAM, _PROGRAM_PART = 150e6, 5e6
 
 
 @dataclass(frozen=True)

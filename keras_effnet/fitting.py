@@ -1,6 +1,7 @@
 """`model.fit` as a config says: optimizer and schedule, stages of progressive resizing, checkpoints, a resumed run.
 
-Imports `config`, `optimizers`, `pipeline`, `averaging`, `callbacks`, `tracking`, `strategies`, `plots`, `saving`.
+Imports `config`, `fused`, `optimizers`, `pipeline`, `averaging`, `callbacks`, `tracking`, `strategies`, `plots`,
+`saving`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from keras_effnet.averaging import AveragedWeights
 from keras_effnet.callbacks import LAST, ChanceWatch, EpochSeeds, FiniteWatch, RunFolder
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError, first_line
+from keras_effnet.fused import fuse_batch_norm
 from keras_effnet.optimizers import build_optimizer, epochs_done
 from keras_effnet.pipeline import BEYOND, one_hot
 from keras_effnet.preprocessing import ImageSpec, check_range
@@ -103,7 +105,7 @@ def train(
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
     with synchronized_batch_norm(model, config.strategy):
-        compile_model(model, config, steps)
+        compile_model(fuse_batch_norm(model), config, steps)
         first_epoch = _restore(model, folder, steps) if resume else 0
         run = RunFolder(folder, first_epoch, averaged) if folder and is_chief() else None
         watchers = [FiniteWatch(folder), EpochSeeds(config.seed), throughput, LossScale()]

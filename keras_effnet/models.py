@@ -17,6 +17,7 @@ from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
 from keras_effnet.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.first_values import build_with
+from keras_effnet.fused import fuse_batch_norm
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.pretrained import IMAGENET_CLASSES, imagenet_weights
 from keras_effnet.saving import TOO_DEEP
@@ -96,7 +97,7 @@ def build(
     if dtype is not None:
         # `compile` looks here, not at the layers, to decide on loss scaling.
         model.dtype_policy = keras.dtype_policies.get(dtype)
-    return model
+    return fuse_batch_norm(model)
 
 
 def EfficientNet(

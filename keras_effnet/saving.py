@@ -2,7 +2,7 @@
 
 Keras stores the dtype policy of every layer but not the model's, which is where `compile` looks to decide on loss
 scaling: a plain reload trains `mixed_float16` unscaled, and without the optimizer's state, which no longer fits. Here
-the policy is read off the layers. Keras alone, no `tf.`; of this package `errors` alone.
+the policy is read off the layers. Keras alone, no `tf.`; of this package `errors` and `fused`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import keras
 
 from keras_effnet.errors import UserError, first_line
+from keras_effnet.fused import fuse_batch_norm
 
 TOO_DEEP = "Keras walks a graph recursively, and this is too deep for Python: call sys.setrecursionlimit(10_000) first."
 
@@ -84,7 +85,7 @@ def load_model(path: str | Path, *, compile: bool = True) -> keras.Model:
     if path.suffix != ".keras":
         raise UserError(f"{path.name} is no .keras file; build the network and use load_weights if it holds weights.")
     with _failing_as(f"{path} is not a Keras model"):
-        model = keras.models.load_model(path, compile=False)
+        model = fuse_batch_norm(keras.models.load_model(path, compile=False))
         model.dtype_policy = policy_of(model)  # before `compile` looks at it
     if compile:
         with _failing_as(f"{path} opens with compile=False only"):

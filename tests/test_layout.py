@@ -23,7 +23,7 @@ LAYERS = """
     recipes members protocol summary law search_grid
     stored torch_checkpoint keras_checkpoint anatomy torch_layouts weights
     download pretrained catalog
-    blocks saving first_values models transfer gradcam optimizers fingerprints
+    blocks fused saving first_values models transfer gradcam optimizers fingerprints
     images splits digits folders manifest shards catalogue datasets shard_writer packing data_check
     augment_ops augment_policies augment caching pipeline
     evaluation plots augment_sheets averaging callbacks tracking fitting training training_memory speed roofline

@@ -153,7 +153,8 @@ def swish(digits):
 def test_a_swish_network_answers_new_pictures_better_corrected(swish, digits):
     model = swish[0].model
     spec = ImageSpec.of_model(model)
-    held_out = load_pictures(digits.test, spec, len(digits.test))
+    # All that calibration does not see: among half as many, rounding alone turns the comparison either way.
+    held_out = np.concatenate([load_pictures(part, spec, len(part)) for part in (digits.val, digits.test)])
     answers = model.predict(held_out, verbose=0)
     agreement = np.zeros(2)
     for count in (40, 100, 200, 400):  # of one calibration, a picture between two classes may turn either way
@@ -164,7 +165,7 @@ def test_a_swish_network_answers_new_pictures_better_corrected(swish, digits):
         assert before.sqnr_db > 15, "a file that int8 has destroyed shows nothing"
         assert after.sqnr_db > before.sqnr_db + 1.5
         errors = [np.abs(got - answers).mean(axis=1) for got in (plain, corrected)]
-        assert (errors[1] < errors[0]).mean() > 0.55, "more than chance would bring nearer in 269 pictures"
+        assert (errors[1] < errors[0]).mean() > 0.55, "more than chance would bring nearer in 539 pictures"
         agreement += before.top1_agreement, after.top1_agreement
     assert agreement[1] >= agreement[0]
 
