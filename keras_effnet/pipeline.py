@@ -6,6 +6,7 @@ Imports `augment`, `caching`, `datasets`, `splits`, `images`, `preprocessing`, `
 from __future__ import annotations
 
 import math
+import os
 
 import tensorflow as tf
 
@@ -17,13 +18,16 @@ from keras_effnet.images import decode, decode_window
 from keras_effnet.preprocessing import PIXELS, ImageSpec
 from keras_effnet.splits import Encoded
 
-_WORKERS = tf.data.AUTOTUNE
+_WORKERS = 2 * (os.cpu_count() or 1)  # so that cores have work while others wait for their next picture, or a disk
+_AHEAD = 2  # batches
+_DRAWS = 4  # that a crop takes: its area, its aspect ratio and its place
 BEYOND = "A label lies beyond the classes of the model"
 
 
 def resize(image, size: int, interpolation: str = "bilinear") -> tf.Tensor:
     """Half-pixel centres, no antialiasing: bilinear is then what a browser's canvas computes, to half a grey level."""
-    resized = tf.image.resize(tf.cast(image, tf.float32), (size, size), method=interpolation, antialias=False)
+    resized = tf.image.resize(image, (size, size), method=interpolation, antialias=False)
+    resized = tf.cast(resized, tf.float32)  # as it is, but for pictures that have the size already
     # Beside an edge bicubic leaves the range of pixels.
     return tf.clip_by_value(resized, *PIXELS) if interpolation == "bicubic" else resized
 
@@ -44,14 +48,15 @@ def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
     return resize(image[top[0] : top[0] + side, top[1] : top[1] + side], input_spec.size, input_spec.interpolation)
 
 
-def _random_box(shape, seed, augmentation: Augmentation) -> tf.Tensor:
+def _box(shape, draws, augmentation: Augmentation) -> tf.Tensor:
     """A crop window `[top, left, height, width]` within a picture of `shape`; its area is uniform in `crop_scale`.
+
+    Where `draws` are, `_DRAWS` values that are uniform in 0..1.
 
     TensorFlow's own sampler favours small windows (a median of 0.57 for areas of 0.35 to 1, and hardly ever the whole
     picture), so that evaluation would show objects smaller than any seen in training.
     """
     sides = tf.cast(shape[:2], tf.float32)
-    draws = tf.random.stateless_uniform((4,), seed)
     smallest, largest = augmentation.crop_scale
     narrowest, widest = map(math.log, augmentation.crop_ratio)
     area = tf.reduce_prod(sides) * (smallest + draws[0] * (largest - smallest))
@@ -131,21 +136,22 @@ def image_pipeline(
         dataset = source(split, choose_cache(split, {True: "memory", False: "none"}.get(cache, cache)))
     steps = len(split) // batch_size
     data = _dealt(dataset, epochs, seed) if service else _in_turn(dataset, epochs, steps * batch_size, seed)
-    data = data.map(_preparation(dataset, input_spec, augmentation), num_parallel_calls=_WORKERS)
-    data = _labelled(data.batch(batch_size, drop_remainder=True, num_parallel_calls=_WORKERS), classes)
-    # The first picture's number seeds what befalls the batch; pictures only use splits of theirs.
+    workers = tf.data.AUTOTUNE if service else _WORKERS  # a service has cores of its own
+    data = data.map(_preparation(dataset, input_spec, augmentation), num_parallel_calls=workers)
+    data = _labelled(data.batch(batch_size, drop_remainder=True), classes)
+    # The seed of the first picture serves the batch, too: each use folds a number of its own into it.
     data = data.map(
-        lambda images, labels, numbers: (
-            mix_batch(images, labels, numbers[0], augmentation) if augmentation.mixes else (images, labels)
+        lambda images, labels, seeds: (
+            mix_batch(images, labels, seeds[0], augmentation) if augmentation.mixes else (images, labels)
         )
     )
     first, last = epochs or (0, 1)
     if service:
         data = data.apply(tf.data.experimental.service.distribute(_sharing(split), service))
         if epochs is None:  # each worker drops its last, smaller batch, so the length is unknown
-            return data.prefetch(_WORKERS)
+            return _prefetched(data)
         data = data.take(steps * (last - first))
-    return data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))).prefetch(_WORKERS)
+    return _prefetched(data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))))
 
 
 def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: int | None) -> tf.data.Dataset:
@@ -153,27 +159,40 @@ def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: i
         pixels = image if in_memory(split) else decode(contents(image, split))
         return evaluation_image(pixels, input_spec), label
 
-    data = elements(split).map(prepare, num_parallel_calls=_WORKERS).batch(batch_size, num_parallel_calls=_WORKERS)
-    return _labelled(data, classes).prefetch(_WORKERS)
+    data = elements(split).map(prepare, num_parallel_calls=_WORKERS).batch(batch_size)
+    return _prefetched(_labelled(data, classes))
+
+
+def _prefetched(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Some batches ahead, without autotuning: every iteration begins it anew, and may wait for its end."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.prefetch(_AHEAD).with_options(options)
 
 
 def _in_turn(pictures: Source, epochs: tuple[int, int] | None, length: int, seed: int) -> tf.data.Dataset:
-    """Epochs one after another, each in an order of its own: `((image, label), (epoch, place))`.
+    """Epochs one after another, each in an order of its own: `((image, label), (epoch, place), draws)`.
 
-    The pair of numbers seeds what happens to a picture, so parallel workers may finish in any order.
+    The pair of numbers seeds what happens to a picture, so parallel workers may finish in any order. What every picture
+    needs is drawn for the whole epoch at once, in a fraction of the time.
     """
     if epochs is None:
         numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
     else:
         numbers = tf.data.Dataset.range(*epochs)
+    count = len(pictures)
 
     def epoch(number):
         number += seed << 20
         tf.random.set_seed(1)  # of this function's graph alone, lest the global seed have a say in the order
         order = pictures.data.shuffle(pictures.buffer, seed=number, reshuffle_each_iteration=False)
-        places = tf.data.Dataset.range(len(pictures)).map(lambda place: tf.stack([number, place]))
-        # Read to the end, what does not fill a batch included: that completes a cache.
-        return tf.data.Dataset.zip((order, places)).filter(lambda example, number: number[1] < length)
+        places = tf.range(count, dtype=tf.int64)
+        seeds = tf.stack([tf.fill([count], number), places], axis=1)
+        draws = tf.random.stateless_uniform((count, _DRAWS), [number, count])
+        data = tf.data.Dataset.zip((order, *map(tf.data.Dataset.from_tensor_slices, (seeds, draws))))
+        if pictures.buffer > count:  # then the shuffle has read them to the end, which completes a cache
+            return data.take(length)
+        return data.filter(lambda example, seed, draws: seed[1] < length)
 
     return numbers.flat_map(epoch)
 
@@ -187,9 +206,12 @@ def _dealt(pictures: Source, epochs: tuple[int, int] | None, seed: int) -> tf.da
     shuffled = pictures.data.shuffle(pictures.buffer, seed=seed)
     if epochs is not None:
         shuffled = shuffled.repeat()
-    return shuffled.map(
-        lambda *example: (example, tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64, seed=seed))
-    )
+
+    def chance(*example):
+        own = tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64, seed=seed)
+        return example, own, tf.random.stateless_uniform((_DRAWS,), own)
+
+    return shuffled.map(chance)
 
 
 def _sharing(split: Split):
@@ -202,21 +224,20 @@ def _sharing(split: Split):
 
 
 def _preparation(pictures: Source, input_spec: ImageSpec, augmentation: Augmentation):
-    """The function from an element and its number to a picture of the network's size, its label and the number."""
+    """The function from an element, its seed and draws to a picture of the network's size, its label and the seed."""
 
-    def prepare(example, number):
+    def prepare(example, seed, draws):
         image, label = example
-        crop_seed, seed = tf.unstack(tf.random.split(number))
 
         def box(shape):
-            return _random_box(shape, crop_seed, augmentation)
+            return _box(shape, draws, augmentation)
 
         if pictures.decoded:
             image = _crop(image, box(tf.shape(image)))
         else:  # of a JPEG the window alone is decoded
             image = decode_window(contents(image, pictures.split), box)
         image = resize(image, input_spec.size, input_spec.interpolation)
-        return augment_image(image, seed, augmentation), label, number
+        return augment_image(image, seed, augmentation), label, seed
 
     return prepare
 

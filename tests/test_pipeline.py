@@ -107,6 +107,13 @@ def test_resize_without_a_crop_stretches_as_a_canvas_does():
     np.testing.assert_allclose(resize(image, 24), canvas_resize(image, 24), atol=1e-3)
 
 
+def test_pictures_that_have_the_size_already_become_floats_too():
+    image = np.random.default_rng(1).integers(0, 256, (24, 24, 3)).astype("uint8")
+    resized = resize(image, 24)
+    assert resized.dtype == tf.float32
+    np.testing.assert_array_equal(resized, image)
+
+
 @pytest.mark.parametrize("shape", [(40, 40), (23, 57), (130, 101), (7, 9)])
 def test_bicubic_resizes_by_cubic_convolution_and_stays_within_0_to_255(shape):
     # Black and white pixels overshoot most; TensorFlow's kernel is a table of 1024 steps.

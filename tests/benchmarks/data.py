@@ -5,9 +5,10 @@
 FOLDER as in `accuracy.py`: pictures and a `labels.csv`. Needs the `peers` extra: torch and grain.
 
 `loaders`: training batches of 32 pictures of 224 pixels. Ours crops at random, resizes and mirrors; torch and grain do
-the same with Pillow, in two processes and two threads; `image_dataset_from_directory` only decodes and resizes. All
-loaders are warmed up by an epoch, which also fills the cache of ours, and then timed in turn, `ROUNDS` times. CPU time
-includes the workers' and is what to compare on a busy machine.
+the same with Pillow, in two processes and two threads; `image_dataset_from_directory` only decodes and resizes. Each
+runs through `EPOCHS` epochs at a time, in the way that its users train: ours and grain as one stream, torch with
+workers that outlive an epoch. A first such run starts workers and fills the cache of ours; `ROUNDS` more are timed, in
+turn. CPU time includes the workers' and is what to compare on a busy machine.
 
 `randaugment`: CPU time that two operations of magnitude 9 add to a picture of 224 pixels, ours and Keras', each over
 the same pipeline without it, all timed in turn.
@@ -20,7 +21,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from statistics import median
 
@@ -37,8 +40,8 @@ from keras_effnet.pipeline import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.runs import cpu_name
 
-SIZE, BATCH, WORKERS, ROUNDS = 224, 32, 2, 3
-OURS = "ours, files"
+SIZE, BATCH, WORKERS, EPOCHS, ROUNDS = 224, 32, 2, 5, 7
+CACHED, FILES = "ours, cached", "ours, files"
 SCALE, RATIO = (0.35, 1.0), (3 / 4, 4 / 3)
 
 
@@ -75,6 +78,16 @@ class Pictures:
         return prepare(self.paths[number], draws), self.labels[number]
 
 
+class Again:
+    """`EPOCHS` epochs of a loader that begins each by itself."""
+
+    def __init__(self, loader: Iterable):
+        self.loader = loader
+
+    def __iter__(self) -> Iterator:
+        return chain.from_iterable(repeat(self.loader, EPOCHS))
+
+
 def torch_loader(pictures: Pictures) -> Iterable:
     import torch
 
@@ -90,7 +103,7 @@ def grain_loader(pictures: Pictures) -> Iterable:
 
     flags.FLAGS.mark_as_parsed()  # grain reads flags that only absl's own start-up parses
     reading = grain.ReadOptions(num_threads=WORKERS, prefetch_buffer_size=4 * BATCH)
-    data = grain.MapDataset.source(pictures).shuffle(seed=0).to_iter_dataset(reading)
+    data = grain.MapDataset.source(pictures).shuffle(seed=0).repeat(EPOCHS).to_iter_dataset(reading)
     return data.batch(BATCH, drop_remainder=True)
 
 
@@ -110,8 +123,8 @@ def class_folders(folder: Path, root: Path) -> tuple[list[str], list[int]]:
     return paths, [int(row["index"]) for row in rows]
 
 
-def loaders(folder: Path, root: Path) -> dict[str, Callable[[], Iterable]]:
-    """Name -> function that begins an epoch."""
+def loaders(folder: Path, root: Path) -> dict[str, Iterable]:
+    """Name -> the batches of `EPOCHS` epochs."""
     import keras
 
     paths, labels = class_folders(folder, root)
@@ -119,14 +132,14 @@ def loaders(folder: Path, root: Path) -> dict[str, Callable[[], Iterable]]:
     spec = ImageSpec(SIZE)
     peers = Pictures(paths, labels)
     plain = keras.utils.image_dataset_from_directory(root, image_size=(SIZE, SIZE), batch_size=BATCH, verbose=False)
-    begins: dict[str, Iterable] = {
-        OURS: image_pipeline(split, spec, BATCH, training=True, cache=False),
-        "ours, cached": image_pipeline(split, spec, BATCH, training=True, cache=True),
-        "keras, image_dataset_from_directory": plain,
-        "torch, DataLoader": torch_loader(peers),
+    ours = partial(image_pipeline, split, spec, BATCH, training=True, epochs=(0, EPOCHS))
+    return {
+        FILES: ours(cache=False),
+        CACHED: ours(cache=True),
+        "keras, image_dataset_from_directory": plain.repeat(EPOCHS),
+        "torch, DataLoader": Again(torch_loader(peers)),
         "grain": grain_loader(peers),
     }
-    return {name: data.__iter__ for name, data in begins.items()}
 
 
 def cpu_seconds() -> float:
@@ -143,37 +156,36 @@ def cpu_seconds() -> float:
     return total
 
 
-def epoch(begin: Callable[[], Iterable]) -> tuple[float, float]:
+def timed(batches: Iterable) -> tuple[float, float]:
     """Pictures a second, and CPU milliseconds a picture."""
     cpu, started, count = cpu_seconds(), time.perf_counter(), 0
-    for images, _ in begin():
+    for images, _ in batches:
         count += len(images)
     return count / (time.perf_counter() - started), (cpu_seconds() - cpu) / count * 1e3
 
 
 def compare_loaders(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as root:
-        begins = loaders(folder, Path(root))
-        measured: dict[str, list[tuple[float, float]]] = {name: [] for name in begins}
+        data = loaders(folder, Path(root))
+        rates, costs = ({name: [] for name in data} for _ in range(2))
         for turn in range(ROUNDS + 1):
-            for name, begin in begins.items():
-                result = epoch(begin)
-                if turn:  # the first epoch starts workers, traces graphs and fills caches
-                    measured[name].append(result)
-        rates, costs = ({name: [pair[part] for pair in pairs] for name, pairs in measured.items()} for part in (0, 1))
-        faster, cheaper = (ratios(values, OURS) for values in (rates, costs))
-        print("| loader | images/s | ours / it | CPU ms an image | it / ours |\n|---|---|---|---|---|")
-        for name in begins:
-            rate, cost = median(rates[name]), median(costs[name])
-            print(f"| {name} | {rate:.0f} | {faster[name]:.2f} | {cost:.2f} | {1 / cheaper[name]:.2f} |", flush=True)
+            for name, batches in data.items():
+                rate, cost = timed(batches)
+                if turn:  # the first starts workers, traces graphs and fills caches
+                    rates[name].append(rate)
+                    costs[name].append(cost)
+    print("| loader | images/s | cached / it | files / it | CPU ms an image | it / cached | it / files |")
+    print("|---|---|---|---|---|---|---|")
+    for name in data:
+        faster, cheaper = ([ratio(values, ours, name) for ours in (CACHED, FILES)] for values in (rates, costs))
+        cells = [f"{median(rates[name]):.0f}", *map("{:.2f}".format, faster)]
+        cells += [f"{median(costs[name]):.2f}", *(f"{1 / share:.2f}" for share in cheaper)]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def ratios(values: dict[str, list[float]], of: str) -> dict[str, float]:
-    """Median over the rounds of `of`'s value over each one's."""
-    return {
-        name: median(own / other for own, other in zip(values[of], others, strict=True))
-        for name, others in values.items()
-    }
+def ratio(values: dict[str, list[float]], of: str, to: str) -> float:
+    """Median over the rounds of one's value over the other's."""
+    return median(one / other for one, other in zip(values[of], values[to], strict=True))
 
 
 # ------------------------------------------------------------------ RandAugment
