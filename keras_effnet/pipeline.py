@@ -18,7 +18,7 @@ from keras_effnet.images import decode, decode_window
 from keras_effnet.preprocessing import PIXELS, ImageSpec
 from keras_effnet.splits import Encoded
 
-_WORKERS = 2 * (os.cpu_count() or 1)  # so that cores have work while others wait for their next picture, or a disk
+_CORES = os.cpu_count() or 1
 _AHEAD = 2  # batches
 _DRAWS = 4  # that a crop takes: its area, its aspect ratio and its place
 BEYOND = "A label lies beyond the classes of the model"
@@ -136,8 +136,10 @@ def image_pipeline(
         dataset = source(split, choose_cache(split, {True: "memory", False: "none"}.get(cache, cache)))
     steps = len(split) // batch_size
     data = _dealt(dataset, epochs, seed) if service else _in_turn(dataset, epochs, steps * batch_size, seed)
-    workers = tf.data.AUTOTUNE if service else _WORKERS  # a service has cores of its own
-    data = data.map(_preparation(dataset, input_spec, augmentation), num_parallel_calls=workers)
+    data = data.map(
+        _preparation(dataset, input_spec, augmentation),
+        num_parallel_calls=tf.data.AUTOTUNE if service else _workers(dataset),  # a service has cores of its own
+    )
     data = _labelled(data.batch(batch_size, drop_remainder=True), classes)
     # The seed of the first picture serves the batch, too: each use folds a number of its own into it.
     data = data.map(
@@ -154,12 +156,17 @@ def image_pipeline(
     return _prefetched(data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))))
 
 
+def _workers(pictures: Source) -> int:
+    """Two a core, to have work while one waits for pixels; but one where it decodes, which may take half a gigabyte."""
+    return 2 * _CORES if pictures.decoded else _CORES
+
+
 def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: int | None) -> tf.data.Dataset:
     def prepare(image, label):
         pixels = image if in_memory(split) else decode(contents(image, split))
         return evaluation_image(pixels, input_spec), label
 
-    data = elements(split).map(prepare, num_parallel_calls=_WORKERS).batch(batch_size)
+    data = elements(split).map(prepare, num_parallel_calls=_CORES).batch(batch_size)
     return _prefetched(_labelled(data, classes))
 
 
