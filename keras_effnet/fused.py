@@ -1,4 +1,4 @@
-"""Batch normalization in one kernel of TensorFlow, where Keras takes a dozen: a fifth of a training step on the CPU.
+"""Batch normalization in one kernel of TensorFlow, where Keras takes a dozen: a fifth or more of a step on the CPU.
 
 Keras 3 measures, normalizes and goes back by elementwise operations, each of which reads the whole feature map once
 more. TensorFlow's fused kernel reads it twice. Layers stay Keras' own, in class, configuration and file: only how one

@@ -51,7 +51,7 @@ def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
 def _box(shape, draws, augmentation: Augmentation) -> tf.Tensor:
     """A crop window `[top, left, height, width]` within a picture of `shape`; its area is uniform in `crop_scale`.
 
-    Where `draws` are, `_DRAWS` values that are uniform in 0..1.
+    `draws` are `_DRAWS` numbers, uniform in 0..1.
 
     TensorFlow's own sampler favours small windows (a median of 0.57 for areas of 0.35 to 1, and hardly ever the whole
     picture), so that evaluation would show objects smaller than any seen in training.
@@ -157,7 +157,7 @@ def image_pipeline(
 
 
 def _workers(pictures: Source) -> int:
-    """Two a core, to have work while one waits for pixels; but one where it decodes, which may take half a gigabyte."""
+    """Two a core, so that one works while another waits; one where they decode, each perhaps half a gigabyte."""
     return 2 * _CORES if pictures.decoded else _CORES
 
 
@@ -171,7 +171,7 @@ def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: i
 
 
 def _prefetched(data: tf.data.Dataset) -> tf.data.Dataset:
-    """Some batches ahead, without autotuning: every iteration begins it anew, and may wait for its end."""
+    """Some batches ahead, without autotuning: it learns anew in every iteration, and may end it half a second late."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return data.prefetch(_AHEAD).with_options(options)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 import keras_effnet
+from keras_effnet.config import TrainConfig
 from keras_effnet.fused import fuse_batch_norm
+from keras_effnet.training import train
 
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the kernel is TensorFlow's")
 SHAPE = (5, 4, 3, 6)  # batch, height, width, channels
@@ -93,7 +95,9 @@ def test_under_mixed_precision_statistics_are_measured_in_float32(dtype):
 
 
 @tensorflow_only
-@pytest.mark.parametrize("options", [{"center": False}, {"scale": False}, {"axis": 1}, {"renorm": True}])
+@pytest.mark.parametrize(
+    "options", [{"center": False}, {"scale": False}, {"axis": 1}, {"renorm": True}, {"synchronized": True}]
+)
 def test_what_the_kernel_cannot_do_is_left_to_keras(options):
     ours, theirs = normalizing(True, **options), normalizing(False, **options)
     assert "FusedBatchNormV3" not in operations(ours)
@@ -145,3 +149,14 @@ def test_networks_are_fused_when_built_reloaded_and_nested(tmp_path):
     assert "FusedBatchNormV3" in operations(keras_effnet.load_model(tmp_path / "model.keras"))
     outer = keras.Sequential([keras.Input(SHAPE[1:]), normalizing(False)])
     assert "FusedBatchNormV3" in operations(fuse_batch_norm(outer))
+
+
+@tensorflow_only
+def test_training_fuses_a_network_that_keras_built(batches):
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+    x = keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, x)
+    assert "FusedBatchNormV3" not in operations(model)
+    train(model, batches, batches, TrainConfig(epochs=1, warmup_epochs=0, batch_size=8))
+    assert "FusedBatchNormV3" in operations(model)

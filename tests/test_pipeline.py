@@ -196,6 +196,11 @@ def test_labels_stay_with_their_files(picture_folder, suffix, cache):
     np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), 20 + 40 * labels, atol=1.5)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_no_iteration_waits_for_autotuning_to_end(training):
+    assert image_pipeline(greys(8), SPEC, 4, training=training).options().autotune.enabled is False
+
+
 def test_the_same_seed_gives_the_same_batches(digits):
     first, again = (collect(image_pipeline(digits.val, SPEC, 16, training=True, seed=3)) for _ in range(2))
     np.testing.assert_array_equal(first[0], again[0])
@@ -415,6 +420,13 @@ def test_epochs_of_a_service_have_their_length_and_differ(service, workers, spli
     assert orders[0] != orders[1] != orders[2]
     counts = np.bincount(np.concatenate(orders), minlength=24)
     assert counts.sum() == 72 and counts.min() >= 1
+
+
+def test_a_service_crops_each_picture_anew(service):
+    image = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3)).astype("uint8")
+    one_picture = Split(np.repeat(image, 8, axis=0), np.arange(8))
+    images, _ = collect(image_pipeline(one_picture, SPEC, 8, training=True, service=service(1), epochs=(0, 2)))
+    assert len({picture.tobytes() for picture in images}) == 16
 
 
 def test_a_training_by_a_service_takes_all_its_epochs(service, digits, tmp_path):
