@@ -1,8 +1,9 @@
-"""Writes the figures of docs/study.md from the results beside it, so that the page cannot say anything else.
+"""Generate the tables and figures of docs/study.md from the stored results, so that the two cannot diverge.
 
     python docs/study_page.py
 
-A test runs `rendered` and compares. Each block of the page between `<!-- NAME -->` and `<!-- end -->` is replaced.
+Each block of the page between `<!-- NAME RESULTS -->` and `<!-- end -->` is replaced. A test compares the output of
+`rendered` with the page.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _points(summary: Summary) -> str:
 
 
 def networks(rows: Sequence[dict[str, Any]]) -> str:
-    """A row for each network: what it costs and what it reached."""
+    """Cost and accuracy of each network, one row per network."""
     headers = ("network", "px", "MMACs", "M params", "step ms", "inference ms", "TFLite ms", "training s", "accuracy")
     table = [
         (
@@ -52,13 +53,13 @@ def networks(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def sentences(rows: Sequence[dict[str, Any]]) -> str:
-    """The answer in words."""
+    """The conclusions of the study, as a list of sentences."""
     return "\n".join(f"- {sentence}" for sentence in answer(summarize(rows)))
 
 
 def rates(rows: Sequence[dict[str, Any]]) -> str:
-    """How fast each kind of convolution runs, by build of network."""
-    headers = ("network", "kind", "share of MACs", "FLOPs a byte", "GFLOP/s", "roof allows", "share of time")
+    """Measured speed of each kind of convolution, per network."""
+    headers = ("network", "kind", "share of MACs", "FLOPs per byte", "GFLOP/s", "roofline bound", "share of time")
     table = []
     for row in rows:
         if row["kind"] != "roofline":
@@ -80,26 +81,26 @@ def rates(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _compound(summaries: Sequence[Summary]) -> list[Summary]:
-    """The compound scaling, its baseline included, cheapest first."""
+    """Compound-scaled networks and their baseline, by increasing cost."""
     return [summary for summary in summaries if summary.axis in ("compound", BASELINE)]
 
 
 def law(rows: Sequence[dict[str, Any]]) -> str:
-    """The power law of the compound scaling, in a sentence."""
+    """Power law fitted to the compound-scaled networks, as a sentence."""
     scaled = _compound(summarize(rows))
     fitted = error_law(scaled)
     more = 4 * scaled[-1].macs
     low, high = fitted.band(more)
     return (
-        f"Wrong answers fall as MACs to the power {fitted.slope:.2f}, fitted to {fitted.points} trainings of "
-        f"{len(scaled)} networks. At four times the MACs of {scaled[-1].member} that would be "
-        f"{1 - fitted.at(more):.1%} right, {1 - high:.1%} to {1 - low:.1%} with 95% confidence if it held: that is "
-        "extrapolated, not measured."
+        f"The error rate falls as MACs to the power {fitted.slope:.2f}, fitted to {fitted.points} trainings of "
+        f"{len(scaled)} networks. At four times the MACs of {scaled[-1].member} this predicts an accuracy of "
+        f"{1 - fitted.at(more):.1%}, {1 - high:.1%} to {1 - low:.1%} with 95% confidence if the law holds: an "
+        "extrapolation, not a measurement."
     )
 
 
 def clocks(rows: Sequence[dict[str, Any]]) -> str:
-    """How costs grew from the smallest of the compound scaling to its largest, and to each other network."""
+    """Cost ratios from the smallest to the largest compound-scaled network, and from there to each other network."""
     summaries = summarize(rows)
     scaled = _compound(summaries)
     pairs = [(scaled[0], scaled[-1])] + [(scaled[-1], each) for each in summaries if each.axis == "family"]
@@ -113,7 +114,7 @@ def clocks(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def axes(rows: Sequence[dict[str, Any]]) -> str:
-    """What each way of scaling cost and gained, held against the baseline that they share."""
+    """Cost and accuracy gain of each scaling axis, relative to the shared baseline."""
     summaries = summarize(rows)
     (base,) = (summary for summary in summaries if summary.axis == BASELINE)
     scaled = [summary for summary in summaries if summary.axis in AXES]
@@ -131,7 +132,7 @@ BLOCKS = {"networks": networks, "answer": sentences, "rates": rates, "law": law,
 
 
 def rendered(text: str) -> str:
-    """The page with each block made anew; `<!-- networks tiny-imagenet-10 -->` names the table and the results."""
+    """Regenerate each block of the page; `<!-- networks tiny-imagenet-10 -->` names the table and its results."""
 
     def block(match: re.Match) -> str:
         name, source = match["name"], match["source"]

@@ -1,4 +1,4 @@
-"""Four digits in one picture: ask a network where it sees each of them, by Grad-CAM.
+"""Locate each of four digits in one image by Grad-CAM.
 
 python examples/explain_prediction.py  # half a minute on two cores; writes explanation.png
 """
@@ -13,13 +13,13 @@ from keras_effnet.gradcam import explainer
 
 
 def in_corners(digits: np.ndarray) -> np.ndarray:
-    """Digits `(N, 4, 8, 8, 3)` as pictures of four, `(N, 32, 32, 3)`."""
+    """Tile groups of four digits, `(N, 4, 8, 8, 3)`, into images of shape `(N, 32, 32, 3)`."""
     rows = digits.reshape(-1, 2, 2, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 16, 16, 3)
     return rows.repeat(2, axis=1).repeat(2, axis=2)
 
 
 def train(data: datasets.ImageDataset, epochs: int) -> keras.Model:
-    """A wide ResNet that has seen one digit a picture, in any corner."""
+    """Train a wide ResNet on images with one digit, in a random corner."""
     keras.utils.set_random_seed(0)
     model = EfficientNet(architecture_spec("wide_resnet28", depth=0.25, bn_momentum=0.9), classes=10)
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
@@ -45,7 +45,7 @@ def main() -> None:
             heat = explain(scene, digit)
             by_corner = heat.map.reshape(2, 4, 2, 4).sum(axis=(1, 3)).ravel()  # the map is 8x8
             found, asked = found + int(by_corner.argmax() == corner), asked + 1
-    print(f"{found} of {asked} digits found where they are; {asked // 4} would be chance")
+    print(f"{found} of {asked} digits located in the right corner; {asked // 4} expected by chance")
 
     answer = [(str(digit), float(share)) for digit, share in enumerate(heat.probabilities)]
     plots.explanation(scene, heat.map, answer, heat.class_index, "explanation.png")

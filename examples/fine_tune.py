@@ -1,10 +1,10 @@
-"""What a trained network is worth on other classes: from the digits 0 to 4 to the digits 5 to 9, 10 pictures of each.
+"""Transfer learning against training from scratch: from the digits 0 to 4 to the digits 5 to 9, 10 images of each.
 
 python examples/fine_tune.py             # about a minute on two cores
 python examples/fine_tune.py --epochs 2  # a quick look
 
-With pretrained weights and pictures of your own, one command does it. On ten classes of Tiny ImageNet, pictures of 64
-pixels enlarged to 128, it comes to 94% of the validation pictures in four epochs, 12 minutes of CPU time:
+With pretrained weights and your own images, one command does it. On ten classes of Tiny ImageNet, with 64-pixel images
+enlarged to 128, it reaches 94% validation accuracy in four epochs, 12 minutes of CPU time:
 
 keras-effnet train FOLDER --model lite0 --weights imagenet --image-size 128 --epochs 4 --warmup-epochs 0.5 \\
     --learning-rate 1e-3 --layer-decay 0.7
@@ -23,7 +23,7 @@ from keras_effnet.training import TrainConfig, build_model, train, train_dataset
 
 
 def chosen(split: Split, first: int, count: int) -> Split:
-    """`count` pictures at most of each of the five digits from `first`, which become the classes 0 to 4."""
+    """Select at most `count` images of each of the five digits from `first`, relabelled as classes 0 to 4."""
     indices = [np.flatnonzero(split.labels == digit)[:count] for digit in range(first, first + 5)]
     part = split.select(np.sort(np.concatenate(indices)))
     return replace(part, labels=part.labels - first)
@@ -51,7 +51,7 @@ def main() -> None:
         train(model, batches, held_out, config)
         transfer.reestimate_batch_norm(model, batches)
         accuracy = np.mean(model.predict(held_out, verbose=0).argmax(axis=1) == unseen.labels)
-        print(f"{title}: {accuracy:.0%} of {len(unseen)} unseen digits after {epochs} epochs of {len(few)} pictures")
+        print(f"{title}: {accuracy:.0%} of {len(unseen)} unseen digits after {epochs} epochs of {len(few)} images")
 
 
 if __name__ == "__main__":

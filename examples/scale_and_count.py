@@ -1,4 +1,4 @@
-"""Scale a baseline along each dimension, and see what it costs. No TensorFlow needed; runs in a second.
+"""Scale a baseline along each dimension and count its cost. Needs no TensorFlow; runs in a second.
 
 python examples/scale_and_count.py
 """
@@ -11,7 +11,7 @@ def main() -> None:
     print(explain("b4"), "\n")
 
     rule = CompoundScaling(alpha=1.2, beta=1.1, gamma=1.15)
-    print(f"alpha * beta^2 * gamma^2 = {rule.cost_per_phi:.2f}: the factor by which MACs grow per unit of phi")
+    print(f"alpha * beta^2 * gamma^2 = {rule.cost_per_phi:.2f}: growth of the MACs per unit of phi")
     for phi in (-2, -1, 0, 1, 2):
         spec = architecture_spec("b0", phi=phi)
         print(f"  phi {phi:+d}: {spec.image_size} px, {count(spec).macs / 1e6:7.0f} M MACs")

@@ -1,9 +1,9 @@
-"""Did multiply-adds become time, and size accuracy? A small study in Python: what `keras-effnet study` does.
+"""Relate MACs to training time and accuracy: a small scaling study in Python, as `keras-effnet study` runs it.
 
-python examples/scaling_study.py             # some minutes on two cores
+python examples/scaling_study.py             # a few minutes on two cores
 python examples/scaling_study.py --epochs 1  # a quick look
 
-Killed or broken off, it goes on where it was when it is run again in the same folder.
+If it is interrupted, run it again in the same folder to resume.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from keras_effnet.protocol import Budget
 from keras_effnet.summary import answer, summarize
 
 
-@cache  # says the same thing once
+@cache  # prints each line once
 def say(line: str) -> None:
     print(line, flush=True)
 
@@ -38,7 +38,7 @@ def main() -> None:
     )
     summaries = summarize(result.rows)
     for each in summaries:
-        print(f"{each.member}: {each.macs / 1e6:.1f} M MACs, {each.step_ms:.0f} ms a step, {each.accuracy:.1%}")
+        print(f"{each.member}: {each.macs / 1e6:.1f} M MACs, {each.step_ms:.0f} ms per step, {each.accuracy:.1%}")
     for sentence in answer(summaries):
         print(sentence)
 

@@ -1,6 +1,6 @@
-"""From data to a verified int8 file in Python: what `keras-effnet quickstart` does, step by step.
+"""Train, export to int8 and verify in Python: the steps of `keras-effnet quickstart`.
 
-python examples/train_and_export.py             # about two minutes on two cores, 99% of unseen digits
+python examples/train_and_export.py             # about two minutes on two cores, 99% accuracy on unseen digits
 python examples/train_and_export.py --epochs 2  # a quick look
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
             input_type="uint8",
         )
         print(f"{file.size_bytes:,} bytes, {file.report.top1_agreement:.1%} agreement on {file.report.samples} digits")
-        print(f"{export.benchmark(file.path).median_ms:.2f} ms a picture")
+        print(f"{export.benchmark(file.path).median_ms:.2f} ms per image")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One small EfficientNet, trained by several processes that share every batch: on one host, or one process a host.
+"""Data-parallel training of a small EfficientNet in several processes: on one host, or one process per host.
 
 python examples/train_several_hosts.py                                # one process
 keras-effnet launch --processes 2 -- examples/train_several_hosts.py  # two on this host; needs `pip install jax`
@@ -7,7 +7,7 @@ On two hosts, the first with --process-id 0 and the other with 1:
 
 keras-effnet launch --processes 2 --coordinator 10.0.0.1:8476 --process-id 0 -- examples/train_several_hosts.py
 
-All processes read the same data in the same order; each computes its part of every batch, and the first one writes.
+All processes read the same data in the same order; each computes its part of every batch, and process 0 writes files.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     spec = architecture_spec("lite0", depth=0.1, width=0.25, image_size=32, bn_momentum=0.9)
     with strategies.scope(strategy):
         strategies.check_batch_size(64, strategy)
-        keras.utils.set_random_seed(0)  # the same first weights and the same order of pictures everywhere
+        keras.utils.set_random_seed(0)  # the same initial weights and image order in every process
         digits = datasets.load("digits")
         train = image_pipeline(digits, ImageSpec.of(spec), 64, training=True)
         val = image_pipeline(digits, ImageSpec.of(spec), 64)
@@ -44,7 +44,7 @@ def main() -> None:
             verbose=0,
         )
         if strategies.is_chief():
-            with strategies.alone():  # saving makes variables, which the other processes would have to make too
+            with strategies.alone():  # saving creates variables, which otherwise needs all processes
                 model.save("several_hosts.keras")
         total = sum(float(np.abs(weight).sum()) for weight in model.get_weights())
         loss = history.history["loss"][-1]

@@ -16,7 +16,7 @@ ARGUMENTS = {
     "train_several_hosts.py": [],
 }
 PRINTED = {
-    "explain_prediction.py": "of 40 digits found where they are",
+    "explain_prediction.py": "of 40 digits located in the right corner",
     "fine_tune.py": "of 134 unseen digits",
     "scale_and_count.py": "width x 3: MACs x 8.61",
     "scaling_study.py": "MACs grew x",
