@@ -1,0 +1,158 @@
+"""Names, paths, links and commands in README.md, CONTRIBUTING.md and docs/*.md exist in the code."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import keras_effnet
+from keras_effnet.cli import COMMANDS, cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("CONTRIBUTING.md"), *(ROOT / "docs").glob("*.md")])
+TOP_LEVEL = ("docs", "examples", "export", "keras_effnet", "tests", r"\.ci", r"\.github")
+
+NAME = re.compile(r"\bkeras_effnet(?:\.[A-Za-z_]\w*)+")
+SPAN = re.compile(r"`([^`\n]+)`")
+PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(TOP_LEVEL)})/[\w./*-]*[\w*/]")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"keras-effnet ([a-z][\w-]*)([^`\n]*)")
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def page(request):
+    return request.param
+
+
+def resolve(name):
+    """Import the longest module prefix of a dotted name and look up the rest as attributes."""
+    parts = name.split(".")
+    value = importlib.import_module(parts[0])
+    for end, part in enumerate(parts[1:], start=2):
+        try:
+            value = getattr(value, part)
+        except AttributeError:
+            value = importlib.import_module(".".join(parts[:end]))
+    return value
+
+
+def python_blocks(text):
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def imported_names(tree):
+    """Local name -> full dotted name, for the imports of this package in a block of Python."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname or alias.name.split(".")[0]: alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return {local: name for local, name in names.items() if name.startswith("keras_effnet")}
+
+
+def attribute_chain(node):
+    """`["strategies", "scope"]` for the expression `strategies.scope`; None if it does not start with a name."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return [node.id, *reversed(parts)] if isinstance(node, ast.Name) else None
+
+
+def commands(text):
+    """`(command, options)` for each mention of the command line; what `launch` runs counts as a command too."""
+    for match in COMMAND.finditer(text.replace("\\\n", " ")):
+        rest = f"{match[1]} {match[2].split(' #')[0]}"
+        for part in rest.split(" -- "):
+            name = part.split()[0]
+            if not name.endswith(".py"):
+                yield name, OPTION.findall(part)
+
+
+def options(command):
+    return {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+
+
+def command_options(name):
+    return options(cli.get_command(None, name)) | {"--debug"}
+
+
+def script_options():
+    """Options of the scripts that are no part of the command line: examples and benchmarks."""
+    scripts = [*(ROOT / "examples").glob("*.py"), *(ROOT / "tests" / "benchmarks").glob("*.py")]
+    return {name for script in scripts for name in re.findall(r'"(--[a-z][\w-]*)"', script.read_text())}
+
+
+def test_every_dotted_name_resolves(page):
+    for name in NAME.findall(page.read_text()):
+        resolve(name)
+
+
+def test_python_examples_use_names_that_exist(page):
+    for block in python_blocks(page.read_text()):
+        tree = ast.parse(block)
+        imported = imported_names(tree) | {"keras_effnet": "keras_effnet"}
+        for name in imported.values():
+            resolve(name)
+        for node in ast.walk(tree):
+            chain = attribute_chain(node)
+            if chain and chain[0] in imported:
+                resolve(".".join([imported[chain[0]], *chain[1:]]))
+
+
+def test_modules_named_without_the_package_resolve(page):
+    """`transfer.freeze` in running text means `keras_effnet.transfer.freeze`."""
+    for span in SPAN.findall(page.read_text()):
+        first, dot, _ = span.partition(".")
+        if dot and first in keras_effnet.__all__ and re.fullmatch(r"\w+(\.\w+)+", span):
+            resolve(f"keras_effnet.{span}")
+
+
+def test_every_repository_path_exists(page):
+    for path in PATH.findall(page.read_text()):
+        assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+def test_links_lead_to_files_and_headings(page):
+    for target in LINK.findall(page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, target
+
+
+def test_every_command_and_option_exists(page):
+    for name, given in commands(page.read_text()):
+        assert name in COMMANDS, name
+        assert set(given) <= command_options(name), (name, set(given) - command_options(name))
+
+
+def test_options_in_running_text_exist(page):
+    known = script_options().union(*(command_options(name) for name in COMMANDS))
+    for span in SPAN.findall(page.read_text()):
+        if span.startswith("--"):
+            assert set(OPTION.findall(span)) <= known, span
+
+
+def test_what_the_checks_look_for_is_found():
+    """The patterns match the pages at all, so a changed layout cannot turn the checks off."""
+    text = "\n".join(path.read_text() for path in PAGES)
+    assert len(set(NAME.findall(text))) > 10
+    assert len(set(PATH.findall(text))) > 10
+    assert {name for name, _ in commands(text)} == set(COMMANDS)
+    launched = dict(commands("`keras-effnet launch --processes 2 -- train FOLDER --strategy mirrored`"))
+    assert launched == {"launch": ["--processes"], "train": ["--strategy"]}
+
+
+@pytest.mark.parametrize("name", ["keras_effnet.no_such_module", "keras_effnet.training.no_such_function"])
+def test_a_wrong_name_is_noticed(name):
+    with pytest.raises(ModuleNotFoundError):
+        resolve(name)
