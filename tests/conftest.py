@@ -17,6 +17,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exports import PRECISIONS
 from PIL import Image
 
 from keras_effnet import datasets
@@ -25,8 +26,6 @@ from keras_effnet.config import TrainConfig
 from keras_effnet.export import ExportResult, export_tflite
 from keras_effnet.runs import new_run
 from keras_effnet.training import TrainResult, train_dataset
-
-PRECISIONS = ("none", "float16", "dynamic", "int8")
 
 
 def pytest_configure(config) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PRECISIONS
+from exports import PRECISIONS
 from PIL import Image
 
 from keras_effnet.cli import COMMANDS

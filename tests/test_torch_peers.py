@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from golden.make_torch import LAYOUTS, LITE_SIZES, LOGITS, geometry_of, lite_network, picture, torch_network
+from make_torch import LAYOUTS, LITE_SIZES, LOGITS, geometry_of, lite_network, picture, torch_network
 from PIL import Image
 
 from keras_effnet.baselines import architecture_spec

@@ -7,7 +7,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from conftest import PRECISIONS
+from exports import PRECISIONS
 
 import keras_effnet
 from keras_effnet.export import export_tflite

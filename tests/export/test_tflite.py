@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PRECISIONS
+from exports import PRECISIONS
 from PIL import Image
 
 from keras_effnet.errors import UserError, VerificationError

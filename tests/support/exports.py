@@ -1,0 +1,3 @@
+"""Names that several tests of exported files share."""
+
+PRECISIONS = ("none", "float16", "dynamic", "int8")
