@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_effnet import ledger
 from keras_effnet.law import error_law
 from keras_effnet.members import AXES, BASELINE
 from keras_effnet.summary import Summary, answer, ratios, summarize
+from keras_effnet.system import jsonl
 
 DOCS = Path(__file__).resolve().parent
 PAGE, RESULTS = DOCS / "study.md", DOCS / "results"
@@ -136,7 +136,7 @@ def rendered(text: str) -> str:
 
     def block(match: re.Match) -> str:
         name, source = match["name"], match["source"]
-        made = BLOCKS[name](ledger.read(RESULTS / f"{source}.jsonl"))
+        made = BLOCKS[name](jsonl.read(RESULTS / f"{source}.jsonl"))
         return f"<!-- {name} {source} -->\n{made}\n<!-- end -->"
 
     return re.sub(r"<!-- (?P<name>\w+) (?P<source>[\w-]+) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)

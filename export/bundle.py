@@ -23,7 +23,7 @@ from keras_effnet.export.tflite import check_arguments, sources
 from keras_effnet.export.trial import Trial, keep, try_precision
 from keras_effnet.export.twin import FineTuning
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.runs import write_text
+from keras_effnet.system.files import write_text
 
 
 @dataclass(frozen=True)

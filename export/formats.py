@@ -28,8 +28,8 @@ from keras_effnet.export.conversion import check_exportable, float32_copy
 from keras_effnet.export.quantization import RECIPES
 from keras_effnet.export.verification import VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, preprocess_input
-from keras_effnet.quiet import captured_output
-from keras_effnet.runs import atomic
+from keras_effnet.system.files import atomic
+from keras_effnet.system.output import captured_output
 
 _BATCH = 16
 _GRAPH = "saved_model.pb"  # what makes a folder a SavedModel

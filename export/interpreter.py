@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_effnet.errors import UserError, first_line
-from keras_effnet.quiet import captured_output
+from keras_effnet.system.output import captured_output
 
 _MAGIC = b"TFL3"
 

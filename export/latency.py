@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_effnet.errors import UserError
 from keras_effnet.export.interpreter import TFLiteModel
-from keras_effnet.runs import cpu_name
-from keras_effnet.timing import Timer
+from keras_effnet.system.machine import cpu_name
+from keras_effnet.system.timing import Timer
 
 MAX_SECONDS = 10.0
 

@@ -23,7 +23,7 @@ from keras_effnet.export.ranges import with_ranges
 from keras_effnet.export.tensors import output_tensors, parse
 from keras_effnet.export.twin import FineTuning, fine_tune, training_pictures
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.quiet import captured_output
+from keras_effnet.system.output import captured_output
 
 TUNING = FineTuning(epochs=6, learning_rate=1e-5)
 _CALIBRATION = 200  # pictures that ranges are taken from; more only take time

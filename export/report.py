@@ -18,7 +18,8 @@ from keras_effnet.export.latency import LatencyReport
 from keras_effnet.export.profile import LOST_DB, LayerError, first_lost
 from keras_effnet.export.trial import ExportResult
 from keras_effnet.export.verification import VerifyReport
-from keras_effnet.runs import cpu_name, write_text
+from keras_effnet.system.files import write_text
+from keras_effnet.system.machine import cpu_name
 
 SOUND = 0.97  # agreement under which no file is recommended
 

@@ -92,7 +92,7 @@ def taps(
 def _runs(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterator[list[np.ndarray]]:
     from ai_edge_litert.interpreter import Interpreter
 
-    from keras_effnet.quiet import captured_output
+    from keras_effnet.system.output import captured_output
 
     with captured_output():  # the delegate announces itself
         interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())

@@ -22,8 +22,9 @@ from keras_effnet.export.interpreter import CannotRunError, TFLiteModel
 from keras_effnet.export.profile import LayerError, first_lost, layer_errors
 from keras_effnet.export.quantization import Candidate, Recipe, Settings, check_settings
 from keras_effnet.export.verification import Reference, VerifyReport
-from keras_effnet.quiet import captured_output
-from keras_effnet.runs import atomic, environment
+from keras_effnet.system.files import atomic
+from keras_effnet.system.machine import environment
+from keras_effnet.system.output import captured_output
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import keras
 from keras_effnet.averaging import AveragedWeights
 from keras_effnet.errors import UserError
 from keras_effnet.optimizers import learning_rate
-from keras_effnet.runs import atomic, write_text
 from keras_effnet.strategies import alone, synchronized_batch_norm
+from keras_effnet.system.files import atomic, write_text
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ def _progress_console():
 
 def prepare_tensorflow() -> None:
     """Imports TensorFlow and Keras without their start-up messages; warnings of this package go to stderr."""
-    from keras_effnet.quiet import captured_output
+    from keras_effnet.system.output import captured_output
 
     logger = logging.getLogger("keras_effnet")
     if not logger.handlers:
@@ -89,7 +89,7 @@ def hushed() -> Iterator[None]:
 
     For the check of a data set, which lists what cannot be decoded.
     """
-    from keras_effnet.quiet import captured_output
+    from keras_effnet.system.output import captured_output
 
     lines: list[str] = []
     try:

@@ -13,11 +13,12 @@ from typing import Any
 
 import yaml
 
-from keras_effnet import ledger
 from keras_effnet.errors import UserError
 from keras_effnet.members import Member
 from keras_effnet.protocol import Budget, Protocol
-from keras_effnet.runs import write_environment, write_text
+from keras_effnet.system import jsonl
+from keras_effnet.system.files import write_text
+from keras_effnet.system.run_folders import write_environment
 from keras_effnet.trials import load_data
 
 RESULTS, PROTOCOL = "results.jsonl", "protocol.yaml"
@@ -138,7 +139,7 @@ def begin(folder: Path, plan: Plan) -> Iterator[Plan]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write study folder {folder}: {error.strerror}.") from None
-    with ledger.alone_in(folder):
+    with jsonl.alone_in(folder):
         if (folder / PROTOCOL).exists():
             plan = plan.joined(Plan.read(folder))
         plan.save(folder)

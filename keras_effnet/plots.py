@@ -8,7 +8,7 @@ from textwrap import shorten
 
 import numpy as np
 
-from keras_effnet.runs import atomic
+from keras_effnet.system.files import atomic
 
 _SMALL = 12  # classes up to which names and counts fit a confusion matrix
 _LETTERS = 19  # above a picture of a grid, in letters of 8 points

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from keras_effnet.architecture import ArchitectureSpec
 from keras_effnet.baselines import SPECS
-from keras_effnet.download import fetch
 from keras_effnet.errors import UserError
+from keras_effnet.system.download import fetch
 
 IMAGENET_CLASSES = 1000
 _KERAS_URL = "https://storage.googleapis.com/keras-applications/"

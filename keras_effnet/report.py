@@ -14,12 +14,12 @@ from typing import Any
 import yaml
 
 from keras_effnet.errors import UserError
-from keras_effnet.ledger import read
 from keras_effnet.report_charts import require_packages
 from keras_effnet.report_data import report_data
 from keras_effnet.report_page import SECTIONS, Section, page
-from keras_effnet.runs import atomic, write_text
 from keras_effnet.summary import summarize
+from keras_effnet.system.files import atomic, write_text
+from keras_effnet.system.jsonl import read
 
 REPORT = "report.html"
 _STILL = {"width": 640, "scale": 2}  # pixels, and how many of the file's make one of them

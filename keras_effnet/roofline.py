@@ -16,9 +16,9 @@ from keras_effnet.architecture import ArchitectureSpec
 from keras_effnet.block_specs import ConvSpec
 from keras_effnet.errors import UserError
 from keras_effnet.intensity import KindCost, Peaks, Roofline, Work, convolutions, work_by_kind
-from keras_effnet.runs import cpu_name
 from keras_effnet.speed import synchronize
-from keras_effnet.timing import measure
+from keras_effnet.system.machine import cpu_name
+from keras_effnet.system.timing import measure
 
 _MATRIX_SIDES = (1024, 2048)
 _ARRAY_BYTES = 1 << 28  # far more than any cache holds

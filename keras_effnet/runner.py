@@ -11,11 +11,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from keras_effnet import ledger
 from keras_effnet.callbacks import LAST, read_rows
 from keras_effnet.engines import Submit, failure
 from keras_effnet.errors import UserError
 from keras_effnet.plans import RESULTS
+from keras_effnet.system import jsonl
 from keras_effnet.trials import Trial, train_trial
 
 Progress = Callable[[str, float, float], None]
@@ -55,7 +55,7 @@ def run_trials(
         UserError: A process was killed, or the disk is full.
     """
     results = folder / RESULTS
-    known = {_key(row): row for row in ledger.read(results) if row["kind"] == "training"}
+    known = {_key(row): row for row in jsonl.read(results) if row["kind"] == "training"}
     pending = {(trial.member.name, trial.seed, trial.target): trial for trial in trials}
     waiting: dict[Future, Trial] = {}
     failures: dict[str, str] = {}
@@ -80,7 +80,7 @@ def run_trials(
         for future in [each for each in waiting if each in finished]:  # a set has no order
             trial = waiting.pop(future)
             row = _outcome(future, trial, folder)
-            ledger.append(results, row)
+            jsonl.append(results, row)
             if row["kind"] == "failure":
                 failures[str(trial)] = row["error"]
             else:

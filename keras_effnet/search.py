@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from keras_effnet import ledger
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.engines import engine
 from keras_effnet.errors import UserError
@@ -22,11 +21,12 @@ from keras_effnet.members import Member, place
 from keras_effnet.plans import RESULTS, Plan, begin, prepare
 from keras_effnet.protocol import Budget
 from keras_effnet.runner import Progress, Row, run_trials
-from keras_effnet.runs import write_text
 from keras_effnet.scaling import CompoundScaling
 from keras_effnet.search_grid import Candidate, candidates, networks
 from keras_effnet.spec_files import write_spec
 from keras_effnet.summary import OverSeeds
+from keras_effnet.system import jsonl
+from keras_effnet.system.files import write_text
 from keras_effnet.trials import Trial
 
 ARGUMENTS = "search.yaml"
@@ -184,7 +184,7 @@ def grid_search(
         failures = run_trials(folder, trials(groups, [0], halving.rungs[0]), submit, progress, halving.follow)
         best = halving.best(finalists)
         failures |= run_trials(folder, trials(best, range(1, seeds), epochs), submit, progress)
-        rows = ledger.read(folder / RESULTS)
+        rows = jsonl.read(folder / RESULTS)
     ranking = rank(rows, groups)
     if not ranking:
         name, why = next(iter(failures.items()))

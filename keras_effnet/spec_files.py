@@ -13,7 +13,7 @@ import yaml
 
 from keras_effnet.architecture import ArchitectureSpec, StageSpec
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.runs import write_text
+from keras_effnet.system.files import write_text
 
 SUFFIXES = (".yaml", ".yml")
 

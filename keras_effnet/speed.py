@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.errors import UserError
-from keras_effnet.timing import Timing, measure
+from keras_effnet.system.timing import Timing, measure
 
 
 def synchronize(value: object = None) -> None:

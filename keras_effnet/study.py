@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_effnet import ledger
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.engines import engine
 from keras_effnet.members import Member
 from keras_effnet.plans import RESULTS, Plan, begin, prepare
 from keras_effnet.protocol import Budget, Protocol, macs_per_epoch
 from keras_effnet.runner import Progress, killed, run_trials
+from keras_effnet.system import jsonl
 from keras_effnet.trials import Trial, measure_cost, measure_roofline
 
 
@@ -88,12 +88,12 @@ def run(
         costs = _measured(folder, whole, classes, progress)
         with engine(workers, cluster) as submit:
             failures = run_trials(folder, _trials(folder, whole, costs, classes, pictures), submit, progress)
-        return StudyResult(folder, ledger.read(folder / RESULTS), failures)
+        return StudyResult(folder, jsonl.read(folder / RESULTS), failures)
 
 
 def _measured(folder: Path, plan: Plan, classes: int, progress: Progress) -> dict[str, dict[str, Any]]:
     """What each network costs, and a roofline of each kind of network; measured where no earlier run did."""
-    rows = ledger.read(folder / RESULTS)
+    rows = jsonl.read(folder / RESULTS)
     costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
     seen = {row["member"] for row in rows if row["kind"] == "roofline"}
     work = [(measure_cost, member) for member in plan.members if member.name not in costs]
@@ -105,7 +105,7 @@ def _measured(folder: Path, plan: Plan, classes: int, progress: Progress) -> dic
                 row = submit(measure, plan.protocol, member, classes).result()
             except BrokenProcessPool:
                 raise killed(folder, f"measuring {member.name}") from None
-            ledger.append(folder / RESULTS, row)
+            jsonl.append(folder / RESULTS, row)
             if row["kind"] == "cost":
                 costs[member.name] = row
     return costs

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_effnet.errors import UserError
-from keras_effnet.runs import write_text
+from keras_effnet.system.files import write_text
 
 _WANDB_ID = "wandb-id.txt"
 

@@ -28,11 +28,12 @@ from keras_effnet.fitting import train
 from keras_effnet.imagenet import readable
 from keras_effnet.models import EfficientNet
 from keras_effnet.pipeline import image_pipeline
-from keras_effnet.runs import write_environment, write_text
 from keras_effnet.saving import load_state
 from keras_effnet.splits import class_weights
 from keras_effnet.stages import Stage
 from keras_effnet.strategies import check_strategy, is_chief, scope
+from keras_effnet.system.files import write_text
+from keras_effnet.system.run_folders import write_environment
 
 __all__ = [
     "TrainConfig",

@@ -19,7 +19,7 @@ from pathlib import Path
 from keras_effnet.complexity import TrainingMemory, training_bytes
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.machine import host_bytes
+from keras_effnet.system.machine import host_bytes
 
 _LIMIT = 900.0  # seconds for one measurement; B7 at 600 pixels traces for minutes
 _STEPS = 2  # the first makes the optimizer's slots, the second has all that a step ever has

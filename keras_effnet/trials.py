@@ -17,8 +17,9 @@ from typing import Any
 
 from keras_effnet.members import Member
 from keras_effnet.protocol import Protocol
-from keras_effnet.quiet import captured_output
-from keras_effnet.runs import cpu_name, write_text
+from keras_effnet.system.files import write_text
+from keras_effnet.system.machine import cpu_name
+from keras_effnet.system.output import captured_output
 
 _CURVE = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 LOG = "log.txt"
@@ -100,7 +101,7 @@ def train_trial(trial: Trial) -> dict[str, Any]:
 def _train(trial: Trial, folder: Path) -> dict[str, Any]:
     _start(trial.protocol.threads)
     from keras_effnet.callbacks import LAST, Pause, read_rows
-    from keras_effnet.energy import energy_meter
+    from keras_effnet.system.energy import energy_meter
     from keras_effnet.training import fit_dataset
 
     config = trial.protocol.config(trial.member, seed=trial.seed, epochs=trial.epochs)

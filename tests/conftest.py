@@ -24,7 +24,7 @@ from keras_effnet import datasets
 from keras_effnet.cli import main
 from keras_effnet.config import TrainConfig
 from keras_effnet.export import ExportResult, export_tflite
-from keras_effnet.runs import new_run
+from keras_effnet.system.run_folders import new_run
 from keras_effnet.training import TrainResult, train_dataset
 
 

@@ -309,7 +309,7 @@ def test_benchmark_compares_files_with_the_processor_named(cli, exported):
     shown = cli("benchmark", *files, "--runs", "10")
     assert shown.status == 0
     assert all(path.name in shown.out for path in files)
-    from keras_effnet.runs import cpu_name
+    from keras_effnet.system.machine import cpu_name
 
     assert f"10 runs, 1 thread(s), {cpu_name()}" in last_lines(shown.out)[0]
     report = strict(cli("benchmark", files[0], "--runs", "5", "--threads", "2", "--json").out)
@@ -416,7 +416,7 @@ def test_a_full_disk_is_named_with_what_to_do(cli, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("keras_effnet.runs.new_run", full)
+    monkeypatch.setattr("keras_effnet.system.run_folders.new_run", full)
     shown = cli("quickstart")
     assert shown.status == 2
     assert shown.err.strip().splitlines()[-1].startswith("error: the disk is full.")

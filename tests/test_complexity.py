@@ -193,7 +193,7 @@ def test_tensorflows_profiler_agrees():
     """An independent count: half the floating point operations of the graph's convolutions and matrix products."""
     import tensorflow as tf
 
-    from keras_effnet.quiet import captured_output
+    from keras_effnet.system.output import captured_output
 
     spec = TINY["tiny b0"]
     model = built(spec)

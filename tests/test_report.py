@@ -17,10 +17,10 @@ from PIL import Image
 
 from keras_effnet import report_charts
 from keras_effnet.errors import UserError
-from keras_effnet.ledger import read
 from keras_effnet.report import log_to_wandb, write_report
 from keras_effnet.report_data import figure, report_data
 from keras_effnet.report_page import Section
+from keras_effnet.system.jsonl import read
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")

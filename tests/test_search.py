@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from keras_effnet import EfficientNet, ledger, search
+from keras_effnet import EfficientNet, search
 from keras_effnet.architecture import expand
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.complexity import count
@@ -20,6 +20,7 @@ from keras_effnet.protocol import Protocol
 from keras_effnet.scaling import CompoundScaling
 from keras_effnet.search_grid import candidates, networks
 from keras_effnet.spec_files import read_spec
+from keras_effnet.system import jsonl
 from keras_effnet.trials import Trial
 
 PAPER = CompoundScaling(1.2, 1.1, 1.15)
@@ -150,10 +151,10 @@ def test_a_search_goes_on_where_it_was(trained, tmp_path):
 def test_a_broken_off_search_repeats_nothing(trained, tmp_path):
     whole = search.grid_search("digits", tmp_path / "whole", by="formula", image_size=64)
     expected = list(trained)
-    rows = ledger.read(tmp_path / "whole" / RESULTS)
+    rows = jsonl.read(tmp_path / "whole" / RESULTS)
     (tmp_path / "half").mkdir()
     for row in rows[: len(rows) // 2]:
-        ledger.append(tmp_path / "half" / RESULTS, row)
+        jsonl.append(tmp_path / "half" / RESULTS, row)
     trained.clear()
     resumed = search.grid_search("digits", tmp_path / "half", by="formula", image_size=64)
     assert trained == expected[len(rows) // 2 :] and resumed.ranking == whole.ranking

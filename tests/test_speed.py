@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet import speed, timing
+from keras_effnet import speed
 from keras_effnet.errors import UserError
 from keras_effnet.speed import prediction, training_step
-from keras_effnet.timing import Timing
+from keras_effnet.system import timing
+from keras_effnet.system.timing import Timing
 
 SLEEP_MS = 30
 IMAGES, LABELS = np.zeros((2, 8, 8, 3), "float32"), np.array([0, 1])

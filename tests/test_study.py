@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from keras_effnet import engines, ledger, study
+from keras_effnet import engines, study
 from keras_effnet.architecture import ArchitectureSpec, StageSpec
 from keras_effnet.callbacks import LAST
 from keras_effnet.complexity import count
@@ -28,6 +28,7 @@ from keras_effnet.protocol import Budget, Protocol
 from keras_effnet.recipes import STUDY
 from keras_effnet.runner import run_trials
 from keras_effnet.spec_files import write_spec
+from keras_effnet.system import jsonl
 from keras_effnet.trials import LOG, Trial, _finite, train_trial
 
 STAGE = StageSpec(kernel=3, stride=2, expand=2, filters=8, repeats=1, se_ratio=0.25)
@@ -193,11 +194,11 @@ def nothing(*_):
 
 
 def test_what_the_ledger_has_is_not_run(tmp_path):
-    ledger.append(tmp_path / RESULTS, row_of(trial("b")))
+    jsonl.append(tmp_path / RESULTS, row_of(trial("b")))
     submit, calls = engine_of(row_of)
     assert run_trials(tmp_path, [trial("a"), trial("b"), trial("b", seed=1)], submit, nothing) == {}
     assert calls == [("a", 0, 4), ("b", 1, 4)]
-    assert len(ledger.read(tmp_path / RESULTS)) == 3
+    assert len(jsonl.read(tmp_path / RESULTS)) == 3
 
 
 def test_a_failure_is_told_and_the_others_go_on(tmp_path):
@@ -210,7 +211,7 @@ def test_a_failure_is_told_and_the_others_go_on(tmp_path):
     failures = run_trials(tmp_path, [trial(seed=seed) for seed in range(3)], submit, nothing)
     assert failures == {"small seed 1": "The loss became NaN."}
     assert len(calls) == 3
-    assert [row["kind"] for row in ledger.read(tmp_path / RESULTS)] == ["training", "failure", "training"]
+    assert [row["kind"] for row in jsonl.read(tmp_path / RESULTS)] == ["training", "failure", "training"]
     # Another run tries what failed, and that alone.
     submit, calls = engine_of(row_of)
     assert run_trials(tmp_path, [trial(seed=seed) for seed in range(3)], submit, nothing) == {}
@@ -422,7 +423,7 @@ def test_a_study_that_is_killed_again_and_again_repeats_no_finished_trial(tiny, 
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
                 kills += 1
-        rows = ledger.read(folder / RESULTS)
+        rows = jsonl.read(folder / RESULTS)
         assert rows[: len(seen)] == seen  # what was finished stays as it was
         seen = rows
     assert kills >= 3

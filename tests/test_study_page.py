@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet import ledger
 from keras_effnet.complexity import count
 from keras_effnet.config import TrainConfig
 from keras_effnet.summary import summarize
+from keras_effnet.system import jsonl
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 TEXT = (DOCS / "study.md").read_text()
@@ -34,7 +34,7 @@ def test_the_page_is_what_its_results_make_of_it(page):
 @pytest.mark.parametrize("source", SOURCES)
 def test_accuracies_on_the_page_are_those_of_the_rows(source):
     """By another way than the page's own: straight from the rows."""
-    rows = [row for row in ledger.read(DOCS / "results" / f"{source}.jsonl") if row["kind"] == "training"]
+    rows = [row for row in jsonl.read(DOCS / "results" / f"{source}.jsonl") if row["kind"] == "training"]
     for member in {row["member"] for row in rows}:
         accuracies = [row["accuracy"] for row in sorted(rows, key=lambda row: row["seed"]) if row["member"] == member]
         listed = ", ".join(f"{100 * accuracy:.1f}%" for accuracy in accuracies)
@@ -44,7 +44,7 @@ def test_accuracies_on_the_page_are_those_of_the_rows(source):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_costs_of_the_results_are_those_of_the_networks(source):
-    rows = [row for row in ledger.read(DOCS / "results" / f"{source}.jsonl") if row["kind"] == "cost"]
+    rows = [row for row in jsonl.read(DOCS / "results" / f"{source}.jsonl") if row["kind"] == "cost"]
     assert len(rows) >= len(summarize(rows))
     for row in rows:
         shape = {name: row[name] for name in ("model", "depth", "width", "image_size")}

@@ -11,7 +11,7 @@ from keras_effnet.baselines import architecture_spec
 from keras_effnet.complexity import training_bytes
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.machine import host_bytes
+from keras_effnet.system.machine import host_bytes
 from keras_effnet.training_memory import (
     automatic_batch_size,
     fitting_batch_size,

@@ -28,7 +28,8 @@ def command(data, image_size, near_duplicates, most, val_split, seed, strict, ou
     from keras_effnet import plots
     from keras_effnet.data_check import check_data
     from keras_effnet.errors import VerificationError
-    from keras_effnet.runs import new_run, write_text
+    from keras_effnet.system.files import write_text
+    from keras_effnet.system.run_folders import new_run
 
     with console.hushed():
         report = check_data(

@@ -44,7 +44,8 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     from keras_effnet import artifacts, plots
     from keras_effnet.evaluation import judge, measure, reliability
     from keras_effnet.pipeline import image_pipeline
-    from keras_effnet.runs import new_run, write_text
+    from keras_effnet.system.files import write_text
+    from keras_effnet.system.run_folders import new_run
 
     artifact = artifacts.load(model, batch_size=batch_size)
     dataset, names = _data(artifact, model, data, max_bad_files)
@@ -145,7 +146,7 @@ def _cell(value: object) -> object:
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    from keras_effnet.runs import atomic
+    from keras_effnet.system.files import atomic
 
     # Names of files may be no valid text.
     with atomic(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:

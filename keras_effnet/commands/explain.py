@@ -27,7 +27,7 @@ def command(pictures, model, wanted, layer, top, labels, out, as_json) -> None:
     from keras_effnet import artifacts, plots
     from keras_effnet.gradcam import explainer
     from keras_effnet.preprocessing import decode_predictions
-    from keras_effnet.runs import new_run
+    from keras_effnet.system.run_folders import new_run
 
     artifact = artifacts.load(model)
     if artifact.model is None:

@@ -75,7 +75,7 @@ def _thinned(artifact, pictures, held_out, sparsity, clusters, given, samples, a
 
 
 def _save(network, path):
-    from keras_effnet.runs import atomic
+    from keras_effnet.system.files import atomic
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def command(
     from keras_effnet.export.qat import TUNING
     from keras_effnet.export.quantization import INPUT_TYPES, RECIPES
     from keras_effnet.export.report import SHORT, cells
-    from keras_effnet.runs import new_run
+    from keras_effnet.system.run_folders import new_run
 
     precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize) or [""]]
     formats = [one_of("format", item, FORMATS) for item in _names(also)]

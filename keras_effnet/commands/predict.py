@@ -77,7 +77,7 @@ def _file_form(output: Path | None, form: str | None) -> str | None:
 
 def _run_file(model: str) -> Path:
     """A file in a new run folder: so many predictions are not for the terminal alone."""
-    from keras_effnet.runs import new_run
+    from keras_effnet.system.run_folders import new_run
 
     return new_run("predict", Path(model).resolve().stem) / "predictions.csv"
 

@@ -28,17 +28,17 @@ _BUDGETS = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study, as_json, **amounts) -> None:
     """Say which phi a budget buys, and what accuracy to expect of it, by a study's results."""
-    from keras_effnet import ledger
     from keras_effnet.law import Budget, recommend
     from keras_effnet.plans import RESULTS, Plan
     from keras_effnet.summary import summarize
+    from keras_effnet.system import jsonl
 
     given = {name: amount for name, amount in amounts.items() if amount is not None}
     if len(given) != 1:
         raise UserError("Give one budget: --budget-ms, --budget-macs, --budget-mb or --budget-params.")
     ((name, amount),) = given.items()
     kind, unit, label = _BUDGETS[name]
-    plan, rows = Plan.read(study), ledger.read(study / RESULTS)
+    plan, rows = Plan.read(study), jsonl.read(study / RESULTS)
     classes = next((row["classes"] for row in rows if row["kind"] == "cost"), 1000)
     found = recommend(
         summarize(rows), plan.members, Budget(kind, amount * unit), classes=classes, options=plan.protocol.options

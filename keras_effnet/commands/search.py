@@ -112,8 +112,8 @@ def _figures(candidate: Candidate) -> dict:
 def _search(data, as_json, name, out, resume, settings, step, by, image_size, threads, **options) -> None:
     console.prepare_tensorflow()
     from keras_effnet import plots
-    from keras_effnet.runs import kept_if_used, new_run
     from keras_effnet.search import grid_search, kept_arguments
+    from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:
         folder = new_run("search", name or Path(data).name, out)

@@ -69,8 +69,8 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     console.prepare_tensorflow()
     from keras_effnet import report, study
     from keras_effnet.plans import RESULTS, Plan
-    from keras_effnet.runs import kept_if_used, new_run
     from keras_effnet.summary import answer, summarize
+    from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:
         folder, given = new_run("study", name or Path(data).name, out), {"data": data, "seeds": 3} | given

@@ -98,7 +98,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     console.prepare_tensorflow()
     from keras_effnet import datasets, tracking, training_memory
-    from keras_effnet.runs import kept_if_used, new_run
+    from keras_effnet.system.run_folders import kept_if_used, new_run
     from keras_effnet.training import train_dataset
 
     with console.hushed():

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from keras_effnet.runs import cpu_name
+from keras_effnet.system.machine import cpu_name
 
 NAMES, ROUNDS = tuple(f"b{number}" for number in range(8)), 5
 OURS, THEIRS = "keras_effnet", "keras.applications"

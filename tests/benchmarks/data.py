@@ -38,7 +38,7 @@ from keras_effnet import datasets
 from keras_effnet.augment import Augmentation, augment_image
 from keras_effnet.pipeline import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.runs import cpu_name
+from keras_effnet.system.machine import cpu_name
 
 SIZE, BATCH, WORKERS, EPOCHS, ROUNDS = 224, 32, 2, 5, 7
 CACHED, FILES = "ours, cached", "ours, files"

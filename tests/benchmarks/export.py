@@ -26,7 +26,7 @@ from statistics import median
 import numpy as np
 from accuracy import labelled_pictures
 
-from keras_effnet.runs import cpu_name
+from keras_effnet.system.machine import cpu_name
 
 ROUNDS, PICTURES = 1, 4  # a round of B7 takes minutes
 OURS, THEIRS = "keras_effnet", "keras.applications"

@@ -28,8 +28,8 @@ from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.latency import benchmark_in_turn
 from keras_effnet.export.quantization import equalized
 from keras_effnet.export.verification import compare
-from keras_effnet.quiet import captured_output
-from keras_effnet.runs import cpu_name
+from keras_effnet.system.machine import cpu_name
+from keras_effnet.system.output import captured_output
 
 CALIBRATION = 100
 

@@ -24,7 +24,7 @@ from keras_effnet.export.qat import quantization_aware_training
 from keras_effnet.export.sparsity import cluster, prune
 from keras_effnet.export.trial import compressed_size
 from keras_effnet.export.verification import compare
-from keras_effnet.quiet import captured_output
+from keras_effnet.system.output import captured_output
 
 TRAINING = 100
 SPARSITIES = (0.25, 0.5, 0.75)

@@ -30,7 +30,7 @@ import numpy as np
 
 from keras_effnet.baselines import architecture_spec
 from keras_effnet.complexity import count
-from keras_effnet.runs import cpu_name
+from keras_effnet.system.machine import cpu_name
 
 CASES, STEPS, WARM_UP = ("224:16", "64:64"), 3, 3
 OURS, THEIRS, TIMM = "keras_effnet", "keras.applications", "timm"

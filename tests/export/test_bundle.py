@@ -21,7 +21,7 @@ from keras_effnet.export.inspection import operators
 from keras_effnet.export.latency import LatencyReport
 from keras_effnet.export.report import cells
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.runs import cpu_name
+from keras_effnet.system.machine import cpu_name
 
 
 @pytest.fixture(scope="module")

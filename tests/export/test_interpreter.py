@@ -12,7 +12,7 @@ import pytest
 
 from keras_effnet.errors import UserError
 from keras_effnet.export.interpreter import TFLiteModel
-from keras_effnet.quiet import captured_output
+from keras_effnet.system.output import captured_output
 
 
 def test_shape_and_classes_are_read_off_the_file(exported):
@@ -59,7 +59,7 @@ def test_running_a_file_does_not_import_tensorflow(exported):
 def test_output_of_c_libraries_is_kept_off_the_terminal_and_put_back():
     code = (
         "import os\n"
-        "from keras_effnet.quiet import captured_output\n"
+        "from keras_effnet.system.output import captured_output\n"
         "with captured_output() as lines:\n"
         "    os.write(1, b'from C to stdout\\n')\n"
         "    os.write(2, b'from C to stderr\\n')\n"

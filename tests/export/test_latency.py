@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from keras_effnet import timing
 from keras_effnet.errors import UserError
 from keras_effnet.export import benchmark, latency
-from keras_effnet.runs import cpu_name
+from keras_effnet.system import timing
+from keras_effnet.system.machine import cpu_name
 
 
 def clock(monkeypatch, seconds: list[float]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.integer import quantize_int8
 from keras_effnet.export.profile import LayerError, first_lost, layer_errors
-from keras_effnet.quiet import captured_output
+from keras_effnet.system.output import captured_output
 
 
 @pytest.fixture

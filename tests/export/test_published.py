@@ -20,7 +20,7 @@ from keras_effnet.export.quantization import RECIPES, Settings
 from keras_effnet.export.tflite import sources
 from keras_effnet.export.trial import try_precision
 from keras_effnet.export.verification import Reference
-from keras_effnet.quiet import captured_output
+from keras_effnet.system.output import captured_output
 
 pytestmark = pytest.mark.slow
 CALIBRATION = 100

@@ -20,7 +20,7 @@ from keras_effnet.export.trial import compressed_size
 from keras_effnet.export.twin import FineTuning
 from keras_effnet.export.verification import compare
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.quiet import captured_output
+from keras_effnet.system.output import captured_output
 
 WHOLE = ("stem_conv", "dwconv")  # the first convolution and depthwise ones
 

@@ -13,7 +13,7 @@ from keras_effnet.export.inspection import operators
 from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.storage import float16_weights, int8_weights
 from keras_effnet.export.tensors import parse
-from keras_effnet.quiet import captured_output
+from keras_effnet.system.output import captured_output
 
 FLOAT16, INT8 = 1, 9  # of the schema's TensorType
 

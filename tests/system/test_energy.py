@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from keras_effnet import energy
-from keras_effnet.energy import energy_meter
-from keras_effnet.runs import write_text
+from keras_effnet.system import energy
+from keras_effnet.system.energy import energy_meter
+from keras_effnet.system.files import write_text
 
 RANGE = 1_000_000_000
 

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from keras_effnet import timing
 from keras_effnet.errors import UserError
-from keras_effnet.timing import Timing, measure, wait
+from keras_effnet.system import timing
+from keras_effnet.system.timing import Timing, measure, wait
 
 
 class Later:
@@ -110,6 +110,6 @@ def test_counts_and_times_that_are_too_small_are_refused(wrong, said):
 
 
 def test_importing_it_loads_no_framework():
-    code = "import sys, keras_effnet.timing; print({'tensorflow', 'keras'} & set(sys.modules))"
+    code = "import sys, keras_effnet.system.timing; print({'tensorflow', 'keras'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from keras_effnet import ledger
 from keras_effnet.errors import UserError
+from keras_effnet.system import jsonl
 
 ROWS = [{"kind": "cost", "member": "b0"}, {"kind": "training", "member": "b0", "accuracy": 0.5}]
 
@@ -19,13 +19,13 @@ ROWS = [{"kind": "cost", "member": "b0"}, {"kind": "training", "member": "b0", "
 def path(tmp_path):
     path = tmp_path / "results.jsonl"
     for row in ROWS:
-        ledger.append(path, row)
+        jsonl.append(path, row)
     return path
 
 
 def test_rows_come_back_as_they_were(path, tmp_path):
-    assert ledger.read(path) == ROWS
-    assert ledger.read(tmp_path / "none.jsonl") == []
+    assert jsonl.read(path) == ROWS
+    assert jsonl.read(tmp_path / "none.jsonl") == []
     assert len(path.read_text().splitlines()) == 2
 
 
@@ -33,36 +33,36 @@ def test_rows_come_back_as_they_were(path, tmp_path):
 def test_a_torn_last_line_is_passed_over_and_then_replaced(path, kept):
     torn = json.dumps({"kind": "training", "member": "b1", "accuracy": 0.75})[:kept]
     path.write_bytes(path.read_bytes() + torn.encode())
-    assert ledger.read(path) == ROWS
-    ledger.append(path, {"kind": "training", "member": "b2"})
-    assert ledger.read(path) == [*ROWS, {"kind": "training", "member": "b2"}]
-    assert path.read_text().splitlines() == [json.dumps(row) for row in ledger.read(path)]  # nothing left behind it
+    assert jsonl.read(path) == ROWS
+    jsonl.append(path, {"kind": "training", "member": "b2"})
+    assert jsonl.read(path) == [*ROWS, {"kind": "training", "member": "b2"}]
+    assert path.read_text().splitlines() == [json.dumps(row) for row in jsonl.read(path)]  # nothing left behind it
 
 
 @pytest.mark.parametrize("damage", [b"{oops\n", b"[1, 2]\n", b'"text"\n'])
 def test_damage_within_is_named_by_line(path, damage):
     path.write_bytes(damage + path.read_bytes())
     with pytest.raises(UserError, match="line 1, is no row"):
-        ledger.read(path)
+        jsonl.read(path)
 
 
 def test_nan_is_no_result(path):
     with pytest.raises(ValueError):
-        ledger.append(path, {"accuracy": float("nan")})
-    assert ledger.read(path) == ROWS
+        jsonl.append(path, {"accuracy": float("nan")})
+    assert jsonl.read(path) == ROWS
 
 
 def test_a_full_disk_costs_the_row_that_does_not_fit_and_no_other(small_disk):
     path = small_disk / "results.jsonl"
-    ledger.append(path, ROWS[0])
+    jsonl.append(path, ROWS[0])
     filler = small_disk / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
     with pytest.raises(UserError, match=r"results.jsonl: No space left on device. Make room, then resume"):
-        ledger.append(path, {"curve": "x" * 10_000})
+        jsonl.append(path, {"curve": "x" * 10_000})
     assert path.read_text() == json.dumps(ROWS[0]) + "\n"
     filler.unlink()
-    ledger.append(path, ROWS[1])
-    assert ledger.read(path) == ROWS
+    jsonl.append(path, ROWS[1])
+    assert jsonl.read(path) == ROWS
 
 
 def test_a_folder_belongs_to_one_process_and_to_none_after_its_end(tmp_path):
@@ -70,9 +70,9 @@ def test_a_folder_belongs_to_one_process_and_to_none_after_its_end(tmp_path):
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "in\n"
-        with pytest.raises(UserError, match="Another process works in"), ledger.alone_in(tmp_path):
+        with pytest.raises(UserError, match="Another process works in"), jsonl.alone_in(tmp_path):
             pass
         other.kill()
         other.wait()
-    with ledger.alone_in(tmp_path):
+    with jsonl.alone_in(tmp_path):
         pass

@@ -9,7 +9,9 @@ from importlib import metadata
 import pytest
 
 from keras_effnet.errors import UserError
-from keras_effnet.runs import atomic, cpu_name, environment, kept_if_used, new_run, write_text
+from keras_effnet.system.files import atomic, write_text
+from keras_effnet.system.machine import cpu_name, environment
+from keras_effnet.system.run_folders import kept_if_used, new_run
 
 
 def test_a_file_appears_whole(tmp_path):

@@ -6,7 +6,9 @@ Standard library and `errors` alone.
 from __future__ import annotations
 
 import os
+import platform
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 from keras_effnet.errors import UserError
@@ -72,3 +74,34 @@ def host_bytes(root: Path = Path("/")) -> tuple[int, str]:
             if folder == root / base:
                 break
     return min(free)
+
+
+_PACKAGES = ("keras-effnet", "tensorflow", "keras", "ai-edge-litert", "numpy")
+
+
+def cpu_name() -> str:
+    """The processor's name, for every figure of speed that is shown."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, object]:
+    """What a run depended on: Python, packages, processor."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "packages": versions,
+    }

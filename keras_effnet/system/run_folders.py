@@ -6,38 +6,16 @@ Imports nothing of the package but `errors`.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 from keras_effnet.errors import UserError
+from keras_effnet.system.files import write_text
+from keras_effnet.system.machine import environment
 
 _ENVIRONMENT = "env.json"
-_PACKAGES = ("keras-effnet", "tensorflow", "keras", "ai-edge-litert", "numpy")
-
-
-@contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` and moves it there only if the block succeeds.
-
-    A crash or a full disk leaves the earlier file as it was. The temporary name keeps the suffix, which savers go by.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text)
 
 
 def new_run(command: str, name: str, root: str | Path = "runs") -> Path:
@@ -77,31 +55,3 @@ def kept_if_used(folder: Path) -> Iterator[None]:
 def write_environment(folder: Path) -> None:
     """Writes `env.json`: what the results in the folder depended on."""
     write_text(folder / _ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
-
-
-def cpu_name() -> str:
-    """The processor's name, for every figure of speed that is shown."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def environment() -> dict[str, object]:
-    """What a run depended on: Python, packages, processor."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "packages": versions,
-    }

@@ -1,0 +1,1 @@
+"""Files, run folders, machine, timing, energy: what every other wing stands on."""
