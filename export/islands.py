@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import keras
 
-from keras_effnet.anatomy import parts
+from keras_effnet.architecture.parts import parts
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.integer import best_calibrated, quantize_int8

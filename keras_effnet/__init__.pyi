@@ -13,7 +13,6 @@ from . import (
     preprocessing,
     recipes,
     saving,
-    scaling,
     search,
     strategies,
     study,
@@ -21,8 +20,9 @@ from . import (
     transfer,
     weights,
 )
-from .architecture import ArchitectureSpec, StageSpec
-from .baselines import architecture_spec
+from .architecture.baselines import architecture_spec
+from .architecture.scaling import CompoundScaling, ScalingFactors, explain
+from .architecture.specs import ArchitectureSpec, StageSpec
 from .catalog import ModelInfo, list_models, model_info
 from .errors import UserError, VerificationError
 from .gradcam import Heatmap, grad_cam
@@ -45,7 +45,6 @@ from .models import (
 )
 from .preprocessing import ImageSpec, decode_predictions, preprocess_input
 from .saving import load_model
-from .scaling import CompoundScaling, ScalingFactors, explain
 from .weights import load_weights
 
 __version__: str
@@ -98,7 +97,6 @@ __all__ = [
     "preprocessing",
     "recipes",
     "saving",
-    "scaling",
     "search",
     "strategies",
     "study",

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
-from keras_effnet.baselines import SPECS
+from keras_effnet.architecture.baselines import SPECS
 from keras_effnet.errors import UserError, closest
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.images import decode, list_pictures, read

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from keras_effnet.architecture import ArchitectureSpec
-from keras_effnet.block_specs import ConvSpec, MBConvSpec, NormSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.specs import ArchitectureSpec
 
 # He initialisation by output fan: what the published networks were trained from.
 _CONV_INITIALIZER = {

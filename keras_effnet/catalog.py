@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import filter as matching
 
-from keras_effnet.architecture import ArchitectureSpec, expand
-from keras_effnet.baselines import SPECS, architecture_spec
+from keras_effnet.architecture.baselines import SPECS, architecture_spec
+from keras_effnet.architecture.scaling import PUBLISHED
+from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.complexity import count
 from keras_effnet.pretrained import PRETRAINED
-from keras_effnet.scaling import PUBLISHED
 
 _TORCHVISION = "top-1 of torchvision's first ImageNet weights"
 _RESNET = f"He et al., ResNet (CVPR 2016); {_TORCHVISION}"

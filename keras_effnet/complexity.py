@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from keras_effnet.architecture import ArchitectureSpec, Network, expand
-from keras_effnet.block_specs import ConvSpec, MBConvSpec, NormSpec
+from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec
+from keras_effnet.architecture.specs import ArchitectureSpec, Network, expand
 from keras_effnet.errors import UserError, one_of
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from keras_effnet.architecture import ArchitectureSpec
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.stages import SMALLEST, Stage, image_sizes, stages

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from keras_effnet.architecture import ArchitectureSpec, expand
-from keras_effnet.block_specs import ConvSpec, MBConvSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.complexity import part_cost
 
 _BYTES = 4  # of a float32

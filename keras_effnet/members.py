@@ -10,10 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.scaling import (
+    PUBLISHED,
+    RESOLUTION_DIVISOR,
+    CompoundScaling,
+    ScalingFactors,
+    round_resolution,
+)
+from keras_effnet.architecture.yaml_files import SUFFIXES
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.scaling import PUBLISHED, RESOLUTION_DIVISOR, CompoundScaling, ScalingFactors, round_resolution
-from keras_effnet.spec_files import SUFFIXES
 from keras_effnet.stages import SMALLEST, image_sizes
 
 AXES = ("compound", "depth", "width", "resolution")

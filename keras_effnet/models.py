@@ -11,9 +11,9 @@ from functools import partial
 
 import keras
 
-from keras_effnet.anatomy import blocks
-from keras_effnet.architecture import ArchitectureSpec, expand
-from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.architecture.parts import blocks
+from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.first_values import build_with

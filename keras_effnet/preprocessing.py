@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.architecture import IMAGENET_MEAN, IMAGENET_STD, ArchitectureSpec
-from keras_effnet.baselines import EFFICIENTNET_B0, SPECS
+from keras_effnet.architecture.baselines import EFFICIENTNET_B0, SPECS
+from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD, ArchitectureSpec
 from keras_effnet.errors import UserError, first_line, one_of
 from keras_effnet.imagenet import imagenet_classes
 

@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from keras_effnet.architecture import ArchitectureSpec
-from keras_effnet.baselines import SPECS
+from keras_effnet.architecture.baselines import SPECS
+from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.errors import UserError
 from keras_effnet.system.download import fetch
 

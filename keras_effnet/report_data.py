@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.errors import UserError
 from keras_effnet.law import error_law
 from keras_effnet.members import AXES, BASELINE, FAMILY
-from keras_effnet.scaling import PUBLISHED
 from keras_effnet.summary import METRICS, Summary, default_target, pareto_front, summarize
 
 Record = dict[str, Any]

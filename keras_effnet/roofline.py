@@ -12,8 +12,8 @@ from math import ceil
 
 import tensorflow as tf
 
-from keras_effnet.architecture import ArchitectureSpec
-from keras_effnet.block_specs import ConvSpec
+from keras_effnet.architecture.block_specs import ConvSpec
+from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.errors import UserError
 from keras_effnet.intensity import KindCost, Peaks, Roofline, Work, convolutions, work_by_kind
 from keras_effnet.speed import synchronize

@@ -9,26 +9,17 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import keras
 
+from keras_effnet.architecture.parts import computing_layers
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.fused import fuse_batch_norm
 
 TOO_DEEP = "Keras walks a graph recursively, and this is too deep for Python: call sys.setrecursionlimit(10_000) first."
-
-
-def computing_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers that compute, those of nested models included, input side first."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from computing_layers(layer)
-        elif not isinstance(layer, keras.layers.InputLayer):  # it follows the global policy, whatever the file says
-            yield layer
 
 
 def policy_of(model: keras.Model) -> keras.dtype_policies.DTypePolicy:

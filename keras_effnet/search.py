@@ -14,16 +14,16 @@ from typing import Any
 
 import yaml
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.scaling import CompoundScaling
+from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.engines import engine
 from keras_effnet.errors import UserError
 from keras_effnet.members import Member, place
 from keras_effnet.plans import RESULTS, Plan, begin, prepare
 from keras_effnet.protocol import Budget
 from keras_effnet.runner import Progress, Row, run_trials
-from keras_effnet.scaling import CompoundScaling
 from keras_effnet.search_grid import Candidate, candidates, networks
-from keras_effnet.spec_files import write_spec
 from keras_effnet.summary import OverSeeds
 from keras_effnet.system import jsonl
 from keras_effnet.system.files import write_text

@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from keras_effnet.architecture import ArchitectureSpec, Network, expand
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.scaling import CompoundScaling
+from keras_effnet.architecture.specs import ArchitectureSpec, Network, expand
 from keras_effnet.complexity import count, training_bytes
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.scaling import CompoundScaling
 
 CONSTRAINED = ("formula", "macs")
 

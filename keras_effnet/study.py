@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.engines import engine
 from keras_effnet.members import Member
 from keras_effnet.plans import RESULTS, Plan, begin, prepare

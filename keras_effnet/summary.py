@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.errors import one_of
-from keras_effnet.scaling import PUBLISHED
 
 
 @dataclass(frozen=True)

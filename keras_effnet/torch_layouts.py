@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.anatomy import Part, parts
+from keras_effnet.architecture.parts import Part, parts
 from keras_effnet.errors import UserError
 from keras_effnet.stored import StoredTensor, printable
 

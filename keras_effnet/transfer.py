@@ -12,7 +12,7 @@ from itertools import islice
 import keras
 import numpy as np
 
-from keras_effnet.anatomy import Part, parts
+from keras_effnet.architecture.parts import Part, parts
 from keras_effnet.blocks import LayerOptions, classifier
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.saving import policy_of

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.architecture import ArchitectureSpec, StageSpec, expand
-from keras_effnet.baselines import architecture_spec
-from keras_effnet.block_specs import ConvSpec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.block_specs import ConvSpec
+from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec, expand
 from keras_effnet.blocks import (
     LayerOptions,
     classifier,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.catalog import list_models, model_info
 from keras_effnet.errors import UserError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.architecture import ArchitectureSpec, StageSpec
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.complexity import count
 from keras_effnet.errors import UserError
 

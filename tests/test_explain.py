@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from keras_effnet import plots, transfer
-from keras_effnet.anatomy import parts
-from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.architecture.parts import parts
 from keras_effnet.cli import COMMANDS
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import pytest
 
-from keras_effnet.architecture import expand
-from keras_effnet.baselines import architecture_spec
-from keras_effnet.block_specs import ConvSpec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.block_specs import ConvSpec
+from keras_effnet.architecture.specs import expand
 from keras_effnet.complexity import count
 from keras_effnet.intensity import KindCost, Peaks, Roofline, convolutions, work, work_by_kind
 

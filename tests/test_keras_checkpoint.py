@@ -7,7 +7,7 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format
 from weight_files import answer, pictures, same_weights, scrambled, tiny
 
-from keras_effnet.architecture import IMAGENET_MEAN, IMAGENET_STD
+from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD
 from keras_effnet.errors import UserError
 from keras_effnet.keras_checkpoint import read_layers
 from keras_effnet.models import EfficientNetB0

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import linregress, t
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.complexity import count
 from keras_effnet.errors import UserError
 from keras_effnet.law import Budget, PowerLaw, recommend, scaled_of
 from keras_effnet.members import family, scaled
-from keras_effnet.scaling import CompoundScaling
 from keras_effnet.summary import Summary
 
 MEMBERS = scaled("b0", [-3, -2, -1, 0])

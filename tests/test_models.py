@@ -14,8 +14,8 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
 import keras_effnet
-from keras_effnet.architecture import expand
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.specs import expand
 from keras_effnet.errors import UserError
 from keras_effnet.models import EfficientNet
 from keras_effnet.preprocessing import ImageSpec, preprocess_input

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.callbacks import read_rows
 from keras_effnet.config import TrainConfig
 from keras_effnet.models import EfficientNet

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.preprocessing import (

@@ -14,7 +14,7 @@ from keras.src.applications import efficientnet as theirs
 from keras.src.legacy.saving import legacy_h5_format
 
 from keras_effnet import EfficientNet, pretrained
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.pretrained import PRETRAINED, imagenet_weights
 from keras_effnet.weights import adapt_stem

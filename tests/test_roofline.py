@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 from keras_effnet import roofline
-from keras_effnet.baselines import architecture_spec
-from keras_effnet.block_specs import ConvSpec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.block_specs import ConvSpec
 from keras_effnet.errors import UserError
 from keras_effnet.intensity import Peaks, convolutions, work_by_kind
 from keras_effnet.roofline import measure_kinds, measure_peaks

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from keras_effnet import EfficientNet, architecture_spec, load_weights
-from keras_effnet.architecture import ArchitectureSpec
+from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.errors import UserError
 from keras_effnet.export.conversion import float32_copy, weight_count
 from keras_effnet.saving import load_model, load_state, policy_of

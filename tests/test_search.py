@@ -10,16 +10,16 @@ from contextlib import contextmanager
 import pytest
 
 from keras_effnet import EfficientNet, search
-from keras_effnet.architecture import expand
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.scaling import CompoundScaling
+from keras_effnet.architecture.specs import expand
+from keras_effnet.architecture.yaml_files import read_spec
 from keras_effnet.complexity import count
 from keras_effnet.errors import UserError
 from keras_effnet.members import Member
 from keras_effnet.plans import RESULTS
 from keras_effnet.protocol import Protocol
-from keras_effnet.scaling import CompoundScaling
 from keras_effnet.search_grid import candidates, networks
-from keras_effnet.spec_files import read_spec
 from keras_effnet.system import jsonl
 from keras_effnet.trials import Trial
 

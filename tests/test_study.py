@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 from keras_effnet import engines, study
-from keras_effnet.architecture import ArchitectureSpec, StageSpec
+from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
+from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.callbacks import LAST
 from keras_effnet.complexity import count
 from keras_effnet.errors import UserError
@@ -27,7 +28,6 @@ from keras_effnet.plans import PROTOCOL, RESULTS, Plan, begin, prepare
 from keras_effnet.protocol import Budget, Protocol
 from keras_effnet.recipes import STUDY
 from keras_effnet.runner import run_trials
-from keras_effnet.spec_files import write_spec
 from keras_effnet.system import jsonl
 from keras_effnet.trials import LOG, Trial, _finite, train_trial
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from weight_files import TINY_LITE, lite_arrays, same_weights, tiny, write_safe_arrays
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.models import EfficientNet
 from keras_effnet.weights import load_weights

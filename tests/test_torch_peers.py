@@ -17,7 +17,7 @@ import pytest
 from make_torch import LAYOUTS, LITE_SIZES, LOGITS, geometry_of, lite_network, picture, torch_network
 from PIL import Image
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.models import EfficientNet
 from keras_effnet.weights import load_weights

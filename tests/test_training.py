@@ -24,7 +24,7 @@ import yaml
 from PIL import Image
 
 from keras_effnet import datasets, transfer
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.callbacks import ChanceWatch
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from keras_effnet import training_memory
-from keras_effnet.architecture import ArchitectureSpec, StageSpec
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.complexity import training_bytes
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError

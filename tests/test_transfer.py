@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.models import EfficientNet, features
 from keras_effnet.transfer import (

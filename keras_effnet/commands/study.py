@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from keras_effnet import console
+from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.members import AXES, PROGRESSIVE, Member, family, progressive, scaled
 from keras_effnet.options import Names, Numbers, default_threads, one_budget, read_settings
-from keras_effnet.scaling import CompoundScaling
 
 _PAPER = CompoundScaling()
 _FIXED = ("budget", "options", "threads")  # of a protocol: a study that is gone on with keeps them

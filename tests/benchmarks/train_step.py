@@ -28,7 +28,7 @@ from statistics import median, quantiles
 
 import numpy as np
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.complexity import count
 from keras_effnet.system.machine import cpu_name
 

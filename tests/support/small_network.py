@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from keras_effnet import EfficientNet, architecture_spec, datasets
-from keras_effnet.architecture import ArchitectureSpec
+from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.config import TrainConfig
 from keras_effnet.export import twin
 from keras_effnet.export.calibration import load_pictures

@@ -10,7 +10,7 @@ import zipfile
 
 import numpy as np
 
-from keras_effnet.baselines import architecture_spec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.models import EfficientNet
 
 STORAGES = {

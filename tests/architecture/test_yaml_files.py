@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from keras_effnet.baselines import SPECS, architecture_spec
+from keras_effnet.architecture.baselines import SPECS, architecture_spec
+from keras_effnet.architecture.yaml_files import read_spec, write_spec
 from keras_effnet.complexity import count
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.spec_files import read_spec, write_spec
 
 STAGE = {"kernel": 3, "stride": 2, "expand": 1, "filters": 16, "repeats": 2}
 SMALL = {"name": "tiny", "stem": 8, "head": 0, "stages": [STAGE]}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.architecture import ACTIVATIONS, ArchitectureSpec, StageSpec, expand
-from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
-from keras_effnet.block_specs import ConvSpec, NormSpec
+from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.architecture.block_specs import ConvSpec, NormSpec
+from keras_effnet.architecture.specs import ACTIVATIONS, ArchitectureSpec, StageSpec, expand
 from keras_effnet.errors import UserError
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "efficientnet.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "efficientnet.json").read_text())
 ALL = GOLDEN["models"] | GOLDEN["baselines"]
 EFFICIENTNETS = list(GOLDEN["models"])
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from keras_effnet.architecture import ArchitectureSpec, StageSpec
+from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.files import write_text
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.errors import UserError
-from keras_effnet.scaling import (
+from keras_effnet.architecture.scaling import (
     PUBLISHED,
     CompoundScaling,
     ScalingFactors,
@@ -16,8 +15,9 @@ from keras_effnet.scaling import (
     round_repeats,
     round_resolution,
 )
+from keras_effnet.errors import UserError
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "efficientnet.json").read_text())["models"]
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "efficientnet.json").read_text())["models"]
 PHIS = (-4, -1.5, -1, -0.25, 0, 0.5, 1, 2.5, 7)
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from keras_effnet.block_specs import ConvSpec, MBConvSpec, NormSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.scaling import ScalingFactors, round_filters, round_repeats, round_resolution
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.scaling import ScalingFactors, round_filters, round_repeats, round_resolution
 
 # Pixel statistics in 0..255. A scalar serves any channel count; a triple serves RGB alone.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)

@@ -7,8 +7,11 @@ maps and weights from elsewhere all look at a model through here. No framework: 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import keras
 
 from keras_effnet.errors import UserError
 
@@ -95,3 +98,12 @@ def parts(model) -> tuple[Part, ...]:
 def blocks(model) -> tuple[Part, ...]:
     """The blocks of a network in order."""
     return tuple(part for part in parts(model) if part.stage)
+
+
+def computing_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """The layers that compute, those of nested models included, input side first."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from computing_layers(layer)
+        elif not isinstance(layer, keras.layers.InputLayer):  # it follows the global policy, whatever the file says
+            yield layer

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from keras_effnet.architecture import ArchitectureSpec, StageSpec
+from keras_effnet.architecture.scaling import PUBLISHED, CompoundScaling
+from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
+from keras_effnet.architecture.yaml_files import SUFFIXES, read_spec
 from keras_effnet.errors import one_of
-from keras_effnet.scaling import PUBLISHED, CompoundScaling
-from keras_effnet.spec_files import SUFFIXES, read_spec
 
 LITE_MEAN, LITE_STD = 127.0, 128.0
 

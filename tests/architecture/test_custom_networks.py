@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.architecture import ArchitectureSpec, StageSpec, expand
-from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec, expand
 from keras_effnet.complexity import count
 from keras_effnet.models import build
 

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.anatomy import blocks, parts
-from keras_effnet.architecture import StageSpec, expand
-from keras_effnet.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
+from keras_effnet.architecture.parts import blocks, parts
+from keras_effnet.architecture.specs import StageSpec, expand
 from keras_effnet.errors import UserError
 from keras_effnet.models import EfficientNet, build, features
 
