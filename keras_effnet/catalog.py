@@ -11,7 +11,7 @@ from fnmatch import filter as matching
 from keras_effnet.architecture.baselines import SPECS, architecture_spec
 from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
-from keras_effnet.complexity import count
+from keras_effnet.complexity.counting import count
 from keras_effnet.pretrained import PRETRAINED
 
 _TORCHVISION = "top-1 of torchvision's first ImageNet weights"

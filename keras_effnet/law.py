@@ -15,7 +15,7 @@ import numpy as np
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.specs import ArchitectureSpec
-from keras_effnet.complexity import Complexity, count
+from keras_effnet.complexity.counting import Complexity, count
 from keras_effnet.errors import UserError
 from keras_effnet.members import BASELINE, Member
 from keras_effnet.summary import Summary

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from keras_effnet.complexity import count
+from keras_effnet.complexity.counting import count
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.members import Member

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.specs import ArchitectureSpec, Network, expand
-from keras_effnet.complexity import count, training_bytes
+from keras_effnet.complexity.counting import count
+from keras_effnet.complexity.memory import training_bytes
 from keras_effnet.errors import UserError, one_of
 
 CONSTRAINED = ("formula", "macs")

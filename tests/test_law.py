@@ -11,7 +11,7 @@ from scipy.stats import linregress, t
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
-from keras_effnet.complexity import count
+from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.law import Budget, PowerLaw, recommend, scaled_of
 from keras_effnet.members import family, scaled

@@ -11,8 +11,8 @@ import tensorflow as tf
 from keras_effnet import roofline
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.block_specs import ConvSpec
+from keras_effnet.complexity.intensity import Peaks, convolutions, work_by_kind
 from keras_effnet.errors import UserError
-from keras_effnet.intensity import Peaks, convolutions, work_by_kind
 from keras_effnet.roofline import measure_kinds, measure_peaks
 
 PEAKS = Peaks(gflops=200.0, gbytes_per_s=40.0, device="made up")

@@ -14,7 +14,7 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.specs import expand
 from keras_effnet.architecture.yaml_files import read_spec
-from keras_effnet.complexity import count
+from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.members import Member
 from keras_effnet.plans import RESULTS

@@ -21,7 +21,7 @@ from keras_effnet import engines, study
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.callbacks import LAST
-from keras_effnet.complexity import count
+from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.members import Member, family
 from keras_effnet.plans import PROTOCOL, RESULTS, Plan, begin, prepare

@@ -8,7 +8,7 @@ import pytest
 from keras_effnet import training_memory
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
-from keras_effnet.complexity import training_bytes
+from keras_effnet.complexity.memory import training_bytes
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.system.machine import host_bytes

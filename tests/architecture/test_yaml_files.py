@@ -7,7 +7,7 @@ import yaml
 
 from keras_effnet.architecture.baselines import SPECS, architecture_spec
 from keras_effnet.architecture.yaml_files import read_spec, write_spec
-from keras_effnet.complexity import count
+from keras_effnet.complexity.counting import count
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
 

@@ -29,7 +29,7 @@ from statistics import median, quantiles
 import numpy as np
 
 from keras_effnet.architecture.baselines import architecture_spec
-from keras_effnet.complexity import count
+from keras_effnet.complexity.counting import count
 from keras_effnet.system.machine import cpu_name
 
 CASES, STEPS, WARM_UP = ("224:16", "64:64"), 3, 3

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, PreActBlockSpec, ResNetBlockSpec
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
-from keras_effnet.complexity import part_cost
+from keras_effnet.complexity.counting import part_cost
 
 _BYTES = 4  # of a float32
 _MBCONV_KINDS = {

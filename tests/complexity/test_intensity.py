@@ -10,8 +10,8 @@ import pytest
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.block_specs import ConvSpec
 from keras_effnet.architecture.specs import expand
-from keras_effnet.complexity import count
-from keras_effnet.intensity import KindCost, Peaks, Roofline, convolutions, work, work_by_kind
+from keras_effnet.complexity.counting import count
+from keras_effnet.complexity.intensity import KindCost, Peaks, Roofline, convolutions, work, work_by_kind
 
 NAMES = ("b0", "lite0", "resnet18", "resnet50", "mobilenetv2", "wide_resnet28")
 

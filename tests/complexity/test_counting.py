@@ -7,10 +7,10 @@ import pytest
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
-from keras_effnet.complexity import count
+from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "efficientnet.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "efficientnet.json").read_text())
 ALL = GOLDEN["models"] | GOLDEN["baselines"]
 
 TINY = {
