@@ -26,6 +26,7 @@ from .architecture.specs import ArchitectureSpec, StageSpec
 from .catalog import ModelInfo, list_models, model_info
 from .errors import UserError, VerificationError
 from .gradcam import Heatmap, grad_cam
+from .imagenet import decode_predictions
 from .models import (
     EfficientNet,
     EfficientNetB0,
@@ -43,7 +44,7 @@ from .models import (
     EfficientNetLite4,
     features,
 )
-from .preprocessing import ImageSpec, decode_predictions, preprocess_input
+from .preprocessing import ImageSpec, preprocess_input
 from .saving import load_model
 from .weights import load_weights
 

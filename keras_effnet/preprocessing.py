@@ -17,7 +17,6 @@ import numpy as np
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, SPECS
 from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD, ArchitectureSpec
 from keras_effnet.errors import UserError, first_line, one_of
-from keras_effnet.imagenet import imagenet_classes
 
 logger = logging.getLogger(__name__)
 
@@ -249,38 +248,3 @@ def check_range(images, expected: tuple[float, float] = PIXELS) -> None:
     """Logs a warning where `range_mismatch` finds one."""
     if problem := range_mismatch(images, expected):
         logger.warning(problem)
-
-
-def decode_predictions(preds, top: int = 5, class_names: list[str] | tuple[str, ...] | None = None):
-    """Names the most probable classes of each picture.
-
-    Args:
-        preds: Array of shape `(N, classes)`, probabilities.
-        top: Int, how many classes a picture.
-        class_names: One name a class, in the order of training. Without it `preds` must have ImageNet's 1000 classes.
-
-    Returns:
-        A list for each picture of `(name, probability)`, best first; for ImageNet `(wnid, name, probability)` as
-        `keras.applications` does.
-
-    Raises:
-        UserError: The number of classes and of names differ.
-
-    Example:
-
-    >>> decode_predictions(np.array([[0.1, 0.9]]), top=1, class_names=["cat", "dog"])
-    [[('dog', 0.9)]]
-    """
-    preds = np.asarray(preds)
-    if preds.ndim != 2:
-        raise UserError(f"preds must have shape (N, classes), got {preds.shape}.")
-    if class_names is None:
-        if preds.shape[1] != len(imagenet_classes()):
-            raise UserError(f"preds has {preds.shape[1]} classes, not ImageNet's 1000: pass class_names.")
-        names = imagenet_classes()
-    else:
-        names = [(name,) for name in class_names]
-    if preds.shape[1] != len(names):
-        raise UserError(f"preds has {preds.shape[1]} classes but class_names has {len(names)}.")
-    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
-    return [[(*names[i], float(row[i])) for i in order] for row, order in zip(preds, best, strict=True)]

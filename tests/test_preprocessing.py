@@ -13,14 +13,8 @@ import pytest
 import keras_effnet
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.imagenet import imagenet_classes, readable
-from keras_effnet.preprocessing import (
-    ImageSpec,
-    check_range,
-    decode_predictions,
-    preprocess_input,
-    range_mismatch,
-)
+from keras_effnet.imagenet import decode_predictions, imagenet_classes, readable
+from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, range_mismatch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, on pixels in 0..1
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3))

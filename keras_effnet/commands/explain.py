@@ -26,7 +26,7 @@ def command(pictures, model, wanted, layer, top, labels, out, as_json) -> None:
     console.prepare_tensorflow()
     from keras_effnet import artifacts, plots
     from keras_effnet.gradcam import explainer
-    from keras_effnet.preprocessing import decode_predictions
+    from keras_effnet.imagenet import decode_predictions
     from keras_effnet.system.run_folders import new_run
 
     artifact = artifacts.load(model)
