@@ -46,7 +46,7 @@ from .models import (
 )
 from .preprocessing import ImageSpec, preprocess_input
 from .saving import load_model
-from .weights import load_weights
+from .weights.loading import load_weights
 
 __version__: str
 

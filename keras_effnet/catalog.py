@@ -12,7 +12,7 @@ from keras_effnet.architecture.baselines import SPECS, architecture_spec
 from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.complexity.counting import count
-from keras_effnet.pretrained import PRETRAINED
+from keras_effnet.weights.pretrained import PRETRAINED
 
 _TORCHVISION = "top-1 of torchvision's first ImageNet weights"
 _RESNET = f"He et al., ResNet (CVPR 2016); {_TORCHVISION}"

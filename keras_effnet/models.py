@@ -19,9 +19,9 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.first_values import build_with
 from keras_effnet.fused import fuse_batch_norm
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.pretrained import IMAGENET_CLASSES, imagenet_weights
 from keras_effnet.saving import TOO_DEEP
-from keras_effnet.weights import matched_values
+from keras_effnet.weights.loading import matched_values
+from keras_effnet.weights.pretrained import IMAGENET_CLASSES, imagenet_weights
 
 MIN_SIZE = 32
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
 from keras_effnet.errors import UserError
 
 _BLOCK = re.compile(r"block(\d+)([a-z]+)_(.+)")
@@ -100,10 +98,10 @@ def blocks(model) -> tuple[Part, ...]:
     return tuple(part for part in parts(model) if part.stage)
 
 
-def computing_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+def computing_layers(model) -> Iterator[Any]:
     """The layers that compute, those of nested models included, input side first."""
     for layer in model.layers:
-        if isinstance(layer, keras.Model):
+        if hasattr(layer, "layers"):
             yield from computing_layers(layer)
-        elif not isinstance(layer, keras.layers.InputLayer):  # it follows the global policy, whatever the file says
+        elif type(layer).__name__ != "InputLayer":  # it follows the global policy, whatever the file says
             yield layer

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from keras_effnet.architecture.block_specs import ConvSpec, NormSpec
+from keras_effnet.architecture.parts import computing_layers
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.errors import UserError
 
@@ -111,11 +112,6 @@ def _layer_cost(layer) -> Cost:
     return Cost(layer.name, (kernel + bias) * positions, params, prod(shape), frozen)
 
 
-def _leaves(model) -> Iterable:
-    for layer in model.layers:
-        yield from _leaves(layer) if hasattr(layer, "layers") else (layer,)
-
-
 def count(spec_or_model, *, image_size: int | None = None, classes: int = 1000, include_top: bool = True) -> Complexity:
     """Counts MACs, trainable parameters and activations per picture.
 
@@ -148,4 +144,4 @@ def count(spec_or_model, *, image_size: int | None = None, classes: int = 1000, 
             f"count() takes an ArchitectureSpec or a built Keras model, got {type(spec_or_model).__name__}; "
             "turn a name into a spec with architecture_spec(name)."
         )
-    return Complexity.of(_layer_cost(layer) for layer in _leaves(spec_or_model))
+    return Complexity.of(_layer_cost(layer) for layer in computing_layers(spec_or_model))

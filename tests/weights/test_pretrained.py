@@ -13,11 +13,12 @@ import pytest
 from keras.src.applications import efficientnet as theirs
 from keras.src.legacy.saving import legacy_h5_format
 
-from keras_effnet import EfficientNet, pretrained
+from keras_effnet import EfficientNet
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.pretrained import PRETRAINED, imagenet_weights
-from keras_effnet.weights import adapt_stem
+from keras_effnet.weights import pretrained
+from keras_effnet.weights.loading import adapt_stem
+from keras_effnet.weights.pretrained import PRETRAINED, imagenet_weights
 
 B_NAMES, LITE_NAMES = [f"b{number}" for number in range(8)], ["lite0", "lite1", "lite2"]
 B0 = architecture_spec("b0")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_effnet.errors import UserError
-from keras_effnet.stored import StoredTensor, open_archive, printable, read_member
+from keras_effnet.weights.stored_tensor import StoredTensor, open_archive, printable, read_member
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGE_DTYPES = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 
 from keras_effnet.errors import UserError
-from keras_effnet.stored import StoredTensor, open_archive, printable, read_member
+from keras_effnet.weights.stored_tensor import StoredTensor, open_archive, printable, read_member
 
 Layers = dict[str, list[StoredTensor]]
 

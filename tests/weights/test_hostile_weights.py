@@ -43,7 +43,7 @@ from weight_files import (
 
 from keras_effnet.errors import UserError
 from keras_effnet.models import EfficientNet
-from keras_effnet.weights import load_weights
+from keras_effnet.weights.loading import load_weights
 
 LIMIT = 100 << 20  # bytes: the network has 2 MB of weights, a bomb unpacks to a thousand times that
 GOOD = ("x.pth", "x.safetensors", "x.h5", "x.weights.h5", "x.keras")

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import UserError
-from keras_effnet.keras_checkpoint import read_layers
-from keras_effnet.stored import StoredTensor, printable
-from keras_effnet.torch_checkpoint import read_state_dict
-from keras_effnet.torch_layouts import HEAD, to_layers
+from keras_effnet.weights.keras_files import read_layers
+from keras_effnet.weights.stored_tensor import StoredTensor, printable
+from keras_effnet.weights.torch_files import read_state_dict
+from keras_effnet.weights.torch_names import HEAD, to_layers
 
 logger = logging.getLogger(__name__)
 

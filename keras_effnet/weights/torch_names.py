@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keras_effnet.architecture.parts import Part, parts
 from keras_effnet.errors import UserError
-from keras_effnet.stored import StoredTensor, printable
+from keras_effnet.weights.stored_tensor import StoredTensor, printable
 
 logger = logging.getLogger(__name__)
 

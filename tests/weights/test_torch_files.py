@@ -29,7 +29,7 @@ from weight_files import (
 )
 
 from keras_effnet.errors import UserError
-from keras_effnet.torch_checkpoint import read_state_dict
+from keras_effnet.weights.torch_files import read_state_dict
 
 both_formats = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 
