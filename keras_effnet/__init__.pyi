@@ -7,12 +7,10 @@ from . import (
     datasets,
     evaluation,
     export,
-    fused,
     models,
     pipeline,
     preprocessing,
     recipes,
-    saving,
     search,
     strategies,
     study,
@@ -23,11 +21,10 @@ from . import (
 from .architecture.baselines import architecture_spec
 from .architecture.scaling import CompoundScaling, ScalingFactors, explain
 from .architecture.specs import ArchitectureSpec, StageSpec
-from .catalog import ModelInfo, list_models, model_info
 from .errors import UserError, VerificationError
 from .gradcam import Heatmap, grad_cam
 from .imagenet import decode_predictions
-from .models import (
+from .models.efficientnet import (
     EfficientNet,
     EfficientNetB0,
     EfficientNetB1,
@@ -44,8 +41,9 @@ from .models import (
     EfficientNetLite4,
     features,
 )
+from .models.listing import ModelInfo, list_models, model_info
+from .models.saving import load_model
 from .preprocessing import ImageSpec, preprocess_input
-from .saving import load_model
 from .weights.loading import load_weights
 
 __version__: str
@@ -86,7 +84,6 @@ __all__ = [
     "explain",
     "export",
     "features",
-    "fused",
     "grad_cam",
     "list_models",
     "load_model",
@@ -97,7 +94,6 @@ __all__ = [
     "preprocess_input",
     "preprocessing",
     "recipes",
-    "saving",
     "search",
     "strategies",
     "study",

@@ -20,10 +20,10 @@ from keras_effnet.architecture.baselines import SPECS
 from keras_effnet.errors import UserError, closest
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.images import decode, list_pictures, read
-from keras_effnet.models import EfficientNet
+from keras_effnet.models.efficientnet import EfficientNet
+from keras_effnet.models.saving import load_model
 from keras_effnet.pipeline import evaluation_image
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
-from keras_effnet.saving import load_model
 from keras_effnet.training import BEST
 
 logger = logging.getLogger(__name__)

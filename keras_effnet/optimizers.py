@@ -11,7 +11,7 @@ from functools import partial
 import keras
 
 from keras_effnet.config import TrainConfig
-from keras_effnet.saving import policy_of
+from keras_effnet.models.saving import policy_of
 from keras_effnet.transfer import layerwise_optimizer
 
 _FIRST = 1e-3  # of the peak, where warm-up begins

@@ -26,9 +26,9 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.evaluation import Evaluation, evaluate
 from keras_effnet.fitting import train
 from keras_effnet.imagenet import readable
-from keras_effnet.models import EfficientNet
+from keras_effnet.models.efficientnet import EfficientNet
+from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline import image_pipeline
-from keras_effnet.saving import load_state
 from keras_effnet.splits import class_weights
 from keras_effnet.stages import Stage
 from keras_effnet.strategies import check_strategy, is_chief, scope

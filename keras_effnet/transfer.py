@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from keras_effnet.architecture.parts import Part, parts
-from keras_effnet.blocks import LayerOptions, classifier
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.saving import policy_of
+from keras_effnet.models.blocks import LayerOptions, classifier
+from keras_effnet.models.saving import policy_of
 
 BACKBONE = "backbone"
 _CLASSIFIER = "classifier"

@@ -17,7 +17,7 @@ from keras_effnet.cli import COMMANDS
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
 from keras_effnet.gradcam import explainer, grad_cam
-from keras_effnet.models import EfficientNet
+from keras_effnet.models.efficientnet import EfficientNet
 
 SIZE = 64
 THREE_BLOCKS = {"stages": EFFICIENTNET_B0.stages[:3], "depth": 0.2, "width": 0.25}

@@ -28,7 +28,7 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.callbacks import ChanceWatch
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.models import EfficientNet
+from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training import build_model, resolve_precision, train, train_dataset
 

@@ -6,7 +6,7 @@ import pytest
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.models import EfficientNet, features
+from keras_effnet.models.efficientnet import EfficientNet, features
 from keras_effnet.transfer import (
     freeze,
     layerwise_optimizer,

@@ -37,7 +37,7 @@ def _devices() -> str:
 def _train_step() -> str:
     import numpy as np
 
-    from keras_effnet.models import EfficientNet
+    from keras_effnet.models.efficientnet import EfficientNet
 
     model = EfficientNet("lite0", classes=2, input_shape=(32, 32, 3))
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -49,7 +49,7 @@ def _train_step() -> str:
 
 def _export() -> str:
     from keras_effnet.export import export_tflite
-    from keras_effnet.models import EfficientNet
+    from keras_effnet.models.efficientnet import EfficientNet
 
     model = EfficientNet("lite0", classes=2, input_shape=(32, 32, 3))
     with tempfile.TemporaryDirectory() as folder:

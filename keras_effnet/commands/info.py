@@ -10,9 +10,9 @@ import click
 from keras_effnet import console
 from keras_effnet.architecture.baselines import SPECS, architecture_spec
 from keras_effnet.architecture.scaling import PUBLISHED, explain
-from keras_effnet.catalog import ModelInfo, list_models, model_info
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
+from keras_effnet.models.listing import ModelInfo, list_models, model_info
 
 EXPECTED = {
     "accepts": "expected to run it",

@@ -9,7 +9,7 @@ import pytest
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec, expand
 from keras_effnet.complexity.counting import count
-from keras_effnet.models import build
+from keras_effnet.models.efficientnet import build
 
 TINY = architecture_spec("b0", stages=EFFICIENTNET_B0.stages[:3], depth=0.2, width=0.25, image_size=32)
 

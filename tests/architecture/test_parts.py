@@ -8,7 +8,7 @@ from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_sp
 from keras_effnet.architecture.parts import blocks, parts
 from keras_effnet.architecture.specs import StageSpec, expand
 from keras_effnet.errors import UserError
-from keras_effnet.models import EfficientNet, build, features
+from keras_effnet.models.efficientnet import EfficientNet, build, features
 
 # (stride, channels) of the last block at each stride: the tables of the papers, read down to each downsampling.
 LEVELS = {

@@ -33,9 +33,9 @@ def builder(library: str, name: str) -> Callable:
     keras.layers.Conv2D(1, 1).build((1, 1, 1, 1))
     if library == THEIRS:
         return getattr(keras.applications, f"EfficientNet{name.upper()}")
-    from keras_effnet import models
+    from keras_effnet.models import efficientnet
 
-    return getattr(models, f"EfficientNet{name.upper()}")
+    return getattr(efficientnet, f"EfficientNet{name.upper()}")
 
 
 def write_weights(name: str, path: str) -> None:

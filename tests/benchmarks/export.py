@@ -39,10 +39,10 @@ def pictures(side: int) -> np.ndarray:
 
 
 def ours(name: str) -> None:
-    from keras_effnet import models
     from keras_effnet.export import export_tflite
+    from keras_effnet.models import efficientnet
 
-    model = getattr(models, f"EfficientNet{name.upper()}")(weights=None)
+    model = getattr(efficientnet, f"EfficientNet{name.upper()}")(weights=None)
     started = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         path, calibration = Path(folder) / "model.tflite", pictures(model.input_shape[1])

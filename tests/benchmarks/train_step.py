@@ -58,9 +58,9 @@ def keras_step(library: str, size: int, batch: int) -> Callable[[], object]:
     """A step of a library's random B0, already traced."""
     import keras
 
-    from keras_effnet import models
+    from keras_effnet.models import efficientnet
 
-    build = (models if library == OURS else keras.applications).EfficientNetB0
+    build = (efficientnet if library == OURS else keras.applications).EfficientNetB0
     model = build(weights=None, classes=CLASSES, input_shape=(size, size, 3))
     model.compile(keras.optimizers.AdamW(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
     step = partial(model.train_on_batch, *pictures(batch, size))

@@ -30,7 +30,7 @@ def having(figure):
 
 
 def built(spec, **options):
-    from keras_effnet.models import build
+    from keras_effnet.models.efficientnet import build
 
     return build(spec, **options)
 

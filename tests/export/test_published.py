@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet import artifacts, datasets, models
+from keras_effnet import artifacts, datasets
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import synthetic_pictures
 from keras_effnet.export.conversion import FloatGraph, Source
@@ -20,6 +20,7 @@ from keras_effnet.export.quantization import RECIPES, Settings
 from keras_effnet.export.tflite import sources
 from keras_effnet.export.trial import try_precision
 from keras_effnet.export.verification import Reference
+from keras_effnet.models import efficientnet
 from keras_effnet.system.output import captured_output
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,7 @@ def test_ranges_of_noise_are_caught_by_the_bounds(published):
 @pytest.mark.parametrize("number", range(8))
 def test_every_network_becomes_a_file_of_each_precision(number, tmp_path):
     keras.utils.set_random_seed(0)
-    build = getattr(models, f"EfficientNetB{number}")
+    build = getattr(efficientnet, f"EfficientNetB{number}")
     model = build(weights=None, classes=7, input_shape=(64, 64, 3))
     pictures = synthetic_pictures((64, 64, 3))
     source = Source(model, pictures)

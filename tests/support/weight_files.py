@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 
 from keras_effnet.architecture.baselines import architecture_spec
-from keras_effnet.models import EfficientNet
+from keras_effnet.models.efficientnet import EfficientNet
 
 STORAGES = {
     "<f4": "FloatStorage",

@@ -42,7 +42,7 @@ from weight_files import (
 )
 
 from keras_effnet.errors import UserError
-from keras_effnet.models import EfficientNet
+from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.weights.loading import load_weights
 
 LIMIT = 100 << 20  # bytes: the network has 2 MB of weights, a bomb unpacks to a thousand times that

@@ -9,7 +9,7 @@ from weight_files import answer, pictures, same_weights, scrambled, tiny
 
 from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD
 from keras_effnet.errors import UserError
-from keras_effnet.models import EfficientNetB0
+from keras_effnet.models.efficientnet import EfficientNetB0
 from keras_effnet.weights.keras_files import read_layers
 from keras_effnet.weights.loading import load_weights
 

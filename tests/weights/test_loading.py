@@ -25,7 +25,7 @@ from weight_files import (
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.models import EfficientNet, EfficientNetB0, EfficientNetLite0, EfficientNetLite1
+from keras_effnet.models.efficientnet import EfficientNet, EfficientNetB0, EfficientNetLite0, EfficientNetLite1
 from keras_effnet.weights.loading import adapt_stem, load_weights
 
 

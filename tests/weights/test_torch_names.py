@@ -14,7 +14,7 @@ from weight_files import TINY_LITE, lite_arrays, same_weights, tiny, write_safe_
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.models import EfficientNet
+from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.weights.loading import load_weights
 
 RECORDED = json.loads((Path(__file__).parents[1] / "golden" / "torch_layouts.json").read_text())["layouts"]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.models import EfficientNet
+from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.weights.loading import load_weights
 
 RECORDED = json.loads(LAYOUTS.read_text())

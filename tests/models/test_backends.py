@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from keras_effnet import EfficientNet, architecture_spec, features, load_weights
-from keras_effnet.saving import load_model
+from keras_effnet.models.saving import load_model
 
 pytestmark = pytest.mark.slow
 

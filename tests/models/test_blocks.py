@@ -9,7 +9,7 @@ import pytest
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.block_specs import ConvSpec
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec, expand
-from keras_effnet.blocks import (
+from keras_effnet.models.blocks import (
     LayerOptions,
     classifier,
     conv_bn_act,
@@ -19,7 +19,7 @@ from keras_effnet.blocks import (
     residual,
     resnet_block,
 )
-from keras_effnet.blocks import squeeze_excite as squeeze_excite_block
+from keras_effnet.models.blocks import squeeze_excite as squeeze_excite_block
 
 RNG = np.random.default_rng(0)
 SPEC = ArchitectureSpec(

@@ -17,7 +17,7 @@ import keras
 
 from keras_effnet.architecture.parts import computing_layers
 from keras_effnet.errors import UserError, first_line
-from keras_effnet.fused import fuse_batch_norm
+from keras_effnet.models.fused_batch_norm import fuse_batch_norm
 
 TOO_DEEP = "Keras walks a graph recursively, and this is too deep for Python: call sys.setrecursionlimit(10_000) first."
 
@@ -30,7 +30,7 @@ def policy_of(model: keras.Model) -> keras.dtype_policies.DTypePolicy:
 
     Example:
 
-    >>> keras_effnet.saving.policy_of(keras_effnet.EfficientNetB0(weights=None, dtype="mixed_float16")).name
+    >>> keras_effnet.models.saving.policy_of(keras_effnet.EfficientNetB0(weights=None, dtype="mixed_float16")).name
     'mixed_float16'
     """
     policies = [layer.dtype_policy for layer in computing_layers(model)] or [model.dtype_policy]

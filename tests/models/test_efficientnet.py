@@ -17,11 +17,11 @@ import keras_effnet
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.specs import expand
 from keras_effnet.errors import UserError
-from keras_effnet.models import EfficientNet
+from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.preprocessing import ImageSpec, preprocess_input
 from keras_effnet.transfer import reestimate_batch_norm
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "efficientnet.json").read_text())["models"]
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "efficientnet.json").read_text())["models"]
 LARGE = ("b4", "b5", "b6", "b7", "lite3", "lite4")
 BUILDERS = {name: getattr(keras_effnet, f"EfficientNet{name.capitalize()}") for name in GOLDEN}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

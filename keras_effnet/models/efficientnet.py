@@ -14,12 +14,12 @@ import keras
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
 from keras_effnet.architecture.parts import blocks
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
-from keras_effnet.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.first_values import build_with
-from keras_effnet.fused import fuse_batch_norm
+from keras_effnet.models.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act
+from keras_effnet.models.fused_batch_norm import fuse_batch_norm
+from keras_effnet.models.initial_values import build_with
+from keras_effnet.models.saving import TOO_DEEP
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.saving import TOO_DEEP
 from keras_effnet.weights.loading import matched_values
 from keras_effnet.weights.pretrained import IMAGENET_CLASSES, imagenet_weights
 

@@ -54,7 +54,7 @@ def fuse_batch_norm(model: keras.Model) -> keras.Model:
 
     Example:
 
-    >>> model = keras_effnet.fused.fuse_batch_norm(keras.applications.EfficientNetB0(weights=None))
+    >>> model = keras_effnet.models.fused_batch_norm.fuse_batch_norm(keras.applications.EfficientNetB0(weights=None))
     """
     if keras.backend.backend() == "tensorflow":
         for layer in model._flatten_layers():

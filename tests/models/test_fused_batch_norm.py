@@ -6,7 +6,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet.config import TrainConfig
-from keras_effnet.fused import fuse_batch_norm
+from keras_effnet.models.fused_batch_norm import fuse_batch_norm
 from keras_effnet.training import train
 
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the kernel is TensorFlow's")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from keras_effnet.architecture.baselines import architecture_spec
-from keras_effnet.catalog import list_models, model_info
 from keras_effnet.errors import UserError
+from keras_effnet.models.listing import list_models, model_info
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "efficientnet.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "efficientnet.json").read_text())
 ALL = GOLDEN["models"] | GOLDEN["baselines"]
 WITH_WEIGHTS = [*(f"b{number}" for number in range(8)), "lite0", "lite1", "lite2"]
 
