@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.datasets import ImageDataset, Split
+from keras_effnet.datasets.decoding import list_pictures, read
+from keras_effnet.datasets.loading import ImageDataset, Split
 from keras_effnet.errors import UserError
-from keras_effnet.images import list_pictures, read
 from keras_effnet.pipeline import evaluation_image
 from keras_effnet.preprocessing import ImageSpec
 

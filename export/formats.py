@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.datasets import Split
+from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError, VerificationError, first_line
 from keras_effnet.export.calibration import Pictures, load_pictures, synthetic_pictures
 from keras_effnet.export.conversion import check_exportable, float32_copy

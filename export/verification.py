@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_effnet.datasets import Split
+from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Pictures, load_pictures
 from keras_effnet.export.interpreter import TFLiteModel

@@ -17,9 +17,9 @@ import tensorflow as tf
 import yaml
 
 from keras_effnet.architecture.baselines import SPECS
+from keras_effnet.datasets.decoding import decode, list_pictures, read
 from keras_effnet.errors import UserError, closest
 from keras_effnet.imagenet import imagenet_classes, readable
-from keras_effnet.images import decode, list_pictures, read
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
 from keras_effnet.pipeline import evaluation_image

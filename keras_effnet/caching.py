@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.config import CACHES
+from keras_effnet.datasets.decoding import decode
+from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.images import decode
-from keras_effnet.splits import Encoded, Split
 from keras_effnet.system.machine import host_bytes
 
 _SHUFFLED = 256 << 20  # bytes of pictures among which a stream is shuffled: its order on disk is mixed already

@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from keras_effnet.augment import Augmentation, augment_image, mix_batch
 from keras_effnet.caching import Cache, Source, choose_cache, contents, elements, in_memory, source
-from keras_effnet.datasets import ImageDataset, Split
+from keras_effnet.datasets.decoding import decode, decode_window
+from keras_effnet.datasets.loading import ImageDataset, Split
+from keras_effnet.datasets.splits import Encoded
 from keras_effnet.errors import UserError
-from keras_effnet.images import decode, decode_window
 from keras_effnet.preprocessing import PIXELS, ImageSpec
-from keras_effnet.splits import Encoded
 
 _CORES = os.cpu_count() or 1
 _AHEAD = 2  # batches

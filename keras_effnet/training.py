@@ -21,7 +21,8 @@ from keras_effnet.augment import Augmentation
 from keras_effnet.caching import choose_cache, source
 from keras_effnet.callbacks import BEST, read_rows, save_model, uncompiled
 from keras_effnet.config import PRECISIONS, TrainConfig
-from keras_effnet.datasets import ImageDataset
+from keras_effnet.datasets.loading import ImageDataset
+from keras_effnet.datasets.splits import class_weights
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.evaluation import Evaluation, evaluate
 from keras_effnet.fitting import train
@@ -29,7 +30,6 @@ from keras_effnet.imagenet import readable
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline import image_pipeline
-from keras_effnet.splits import class_weights
 from keras_effnet.stages import Stage
 from keras_effnet.strategies import check_strategy, is_chief, scope
 from keras_effnet.system.files import write_text

@@ -13,10 +13,10 @@ from PIL import Image
 
 from keras_effnet import caching
 from keras_effnet.caching import Cache, choose_cache, decoded_bytes, source
+from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.splits import Encoded, Split
 
 COUNT, HEIGHT, WIDTH = 13, 40, 50
 BYTES = COUNT * HEIGHT * WIDTH * 3

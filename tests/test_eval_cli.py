@@ -19,7 +19,7 @@ from PIL import Image
 from keras_effnet import artifacts, plots
 from keras_effnet.commands import eval as eval_command
 from keras_effnet.commands import predict as predict_command
-from keras_effnet.datasets import Split
+from keras_effnet.datasets.loading import Split
 from keras_effnet.export import export_tflite
 from keras_effnet.preprocessing import ImageSpec
 

@@ -13,12 +13,12 @@ from PIL import Image
 
 from keras_effnet.callbacks import read_rows
 from keras_effnet.config import TrainConfig
-from keras_effnet.datasets import ImageDataset, Split, load
+from keras_effnet.datasets.decoding import decode, decode_window
+from keras_effnet.datasets.loading import ImageDataset, Split, load
+from keras_effnet.datasets.splits import Encoded
 from keras_effnet.errors import UserError
-from keras_effnet.images import decode, decode_window
 from keras_effnet.pipeline import Augmentation, evaluation_image, image_pipeline, resize
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.splits import Encoded
 from keras_effnet.training import train_dataset
 
 SPEC = ImageSpec(32)

@@ -389,7 +389,7 @@ def test_a_warning_is_logged_for_wrong_pictures_alone(smooth_pictures, caplog):
 
 @pytest.mark.pictures
 def test_real_photographs_one_by_one_raise_no_alarm_and_each_is_noticed_when_divided(pictures_root):
-    from keras_effnet.images import read
+    from keras_effnet.datasets.decoding import read
 
     for path in sorted((pictures_root / "imagenet-sample-300").glob("*.JPEG"))[:100]:
         pixels = read(path)

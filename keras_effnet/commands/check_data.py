@@ -26,7 +26,7 @@ def command(data, image_size, near_duplicates, most, val_split, seed, strict, ou
     """Look at every picture of DATA, a folder of class folders, for what spoils a training or its result."""
     console.prepare_tensorflow()
     from keras_effnet import plots
-    from keras_effnet.data_check import check_data
+    from keras_effnet.datasets.checking import check_data
     from keras_effnet.errors import VerificationError
     from keras_effnet.system.files import write_text
     from keras_effnet.system.run_folders import new_run
@@ -63,8 +63,8 @@ def _draw(report, folder: Path, plots) -> list[str]:
     """Writes the pictures of the report; their names."""
     import numpy as np
 
-    from keras_effnet.fingerprints import sheet_tile
-    from keras_effnet.images import BadFile, decode_files
+    from keras_effnet.datasets.decoding import BadFile, decode_files
+    from keras_effnet.datasets.fingerprints import sheet_tile
 
     plots.class_counts(report.counts, report.class_names, folder / "classes.png")
     drawn = ["classes.png"]
@@ -120,7 +120,7 @@ def findings(report) -> list[tuple[str, int, str]]:
 
 def markdown(report, drawn: list[str]) -> str:
     """The report for people."""
-    from keras_effnet.data_check import LOPSIDED
+    from keras_effnet.datasets.checking import LOPSIDED
 
     lines = [f"# {report.name}: what the pictures are like", "", "| finding | pictures | |", "|---|---|---|"]
     lines += [f"| {name} | {count} | {note} |" for name, count, note in findings(report)]

@@ -27,7 +27,7 @@ def command(data, out, size, shards, seed, max_bad_files, data_dir, overwrite, a
     unless --size makes them smaller.
     """
     console.prepare_tensorflow()
-    from keras_effnet.packing import pack
+    from keras_effnet.datasets.packing import pack
 
     with console.hushed():
         packed = pack(

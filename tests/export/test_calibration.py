@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet.datasets import ImageDataset, Split
+from keras_effnet.datasets.loading import ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import check_pictures, load_pictures, neighbour_correlation, span_input_range
 from keras_effnet.pipeline import evaluation_image, image_pipeline

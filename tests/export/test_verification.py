@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet.datasets import Split
+from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
 from keras_effnet.export import verify
 from keras_effnet.export.calibration import load_pictures

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from keras_effnet import digits as embedded
-from keras_effnet.datasets import Split, clutter, load, stratified_split
+from keras_effnet.datasets import digits as embedded
+from keras_effnet.datasets.loading import Split, clutter, load, stratified_split
 from keras_effnet.errors import UserError
 
 

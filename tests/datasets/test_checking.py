@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from keras_effnet.data_check import check_data
-from keras_effnet.datasets import ImageDataset, Split
-from keras_effnet.fingerprints import Fingerprint, fingerprint, groups_of_twins
+from keras_effnet.datasets.checking import check_data
+from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, groups_of_twins
+from keras_effnet.datasets.loading import ImageDataset, Split
 
 
 def write(path, pixels, **options):

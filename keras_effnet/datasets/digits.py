@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_effnet.splits import Parts, Split, stratified_split
+from keras_effnet.datasets.splits import Parts, Split, stratified_split
 
 
 def plain_digits(seed: int) -> Parts:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_effnet.datasets.decoding import EXTENSIONS, BadFile, find_bad_files, list_pictures
+from keras_effnet.datasets.splits import SPLIT_NAMES, Parts, Split
 from keras_effnet.errors import UserError
-from keras_effnet.images import EXTENSIONS, BadFile, find_bad_files, list_pictures
-from keras_effnet.splits import SPLIT_NAMES, Parts, Split
 
 logger = logging.getLogger(__name__)
 

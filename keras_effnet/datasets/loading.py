@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.catalogue import PREFIX, read_catalogue
-from keras_effnet.digits import clutter, cluttered_digits, plain_digits
+from keras_effnet.datasets.csv_lists import find_manifest, read_manifest
+from keras_effnet.datasets.digits import clutter, cluttered_digits, plain_digits
+from keras_effnet.datasets.folders import read_folder
+from keras_effnet.datasets.splits import Encoded, ImageDataset, Parts, Split, class_weights, k_folds, stratified_split
+from keras_effnet.datasets.tfds import PREFIX, read_catalogue
+from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
 from keras_effnet.errors import UserError, unknown
-from keras_effnet.folders import read_folder
-from keras_effnet.manifest import find_manifest, read_manifest
-from keras_effnet.shards import PARTIAL, find_records, read_index, read_packed, read_records
-from keras_effnet.splits import Encoded, ImageDataset, Parts, Split, class_weights, k_folds, stratified_split
 
 __all__ = [
     "EMBEDDED",

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet.datasets.decoding import BadFile, decode_all
+from keras_effnet.datasets.folders import Progress, accept_bad_files, class_folders
+from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, Parts, Split
 from keras_effnet.errors import UserError, first_line
-from keras_effnet.folders import Progress, accept_bad_files, class_folders
-from keras_effnet.images import BadFile, decode_all
-from keras_effnet.splits import SPLIT_NAMES, Encoded, Parts, Split
 
 FORMAT, VERSION = "keras-effnet pack", 1
 INDEX, RECORDS, PARTIAL = "index.json", "records.npz", ".partial"

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_effnet.datasets.folders import Progress, class_folders, without_bad_files
+from keras_effnet.datasets.splits import SPLIT_NAMES, Parts, Split
 from keras_effnet.errors import UserError, closest, unknown
-from keras_effnet.folders import Progress, class_folders, without_bad_files
-from keras_effnet.splits import SPLIT_NAMES, Parts, Split
 
 MANIFEST, CLASS_LIST = "manifest.csv", "labels.csv"
 # What a column may be called. The first name is the one that is documented.

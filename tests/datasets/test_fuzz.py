@@ -232,7 +232,7 @@ def _windows(contents):
     """One picture in windows at its corners and in its middle, which reach or miss whatever is broken."""
     import tensorflow as tf
 
-    from keras_effnet.images import decode_window
+    from keras_effnet.datasets.decoding import decode_window
 
     def window(top, left, share):
         def box(shape):

@@ -73,7 +73,7 @@ def decode(contents) -> tf.Tensor:
 def decode_window(contents, box_of_shape: Callable) -> tf.Tensor:
     """Decodes a part of a picture; of a JPEG that part alone.
 
-    Whatever `decode` accepts, this decodes in every window: `tests/test_fuzz.py` looks for a file where it does not.
+    Decodes in every window whatever `decode` accepts: `tests/datasets/test_fuzz.py` searches for counterexamples.
 
     Args:
         contents: Scalar string tensor.

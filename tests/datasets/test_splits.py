@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_sample_weight
 
-from keras_effnet.datasets import ImageDataset, Split, class_weights, from_arrays, k_folds, load
+from keras_effnet.datasets.loading import ImageDataset, Split, class_weights, from_arrays, k_folds, load
+from keras_effnet.datasets.splits import Encoded, Parts
 from keras_effnet.errors import UserError
-from keras_effnet.splits import Encoded, Parts
 
 
 def png(grey: int) -> bytes:

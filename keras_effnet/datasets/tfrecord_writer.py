@@ -13,8 +13,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_effnet.datasets.tfrecord import FILE, IMAGE, INDEX, LABEL, PARTIAL, RECORDS, TEXT, read_index
 from keras_effnet.errors import UserError
-from keras_effnet.shards import FILE, IMAGE, INDEX, LABEL, PARTIAL, RECORDS, TEXT, read_index
 
 SHARD_BYTES = 100_000_000
 

@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_effnet.datasets.decoding import _scans, decode, decode_window, find_bad_files, list_pictures, read
 from keras_effnet.errors import UserError
-from keras_effnet.images import _scans, decode, decode_window, find_bad_files, list_pictures, read
 
 ROWS, COLUMNS = np.mgrid[0:40, 0:48]
 COLOURS = np.stack([COLUMNS * 5, ROWS * 6, 255 - COLUMNS * 5], axis=-1).astype("uint8")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet.datasets import load
+from keras_effnet.datasets.loading import load
+from keras_effnet.datasets.splits import Encoded
 from keras_effnet.errors import UserError
-from keras_effnet.splits import Encoded
 
 
 @pytest.fixture(scope="module")

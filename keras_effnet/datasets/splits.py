@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet.datasets.decoding import BadFile, decode, read
 from keras_effnet.errors import UserError
-from keras_effnet.images import BadFile, decode, read
 
 # What the parts are called in folders, file names, tables and catalogues.
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

@@ -16,10 +16,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet import shard_writer
-from keras_effnet.datasets import load
+from keras_effnet.datasets import tfrecord_writer
+from keras_effnet.datasets.loading import load
+from keras_effnet.datasets.packing import mixed_order, pack, shrink
 from keras_effnet.errors import UserError
-from keras_effnet.packing import mixed_order, pack, shrink
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_shards_are_many_if_asked_and_each_holds_its_share_of_every_class(pictur
 
 
 def test_a_shard_ends_when_it_has_enough_bytes(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_writer, "SHARD_BYTES", 30_000)
+    monkeypatch.setattr(tfrecord_writer, "SHARD_BYTES", 30_000)
     packed = pack(pictures, tmp_path / "packed")
     index = json.loads((tmp_path / "packed/index.json").read_text())
     sizes = [shard["bytes"] for shard in index["splits"]["train"]]
@@ -187,7 +187,7 @@ def test_too_many_bad_pictures_leave_nothing_behind(pictures, tmp_path):
 
 def failing_writer(monkeypatch, error, after: int):
     """The writer raises at the `after`th record."""
-    write, calls = shard_writer.ShardWriter.write, []
+    write, calls = tfrecord_writer.ShardWriter.write, []
 
     def fail(self, record):
         calls.append(record)
@@ -195,7 +195,7 @@ def failing_writer(monkeypatch, error, after: int):
             raise error
         write(self, record)
 
-    monkeypatch.setattr(shard_writer.ShardWriter, "write", fail)
+    monkeypatch.setattr(tfrecord_writer.ShardWriter, "write", fail)
 
 
 DISK_FULL = (
@@ -224,7 +224,7 @@ def test_an_interruption_leaves_an_earlier_pack_as_it_was(pictures, tmp_path, mo
 
 def test_a_fault_while_files_are_moved_leaves_no_shards_without_an_index(pictures, tmp_path, monkeypatch):
     (tmp_path / "packed").mkdir()
-    replace, moved = shard_writer.Path.replace, []
+    replace, moved = tfrecord_writer.Path.replace, []
 
     def fail(self, target):
         if self.name == "index.json":
@@ -232,7 +232,7 @@ def test_a_fault_while_files_are_moved_leaves_no_shards_without_an_index(picture
         moved.append(self.name)
         return replace(self, target)
 
-    monkeypatch.setattr(shard_writer.Path, "replace", fail)
+    monkeypatch.setattr(tfrecord_writer.Path, "replace", fail)
     with pytest.raises(UserError, match=r"Cannot write .*packed: Input/output error"):
         pack(pictures, tmp_path / "packed")
     assert moved == ["records.npz", "train-00000.tfrecord"]  # the index is last: what has one is whole

@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from keras_effnet.datasets import read_parts
+from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
+from keras_effnet.datasets.folders import Progress, accept_bad_files
+from keras_effnet.datasets.loading import read_parts
+from keras_effnet.datasets.splits import Encoded, Parts, Split
+from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION
+from keras_effnet.datasets.tfrecord_writer import ShardWriter, check_target, record, whole_or_nothing
 from keras_effnet.errors import UserError
-from keras_effnet.folders import Progress, accept_bad_files
-from keras_effnet.images import BadFile, decode_all, decode_files
-from keras_effnet.shard_writer import ShardWriter, check_target, record, whole_or_nothing
-from keras_effnet.shards import FORMAT, INDEX, RECORDS, VERSION
-from keras_effnet.splits import Encoded, Parts, Split
 
 MARGIN = 1.15  # a random crop that is enlarged to the training size has lost little, and evaluation nothing
 JPEG_QUALITY = 95

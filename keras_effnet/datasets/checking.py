@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from keras_effnet import datasets
-from keras_effnet.fingerprints import Fingerprint, fingerprint, groups_of_twins, sheet_tile
-from keras_effnet.images import BadFile, decode_all, decode_files
-from keras_effnet.splits import Encoded, ImageDataset, Split
+from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
+from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, groups_of_twins, sheet_tile
+from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 
 LOPSIDED = 3.0  # times as many pictures in the largest class as in the smallest, above which weights are suggested
 _TINY = 32  # pixels of the shorter side
@@ -237,7 +237,7 @@ def check_data(
 
     Example:
 
-    >>> report = keras_effnet.data_check.check_data("digits")
+    >>> report = keras_effnet.datasets.checking.check_data("digits")
     >>> report.leaked
     {'val': 0, 'test': 0}
     """

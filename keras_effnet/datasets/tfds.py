@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet.datasets.folders import Progress
+from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, Parts, Split
 from keras_effnet.errors import UserError, closest, first_line
-from keras_effnet.folders import Progress
-from keras_effnet.splits import SPLIT_NAMES, Encoded, Parts, Split
 
 PREFIX = "tfds:"
 _BATCH = 1024

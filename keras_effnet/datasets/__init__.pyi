@@ -1,0 +1,19 @@
+from .checking import DataReport, check_data
+from .digits import clutter
+from .loading import EMBEDDED, from_arrays, load
+from .splits import Encoded, ImageDataset, Split, class_weights, k_folds, stratified_split
+
+__all__ = [
+    "EMBEDDED",
+    "DataReport",
+    "Encoded",
+    "ImageDataset",
+    "Split",
+    "check_data",
+    "class_weights",
+    "clutter",
+    "from_arrays",
+    "k_folds",
+    "load",
+    "stratified_split",
+]
