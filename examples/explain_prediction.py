@@ -8,8 +8,9 @@ import argparse
 import keras
 import numpy as np
 
-from keras_effnet import EfficientNet, architecture_spec, datasets, plots
-from keras_effnet.gradcam import explainer
+from keras_effnet import EfficientNet, architecture_spec, datasets
+from keras_effnet.evaluation import plots
+from keras_effnet.evaluation.gradcam import explainer
 
 
 def in_corners(digits: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from keras_effnet import plots
+from keras_effnet.evaluation import plots
 from keras_effnet.export.clients import ACCEPTS
 from keras_effnet.export.inspection import Inspection
 from keras_effnet.export.latency import LatencyReport

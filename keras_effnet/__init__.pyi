@@ -21,7 +21,7 @@ from .architecture.baselines import architecture_spec
 from .architecture.scaling import CompoundScaling, ScalingFactors, explain
 from .architecture.specs import ArchitectureSpec, StageSpec
 from .errors import UserError, VerificationError
-from .gradcam import Heatmap, grad_cam
+from .evaluation.gradcam import Heatmap, grad_cam
 from .imagenet import decode_predictions
 from .models.efficientnet import (
     EfficientNet,

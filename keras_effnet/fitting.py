@@ -15,11 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet import plots
 from keras_effnet.averaging import AveragedWeights
 from keras_effnet.callbacks import LAST, ChanceWatch, EpochSeeds, FiniteWatch, RunFolder
 from keras_effnet.config import TrainConfig
 from keras_effnet.errors import UserError, first_line
+from keras_effnet.evaluation import plots
 from keras_effnet.models.fused_batch_norm import fuse_batch_norm
 from keras_effnet.models.saving import load_state
 from keras_effnet.optimizers import build_optimizer, epochs_done

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 import yaml
 
-from keras_effnet import plots, transfer
+from keras_effnet import transfer
 from keras_effnet.augment import Augmentation
 from keras_effnet.caching import choose_cache, source
 from keras_effnet.callbacks import BEST, read_rows, save_model, uncompiled
@@ -24,7 +24,8 @@ from keras_effnet.config import PRECISIONS, TrainConfig
 from keras_effnet.datasets.loading import ImageDataset
 from keras_effnet.datasets.splits import class_weights
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.evaluation import Evaluation, evaluate
+from keras_effnet.evaluation import plots
+from keras_effnet.evaluation.metrics import Evaluation, evaluate
 from keras_effnet.fitting import train
 from keras_effnet.imagenet import readable
 from keras_effnet.models.efficientnet import EfficientNet

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet import artifacts, plots
+from keras_effnet import artifacts
 from keras_effnet.commands import eval as eval_command
 from keras_effnet.commands import predict as predict_command
 from keras_effnet.datasets.loading import Split
+from keras_effnet.evaluation import plots
 from keras_effnet.export import export_tflite
 from keras_effnet.preprocessing import ImageSpec
 
@@ -148,7 +149,7 @@ def test_the_contact_sheet_begins_with_the_most_confident_mistake(cli, colours, 
 
 def test_a_source_that_keeps_its_own_order_gets_the_right_titles(drawn, monkeypatch, tmp_path):
     """Streams give what was selected in the order of the stream, not in that asked for."""
-    from keras_effnet.evaluation import judge
+    from keras_effnet.evaluation.metrics import judge
 
     selected = Split.select
     monkeypatch.setattr(Split, "select", lambda self, indices: selected(self, np.sort(indices)))

@@ -25,9 +25,9 @@ _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 def command(data, image_size, near_duplicates, most, val_split, seed, strict, out, as_json) -> None:
     """Look at every picture of DATA, a folder of class folders, for what spoils a training or its result."""
     console.prepare_tensorflow()
-    from keras_effnet import plots
     from keras_effnet.datasets.checking import check_data
     from keras_effnet.errors import VerificationError
+    from keras_effnet.evaluation import plots
     from keras_effnet.system.files import write_text
     from keras_effnet.system.run_folders import new_run
 

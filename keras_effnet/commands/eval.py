@@ -41,8 +41,9 @@ NOTES = {
 def command(model, data, split, per_class, batch_size, max_bad_files, out, as_json) -> None:
     """Measure MODEL (.keras, .tflite or run folder) on DATA; by default on the data it was trained on, held out."""
     console.prepare_tensorflow()
-    from keras_effnet import artifacts, plots
-    from keras_effnet.evaluation import judge, measure, reliability
+    from keras_effnet import artifacts
+    from keras_effnet.evaluation import plots
+    from keras_effnet.evaluation.metrics import judge, measure, reliability
     from keras_effnet.pipeline import image_pipeline
     from keras_effnet.system.files import write_text
     from keras_effnet.system.run_folders import new_run
@@ -104,7 +105,7 @@ def _number(value: float) -> float | None:
 
 
 def _summary(result, bins, names: Sequence[str]) -> dict[str, object]:
-    from keras_effnet.evaluation import most_confused
+    from keras_effnet.evaluation.metrics import most_confused
 
     shares = {key: [*map(_number, getattr(result, key))] for key in ("per_class", "precision", "f1")}
     mistakes = [
@@ -159,8 +160,8 @@ def _draw_worst(answers, part, image_spec, names: Sequence[str], path: Path) -> 
     """A contact sheet of the most confident mistakes, or where there is none, of the least certain answers."""
     import numpy as np
 
-    from keras_effnet import plots
-    from keras_effnet.evaluation import least_certain, worst_mistakes
+    from keras_effnet.evaluation import plots
+    from keras_effnet.evaluation.metrics import least_certain, worst_mistakes
     from keras_effnet.pipeline import image_pipeline
 
     chosen = worst_mistakes(answers, PICTURED)
@@ -202,7 +203,7 @@ def _show_classes(classes: Sequence[dict[str, object]]) -> None:
 
 
 def _show(result, answers, names: Sequence[str], path: Path) -> None:
-    from keras_effnet.evaluation import most_confused
+    from keras_effnet.evaluation.metrics import most_confused
 
     click.echo(f"{path}: {result.accuracy:.2%} of {result.samples} pictures right, top five {result.top5:.2%}.")
     if answers.scores in NOTES:

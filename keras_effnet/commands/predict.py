@@ -90,7 +90,7 @@ def _following(model: str, output: Path | None) -> str:
 
 def _answers(artifact, batches, names, top):
     """Yields each picture's path and best classes, probabilities also where the network answers logits."""
-    from keras_effnet.evaluation import check_finite, kind_of_scores, softmax
+    from keras_effnet.evaluation.metrics import check_finite, kind_of_scores, softmax
     from keras_effnet.imagenet import decode_predictions
 
     logits = False

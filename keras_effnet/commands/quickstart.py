@@ -38,8 +38,9 @@ def command(out, epochs, as_json) -> None:
     console.prepare_tensorflow()
     from dataclasses import replace
 
-    from keras_effnet import datasets, plots
-    from keras_effnet.evaluation import evaluate
+    from keras_effnet import datasets
+    from keras_effnet.evaluation import plots
+    from keras_effnet.evaluation.metrics import evaluate
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.calibration import load_pictures
     from keras_effnet.system.run_folders import new_run

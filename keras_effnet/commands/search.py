@@ -111,7 +111,7 @@ def _figures(candidate: Candidate) -> dict:
 
 def _search(data, as_json, name, out, resume, settings, step, by, image_size, threads, **options) -> None:
     console.prepare_tensorflow()
-    from keras_effnet import plots
+    from keras_effnet.evaluation import plots
     from keras_effnet.search import grid_search, kept_arguments
     from keras_effnet.system.run_folders import kept_if_used, new_run
 

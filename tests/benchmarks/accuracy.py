@@ -20,7 +20,7 @@ import numpy as np
 from keras_effnet import artifacts
 from keras_effnet.artifacts import Artifact
 from keras_effnet.datasets.loading import Split
-from keras_effnet.evaluation import Evaluation, evaluate
+from keras_effnet.evaluation.metrics import Evaluation, evaluate
 from keras_effnet.pipeline import image_pipeline
 from keras_effnet.preprocessing import INTERPOLATIONS
 

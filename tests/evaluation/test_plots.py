@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from keras_effnet import plots
+from keras_effnet.evaluation import plots
 
 
 @pytest.fixture

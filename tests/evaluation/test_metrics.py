@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import UserError
-from keras_effnet.evaluation import (
+from keras_effnet.evaluation.metrics import (
     evaluate,
     judge,
     kind_of_scores,

@@ -100,7 +100,7 @@ def explainer(model: keras.Model, layer: str | None = None) -> Callable[..., Hea
 
     Example:
 
-    >>> explain = keras_effnet.gradcam.explainer(model)
+    >>> explain = keras_effnet.evaluation.gradcam.explainer(model)
     >>> heats = [explain(picture) for picture in pictures]
     """
     if keras.config.backend() != "tensorflow":
