@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from keras_effnet import EfficientNet, architecture_spec, datasets, strategies
-from keras_effnet.pipeline import image_pipeline
+from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
 
 

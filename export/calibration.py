@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_effnet.datasets.decoding import list_pictures, read
 from keras_effnet.datasets.loading import ImageDataset, Split
 from keras_effnet.errors import UserError
-from keras_effnet.pipeline import evaluation_image
+from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec
 
 logger = logging.getLogger(__name__)

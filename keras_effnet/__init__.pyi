@@ -1,7 +1,6 @@
 from . import (
     architecture,
     artifacts,
-    augment,
     complexity,
     datasets,
     evaluation,
@@ -74,7 +73,6 @@ __all__ = [
     "architecture",
     "architecture_spec",
     "artifacts",
-    "augment",
     "complexity",
     "datasets",
     "decode_predictions",

@@ -22,7 +22,7 @@ from keras_effnet.errors import UserError, closest
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
-from keras_effnet.pipeline import evaluation_image
+from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
 from keras_effnet.training import BEST
 

@@ -11,10 +11,18 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.augment import Augmentation, augment_image, color_jitter, cutmix, mix_batch, mixup, random_erasing
-from keras_effnet.augment_ops import OPERATIONS, to_bytes
-from keras_effnet.augment_policies import RAND_AUGMENT, Range, auto_augment, rand_augment
 from keras_effnet.evaluation import plots
+from keras_effnet.pipeline.augmentation import (
+    Augmentation,
+    augment_image,
+    color_jitter,
+    cutmix,
+    mix_batch,
+    mixup,
+    random_erasing,
+)
+from keras_effnet.pipeline.image_ops import OPERATIONS, to_bytes
+from keras_effnet.pipeline.policies import RAND_AUGMENT, Range, auto_augment, rand_augment
 
 LEVELS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)
 

@@ -17,8 +17,6 @@ import tensorflow as tf
 import yaml
 
 from keras_effnet import transfer
-from keras_effnet.augment import Augmentation
-from keras_effnet.caching import choose_cache, source
 from keras_effnet.callbacks import BEST, read_rows, save_model, uncompiled
 from keras_effnet.config import PRECISIONS, TrainConfig
 from keras_effnet.datasets.loading import ImageDataset
@@ -30,7 +28,9 @@ from keras_effnet.fitting import train
 from keras_effnet.imagenet import readable
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_state
-from keras_effnet.pipeline import image_pipeline
+from keras_effnet.pipeline.augmentation import Augmentation
+from keras_effnet.pipeline.batches import image_pipeline
+from keras_effnet.pipeline.caching import choose_cache, source
 from keras_effnet.stages import Stage
 from keras_effnet.strategies import check_strategy, is_chief, scope
 from keras_effnet.system.files import write_text

@@ -44,7 +44,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     from keras_effnet import artifacts
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.metrics import judge, measure, reliability
-    from keras_effnet.pipeline import image_pipeline
+    from keras_effnet.pipeline.batches import image_pipeline
     from keras_effnet.system.files import write_text
     from keras_effnet.system.run_folders import new_run
 
@@ -162,7 +162,7 @@ def _draw_worst(answers, part, image_spec, names: Sequence[str], path: Path) -> 
 
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.metrics import least_certain, worst_mistakes
-    from keras_effnet.pipeline import image_pipeline
+    from keras_effnet.pipeline.batches import image_pipeline
 
     chosen = worst_mistakes(answers, PICTURED)
     if not len(chosen):

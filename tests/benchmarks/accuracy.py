@@ -21,7 +21,7 @@ from keras_effnet import artifacts
 from keras_effnet.artifacts import Artifact
 from keras_effnet.datasets.loading import Split
 from keras_effnet.evaluation.metrics import Evaluation, evaluate
-from keras_effnet.pipeline import image_pipeline
+from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.preprocessing import INTERPOLATIONS
 
 NAMES = ("lite0", "lite1", "lite2")

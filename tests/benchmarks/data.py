@@ -35,8 +35,8 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_effnet import datasets
-from keras_effnet.augment import Augmentation, augment_image
-from keras_effnet.pipeline import image_pipeline
+from keras_effnet.pipeline.augmentation import Augmentation, augment_image
+from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.machine import cpu_name
 

@@ -251,7 +251,7 @@ def child(seed: int, start: int, stop: int, folder: Path) -> None:
     import tensorflow as tf
 
     from keras_effnet import datasets
-    from keras_effnet.pipeline import image_pipeline
+    from keras_effnet.pipeline.batches import image_pipeline
     from keras_effnet.preprocessing import ImageSpec
 
     def passes(part):

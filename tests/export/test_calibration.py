@@ -13,7 +13,8 @@ from PIL import Image
 from keras_effnet.datasets.loading import ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import check_pictures, load_pictures, neighbour_correlation, span_input_range
-from keras_effnet.pipeline import evaluation_image, image_pipeline
+from keras_effnet.pipeline.batches import image_pipeline
+from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec
 
 SPEC = ImageSpec(32)

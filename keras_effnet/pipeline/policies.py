@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from keras_effnet import augment_ops as ops
+from keras_effnet.pipeline import image_ops as ops
 
 HIGHEST = 10.0  # level at which an operation reaches the end of its range
 

@@ -17,7 +17,8 @@ from keras_effnet.datasets.decoding import decode, decode_window
 from keras_effnet.datasets.loading import ImageDataset, Split, load
 from keras_effnet.datasets.splits import Encoded
 from keras_effnet.errors import UserError
-from keras_effnet.pipeline import Augmentation, evaluation_image, image_pipeline, resize
+from keras_effnet.pipeline.batches import Augmentation, image_pipeline
+from keras_effnet.pipeline.geometry import evaluation_image, resize
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training import train_dataset
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from keras_effnet import augment_sheets
-from keras_effnet.augment import (
+from keras_effnet.errors import UserError
+from keras_effnet.pipeline.augmentation import (
     POLICIES,
     Augmentation,
     augment_image,
@@ -23,9 +24,8 @@ from keras_effnet.augment import (
     rand_augment,
     random_erasing,
 )
-from keras_effnet.augment_ops import NAMES, OPERATIONS
-from keras_effnet.augment_policies import AUTO_AUGMENT, RAND_AUGMENT, SUB_POLICIES
-from keras_effnet.errors import UserError
+from keras_effnet.pipeline.image_ops import NAMES, OPERATIONS
+from keras_effnet.pipeline.policies import AUTO_AUGMENT, RAND_AUGMENT, SUB_POLICIES
 
 GREY = (128, 128, 128)
 STILL = Augmentation(flip=False)
@@ -162,14 +162,14 @@ def many(function, count: int, salt: int = 0) -> np.ndarray:
 @pytest.fixture
 def calls(monkeypatch):
     """Policies report the operations that they call, `(number, strength)`, in the place of a picture."""
-    from keras_effnet import augment_policies
+    from keras_effnet.pipeline import policies
 
-    monkeypatch.setattr(augment_policies.ops, "to_bytes", lambda image: tf.zeros((0, 2)))
+    monkeypatch.setattr(policies.ops, "to_bytes", lambda image: tf.zeros((0, 2)))
 
     def note(image, number, strength):
         return tf.concat([image, tf.stack([tf.cast(number, tf.float32), strength])[None]], axis=0)
 
-    monkeypatch.setattr(augment_policies.ops, "apply", note)
+    monkeypatch.setattr(policies.ops, "apply", note)
 
 
 def test_randaugment_draws_every_operation_and_side_alike(calls):

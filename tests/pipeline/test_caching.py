@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet import caching
-from keras_effnet.caching import Cache, choose_cache, decoded_bytes, source
 from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError
-from keras_effnet.pipeline import image_pipeline
+from keras_effnet.pipeline import caching
+from keras_effnet.pipeline.batches import image_pipeline
+from keras_effnet.pipeline.caching import Cache, choose_cache, decoded_bytes, source
 from keras_effnet.preprocessing import ImageSpec
 
 COUNT, HEIGHT, WIDTH = 13, 40, 50

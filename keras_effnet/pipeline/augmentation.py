@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from keras_effnet import augment_ops as ops
-from keras_effnet.augment_policies import HIGHEST, auto_augment, rand_augment
 from keras_effnet.config import POLICIES
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.pipeline import image_ops as ops
+from keras_effnet.pipeline.policies import HIGHEST, auto_augment, rand_augment
 
 _FLIP, _POLICY, _JITTER, _ERASING, _MIX = range(5)  # what each part folds into the seed that it shares with the others
 
