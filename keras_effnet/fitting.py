@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from keras_effnet.averaging import AveragedWeights
 from keras_effnet.callbacks import LAST, ChanceWatch, EpochSeeds, FiniteWatch, RunFolder
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.resizing import Stage
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.evaluation import plots
 from keras_effnet.models.fused_batch_norm import fuse_batch_norm
@@ -25,7 +26,6 @@ from keras_effnet.models.saving import load_state
 from keras_effnet.optimizers import build_optimizer, epochs_done
 from keras_effnet.pipeline.batches import BEYOND, one_hot
 from keras_effnet.preprocessing import ImageSpec, check_range
-from keras_effnet.stages import Stage
 from keras_effnet.strategies import check_batch_size, check_strategy, is_chief, local_part, synchronized_batch_norm
 from keras_effnet.tracking import LossScale, Throughput
 

@@ -19,8 +19,8 @@ from keras_effnet.architecture.scaling import (
     round_resolution,
 )
 from keras_effnet.architecture.yaml_files import SUFFIXES
+from keras_effnet.config.resizing import SMALLEST, image_sizes
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.stages import SMALLEST, image_sizes
 
 AXES = ("compound", "depth", "width", "resolution")
 BASELINE, FAMILY, PROGRESSIVE = "baseline", "family", "progressive"

@@ -10,7 +10,7 @@ from functools import partial
 
 import keras
 
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.models.saving import policy_of
 from keras_effnet.transfer import layerwise_optimizer
 

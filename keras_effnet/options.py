@@ -12,7 +12,7 @@ from typing import Any
 import click
 import yaml
 
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.protocol import BUDGETS, Budget
 

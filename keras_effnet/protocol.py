@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from keras_effnet.complexity.counting import count
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.recipes import STUDY
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.members import Member
-from keras_effnet.recipes import STUDY
 
 BUDGETS = ("epochs", "seconds", "macs")
 _BACKWARD = 3  # a step costs a forward pass, and twice as much for the gradients of inputs and of weights

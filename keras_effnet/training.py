@@ -18,7 +18,8 @@ import yaml
 
 from keras_effnet import transfer
 from keras_effnet.callbacks import BEST, read_rows, save_model, uncompiled
-from keras_effnet.config import PRECISIONS, TrainConfig
+from keras_effnet.config.resizing import Stage
+from keras_effnet.config.train_config import PRECISIONS, TrainConfig
 from keras_effnet.datasets.loading import ImageDataset
 from keras_effnet.datasets.splits import class_weights
 from keras_effnet.errors import UserError, one_of
@@ -31,7 +32,6 @@ from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.pipeline.caching import choose_cache, source
-from keras_effnet.stages import Stage
 from keras_effnet.strategies import check_strategy, is_chief, scope
 from keras_effnet.system.files import write_text
 from keras_effnet.system.run_folders import write_environment

@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from keras_effnet.complexity.memory import TrainingMemory, training_bytes
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.system.machine import host_bytes
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from keras_effnet import datasets
 from keras_effnet.cli import main
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.export import ExportResult, export_tflite
 from keras_effnet.system.run_folders import new_run
 from keras_effnet.training import TrainResult, train_dataset

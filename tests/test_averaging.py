@@ -10,7 +10,7 @@ import pytest
 
 from keras_effnet.averaging import AveragedWeights
 from keras_effnet.callbacks import BEST, LAST, RunFolder, read_rows
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.optimizers import ema_momentum
 from keras_effnet.training import train
 

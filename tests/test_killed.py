@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.callbacks import BEST, LAST, EpochSeeds, read_rows
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.training import train, train_dataset
 

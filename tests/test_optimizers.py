@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.callbacks import read_rows
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.optimizers import build_optimizer, ema_momentum, epochs_done, learning_rate, learning_rates
 from keras_effnet.training import train

@@ -12,8 +12,8 @@ import tensorflow as tf
 from keras_effnet import fitting
 from keras_effnet import training as training_module
 from keras_effnet.callbacks import BEST, Pause, read_rows
-from keras_effnet.config import TrainConfig
-from keras_effnet.stages import Stage
+from keras_effnet.config.resizing import Stage
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.training import train, train_dataset
 
 CONFIG = TrainConfig(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from keras_effnet.complexity.counting import count
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.summary import summarize
 from keras_effnet.system import jsonl
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_effnet.callbacks import read_rows
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.tracking import Throughput, WandbLogger, tensorboard
 from keras_effnet.training import train
 

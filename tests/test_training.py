@@ -26,7 +26,7 @@ from PIL import Image
 from keras_effnet import datasets, transfer
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.callbacks import ChanceWatch
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.preprocessing import ImageSpec

@@ -9,7 +9,7 @@ from keras_effnet import training_memory
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.complexity.memory import training_bytes
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.system.machine import host_bytes
 from keras_effnet.training_memory import (

@@ -13,9 +13,9 @@ import click
 import yaml
 
 from keras_effnet import console
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.recipes import RECIPES, recipe_config
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.recipes import RECIPES, recipe_config
 from keras_effnet.strategies import check_strategy, is_chief
 
 AUTO = "auto"

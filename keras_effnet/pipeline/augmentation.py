@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from keras_effnet.config import POLICIES
+from keras_effnet.config.train_config import POLICIES
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.pipeline import image_ops as ops
 from keras_effnet.pipeline.policies import HIGHEST, auto_augment, rand_augment

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.config import CACHES
+from keras_effnet.config.train_config import CACHES
 from keras_effnet.datasets.decoding import decode
 from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError, one_of

@@ -8,7 +8,7 @@ import yaml
 from keras_effnet.architecture.baselines import SPECS, architecture_spec
 from keras_effnet.architecture.yaml_files import read_spec, write_spec
 from keras_effnet.complexity.counting import count
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 
 STAGE = {"kernel": 3, "stride": 2, "expand": 1, "filters": 16, "repeats": 2}

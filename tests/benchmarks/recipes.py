@@ -20,7 +20,7 @@ import keras
 
 from keras_effnet import datasets
 from keras_effnet.callbacks import best_accuracy, read_rows
-from keras_effnet.recipes import recipe_config
+from keras_effnet.config.recipes import recipe_config
 from keras_effnet.system.files import write_text
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.training import train_dataset

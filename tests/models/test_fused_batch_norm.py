@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.models.fused_batch_norm import fuse_batch_norm
 from keras_effnet.training import train
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_effnet.callbacks import read_rows
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.decoding import decode, decode_window
 from keras_effnet.datasets.loading import ImageDataset, Split, load
 from keras_effnet.datasets.splits import Encoded

@@ -22,7 +22,7 @@ import pytest
 
 from keras_effnet import EfficientNet, architecture_spec, datasets
 from keras_effnet.architecture.specs import ArchitectureSpec
-from keras_effnet.config import TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.export import twin
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.preprocessing import ImageSpec

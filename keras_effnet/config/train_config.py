@@ -14,9 +14,9 @@ import yaml
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.specs import ArchitectureSpec
+from keras_effnet.config.resizing import SMALLEST, Stage, image_sizes, stages
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.stages import SMALLEST, Stage, image_sizes, stages
 
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 POLICIES = ("none", "randaugment", "autoaugment")
