@@ -24,7 +24,7 @@ from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
 from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
-from keras_effnet.training import BEST
+from keras_effnet.training.run import BEST
 
 logger = logging.getLogger(__name__)
 

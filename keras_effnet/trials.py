@@ -100,9 +100,10 @@ def train_trial(trial: Trial) -> dict[str, Any]:
 
 def _train(trial: Trial, folder: Path) -> dict[str, Any]:
     _start(trial.protocol.threads)
-    from keras_effnet.callbacks import LAST, Pause, read_rows
     from keras_effnet.system.energy import energy_meter
-    from keras_effnet.training import fit_dataset
+    from keras_effnet.training.checkpoints import LAST, read_rows
+    from keras_effnet.training.run import fit_dataset
+    from keras_effnet.training.watchers import Pause
 
     config = trial.protocol.config(trial.member, seed=trial.seed, epochs=trial.epochs)
     dataset, resume = load_data(trial.protocol, trial.member), (folder / LAST).is_file()
@@ -146,8 +147,8 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
     from keras_effnet import complexity, speed
     from keras_effnet.export.conversion import convert, float32_copy
     from keras_effnet.export.latency import benchmark
-    from keras_effnet.fitting import compile_model
-    from keras_effnet.training import build_model
+    from keras_effnet.training.loop import compile_model
+    from keras_effnet.training.run import build_model
 
     config = protocol.config(member)
     model = build_model(config, classes, any_size=member.progressive is not None)

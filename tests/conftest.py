@@ -25,7 +25,7 @@ from keras_effnet.cli import main
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.export import ExportResult, export_tflite
 from keras_effnet.system.run_folders import new_run
-from keras_effnet.training import TrainResult, train_dataset
+from keras_effnet.training.run import TrainResult, train_dataset
 
 
 def pytest_configure(config) -> None:

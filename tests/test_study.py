@@ -20,7 +20,6 @@ import yaml
 from keras_effnet import engines, study
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.architecture.yaml_files import write_spec
-from keras_effnet.callbacks import LAST
 from keras_effnet.complexity.counting import count
 from keras_effnet.config.recipes import STUDY
 from keras_effnet.errors import UserError
@@ -29,6 +28,7 @@ from keras_effnet.plans import PROTOCOL, RESULTS, Plan, begin, prepare
 from keras_effnet.protocol import Budget, Protocol
 from keras_effnet.runner import run_trials
 from keras_effnet.system import jsonl
+from keras_effnet.training.checkpoints import LAST
 from keras_effnet.trials import LOG, Trial, _finite, train_trial
 
 STAGE = StageSpec(kernel=3, stride=2, expand=2, filters=8, repeats=1, se_ratio=0.25)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import click
 
 from keras_effnet.errors import UserError
-from keras_effnet.process_group import ADDRESSES, PROCESS_ID, PROCESSES
+from keras_effnet.training.processes import ADDRESSES, PROCESS_ID, PROCESSES
 
 _POLL, _PATIENCE = 0.1, 10  # seconds between looks at the processes, and until one that was asked to end is killed
 

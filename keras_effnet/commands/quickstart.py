@@ -44,7 +44,7 @@ def command(out, epochs, as_json) -> None:
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.calibration import load_pictures
     from keras_effnet.system.run_folders import new_run
-    from keras_effnet.training import train_dataset
+    from keras_effnet.training.run import train_dataset
 
     config = replace(CONFIG, epochs=epochs)
     dataset = datasets.load("digits", seed=config.seed)

@@ -16,7 +16,7 @@ from keras_effnet import console
 from keras_effnet.config.recipes import RECIPES, recipe_config
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.strategies import check_strategy, is_chief
+from keras_effnet.training.distribution import check_strategy, is_chief
 
 AUTO = "auto"
 
@@ -97,20 +97,21 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     size = config.spec.image_size  # an unknown name is found before TensorFlow is started
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     console.prepare_tensorflow()
-    from keras_effnet import datasets, tracking, training_memory
+    from keras_effnet import datasets
     from keras_effnet.system.run_folders import kept_if_used, new_run
-    from keras_effnet.training import train_dataset
+    from keras_effnet.training import memory, tracking
+    from keras_effnet.training.run import train_dataset
 
     with console.hushed():
         dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
     classes = len(dataset.class_names)
     if automatic:
         with console.status("Looking for the batch size that fits"):
-            batch_size, reason = training_memory.automatic_batch_size(config, classes, len(dataset.train))
+            batch_size, reason = memory.automatic_batch_size(config, classes, len(dataset.train))
         console.say(reason)
         config = _config(recipe, given | {"batch_size": batch_size})
-    free, where = training_memory.available_bytes()
-    predicted = training_memory.predicted_memory(config, config.batch_size, classes)
+    free, where = memory.available_bytes()
+    predicted = memory.predicted_memory(config, config.batch_size, classes)
     console.say(f"Memory: predicted {predicted} of {free / 1e9:.1f} GB free {where}.")
     if predicted.total > free:
         console.say("That is more than there is: expect it to fail. --batch-size auto finds a size that fits.")

@@ -19,11 +19,11 @@ from statistics import median
 import keras
 
 from keras_effnet import datasets
-from keras_effnet.callbacks import best_accuracy, read_rows
 from keras_effnet.config.recipes import recipe_config
 from keras_effnet.system.files import write_text
 from keras_effnet.system.machine import cpu_name
-from keras_effnet.training import train_dataset
+from keras_effnet.training.checkpoints import best_accuracy, read_rows
+from keras_effnet.training.run import train_dataset
 
 # Small, so that minutes are many epochs: a sixth of the multiply-adds of B0.
 COMMON = {"model": "b0", "depth": 0.3, "width": 0.5, "image_size": 64, "batch_size": 64}

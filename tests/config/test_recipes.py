@@ -11,7 +11,7 @@ from keras_effnet.config.recipes import RECIPES, recipe_config
 from keras_effnet.config.resizing import Stage, image_sizes, stages
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.optimizers import build_optimizer
+from keras_effnet.training.optimizers import build_optimizer
 
 # ------------------------------------------------------------------ stages
 

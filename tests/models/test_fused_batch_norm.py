@@ -7,7 +7,7 @@ import pytest
 import keras_effnet
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.models.fused_batch_norm import fuse_batch_norm
-from keras_effnet.training import train
+from keras_effnet.training.run import train
 
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the kernel is TensorFlow's")
 SHAPE = (5, 4, 3, 6)  # batch, height, width, channels

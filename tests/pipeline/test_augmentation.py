@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from keras_effnet import augment_sheets
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline.augmentation import (
     POLICIES,
@@ -26,6 +25,7 @@ from keras_effnet.pipeline.augmentation import (
 )
 from keras_effnet.pipeline.image_ops import NAMES, OPERATIONS
 from keras_effnet.pipeline.policies import AUTO_AUGMENT, RAND_AUGMENT, SUB_POLICIES
+from keras_effnet.training import contact_sheets
 
 GREY = (128, 128, 128)
 STILL = Augmentation(flip=False)
@@ -481,12 +481,12 @@ def drawn(monkeypatch):
     def grid(images, titles, path, columns):
         seen.update(images=images, titles=list(titles), columns=columns)
 
-    monkeypatch.setattr(augment_sheets.plots, "picture_grid", grid)
+    monkeypatch.setattr(contact_sheets.plots, "picture_grid", grid)
     return seen
 
 
 def test_the_operation_sheet_has_a_row_an_operation_and_a_column_a_level(drawn, picture):
-    augment_sheets.operation_sheet(picture, "sheet.png", levels=(0.0, 5.0, 10.0))
+    contact_sheets.operation_sheet(picture, "sheet.png", levels=(0.0, 5.0, 10.0))
     assert drawn["columns"] == 3 and len(drawn["images"]) == len(drawn["titles"]) == 14 * 3
     row = list(RAND_AUGMENT).index("rotate")
     assert drawn["titles"][3 * row : 3 * row + 3] == ["rotate 0", "rotate 15", "rotate 30"]
@@ -495,7 +495,7 @@ def test_the_operation_sheet_has_a_row_an_operation_and_a_column_a_level(drawn, 
 
 def test_the_contact_sheet_shows_a_batch_as_training_sees_it(drawn, pictures):
     augmentation = EVERYTHING["randaugment"]
-    augment_sheets.contact_sheet(pictures[:6], augmentation, "sheet.png", seed=2)
+    contact_sheets.contact_sheet(pictures[:6], augmentation, "sheet.png", seed=2)
     one = np.stack([augment_image(image, seed(2, place), augmentation) for place, image in enumerate(pictures[:6])])
     expected, labels = mix_batch(one, np.eye(6, dtype="float32"), seed(2, 6), augmentation)
     np.testing.assert_allclose(drawn["images"], expected, atol=1e-3)
@@ -503,6 +503,6 @@ def test_the_contact_sheet_shows_a_batch_as_training_sees_it(drawn, pictures):
 
 
 def test_sheets_are_written_as_pictures(tmp_path, pictures):
-    augment_sheets.kinds_sheet(pictures[:4], tmp_path / "kinds.png", columns=2)
+    contact_sheets.kinds_sheet(pictures[:4], tmp_path / "kinds.png", columns=2)
     with Image.open(tmp_path / "kinds.png") as image:
         assert image.width > 200 and image.height > 800

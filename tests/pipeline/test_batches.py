@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet.callbacks import read_rows
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.decoding import decode, decode_window
 from keras_effnet.datasets.loading import ImageDataset, Split, load
@@ -20,7 +19,8 @@ from keras_effnet.errors import UserError
 from keras_effnet.pipeline.batches import Augmentation, image_pipeline
 from keras_effnet.pipeline.geometry import evaluation_image, resize
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.training import train_dataset
+from keras_effnet.training.checkpoints import read_rows
+from keras_effnet.training.run import train_dataset
 
 SPEC = ImageSpec(32)
 WHOLE = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False)

@@ -26,7 +26,7 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.export import twin
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.training import train_dataset
+from keras_effnet.training.run import train_dataset
 from keras_effnet.transfer import reestimate_batch_norm
 
 PICTURES, LOGIT = 800, 8.0

@@ -19,10 +19,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.callbacks import BEST, LAST, EpochSeeds, read_rows
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.training import train, train_dataset
+from keras_effnet.training.checkpoints import BEST, LAST, read_rows
+from keras_effnet.training.run import train, train_dataset
+from keras_effnet.training.watchers import EpochSeeds
 
 EPOCHS = 4
 KILLS = 20
@@ -248,14 +249,14 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(toy_model, ba
 
 def _grab_run_folder(monkeypatch):
     """Stands for the run's `RunFolder`, of which a test must forget the best accuracy."""
-    from keras_effnet import fitting
+    from keras_effnet.training import loop
 
     class Grabbed:
         def __setattr__(self, name, value):
             setattr(made[0], name, value)
 
-    made, original = [], fitting.RunFolder
-    monkeypatch.setattr(fitting, "RunFolder", lambda *args: made.append(original(*args)) or made[-1])
+    made, original = [], loop.RunFolder
+    monkeypatch.setattr(loop, "RunFolder", lambda *args: made.append(original(*args)) or made[-1])
     return Grabbed()
 
 

@@ -25,12 +25,12 @@ from PIL import Image
 
 from keras_effnet import datasets, transfer
 from keras_effnet.architecture.baselines import architecture_spec
-from keras_effnet.callbacks import ChanceWatch
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.training import build_model, resolve_precision, train, train_dataset
+from keras_effnet.training.run import build_model, resolve_precision, train, train_dataset
+from keras_effnet.training.watchers import ChanceWatch
 
 STEPS = 4
 CONFIG = TrainConfig(model="lite0", epochs=3, learning_rate=0.01, warmup_epochs=0.5, label_smoothing=0.1, batch_size=8)
@@ -379,7 +379,7 @@ def test_a_resume_that_is_refused_leaves_the_run_folder_as_it_was(trained, digit
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.slow  # tests/test_killed.py kills one in every suite
+@pytest.mark.slow  # tests/training/test_killed.py kills one in every suite
 def test_a_run_killed_in_mid_epoch_goes_on_from_its_last_checkpoint(cli, tmp_path):
     options = ["--model=lite0", "--depth=0.1", "--width=0.1", "--image-size=32", "--batch-size=16", "--epochs=3"]
     folder = tmp_path / "runs/train/digits"

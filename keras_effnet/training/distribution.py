@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from keras_effnet.errors import UserError, first_line, one_of
-from keras_effnet.process_group import PROCESSES, alone, in_a_group, is_chief, join, number
+from keras_effnet.training.processes import PROCESSES, alone, in_a_group, is_chief, join, number
 
 __all__ = [
     "STRATEGIES",
@@ -140,7 +140,7 @@ def check_strategy(name: str, *, gradient_accumulation: int = 1) -> str:
 
     Example:
 
-    >>> keras_effnet.strategies.check_strategy("mirrored")
+    >>> keras_effnet.training.distribution.check_strategy("mirrored")
     'mirrored'
     """
     if str(name).lower().replace("_", "-") in _MULTIWORKER:
@@ -188,7 +188,7 @@ def scope(name: str) -> Iterator[Any]:
 
     Example:
 
-    >>> with keras_effnet.strategies.scope("mirrored"):
+    >>> with keras_effnet.training.distribution.scope("mirrored"):
     ...     model = keras_effnet.EfficientNetB0(weights=None, classes=10)
     ...     model.compile("adam", "sparse_categorical_crossentropy")
     """

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet.callbacks import read_rows
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.tracking import Throughput, WandbLogger, tensorboard
-from keras_effnet.training import train
+from keras_effnet.training.checkpoints import read_rows
+from keras_effnet.training.run import train
+from keras_effnet.training.tracking import Throughput, WandbLogger, tensorboard
 
 CONFIG = TrainConfig(model="lite0", epochs=2, learning_rate=0.01, warmup_epochs=0.5, batch_size=8)
 PAUSE = 0.25  # seconds; a sleep costs no work, and a busy machine's steps stay well below it

@@ -15,19 +15,26 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.averaging import AveragedWeights
-from keras_effnet.callbacks import LAST, ChanceWatch, EpochSeeds, FiniteWatch, RunFolder
 from keras_effnet.config.resizing import Stage
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.evaluation import plots
 from keras_effnet.models.fused_batch_norm import fuse_batch_norm
 from keras_effnet.models.saving import load_state
-from keras_effnet.optimizers import build_optimizer, epochs_done
 from keras_effnet.pipeline.batches import BEYOND, one_hot
 from keras_effnet.preprocessing import ImageSpec, check_range
-from keras_effnet.strategies import check_batch_size, check_strategy, is_chief, local_part, synchronized_batch_norm
-from keras_effnet.tracking import LossScale, Throughput
+from keras_effnet.training.checkpoints import LAST, RunFolder
+from keras_effnet.training.distribution import (
+    check_batch_size,
+    check_strategy,
+    is_chief,
+    local_part,
+    synchronized_batch_norm,
+)
+from keras_effnet.training.ema import AveragedWeights
+from keras_effnet.training.optimizers import build_optimizer, epochs_done
+from keras_effnet.training.tracking import LossScale, Throughput
+from keras_effnet.training.watchers import ChanceWatch, EpochSeeds, FiniteWatch
 
 
 def _targets(data: tf.data.Dataset, classes: int, weights: np.ndarray | None = None) -> tf.data.Dataset:

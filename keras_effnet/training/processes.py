@@ -68,8 +68,8 @@ def alone() -> Iterator[None]:
 
     Example:
 
-    >>> if keras_effnet.strategies.is_chief():
-    ...     with keras_effnet.strategies.alone():
+    >>> if keras_effnet.training.distribution.is_chief():
+    ...     with keras_effnet.training.distribution.alone():
     ...         model.save("flowers.keras")
     """
     import keras

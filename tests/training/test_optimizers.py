@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 
 from keras_effnet.architecture.baselines import architecture_spec
-from keras_effnet.callbacks import read_rows
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.models.efficientnet import EfficientNet
-from keras_effnet.optimizers import build_optimizer, ema_momentum, epochs_done, learning_rate, learning_rates
-from keras_effnet.training import train
+from keras_effnet.training.checkpoints import read_rows
+from keras_effnet.training.optimizers import build_optimizer, ema_momentum, epochs_done, learning_rate, learning_rates
+from keras_effnet.training.run import train
 
 CONFIG = TrainConfig(model="lite0", epochs=10, learning_rate=0.02, warmup_epochs=2, batch_size=8)
 STEPS = 50

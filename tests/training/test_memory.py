@@ -5,18 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet import training_memory
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.complexity.memory import training_bytes
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.system.machine import host_bytes
-from keras_effnet.training_memory import (
-    automatic_batch_size,
-    fitting_batch_size,
-    measured_step_bytes,
-)
+from keras_effnet.training import memory
+from keras_effnet.training.memory import automatic_batch_size, fitting_batch_size, measured_step_bytes
 
 GB = 10**9
 B0 = architecture_spec("b0")
@@ -203,12 +199,12 @@ def test_a_limit_beyond_the_machine_is_none(tmp_path):
 
 
 def test_a_gpu_is_asked_where_one_trains(monkeypatch):
-    monkeypatch.setattr(training_memory, "trains_on_gpu", lambda: True)
-    monkeypatch.setattr(training_memory, "_gpus", lambda: [5 * GB, 9 * GB])
-    assert training_memory.available_bytes() == (5 * GB, "GPU memory")
-    monkeypatch.setattr(training_memory, "_gpus", list)
+    monkeypatch.setattr(memory, "trains_on_gpu", lambda: True)
+    monkeypatch.setattr(memory, "_gpus", lambda: [5 * GB, 9 * GB])
+    assert memory.available_bytes() == (5 * GB, "GPU memory")
+    monkeypatch.setattr(memory, "_gpus", list)
     with pytest.raises(UserError, match="batch size"):
-        training_memory.available_bytes()
+        memory.available_bytes()
 
 
 # --- the batch size that fits
@@ -279,8 +275,8 @@ def test_a_picture_that_does_not_fit_is_refused():
 @pytest.fixture
 def free(monkeypatch):
     def set_free(size: float):
-        monkeypatch.setattr(training_memory, "available_bytes", lambda: (int(size), "memory"))
-        monkeypatch.setattr(training_memory, "trains_on_gpu", lambda: False)
+        monkeypatch.setattr(memory, "available_bytes", lambda: (int(size), "memory"))
+        monkeypatch.setattr(memory, "trains_on_gpu", lambda: False)
 
     return set_free
 
@@ -294,7 +290,7 @@ def measured(monkeypatch):
         asked.append(batch_size)
         return int(1.2 * training_bytes(config.spec, batch_size, classes=classes).total)
 
-    monkeypatch.setattr(training_memory, "measured_step_bytes", measure)
+    monkeypatch.setattr(memory, "measured_step_bytes", measure)
     return asked
 
 
@@ -323,10 +319,10 @@ def test_auto_measures_where_memory_is_scarce(free, measured):
 )
 def test_the_prediction_follows_the_config(free, options, values):
     free(GB)
-    memory = training_memory.predicted_memory(TrainConfig(**options, precision="float32"), 8, 1000)
+    predicted = memory.predicted_memory(TrainConfig(**options, precision="float32"), 8, 1000)
     slots, averages = values
-    assert memory.optimizer == 4 * slots * 5_288_548
-    assert memory.parameters == 4 * (5_330_564 + averages * 5_288_548)
+    assert predicted.optimizer == 4 * slots * 5_288_548
+    assert predicted.parameters == 4 * (5_330_564 + averages * 5_288_548)
 
 
 # --- measured
@@ -336,7 +332,7 @@ def test_a_process_that_is_killed_is_only_a_failed_measurement(monkeypatch):
     class Killed:
         returncode, stdout, stderr = -9, "", ""
 
-    monkeypatch.setattr(training_memory.subprocess, "run", lambda *args, **options: Killed)
+    monkeypatch.setattr(memory.subprocess, "run", lambda *args, **options: Killed)
     with pytest.raises(MemoryError):
         measured_step_bytes(TrainConfig(), 8, 10)
 
@@ -345,7 +341,7 @@ def test_a_training_that_fails_for_another_reason_says_which(monkeypatch):
     class Failed:
         returncode, stdout, stderr = 1, "", "Traceback\nkeras_effnet.errors.UserError: No such file: w.h5\n"
 
-    monkeypatch.setattr(training_memory.subprocess, "run", lambda *args, **options: Failed)
+    monkeypatch.setattr(memory.subprocess, "run", lambda *args, **options: Failed)
     with pytest.raises(UserError, match="No such file"):
         measured_step_bytes(TrainConfig(), 8, 10)
 
@@ -369,7 +365,7 @@ def test_a_tiny_step_is_measured():
 )
 def test_the_prediction_is_within_30_percent_of_what_is_measured(options, batch_size):
     config = TrainConfig(**options)
-    if training_memory.trains_on_gpu():
+    if memory.trains_on_gpu():
         pytest.skip("the prediction was calibrated on CPUs")
     measured = measured_step_bytes(config, batch_size, 1000)
     assert training_bytes(config.spec, batch_size).total == pytest.approx(measured, rel=0.3)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
-from keras_effnet.optimizers import innermost
+from keras_effnet.training.optimizers import innermost
 from keras_effnet.transfer import NormStatistics
 
 _BATCHES = 16  # on which batch normalization is measured for averaged weights, each time

@@ -17,7 +17,6 @@ import tensorflow as tf
 import yaml
 
 from keras_effnet import transfer
-from keras_effnet.callbacks import BEST, read_rows, save_model, uncompiled
 from keras_effnet.config.resizing import Stage
 from keras_effnet.config.train_config import PRECISIONS, TrainConfig
 from keras_effnet.datasets.loading import ImageDataset
@@ -25,16 +24,18 @@ from keras_effnet.datasets.splits import class_weights
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.evaluation import plots
 from keras_effnet.evaluation.metrics import Evaluation, evaluate
-from keras_effnet.fitting import train
 from keras_effnet.imagenet import readable
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.pipeline.caching import choose_cache, source
-from keras_effnet.strategies import check_strategy, is_chief, scope
 from keras_effnet.system.files import write_text
 from keras_effnet.system.run_folders import write_environment
+from keras_effnet.training.checkpoints import BEST, read_rows, save_model, uncompiled
+from keras_effnet.training.contact_sheets import _draw_augmented
+from keras_effnet.training.distribution import check_strategy, is_chief, scope
+from keras_effnet.training.loop import train
 
 __all__ = [
     "TrainConfig",
@@ -48,7 +49,6 @@ __all__ = [
 ]
 
 _CACHE = "cache"  # a folder within the run's, while it trains
-_SHOWN = 16  # pictures in augmented.png
 
 
 def resolve_precision(precision: str) -> str:
@@ -104,18 +104,6 @@ def _augmentation(dataset: ImageDataset, config: TrainConfig) -> Augmentation:
         mixup=config.mixup,
         cutmix=config.cutmix,
     )
-
-
-def _draw_augmented(batches: tf.data.Dataset, class_names: Sequence[str], path: Path) -> None:
-    """The first pictures of a batch as training sees them, with their classes, mixed ones by share."""
-    images, labels = next(iter(batches.take(1)))
-
-    def title(label) -> str:
-        shares = [(float(share), class_names[index]) for index, share in enumerate(label) if share > 0.005]
-        return shares[0][1] if len(shares) == 1 else "\n".join(f"{share:.0%} {name}" for share, name in shares)
-
-    shown = slice(_SHOWN)
-    plots.picture_grid(images[shown].numpy(), [title(label) for label in labels[shown].numpy()], path, columns=8)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet import strategies
 from keras_effnet.errors import UserError
-from keras_effnet.process_group import ADDRESSES, PROCESS_ID, PROCESSES
+from keras_effnet.training import distribution
+from keras_effnet.training.processes import ADDRESSES, PROCESS_ID, PROCESSES
 
 GROUP = {ADDRESSES: "127.0.0.1:1", PROCESSES: "2", PROCESS_ID: "1"}
 
@@ -39,41 +39,41 @@ def set_group(monkeypatch, **changes):
 
 @pytest.mark.parametrize("name", ["none", "mirrored", "tpu"])
 def test_strategies_of_this_backend_pass(name):
-    assert strategies.check_strategy(name) == name
+    assert distribution.check_strategy(name) == name
 
 
 def test_a_typo_gets_the_closest_strategy():
     with pytest.raises(UserError, match="Did you mean 'mirrored'"):
-        strategies.check_strategy("miror")
+        distribution.check_strategy("miror")
 
 
 @pytest.mark.parametrize("name", ["mirrored", "tpu"])
 def test_tensorflows_strategies_refuse_gradient_accumulation(name):
-    assert strategies.check_strategy(name, gradient_accumulation=1) == name
+    assert distribution.check_strategy(name, gradient_accumulation=1) == name
     with pytest.raises(UserError, match=f"{name} cannot accumulate gradients, here over 4 batches"):
-        strategies.check_strategy(name, gradient_accumulation=4)
+        distribution.check_strategy(name, gradient_accumulation=4)
 
 
 def test_one_device_accumulates_gradients():
-    assert strategies.check_strategy("none", gradient_accumulation=4) == "none"
+    assert distribution.check_strategy("none", gradient_accumulation=4) == "none"
 
 
 @pytest.mark.parametrize("name", ["multiworker", "multi_worker", "MultiWorkerMirrored"])
 def test_multiworker_is_refused_with_the_way_that_works(name):
     with pytest.raises(UserError, match=r"does not work with model.fit.*--strategy data-parallel.*launch"):
-        strategies.check_strategy(name)
+        distribution.check_strategy(name)
 
 
 def test_data_parallel_asks_for_jax():
     with pytest.raises(UserError, match="set KERAS_BACKEND=jax before"):
-        strategies.check_strategy("data-parallel")
+        distribution.check_strategy("data-parallel")
 
 
 @pytest.mark.parametrize("name", ["mirrored", "tpu"])
 def test_tensorflows_strategies_ask_for_tensorflow(name, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(UserError, match="set KERAS_BACKEND=tensorflow before"):
-        strategies.check_strategy(name)
+        distribution.check_strategy(name)
 
 
 @pytest.mark.parametrize("name", ["none", "mirrored"])
@@ -81,26 +81,26 @@ def test_a_tf_config_of_several_tasks_is_refused(name, monkeypatch):
     cluster = {"worker": ["10.0.0.1:1", "10.0.0.2:1"], "chief": ["10.0.0.3:1"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}))
     with pytest.raises(UserError, match=r"TF_CONFIG names 3 tasks; each would train alone.*data-parallel"):
-        strategies.check_strategy(name)
+        distribution.check_strategy(name)
 
 
 @pytest.mark.parametrize("value", ["", "{}", '{"cluster": {"worker": ["10.0.0.1:1"]}}'])
 def test_a_tf_config_of_one_task_is_none_of_our_business(value, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", value)
-    assert strategies.check_strategy("none") == "none"
+    assert distribution.check_strategy("none") == "none"
 
 
 @pytest.mark.parametrize("value", ["worker", "[1]", '{"cluster": 3}'])
 def test_a_broken_tf_config_is_named(value, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", value)
     with pytest.raises(UserError, match="TF_CONFIG is set, but"):
-        strategies.check_strategy("none")
+        distribution.check_strategy("none")
 
 
 def test_a_process_of_several_never_trains_alone(monkeypatch):
     set_group(monkeypatch)
     with pytest.raises(UserError, match=r"each would train alone. Add --strategy data-parallel"):
-        strategies.check_strategy("none")
+        distribution.check_strategy("none")
 
 
 @pytest.mark.parametrize(
@@ -115,51 +115,51 @@ def test_a_process_of_several_never_trains_alone(monkeypatch):
 def test_a_wrong_group_is_named(variable, value, message, monkeypatch):
     set_group(monkeypatch, **{variable: value})
     with pytest.raises(UserError, match=message):
-        strategies.is_chief()
+        distribution.is_chief()
 
 
 def test_the_chief_is_the_first_process_or_the_only_one(monkeypatch):
-    assert strategies.is_chief()
+    assert distribution.is_chief()
     set_group(monkeypatch)
-    assert not strategies.is_chief()
+    assert not distribution.is_chief()
     monkeypatch.setenv(PROCESS_ID, "0")
-    assert strategies.is_chief()
+    assert distribution.is_chief()
 
 
 # --- on one device
 
 
 def test_none_is_no_scope():
-    with strategies.scope("none") as strategy:
+    with distribution.scope("none") as strategy:
         assert strategy is None and not tf.distribute.has_strategy()
-    assert strategies.replicas("none") == 1
+    assert distribution.replicas("none") == 1
 
 
 def test_tpu_says_that_there_is_none():
     if tf.config.list_physical_devices("TPU"):
         pytest.skip("this machine has a TPU")
-    with pytest.raises(UserError, match="finds no TPU on this machine"), strategies.scope("tpu"):
+    with pytest.raises(UserError, match="finds no TPU on this machine"), distribution.scope("tpu"):
         pass
 
 
 @pytest.mark.parametrize(("size", "nearest"), [(33, 32), (35, 36), (1, 4)])
 def test_a_batch_that_cannot_be_shared_is_refused(size, nearest, monkeypatch):
-    monkeypatch.setattr(strategies, "_mirrored_devices", lambda: ["CPU:0"] * 4)
-    assert strategies.check_batch_size(32, "mirrored") == 8
+    monkeypatch.setattr(distribution, "_mirrored_devices", lambda: ["CPU:0"] * 4)
+    assert distribution.check_batch_size(32, "mirrored") == 8
     with pytest.raises(UserError, match=f"A batch of {size} cannot be shared by 4 devices; take {nearest}"):
-        strategies.check_batch_size(size, "mirrored")
+        distribution.check_batch_size(size, "mirrored")
 
 
 @pytest.mark.parametrize("name", ["none", "mirrored"])
 def test_tensorflow_cuts_up_batches_itself(name):
     data = tf.data.Dataset.range(4).batch(2)
-    assert strategies.local_part(data, name) is data
+    assert distribution.local_part(data, name) is data
 
 
 def test_batch_norm_is_synchronized_for_a_while():
     image = keras.Input((4, 4, 3))
     model = keras.Model(image, keras.layers.BatchNormalization(name="bn")(image))
-    with pytest.raises(RuntimeError), strategies.synchronized_batch_norm(model):
+    with pytest.raises(RuntimeError), distribution.synchronized_batch_norm(model):
         assert model.get_layer("bn").synchronized
         raise RuntimeError
     assert not model.get_layer("bn").synchronized

@@ -5,7 +5,7 @@ Imports `augment`, `augment_ops`, `augment_policies`, `plots`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +102,18 @@ def contact_sheet(images, augmentation: Augmentation, path: str | Path, seed: in
         for row in labels.numpy()
     ]
     plots.picture_grid(batch.numpy(), titles, path, columns=min(count, 8))
+
+
+_SHOWN = 16  # pictures in augmented.png
+
+
+def _draw_augmented(batches: tf.data.Dataset, class_names: Sequence[str], path: Path) -> None:
+    """The first pictures of a batch as training sees them, with their classes, mixed ones by share."""
+    images, labels = next(iter(batches.take(1)))
+
+    def title(label) -> str:
+        shares = [(float(share), class_names[index]) for index, share in enumerate(label) if share > 0.005]
+        return shares[0][1] if len(shares) == 1 else "\n".join(f"{share:.0%} {name}" for share, name in shares)
+
+    shown = slice(_SHOWN)
+    plots.picture_grid(images[shown].numpy(), [title(label) for label in labels[shown].numpy()], path, columns=8)

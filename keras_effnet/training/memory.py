@@ -217,7 +217,7 @@ def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> Trai
         batch_size: Int, pictures a step.
         classes: Int.
     """
-    from keras_effnet.training import resolve_precision
+    from keras_effnet.training.run import resolve_precision
 
     return training_bytes(
         config.spec,

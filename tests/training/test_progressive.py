@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet import fitting
-from keras_effnet import training as training_module
-from keras_effnet.callbacks import BEST, Pause, read_rows
 from keras_effnet.config.resizing import Stage
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.training import train, train_dataset
+from keras_effnet.training import loop
+from keras_effnet.training import run as training_module
+from keras_effnet.training.checkpoints import BEST, read_rows
+from keras_effnet.training.run import train, train_dataset
+from keras_effnet.training.watchers import Pause
 
 CONFIG = TrainConfig(
     model="lite0",
@@ -97,7 +98,7 @@ def test_every_epoch_sees_pictures_of_its_size_and_dropout_grows_with_them(stage
 
 def test_the_dropout_of_a_stage_is_the_one_that_is_computed(staged, monkeypatch):
     # All or nothing: at a rate of next to one in the first stage the kernel before the dropout would not move.
-    monkeypatch.setattr(fitting, "_set_dropout", _closed_in_the_first_stage(fitting._set_dropout))
+    monkeypatch.setattr(loop, "_set_dropout", _closed_in_the_first_stage(loop._set_dropout))
 
     class Kernels(keras.callbacks.Callback):
         def __init__(self):
@@ -181,7 +182,7 @@ def test_the_step_of_a_training_is_traced_once(smooth_pictures):
     """Slots made within a trace have it traced again: twice the wait of a large network."""
     model, traces = any_size_model(), 0
     images, labels = smooth_pictures(8, 32).astype("float32"), np.eye(3, dtype="float32")[np.arange(8) % 3]
-    fitting.compile_model(model, CONFIG, steps=2)
+    loop.compile_model(model, CONFIG, steps=2)
     apply = model.optimizer.apply
 
     def counted(*args, **kwargs):
