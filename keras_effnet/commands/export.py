@@ -134,10 +134,10 @@ def command(
     from keras_effnet import artifacts
     from keras_effnet.errors import one_of
     from keras_effnet.export.bundle import write_bundle
-    from keras_effnet.export.formats import FORMATS
     from keras_effnet.export.qat import TUNING
-    from keras_effnet.export.quantization import INPUT_TYPES, RECIPES
+    from keras_effnet.export.recipes import INPUT_TYPES, RECIPES
     from keras_effnet.export.report import SHORT, cells
+    from keras_effnet.export.savedmodel_onnx import FORMATS
     from keras_effnet.system.run_folders import new_run
 
     precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize) or [""]]

@@ -25,7 +25,7 @@ from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError, VerificationError, first_line
 from keras_effnet.export.calibration import Pictures, load_pictures, synthetic_pictures
 from keras_effnet.export.conversion import check_exportable, float32_copy
-from keras_effnet.export.quantization import RECIPES
+from keras_effnet.export.recipes import RECIPES
 from keras_effnet.export.verification import VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, preprocess_input
 from keras_effnet.system.files import atomic

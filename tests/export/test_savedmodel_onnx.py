@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from keras_effnet.errors import UserError, VerificationError
-from keras_effnet.export import export_onnx, export_savedmodel, formats
+from keras_effnet.export import export_onnx, export_savedmodel, savedmodel_onnx
 
 HAS_ONNX = all(find_spec(package) for package in ("tf2onnx", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the extra onnx is not installed")
@@ -57,7 +57,7 @@ def test_another_folder_is_never_replaced(toy_model, tmp_path):
 def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_name(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_text("old")
-    with pytest.raises(FileNotFoundError), formats._atomic_folder(tmp_path / "model"):
+    with pytest.raises(FileNotFoundError), savedmodel_onnx._atomic_folder(tmp_path / "model"):
         pass  # nothing was written, so nothing can be moved
     assert (tmp_path / "model" / "saved_model.pb").read_text() == "old"
     assert leftovers(tmp_path) == ["model"]
@@ -81,7 +81,7 @@ def test_an_onnx_file_answers_in_onnxruntime(toy_model, smooth_pictures, tmp_pat
 
 
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(toy_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(savedmodel_onnx, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs tf2onnx and onnxruntime: pip install 'keras-effnet\[onnx\]'"):
         export_onnx(toy_model(), tmp_path / "toy.onnx")
 
@@ -110,7 +110,7 @@ def test_mixed_precision_is_written_in_float32(export, name, toy_model, smooth_p
     mixed, plain, pictures = toy_model(dtype="mixed_float16"), toy_model(), smooth_pictures(4, 8).astype("float32")
     plain.set_weights(mixed.get_weights())
     export(mixed, tmp_path / name)
-    run = (formats._SAVEDMODEL if name == "model" else formats._ONNX).open(tmp_path / name)
+    run = (savedmodel_onnx._SAVEDMODEL if name == "model" else savedmodel_onnx._ONNX).open(tmp_path / name)
     np.testing.assert_allclose(run(pictures), plain.predict(pictures, verbose=0), atol=1e-6)
     assert np.abs(mixed.predict(pictures, verbose=0) - plain.predict(pictures, verbose=0)).max() > 1e-5
 
@@ -129,9 +129,11 @@ def test_a_network_that_leaves_normalisation_to_others_is_compared_on_what_it_ta
 
 @pytest.mark.parametrize(("export", "name"), EXPORTS)
 def test_nothing_is_written_if_the_answers_differ(export, name, toy_model, tmp_path, monkeypatch):
-    kind = formats._SAVEDMODEL if name == "model" else formats._ONNX
-    broken = formats._Format(kind.name, kind.write, lambda path: lambda batch: np.eye(3)[: len(batch)], kind.atomic)
-    monkeypatch.setattr(formats, "_SAVEDMODEL" if name == "model" else "_ONNX", broken)
+    kind = savedmodel_onnx._SAVEDMODEL if name == "model" else savedmodel_onnx._ONNX
+    broken = savedmodel_onnx._Format(
+        kind.name, kind.write, lambda path: lambda batch: np.eye(3)[: len(batch)], kind.atomic
+    )
+    monkeypatch.setattr(savedmodel_onnx, "_SAVEDMODEL" if name == "model" else "_ONNX", broken)
     with pytest.raises(VerificationError, match=r"disagrees with the model.*Not written"):
         export(toy_model(), tmp_path / name, verification=np.full((3, 8, 8, 3), 7.0))
     assert leftovers(tmp_path) == []
@@ -142,9 +144,9 @@ def test_a_run_that_dies_leaves_nothing_under_the_name(export, name, toy_model, 
     def die(batch):
         raise KeyboardInterrupt
 
-    kind = formats._SAVEDMODEL if name == "model" else formats._ONNX
-    dying = formats._Format(kind.name, kind.write, lambda path: die, kind.atomic)
-    monkeypatch.setattr(formats, "_SAVEDMODEL" if name == "model" else "_ONNX", dying)
+    kind = savedmodel_onnx._SAVEDMODEL if name == "model" else savedmodel_onnx._ONNX
+    dying = savedmodel_onnx._Format(kind.name, kind.write, lambda path: die, kind.atomic)
+    monkeypatch.setattr(savedmodel_onnx, "_SAVEDMODEL" if name == "model" else "_ONNX", dying)
     with pytest.raises(KeyboardInterrupt):
         export(toy_model(), tmp_path / name)
     assert not (tmp_path / name).exists()
@@ -168,9 +170,9 @@ def test_what_exists_is_replaced_only_if_asked_for(export, name, toy_model, tmp_
     first = export(toy_model(), tmp_path / name)
     with pytest.raises(UserError, match="exists; pass overwrite=True"):
         export(toy_model(classes=4), tmp_path / name)
-    assert formats._size_and_digest(first.path) == (first.size_bytes, first.sha256)
+    assert savedmodel_onnx._size_and_digest(first.path) == (first.size_bytes, first.sha256)
     second = export(toy_model(classes=4), tmp_path / name, overwrite=True)
-    assert formats._size_and_digest(first.path) == (second.size_bytes, second.sha256)
+    assert savedmodel_onnx._size_and_digest(first.path) == (second.size_bytes, second.sha256)
     assert second.sha256 != first.sha256 and leftovers(tmp_path) == [name]
 
 
