@@ -1,6 +1,5 @@
 from .bundle import Bundle, write_bundle
 from .candidate_trial import ExportResult
-from .inspection import Inspection, inspect
 from .latency import LatencyReport, benchmark
 from .memory import peak_memory
 from .profile import LayerError
@@ -8,6 +7,7 @@ from .qat import QatResult, quantization_aware_training
 from .savedmodel_onnx import FormatResult, export_onnx, export_savedmodel
 from .sparsity import Thinned, cluster, prune
 from .tflite import export_tflite
+from .tflite_file.inspection import Inspection, inspect
 from .twin import FineTuning
 from .verification import VerifyReport, verify
 

@@ -19,7 +19,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.folding import fold_batch_norms
 from keras_effnet.export.ranges import Observed, observe, with_ranges
-from keras_effnet.export.tensors import pack, parse
+from keras_effnet.export.tflite_file.tensors import pack, parse
 
 BULK = 0.998  # of a tensor's values, where ranges do not follow the outliers
 

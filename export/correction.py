@@ -17,8 +17,8 @@ from copy import copy
 import numpy as np
 
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.interpreter import TFLiteModel
-from keras_effnet.export.tensors import pack, parse, taps
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.tensors import pack, parse, taps
 from keras_effnet.system.output import captured_output
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.interpreter import TFLiteModel
-from keras_effnet.export.tensors import pack, parse
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.tensors import pack, parse
 from keras_effnet.export.verification import sqnr_db
 
 

@@ -13,8 +13,8 @@ from keras_effnet.architecture.parts import parts
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.integer import best_calibrated, quantize_int8
-from keras_effnet.export.interpreter import TFLiteModel
-from keras_effnet.export.tensors import layer_of, parse
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.tensors import layer_of, parse
 from keras_effnet.export.verification import sqnr_db
 
 _MOST_PARTS = 24  # measured one by one; in deeper networks whole stages are

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.timing import Timer
 

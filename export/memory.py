@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.graph import content_of
+from keras_effnet.export.tflite_file.graph import content_of
 
 _LIMIT = 600.0  # seconds; B7 at 600 pixels takes a few
 _KB = 1024

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.interpreter import TFLiteModel
-from keras_effnet.export.tensors import activations, output_tensors
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.tensors import activations, output_tensors
 
 LOST_DB = 6.0  # noise of half the signal's amplitude: what a layer makes of such a tensor is its own invention
 _PICTURES, _PIXELS = 4, 4 * 224**2  # at most; each pixel of the input gives dozens of values

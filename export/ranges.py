@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_effnet.export.tensors import pack, parse, taps
+from keras_effnet.export.tflite_file.tensors import pack, parse, taps
 
 _SAMPLES = 2000  # values kept of a tensor and picture
 

@@ -16,7 +16,7 @@ from keras_effnet.export.equalization import LOGISTIC_RANGE, equalize
 from keras_effnet.export.integer import best_calibrated, quantize_int8, quantize_int16x8
 from keras_effnet.export.islands import by_sensitivity, with_islands
 from keras_effnet.export.ranges import scaled_swish_ranges, with_ranges
-from keras_effnet.export.storage import float16_weights, int8_weights
+from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8_weights
 from keras_effnet.export.twin import FineTuning
 from keras_effnet.export.verification import VerifyReport
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from keras_effnet.evaluation import plots
 from keras_effnet.export.candidate_trial import ExportResult
-from keras_effnet.export.clients import ACCEPTS
-from keras_effnet.export.inspection import Inspection
 from keras_effnet.export.latency import LatencyReport
 from keras_effnet.export.profile import LOST_DB, LayerError, first_lost
+from keras_effnet.export.tflite_file.clients import ACCEPTS
+from keras_effnet.export.tflite_file.inspection import Inspection
 from keras_effnet.export.verification import VerifyReport
 from keras_effnet.system.files import write_text
 from keras_effnet.system.machine import cpu_name

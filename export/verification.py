@@ -14,7 +14,7 @@ import numpy as np
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Pictures, load_pictures
-from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
 
 _BATCH_PIXELS = 10 * 224**2  # of a batch: B7 at 600 pixels takes half a gigabyte for each picture

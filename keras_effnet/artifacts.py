@@ -111,7 +111,7 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
         return _published(str(path), batch_size)
     path = resolve(path)
     if path.suffix == ".tflite":
-        from keras_effnet.export.interpreter import TFLiteModel
+        from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 
         file = TFLiteModel(path)
         spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)

@@ -103,7 +103,7 @@ def _port(tensor) -> str:
 
 
 def _show_file(path: str, as_json: bool) -> None:
-    from keras_effnet.export.inspection import inspect
+    from keras_effnet.export.tflite_file.inspection import inspect
 
     found = inspect(path)
     if as_json:

@@ -24,9 +24,9 @@ from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.conversion import FloatGraph, Source
 from keras_effnet.export.correction import correct
 from keras_effnet.export.integer import quantize_int8
-from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.latency import benchmark_in_turn
 from keras_effnet.export.recipes import equalized
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.output import captured_output

@@ -10,8 +10,8 @@ from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.export import conversion, export_tflite
 from keras_effnet.export.conversion import Source, convert, float32_copy, weight_count
-from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.recipes import RECIPES, Settings
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.system.output import captured_output
 
 SMALL = {"weights": None, "classes": 5, "input_shape": (32, 32, 3)}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from keras_effnet.export import sparsity
-from keras_effnet.export.inspection import inspect
-from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.inspection import inspect
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 
 
 def rows_of(folder: str) -> dict[str, dict]:

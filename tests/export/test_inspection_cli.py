@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from keras_effnet.export.clients import CLIENTS
+from keras_effnet.export.tflite_file.clients import CLIENTS
 
 
 def test_info_shows_what_is_inside_a_file(cli, exported):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from keras_effnet.export import export_tflite
-from keras_effnet.export.inspection import inspect, operators
-from keras_effnet.export.interpreter import TFLiteModel
-from keras_effnet.export.tensors import parse
+from keras_effnet.export.tflite_file.inspection import inspect, operators
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.tensors import parse
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import synthetic_pictures
 from keras_effnet.export.candidate_trial import try_precision
 from keras_effnet.export.conversion import FloatGraph, Source
-from keras_effnet.export.inspection import inspect
 from keras_effnet.export.integer import quantize_int8
-from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.recipes import RECIPES, Settings
 from keras_effnet.export.tflite import sources
+from keras_effnet.export.tflite_file.inspection import inspect
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import Reference
 from keras_effnet.models import efficientnet
 from keras_effnet.system.output import captured_output

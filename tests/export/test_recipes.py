@@ -12,8 +12,8 @@ from exports import PRECISIONS
 import keras_effnet
 from keras_effnet.export import export_tflite
 from keras_effnet.export.calibration import load_pictures
-from keras_effnet.export.inspection import operators
-from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.inspection import operators
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
 
 

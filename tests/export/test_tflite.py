@@ -18,7 +18,7 @@ from PIL import Image
 
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export import export_tflite
-from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 
 
 @pytest.fixture

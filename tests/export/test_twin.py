@@ -20,9 +20,9 @@ from keras_effnet.export import twin
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.folding import fold_batch_norms
-from keras_effnet.export.interpreter import TFLiteModel
 from keras_effnet.export.qat import QatResult, starting_ranges
-from keras_effnet.export.tensors import parse
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.tensors import parse
 from keras_effnet.export.twin import FineTuning, describe, fine_tune
 from keras_effnet.export.verification import compare
 

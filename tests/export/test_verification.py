@@ -11,7 +11,7 @@ from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
 from keras_effnet.export import verify
 from keras_effnet.export.calibration import load_pictures
-from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import centred_logits, compare
 from keras_effnet.preprocessing import ImageSpec
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.system.output import captured_output
 
 
@@ -47,7 +47,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_running_a_file_does_not_import_tensorflow(exported):
     code = (
         "import sys, numpy as np\n"
-        "from keras_effnet.export.interpreter import TFLiteModel\n"
+        "from keras_effnet.export.tflite_file.interpreter import TFLiteModel\n"
         f"model = TFLiteModel({str(exported['int8'].path)!r})\n"
         "assert model.predict(np.zeros((1, 32, 32, 3))).shape == (1, 10)\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"

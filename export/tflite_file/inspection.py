@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_effnet.errors import VerificationError
-from keras_effnet.export.arena import plan
-from keras_effnet.export.clients import Verdict, judge
-from keras_effnet.export.graph import CONVERSIONS, FLOATS, QUANTIZED, Graph, Operator, Tensor, content_of, read_graph
+from keras_effnet.export.tflite_file.arena import plan
+from keras_effnet.export.tflite_file.clients import Verdict, judge
+from keras_effnet.export.tflite_file.graph import (
+    CONVERSIONS,
+    FLOATS,
+    QUANTIZED,
+    Graph,
+    Operator,
+    Tensor,
+    content_of,
+    read_graph,
+)
 
 # Resource variables need an initialiser that mobile runtimes do not call; a CAST is what mixed precision leaves behind.
 _REFUSED = {

@@ -6,9 +6,20 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from tiny_files import normalisation_metadata, tiny_file
 
-from keras_effnet.export import clients
-from keras_effnet.export.clients import ACCEPTS, CPU, GPU, IN_PART, MEDIAPIPE, MICRO, NPU, REFUSES, WEB, judge
-from keras_effnet.export.graph import read_graph
+from keras_effnet.export.tflite_file import clients
+from keras_effnet.export.tflite_file.clients import (
+    ACCEPTS,
+    CPU,
+    GPU,
+    IN_PART,
+    MEDIAPIPE,
+    MICRO,
+    NPU,
+    REFUSES,
+    WEB,
+    judge,
+)
+from keras_effnet.export.tflite_file.graph import read_graph
 
 IMAGE, SCORES = (1, 8, 8, 3), (1, 5)
 

@@ -8,8 +8,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tiny_files import tiny_file
 
 from keras_effnet.errors import UserError, VerificationError
-from keras_effnet.export.inspection import Island, check_portable, inspect, operators
-from keras_effnet.export.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.inspection import Island, check_portable, inspect, operators
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 
 PICTURE = tf.TensorSpec((1, 8, 8, 3), tf.float32)
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tiny_files import tiny_file
 
-from keras_effnet.export.arena import plan
-from keras_effnet.export.graph import read_graph
+from keras_effnet.export.tflite_file.arena import plan
+from keras_effnet.export.tflite_file.graph import read_graph
 
 
 def bytes_in_use(content: bytes) -> int:

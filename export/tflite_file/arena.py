@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from keras_effnet.export.graph import Graph
+from keras_effnet.export.tflite_file.graph import Graph
 
 _ALIGNMENT = 64
 _SCALAR = 4

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_effnet.export.tensors import pack, parse
+from keras_effnet.export.tflite_file.tensors import pack, parse
 
 _HALF = np.finfo("float16")
 _MIN_ELEMENTS = 1024  # kernels below are not worth quantizing, by TensorFlow's rule too

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from keras_effnet.export.graph import FLOATS, QUANTIZED, Graph, Operator, Tensor
+from keras_effnet.export.tflite_file.graph import FLOATS, QUANTIZED, Graph, Operator, Tensor
 
 ACCEPTS, IN_PART, REFUSES = "accepts", "in part", "refuses"
 _NAMED = 4  # culprits that a reason spells out

@@ -1,0 +1,1 @@
+"""`.tflite` files read, inspected and run."""
