@@ -17,7 +17,7 @@ from pathlib import Path
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import fingerprint
 from keras_effnet.export.conversion import Source, weight_count
-from keras_effnet.export.profile import LayerError, first_lost, layer_errors
+from keras_effnet.export.int8.layer_errors import LayerError, first_lost, layer_errors
 from keras_effnet.export.recipes import Candidate, Recipe, Settings, check_settings
 from keras_effnet.export.tflite_file.inspection import check_portable
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel

@@ -17,8 +17,8 @@ import tensorflow as tf
 from keras_effnet.architecture.parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
-from keras_effnet.export.folding import fold_batch_norms
-from keras_effnet.export.ranges import Observed, observe, with_ranges
+from keras_effnet.export.int8.folding import fold_batch_norms
+from keras_effnet.export.int8.ranges import Observed, observe, with_ranges
 from keras_effnet.export.tflite_file.tensors import pack, parse
 
 BULK = 0.998  # of a tensor's values, where ranges do not follow the outliers

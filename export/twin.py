@@ -25,7 +25,7 @@ import numpy as np
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Pictures, check_pictures, load_pictures
 from keras_effnet.export.conversion import check_exportable
-from keras_effnet.export.folding import sources
+from keras_effnet.export.int8.folding import sources
 from keras_effnet.export.verification import centred_logits
 from keras_effnet.preprocessing import ImageSpec
 

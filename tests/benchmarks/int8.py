@@ -22,8 +22,8 @@ from accuracy import labelled_pictures
 from keras_effnet import artifacts, datasets
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.conversion import FloatGraph, Source
-from keras_effnet.export.correction import correct
-from keras_effnet.export.integer import quantize_int8
+from keras_effnet.export.int8.correction import correct
+from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.latency import benchmark_in_turn
 from keras_effnet.export.recipes import equalized
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel

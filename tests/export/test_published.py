@@ -14,7 +14,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import synthetic_pictures
 from keras_effnet.export.candidate_trial import try_precision
 from keras_effnet.export.conversion import FloatGraph, Source
-from keras_effnet.export.integer import quantize_int8
+from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.recipes import RECIPES, Settings
 from keras_effnet.export.tflite import sources
 from keras_effnet.export.tflite_file.inspection import inspect

@@ -16,7 +16,7 @@ from small_network import PHOTOGRAPHS, digits_network, photographs, photographs_
 from keras_effnet import EfficientNet, architecture_spec, artifacts, datasets
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.conversion import Source, convert
-from keras_effnet.export.folding import fold_batch_norms
+from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.qat import QatResult, quantization_aware_training
 from keras_effnet.export.recipes import RECIPES, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel

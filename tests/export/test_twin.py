@@ -19,7 +19,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export import twin
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.folding import fold_batch_norms
+from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.qat import QatResult, starting_ranges
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import parse

@@ -9,8 +9,8 @@ from small_network import swish_network
 import keras_effnet
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.correction import _fitted, correct
-from keras_effnet.export.integer import quantize_int8
+from keras_effnet.export.int8.correction import _fitted, correct
+from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import activations, output_tensors, pack, parse
 from keras_effnet.export.verification import compare, sqnr_db

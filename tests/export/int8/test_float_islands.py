@@ -9,7 +9,7 @@ import pytest
 from keras_effnet import EfficientNet
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
-from keras_effnet.export.islands import check_parts, float_parts
+from keras_effnet.export.int8.float_islands import check_parts, float_parts
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.tensors import layer_of, parse
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.integer import quantize_int8
-from keras_effnet.export.profile import LayerError, first_lost, layer_errors
+from keras_effnet.export.int8.layer_errors import LayerError, first_lost, layer_errors
+from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.system.output import captured_output
 
 
@@ -38,7 +38,7 @@ def test_the_first_lost_is_the_first_in_order_and_not_the_worst():
 
 
 def test_the_error_is_that_of_the_tensors_in_decibels(toy_model, smooth_pictures, monkeypatch):
-    from keras_effnet.export import profile
+    from keras_effnet.export.int8 import layer_errors as profile
 
     signal = np.random.default_rng(0).normal(5, 1, (4, 1000)).astype("float32")
     noise = np.random.default_rng(1).normal(0, 0.1, (4, 1000)).astype("float32")

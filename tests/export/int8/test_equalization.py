@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_effnet
-from keras_effnet.export import equalization
+from keras_effnet.export.int8 import equalization
 
 SIDE = 32
 

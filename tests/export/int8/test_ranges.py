@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.ranges import observe, with_ranges
+from keras_effnet.export.int8.ranges import observe, with_ranges
 from keras_effnet.export.tflite_file.tensors import parse
 from keras_effnet.system.output import captured_output
 

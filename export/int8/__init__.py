@@ -1,0 +1,1 @@
+"""Post-training quantization to int8: ranges, equalization, correction, float islands."""
