@@ -1,8 +1,8 @@
 from .bundle import Bundle, write_bundle
 from .candidate_trial import ExportResult
 from .int8.layer_errors import LayerError
-from .latency import LatencyReport, benchmark
-from .memory import peak_memory
+from .measure.latency import LatencyReport, benchmark
+from .measure.memory import peak_memory
 from .qat import QatResult, quantization_aware_training
 from .savedmodel_onnx import FormatResult, export_onnx, export_savedmodel
 from .sparsity import Thinned, cluster, prune

@@ -15,8 +15,8 @@ import keras
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Pictures
 from keras_effnet.export.candidate_trial import Trial, keep, try_precision
-from keras_effnet.export.latency import benchmark_in_turn
-from keras_effnet.export.memory import peak_memory
+from keras_effnet.export.measure.latency import benchmark_in_turn
+from keras_effnet.export.measure.memory import peak_memory
 from keras_effnet.export.recipes import DEFAULT, RECIPES, Settings
 from keras_effnet.export.report import Row, recommend, write_report
 from keras_effnet.export.tflite import check_arguments, sources

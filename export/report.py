@@ -14,7 +14,7 @@ from pathlib import Path
 from keras_effnet.evaluation import plots
 from keras_effnet.export.candidate_trial import ExportResult
 from keras_effnet.export.int8.layer_errors import LOST_DB, LayerError, first_lost
-from keras_effnet.export.latency import LatencyReport
+from keras_effnet.export.measure.latency import LatencyReport
 from keras_effnet.export.tflite_file.clients import ACCEPTS
 from keras_effnet.export.tflite_file.inspection import Inspection
 from keras_effnet.export.verification import VerifyReport

@@ -146,7 +146,7 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
 
     from keras_effnet import complexity, speed
     from keras_effnet.export.conversion import convert, float32_copy
-    from keras_effnet.export.latency import benchmark
+    from keras_effnet.export.measure.latency import benchmark
     from keras_effnet.training.loop import compile_model
     from keras_effnet.training.run import build_model
 

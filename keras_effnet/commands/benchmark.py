@@ -24,8 +24,8 @@ from keras_effnet import console
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(files, threads, runs, max_seconds, as_json) -> None:
     """Time FILES (.tflite) on this machine, one picture at a time, and measure the memory that each takes."""
-    from keras_effnet.export.latency import benchmark_in_turn
-    from keras_effnet.export.memory import peak_memory
+    from keras_effnet.export.measure.latency import benchmark_in_turn
+    from keras_effnet.export.measure.memory import peak_memory
 
     with console.status(f"Timing {len(files)} files in turn"):
         latencies = benchmark_in_turn(files, threads, runs=runs, max_seconds=max_seconds)

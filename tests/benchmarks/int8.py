@@ -24,7 +24,7 @@ from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.conversion import FloatGraph, Source
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.quantizers import quantize_int8
-from keras_effnet.export.latency import benchmark_in_turn
+from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.recipes import equalized
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare

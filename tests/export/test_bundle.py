@@ -17,7 +17,7 @@ from PIL import Image
 from keras_effnet.errors import UserError
 from keras_effnet.export import bundle as bundle_module
 from keras_effnet.export import write_bundle
-from keras_effnet.export.latency import LatencyReport
+from keras_effnet.export.measure.latency import LatencyReport
 from keras_effnet.export.report import cells
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.preprocessing import ImageSpec

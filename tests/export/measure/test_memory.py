@@ -9,7 +9,8 @@ import pytest
 from tiny_files import tiny_file
 
 from keras_effnet.errors import UserError
-from keras_effnet.export import memory, peak_memory
+from keras_effnet.export import peak_memory
+from keras_effnet.export.measure import memory
 
 MEGA = 1_000_000
 

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from keras_effnet.errors import UserError
-from keras_effnet.export import benchmark, latency
+from keras_effnet.export import benchmark
+from keras_effnet.export.measure import latency
 from keras_effnet.system import timing
 from keras_effnet.system.machine import cpu_name
 
