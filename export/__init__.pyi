@@ -1,14 +1,14 @@
 from .bundle import Bundle, write_bundle
 from .candidate_trial import ExportResult
+from .finetune.parent import FineTuning
+from .finetune.qat import QatResult, quantization_aware_training
+from .finetune.sparsity import Thinned, cluster, prune
 from .int8.layer_errors import LayerError
 from .measure.latency import LatencyReport, benchmark
 from .measure.memory import peak_memory
-from .qat import QatResult, quantization_aware_training
 from .savedmodel_onnx import FormatResult, export_onnx, export_savedmodel
-from .sparsity import Thinned, cluster, prune
 from .tflite import export_tflite
 from .tflite_file.inspection import Inspection, inspect
-from .twin import FineTuning
 from .verification import VerifyReport, verify
 
 __all__ = [

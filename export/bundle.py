@@ -15,13 +15,13 @@ import keras
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Pictures
 from keras_effnet.export.candidate_trial import Trial, keep, try_precision
+from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
 from keras_effnet.export.recipes import DEFAULT, RECIPES, Settings
 from keras_effnet.export.report import Row, recommend, write_report
 from keras_effnet.export.tflite import check_arguments, sources
 from keras_effnet.export.tflite_file.inspection import inspect
-from keras_effnet.export.twin import FineTuning
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.files import write_text
 

@@ -21,9 +21,9 @@ from keras_effnet.export.calibration import (
 )
 from keras_effnet.export.candidate_trial import ExportResult, keep, labels_text, try_precision
 from keras_effnet.export.conversion import Source, check_exportable
+from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
 from keras_effnet.export.recipes import Settings, check_settings
-from keras_effnet.export.twin import FineTuning
 from keras_effnet.export.verification import Reference
 from keras_effnet.preprocessing import ImageSpec
 

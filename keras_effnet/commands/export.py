@@ -49,7 +49,7 @@ def _names(text: str) -> list[str]:
 
 def _thinned(artifact, pictures, held_out, sparsity, clusters, given, samples, announce):
     """The network pruned or clustered, and what the report says of that; as it is where neither is asked for."""
-    from keras_effnet.export.sparsity import CLUSTERING, PRUNING, cluster, prune
+    from keras_effnet.export.finetune.sparsity import CLUSTERING, PRUNING, cluster, prune
     from keras_effnet.export.verification import Reference, compare
 
     if sparsity is None and clusters is None:
@@ -134,7 +134,7 @@ def command(
     from keras_effnet import artifacts
     from keras_effnet.errors import one_of
     from keras_effnet.export.bundle import write_bundle
-    from keras_effnet.export.qat import TUNING
+    from keras_effnet.export.finetune.qat import TUNING
     from keras_effnet.export.recipes import INPUT_TYPES, RECIPES
     from keras_effnet.export.report import SHORT, cells
     from keras_effnet.export.savedmodel_onnx import FORMATS

@@ -19,9 +19,9 @@ from keras_effnet import artifacts
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.candidate_trial import compressed_size
 from keras_effnet.export.conversion import Source
+from keras_effnet.export.finetune.qat import quantization_aware_training
+from keras_effnet.export.finetune.sparsity import cluster, prune
 from keras_effnet.export.int8.quantizers import quantize_int8
-from keras_effnet.export.qat import quantization_aware_training
-from keras_effnet.export.sparsity import cluster, prune
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare
 from keras_effnet.system.output import captured_output

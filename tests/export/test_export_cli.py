@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.export import sparsity
+from keras_effnet.export.finetune import sparsity
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 

@@ -23,8 +23,8 @@ import pytest
 from keras_effnet import EfficientNet, architecture_spec, datasets
 from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.export import twin
 from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.finetune import parent
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training.run import train_dataset
 from keras_effnet.transfer import reestimate_batch_norm
@@ -90,7 +90,7 @@ def one_trainer() -> Iterator[None]:
             print(job, file=process.stdin, flush=True)
             assert "done\n" in iter(process.stdout.readline, ""), "the training failed"
 
-        patch.setattr(twin, "_run", run)
+        patch.setattr(parent, "_run", run)
         yield
         process.stdin.close()
 

@@ -1,4 +1,4 @@
-"""The other process: `python -m keras_effnet.export.twin_training JOB`, started by `twin` alone.
+"""The other process: `python -m keras_effnet.export.finetune.worker JOB`, started by `twin` alone.
 
 Builds the tf_keras twin of a network, lets tfmot change it, trains it to keep its answers, and writes the weights.
 The one module that imports tf_keras and tfmot, and so must never be imported beside Keras 3.

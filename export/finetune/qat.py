@@ -17,11 +17,11 @@ import numpy as np
 
 from keras_effnet.export.calibration import Pictures
 from keras_effnet.export.conversion import FloatGraph, Source, float32_copy
+from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_pictures
 from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
 from keras_effnet.export.int8.ranges import with_ranges
 from keras_effnet.export.tflite_file.tensors import output_tensors, parse
-from keras_effnet.export.twin import FineTuning, fine_tune, training_pictures
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.output import captured_output
 

@@ -13,11 +13,11 @@ from keras_effnet.export import export_tflite
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.candidate_trial import compressed_size
 from keras_effnet.export.conversion import Source
+from keras_effnet.export.finetune.parent import FineTuning
+from keras_effnet.export.finetune.qat import quantization_aware_training
+from keras_effnet.export.finetune.sparsity import Thinned, cluster, kernels, prune
 from keras_effnet.export.int8.quantizers import quantize_int8
-from keras_effnet.export.qat import quantization_aware_training
-from keras_effnet.export.sparsity import Thinned, cluster, kernels, prune
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.twin import FineTuning
 from keras_effnet.export.verification import compare
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.output import captured_output

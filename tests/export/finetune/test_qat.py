@@ -16,12 +16,12 @@ from small_network import PHOTOGRAPHS, digits_network, photographs, photographs_
 from keras_effnet import EfficientNet, architecture_spec, artifacts, datasets
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.conversion import Source, convert
+from keras_effnet.export.finetune.parent import FineTuning
+from keras_effnet.export.finetune.qat import QatResult, quantization_aware_training
 from keras_effnet.export.int8.folding import fold_batch_norms
-from keras_effnet.export.qat import QatResult, quantization_aware_training
 from keras_effnet.export.recipes import RECIPES, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import output_tensors
-from keras_effnet.export.twin import FineTuning
 from keras_effnet.export.verification import compare
 from keras_effnet.preprocessing import ImageSpec
 

@@ -18,8 +18,8 @@ from keras_effnet.architecture.parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Pictures
 from keras_effnet.export.conversion import float32_copy
+from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_pictures
 from keras_effnet.export.int8.folding import fold_batch_norms
-from keras_effnet.export.twin import FineTuning, fine_tune, training_pictures
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.transfer import reestimate_batch_norm
 

@@ -16,14 +16,14 @@ from ai_edge_litert import schema_py_generated as schema
 
 from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.export import twin
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.finetune import parent
+from keras_effnet.export.finetune.parent import FineTuning, describe, fine_tune
+from keras_effnet.export.finetune.qat import QatResult, starting_ranges
 from keras_effnet.export.int8.folding import fold_batch_norms
-from keras_effnet.export.qat import QatResult, starting_ranges
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import parse
-from keras_effnet.export.twin import FineTuning, describe, fine_tune
 from keras_effnet.export.verification import compare
 
 NETWORKS = ("b0", "lite0", "resnet18")
@@ -81,7 +81,7 @@ def twins(pictures, tmp_path_factory) -> dict[str, tuple[keras.Model, dict, Path
         folder = tmp_path_factory.mktemp(name)
         job = {"network": describe(model), "input_shape": model.input_shape[1:], "ranges": ranges}
         (folder / "job.json").write_text(json.dumps(job))
-        np.savez(folder / "weights.npz", **twin.weights(model))
+        np.savez(folder / "weights.npz", **parent.weights(model))
         np.save(folder / "pictures.npy", pictures)
         jobs[name] = model, ranges, folder
     folders = [str(folder) for _, _, folder in jobs.values()]
@@ -140,7 +140,7 @@ def toy(toy_model) -> keras.Model:
 
 
 def test_a_failed_training_says_why_in_one_line_and_keeps_its_log(toy, smooth_pictures, monkeypatch):
-    monkeypatch.setattr(twin, "_TRAINER", "keras_effnet.no_such_trainer")
+    monkeypatch.setattr(parent, "_TRAINER", "keras_effnet.no_such_trainer")
     with pytest.raises(UserError) as caught:
         fine_tune(toy, smooth_pictures(4, 8), "quantize", {"ranges": {}}, FineTuning())
     message = str(caught.value)
@@ -153,7 +153,7 @@ def test_a_failed_training_says_why_in_one_line_and_keeps_its_log(toy, smooth_pi
 def test_a_training_that_was_killed_is_said_to_be(toy, smooth_pictures, monkeypatch, tmp_path):
     (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(twin, "_TRAINER", "dying")
+    monkeypatch.setattr(parent, "_TRAINER", "dying")
     with pytest.raises(UserError, match="killed by signal 9, as for want of memory") as caught:
         fine_tune(toy, smooth_pictures(4, 8), "quantize", {"ranges": {}}, FineTuning())
     Path(re.search(r"kept: (\S+)\.$", str(caught.value))[1]).unlink()
@@ -166,7 +166,7 @@ def test_an_interrupted_caller_leaves_no_training_behind(toy, smooth_pictures, m
         "print('epoch 1/2', flush=True)\ntime.sleep(600)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(twin, "_TRAINER", "endless")
+    monkeypatch.setattr(parent, "_TRAINER", "endless")
 
     def interrupt(line):
         raise KeyboardInterrupt

@@ -29,7 +29,7 @@ from keras_effnet.export.int8.folding import sources
 from keras_effnet.export.verification import centred_logits
 from keras_effnet.preprocessing import ImageSpec
 
-_TRAINER = "keras_effnet.export.twin_training"
+_TRAINER = "keras_effnet.export.finetune.worker"
 PROGRESS = "epoch "  # how the lines begin that are meant for people
 
 # What a layer of the twin takes over. Dropout rests: the targets are answers that no dropout disturbed.
