@@ -1,6 +1,5 @@
 from . import (
     architecture,
-    artifacts,
     complexity,
     datasets,
     evaluation,
@@ -70,7 +69,6 @@ __all__ = [
     "VerificationError",
     "architecture",
     "architecture_spec",
-    "artifacts",
     "complexity",
     "datasets",
     "decode_predictions",

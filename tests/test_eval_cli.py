@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet import artifacts
 from keras_effnet.commands import eval as eval_command
 from keras_effnet.commands import predict as predict_command
 from keras_effnet.datasets.loading import Split
 from keras_effnet.evaluation import plots
 from keras_effnet.export import export_tflite
+from keras_effnet.inference import artifact as artifacts
 from keras_effnet.preprocessing import ImageSpec
 
 COLOURS = ("blue", "green", "red")  # of the channels from the last to the first
@@ -357,7 +357,7 @@ def test_json_on_stdout_is_whole_also_after_ctrl_c(cli, colours, gallery, interr
 
 def test_a_killed_process_leaves_every_line_that_it_wrote(tmp_path):
     script = (
-        "import time\nfrom pathlib import Path\nfrom keras_effnet.predictions import written_to\n"
+        "import time\nfrom pathlib import Path\nfrom keras_effnet.inference.writers import written_to\n"
         "with written_to(Path('out.csv'), 'csv') as write:\n"
         "    [write(f'{n}.png', [('cat', 0.5)]) for n in range(3)]\n"
         "    Path('ready').touch()\n    time.sleep(60)\n"

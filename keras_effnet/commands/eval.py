@@ -41,9 +41,9 @@ NOTES = {
 def command(model, data, split, per_class, batch_size, max_bad_files, out, as_json) -> None:
     """Measure MODEL (.keras, .tflite or run folder) on DATA; by default on the data it was trained on, held out."""
     console.prepare_tensorflow()
-    from keras_effnet import artifacts
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.metrics import judge, measure, reliability
+    from keras_effnet.inference import artifact as artifacts
     from keras_effnet.pipeline.batches import image_pipeline
     from keras_effnet.system.files import write_text
     from keras_effnet.system.run_folders import new_run

@@ -24,10 +24,10 @@ from keras_effnet.errors import UserError, unknown
 def command(pictures, model, wanted, layer, top, labels, out, as_json) -> None:
     """Show what in PICTURES, files or folders of files, speaks for a class (Grad-CAM)."""
     console.prepare_tensorflow()
-    from keras_effnet import artifacts
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.gradcam import explainer
     from keras_effnet.imagenet import decode_predictions
+    from keras_effnet.inference import artifact as artifacts
     from keras_effnet.system.run_folders import new_run
 
     artifact = artifacts.load(model)

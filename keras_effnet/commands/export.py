@@ -131,13 +131,13 @@ def command(
     Precisions: none (float32), float16, dynamic, int8, int16x8, and mixed: int8 with blocks that stay in float.
     """
     console.prepare_tensorflow()
-    from keras_effnet import artifacts
     from keras_effnet.errors import one_of
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.finetune.qat import TUNING
     from keras_effnet.export.recipes import INPUT_TYPES, RECIPES
     from keras_effnet.export.report import SHORT, cells
     from keras_effnet.export.savedmodel_onnx import FORMATS
+    from keras_effnet.inference import artifact as artifacts
     from keras_effnet.system.run_folders import new_run
 
     precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize) or [""]]

@@ -11,7 +11,7 @@ import click
 
 from keras_effnet import console
 from keras_effnet.errors import UserError
-from keras_effnet.predictions import FORMS, form_of, part_of, written, written_to
+from keras_effnet.inference.writers import FORMS, form_of, part_of, written, written_to
 
 SHOWN = 50  # rows of a table that anybody reads
 INTERRUPTED = 130
@@ -31,7 +31,7 @@ def command(pictures, model, top, labels, form, output, batch_size, as_json) -> 
     file_form = _file_form(output, form)
     shown = "json" if as_json else "table" if output else form or "table"
     console.prepare_tensorflow()
-    from keras_effnet import artifacts
+    from keras_effnet.inference import artifact as artifacts
 
     artifact = artifacts.load(model, batch_size=batch_size)
     names = artifacts.class_names(artifact, labels)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet import artifacts
-from keras_effnet.artifacts import Artifact
 from keras_effnet.datasets.loading import Split
 from keras_effnet.evaluation.metrics import Evaluation, evaluate
+from keras_effnet.inference import artifact as artifacts
+from keras_effnet.inference.artifact import Artifact
 from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.preprocessing import INTERPOLATIONS
 

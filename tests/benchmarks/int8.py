@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from accuracy import labelled_pictures
 
-from keras_effnet import artifacts, datasets
+from keras_effnet import datasets
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.conversion import FloatGraph, Source
 from keras_effnet.export.int8.correction import correct
@@ -28,6 +28,7 @@ from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.recipes import equalized
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare
+from keras_effnet.inference import artifact as artifacts
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.output import captured_output
 

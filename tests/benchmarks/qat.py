@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from accuracy import labelled_pictures
 
-from keras_effnet import artifacts
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.candidate_trial import compressed_size
 from keras_effnet.export.conversion import Source
@@ -24,6 +23,7 @@ from keras_effnet.export.finetune.sparsity import cluster, prune
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare
+from keras_effnet.inference import artifact as artifacts
 from keras_effnet.system.output import captured_output
 
 TRAINING = 100

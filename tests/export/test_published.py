@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet import artifacts, datasets
+from keras_effnet import datasets
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import synthetic_pictures
 from keras_effnet.export.candidate_trial import try_precision
@@ -20,6 +20,7 @@ from keras_effnet.export.tflite import sources
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import Reference
+from keras_effnet.inference import artifact as artifacts
 from keras_effnet.models import efficientnet
 from keras_effnet.system.output import captured_output
 

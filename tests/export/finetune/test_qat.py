@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from small_network import PHOTOGRAPHS, digits_network, photographs, photographs_network
 
-from keras_effnet import EfficientNet, architecture_spec, artifacts, datasets
+from keras_effnet import EfficientNet, architecture_spec, datasets
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.export.conversion import Source, convert
 from keras_effnet.export.finetune.parent import FineTuning
@@ -23,6 +23,7 @@ from keras_effnet.export.recipes import RECIPES, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import output_tensors
 from keras_effnet.export.verification import compare
+from keras_effnet.inference import artifact as artifacts
 from keras_effnet.preprocessing import ImageSpec
 
 FLOAT = schema.TensorType.FLOAT32

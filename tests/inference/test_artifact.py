@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 import keras_effnet
-from keras_effnet import artifacts
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.imagenet import imagenet_classes
+from keras_effnet.inference import artifact as artifacts
 from keras_effnet.preprocessing import ImageSpec
 
 
@@ -185,7 +185,7 @@ def test_a_network_trained_on_wordnet_ids_answers_in_words(cli, toy_model, tmp_p
 @pytest.mark.pictures
 def test_lite0_is_right_on_a_sample_of_imagenet(lite0, pictures_root):
     # Measured: top-1 86.3%, top-5 97.0%.
-    script = runpy.run_path(str(Path(__file__).parent / "benchmarks/accuracy.py"))
+    script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/accuracy.py"))
     pictures = script["labelled_pictures"](pictures_root / "imagenet-sample-300")
     result = script["measure"](lite0, pictures, "bicubic")
     assert result.samples == 300

@@ -1,0 +1,7 @@
+from .artifact import Artifact, load, resolve
+
+__all__ = [
+    "Artifact",
+    "load",
+    "resolve",
+]
