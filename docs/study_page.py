@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.law import error_law
-from keras_effnet.members import AXES, BASELINE
-from keras_effnet.summary import Summary, answer, ratios, summarize
+from keras_effnet.study.networks import AXES, BASELINE
+from keras_effnet.study.power_law import error_law
+from keras_effnet.study.summary import Summary, answer, ratios, summarize
 from keras_effnet.system import jsonl
 
 DOCS = Path(__file__).resolve().parent

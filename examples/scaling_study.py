@@ -10,9 +10,9 @@ import argparse
 from functools import cache
 
 from keras_effnet import study
-from keras_effnet.members import family, scaled
-from keras_effnet.protocol import Budget
-from keras_effnet.summary import answer, summarize
+from keras_effnet.study.networks import family, scaled
+from keras_effnet.study.protocol import Budget
+from keras_effnet.study.summary import answer, summarize
 
 
 @cache  # prints each line once

@@ -14,7 +14,7 @@ import yaml
 
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.protocol import BUDGETS, Budget
+from keras_effnet.study.protocol import BUDGETS, Budget
 
 
 class Names(click.ParamType):

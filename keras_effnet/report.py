@@ -17,7 +17,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.report_charts import require_packages
 from keras_effnet.report_data import report_data
 from keras_effnet.report_page import SECTIONS, Section, page
-from keras_effnet.summary import summarize
+from keras_effnet.study.summary import summarize
 from keras_effnet.system.files import atomic, write_text
 from keras_effnet.system.jsonl import read
 

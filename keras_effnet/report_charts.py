@@ -15,7 +15,7 @@ import lazy_loader
 
 from keras_effnet.errors import UserError
 from keras_effnet.report_data import CLOCKS, labelled
-from keras_effnet.summary import METRICS
+from keras_effnet.study.summary import METRICS
 
 alt = lazy_loader.load("altair")
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.errors import UserError
-from keras_effnet.law import error_law
-from keras_effnet.members import AXES, BASELINE, FAMILY
-from keras_effnet.summary import METRICS, Summary, default_target, pareto_front, summarize
+from keras_effnet.study.networks import AXES, BASELINE, FAMILY
+from keras_effnet.study.power_law import error_law
+from keras_effnet.study.summary import METRICS, Summary, default_target, pareto_front, summarize
 
 Record = dict[str, Any]
 # Times that MACs are held against, of `METRICS`.

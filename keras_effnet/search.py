@@ -17,17 +17,17 @@ import yaml
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.yaml_files import write_spec
-from keras_effnet.engines import engine
 from keras_effnet.errors import UserError
-from keras_effnet.members import Member, place
-from keras_effnet.plans import RESULTS, Plan, begin, prepare
-from keras_effnet.protocol import Budget
-from keras_effnet.runner import Progress, Row, run_trials
 from keras_effnet.search_grid import Candidate, candidates, networks
-from keras_effnet.summary import OverSeeds
+from keras_effnet.study.executors import engine
+from keras_effnet.study.networks import Member, place
+from keras_effnet.study.plan import RESULTS, Plan, begin, prepare
+from keras_effnet.study.protocol import Budget
+from keras_effnet.study.scheduler import Progress, Row, run_trials
+from keras_effnet.study.summary import OverSeeds
+from keras_effnet.study.trial import Trial
 from keras_effnet.system import jsonl
 from keras_effnet.system.files import write_text
-from keras_effnet.trials import Trial
 
 ARGUMENTS = "search.yaml"
 

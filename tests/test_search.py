@@ -16,12 +16,12 @@ from keras_effnet.architecture.specs import expand
 from keras_effnet.architecture.yaml_files import read_spec
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
-from keras_effnet.members import Member
-from keras_effnet.plans import RESULTS
-from keras_effnet.protocol import Protocol
 from keras_effnet.search_grid import candidates, networks
+from keras_effnet.study.networks import Member
+from keras_effnet.study.plan import RESULTS
+from keras_effnet.study.protocol import Protocol
+from keras_effnet.study.trial import Trial
 from keras_effnet.system import jsonl
-from keras_effnet.trials import Trial
 
 PAPER = CompoundScaling(1.2, 1.1, 1.15)
 

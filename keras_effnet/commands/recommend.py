@@ -28,9 +28,9 @@ _BUDGETS = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study, as_json, **amounts) -> None:
     """Say which phi a budget buys, and what accuracy to expect of it, by a study's results."""
-    from keras_effnet.law import Budget, recommend
-    from keras_effnet.plans import RESULTS, Plan
-    from keras_effnet.summary import summarize
+    from keras_effnet.study.plan import RESULTS, Plan
+    from keras_effnet.study.recommendation import Budget, recommend
+    from keras_effnet.study.summary import summarize
     from keras_effnet.system import jsonl
 
     given = {name: amount for name, amount in amounts.items() if amount is not None}

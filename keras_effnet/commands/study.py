@@ -10,8 +10,8 @@ import click
 from keras_effnet import console
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.members import AXES, PROGRESSIVE, Member, family, progressive, scaled
 from keras_effnet.options import Names, Numbers, default_threads, one_budget, read_settings
+from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
 
 _PAPER = CompoundScaling()
 _FIXED = ("budget", "options", "threads")  # of a protocol: a study that is gone on with keeps them
@@ -68,8 +68,8 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     drawn = _can_draw(wandb)
     console.prepare_tensorflow()
     from keras_effnet import report, study
-    from keras_effnet.plans import RESULTS, Plan
-    from keras_effnet.summary import answer, summarize
+    from keras_effnet.study.plan import RESULTS, Plan
+    from keras_effnet.study.summary import answer, summarize
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:

@@ -12,8 +12,8 @@ from keras_effnet.architecture.specs import expand
 from keras_effnet.complexity.counting import count
 from keras_effnet.config.recipes import RECIPES
 from keras_effnet.errors import UserError
-from keras_effnet.members import AXES, Member, factors_along, family, progressive, scaled
-from keras_effnet.protocol import Budget, Protocol, macs_per_epoch
+from keras_effnet.study.networks import AXES, Member, factors_along, family, progressive, scaled
+from keras_effnet.study.protocol import Budget, Protocol, macs_per_epoch
 
 PAPER = CompoundScaling()
 

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.architecture.baselines import architecture_spec
-from keras_effnet.engines import engine
-from keras_effnet.members import Member
-from keras_effnet.plans import RESULTS, Plan, begin, prepare
-from keras_effnet.protocol import Budget, Protocol, macs_per_epoch
-from keras_effnet.runner import Progress, killed, run_trials
+from keras_effnet.study.costs import measure_cost, measure_roofline
+from keras_effnet.study.executors import engine
+from keras_effnet.study.networks import Member
+from keras_effnet.study.plan import RESULTS, Plan, begin, prepare
+from keras_effnet.study.protocol import Budget, Protocol, macs_per_epoch
+from keras_effnet.study.scheduler import Progress, killed, run_trials
+from keras_effnet.study.trial import Trial
 from keras_effnet.system import jsonl
-from keras_effnet.trials import Trial, measure_cost, measure_roofline
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run(
     Example:
 
     >>> from keras_effnet import study
-    >>> from keras_effnet.members import scaled
+    >>> from keras_effnet.study.networks import scaled
     >>> result = study.run("digits-cluttered", scaled("b0", [-3, -2, -1]), "runs/study/digits", seeds=2)
     """
     progress("Looking at the data", 0, 1)

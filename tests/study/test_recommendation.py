@@ -13,9 +13,10 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
-from keras_effnet.law import Budget, PowerLaw, recommend, scaled_of
-from keras_effnet.members import family, scaled
-from keras_effnet.summary import Summary
+from keras_effnet.study.networks import family, scaled
+from keras_effnet.study.power_law import PowerLaw
+from keras_effnet.study.recommendation import Budget, recommend, scaled_of
+from keras_effnet.study.summary import Summary
 
 MEMBERS = scaled("b0", [-3, -2, -1, 0])
 

@@ -7,7 +7,16 @@ import math
 import pytest
 
 from keras_effnet.errors import UserError
-from keras_effnet.summary import METRICS, Summary, answer, default_target, pareto_front, ratios, seconds_to, summarize
+from keras_effnet.study.summary import (
+    METRICS,
+    Summary,
+    answer,
+    default_target,
+    pareto_front,
+    ratios,
+    seconds_to,
+    summarize,
+)
 
 CURVE = [{"val_accuracy": accuracy, "seconds": 10.0} for accuracy in (0.2, 0.5, 0.4, 0.6)]
 

@@ -14,12 +14,12 @@ from typing import Any
 import yaml
 
 from keras_effnet.errors import UserError
-from keras_effnet.members import Member
-from keras_effnet.protocol import Budget, Protocol
+from keras_effnet.study.networks import Member
+from keras_effnet.study.protocol import Budget, Protocol
+from keras_effnet.study.trial import load_data
 from keras_effnet.system import jsonl
 from keras_effnet.system.files import write_text
 from keras_effnet.system.run_folders import write_environment
-from keras_effnet.trials import load_data
 
 RESULTS, PROTOCOL = "results.jsonl", "protocol.yaml"
 

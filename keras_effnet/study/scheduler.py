@@ -11,12 +11,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.engines import Submit, failure
 from keras_effnet.errors import UserError
-from keras_effnet.plans import RESULTS
+from keras_effnet.study.executors import Submit, failure
+from keras_effnet.study.plan import RESULTS
+from keras_effnet.study.trial import Trial, train_trial
 from keras_effnet.system import jsonl
 from keras_effnet.training.checkpoints import LAST, read_rows
-from keras_effnet.trials import Trial, train_trial
 
 Progress = Callable[[str, float, float], None]
 Row = dict[str, Any]

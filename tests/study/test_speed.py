@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet import speed
 from keras_effnet.errors import UserError
-from keras_effnet.speed import prediction, training_step
+from keras_effnet.study import speed
+from keras_effnet.study.speed import prediction, training_step
 from keras_effnet.system import timing
 from keras_effnet.system.timing import Timing
 

@@ -17,19 +17,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from keras_effnet import engines, study
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.complexity.counting import count
 from keras_effnet.config.recipes import STUDY
 from keras_effnet.errors import UserError
-from keras_effnet.members import Member, family
-from keras_effnet.plans import PROTOCOL, RESULTS, Plan, begin, prepare
-from keras_effnet.protocol import Budget, Protocol
-from keras_effnet.runner import run_trials
+from keras_effnet.study import executors, scaling_study
+from keras_effnet.study.networks import Member, family
+from keras_effnet.study.plan import PROTOCOL, RESULTS, Plan, begin, prepare
+from keras_effnet.study.protocol import Budget, Protocol
+from keras_effnet.study.scheduler import run_trials
+from keras_effnet.study.trial import LOG, Trial, _finite, train_trial
 from keras_effnet.system import jsonl
 from keras_effnet.training.checkpoints import LAST
-from keras_effnet.trials import LOG, Trial, _finite, train_trial
 
 STAGE = StageSpec(kernel=3, stride=2, expand=2, filters=8, repeats=1, se_ratio=0.25)
 TINY = ArchitectureSpec("tiny", (STAGE,), stem=8, head=16, image_size=32)
@@ -55,7 +55,7 @@ def two_members(tiny: str) -> list[Member]:
 def studied(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("studied")
     told: list[tuple[str, float, float]] = []
-    result = study.run(
+    result = scaling_study.run(
         "digits",
         two_members(tiny),
         folder,
@@ -128,8 +128,10 @@ def test_a_finished_study_trains_nothing_when_it_is_run_again(studied, tiny, mon
 
         yield submit
 
-    monkeypatch.setattr(study, "engine", no_engine)
-    again = study.run("digits", two_members(tiny), result.folder, budget=Budget("epochs", 2), seeds=1, threads=1)
+    monkeypatch.setattr(scaling_study, "engine", no_engine)
+    again = scaling_study.run(
+        "digits", two_members(tiny), result.folder, budget=Budget("epochs", 2), seeds=1, threads=1
+    )
     assert again.rows == result.rows
     assert Plan.read(result.folder).seeds == 2  # seeds are added, never taken away
 
@@ -146,14 +148,14 @@ def test_another_protocol_is_refused(studied, tiny, changes, message):
     result, _ = studied
     arguments = {"data": "digits", "budget": Budget("epochs", 2), "threads": 1} | changes
     with pytest.raises(UserError, match=f"{message}.*another --name"):
-        study.run(members=two_members(tiny), folder=result.folder, **arguments)
+        scaling_study.run(members=two_members(tiny), folder=result.folder, **arguments)
 
 
 def test_another_network_of_the_same_name_is_refused(studied, tiny):
     result, _ = studied
     other = [replace(two_members(tiny)[0], depth=2.0)]
     with pytest.raises(UserError, match="small was another network"):
-        study.run("digits", other, result.folder, budget=Budget("epochs", 2), threads=1)
+        scaling_study.run("digits", other, result.folder, budget=Budget("epochs", 2), threads=1)
 
 
 # --- the order of trials, by an engine that trains nothing
@@ -249,7 +251,7 @@ def test_figures_that_are_no_numbers_are_left_out():
 def test_a_trial_that_fails_leaves_a_traceback_for_who_looks(tmp_path, tiny):
     protocol = Protocol({"source": "digits"}, options={"optimizer": "sgd", "learning_rate": 1e30, "clip_norm": None})
     member = two_members(tiny)[0]
-    with engines.engine() as submit, pytest.raises(UserError, match="NaN or infinite"):
+    with executors.engine() as submit, pytest.raises(UserError, match="NaN or infinite"):
         submit(train_trial, Trial(protocol, member, 0, 2, str(tmp_path))).result()
     assert "Traceback" in (tmp_path / LOG).read_text()
 
@@ -312,21 +314,21 @@ def test_a_folder_that_is_no_study(tmp_path):
 
 def test_an_empty_study_is_refused(tmp_path, tiny):
     with pytest.raises(UserError, match="at least one network"):
-        study.run("digits", [], tmp_path)
+        scaling_study.run("digits", [], tmp_path)
     with pytest.raises(UserError, match="at least one seed"):
-        study.run("digits", two_members(tiny), tmp_path, seeds=0)
+        scaling_study.run("digits", two_members(tiny), tmp_path, seeds=0)
 
 
 def test_two_networks_of_one_name_are_refused(tmp_path, tiny):
     with pytest.raises(UserError, match="Two networks of the study are called 'small'"):
-        study.run("digits", two_members(tiny)[:1] * 2, tmp_path)
+        scaling_study.run("digits", two_members(tiny)[:1] * 2, tmp_path)
 
 
 # --- engines
 
 
 def test_each_trial_has_a_process_of_its_own():
-    with engines.engine(workers=2) as submit:
+    with executors.engine(workers=2) as submit:
         pids = [future.result() for future in [submit(os.getpid) for _ in range(4)]]
     assert len(set(pids)) == 4 and os.getpid() not in pids
 
@@ -373,20 +375,20 @@ def _alive(pid: int) -> bool:
 
 
 def test_a_training_that_dies_is_named(tmp_path):
-    with engines.engine() as submit, pytest.raises(UserError, match=r"training small seed 0 was killed.*--resume"):
+    with executors.engine() as submit, pytest.raises(UserError, match=r"training small seed 0 was killed.*--resume"):
         run_trials(tmp_path, [trial()], lambda function, item: submit(os._exit, 9), nothing)
 
 
 @pytest.mark.slow
 def test_a_local_ray_cluster_of_two_runs_trials_in_fresh_processes():
     pytest.importorskip("ray", reason="Ray is not installed")
-    with engines.engine(workers=2, cluster="local") as submit:
+    with executors.engine(workers=2, cluster="local") as submit:
         futures = [submit(os.getpid) for _ in range(4)]
         assert len({future.result(timeout=120) for future in futures} | {os.getpid()}) == 5
         broken = submit(int, "no number")
         with pytest.raises(Exception, match="no number") as caught:
             broken.result(timeout=120)
-        assert "no number" in engines.failure(caught.value) and "\n" not in engines.failure(caught.value)
+        assert "no number" in executors.failure(caught.value) and "\n" not in executors.failure(caught.value)
 
 
 @pytest.mark.slow
@@ -394,7 +396,7 @@ def test_a_study_on_a_ray_cluster_has_the_rows_of_one_without(studied, tiny, tmp
     pytest.importorskip("ray", reason="Ray is not installed")
     result, _ = studied
     arguments = {"budget": Budget("epochs", 2), "seeds": 1, "threads": 1}
-    other = study.run("digits", two_members(tiny), tmp_path, workers=2, cluster="local", **arguments)
+    other = scaling_study.run("digits", two_members(tiny), tmp_path, workers=2, cluster="local", **arguments)
     assert other.failures == {}
     expected = {row["member"]: row["macs"] for row in rows_of(result, "cost")}
     assert {row["member"]: row["macs"] for row in rows_of(other, "cost")} == expected
@@ -408,8 +410,8 @@ def test_a_study_on_a_ray_cluster_has_the_rows_of_one_without(studied, tiny, tmp
 def test_a_study_that_is_killed_again_and_again_repeats_no_finished_trial(tiny, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys\nfrom keras_effnet import study\nfrom keras_effnet.members import Member\n"
-        "from keras_effnet.protocol import Budget\n"
+        "import sys\nfrom keras_effnet import study\nfrom keras_effnet.study.networks import Member\n"
+        "from keras_effnet.study.protocol import Budget\n"
         "if __name__ == '__main__':\n"
         "    both = [Member(n, 'compound', i, sys.argv[1], width=1.0 + i, base_size=32) for i, n in enumerate('ab')]\n"
         "    study.run('digits', both, sys.argv[2], budget=Budget('epochs', 3), seeds=2, threads=1)\n"

@@ -17,68 +17,12 @@ from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.complexity.counting import Complexity, count
 from keras_effnet.errors import UserError
-from keras_effnet.members import BASELINE, Member
-from keras_effnet.summary import Summary
+from keras_effnet.study.networks import BASELINE, Member
+from keras_effnet.study.power_law import error_law
+from keras_effnet.study.summary import Summary
 
-LEVEL = 0.95  # of the confidence bands
 _REACH = 4.0  # steps of phi beyond what was measured, at most: further on a straight line says nothing
 _STEP = 0.05  # of phi, in which a budget is filled
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """y = exp(intercept) * x ** slope, fitted to logarithms by least squares.
-
-    Args:
-        intercept, slope: Floats.
-        points: Int, that it was fitted to.
-        center, scatter: Floats, mean of log x and the sum of its squared deviations.
-        residual: Float, standard deviation of log y about the line.
-    """
-
-    intercept: float
-    slope: float
-    points: int
-    center: float
-    scatter: float
-    residual: float
-
-    @classmethod
-    def fit(cls, x: Sequence[float], y: Sequence[float]) -> PowerLaw:
-        """Fits the law to points above 0.
-
-        Raises:
-            UserError: Fewer than three points, or all at one x: no line has a band then.
-        """
-        if len(x) < 3 or len(set(x)) < 2:
-            raise UserError(
-                f"A power law needs at least three results of two networks, got {len(x)} of {len(set(x))}; add "
-                "networks (--phi) or seeds (--seeds) to the study with --resume."
-            )
-        u, v = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
-        center = u.mean()
-        scatter = float(((u - center) ** 2).sum())
-        slope = float(((u - center) * v).sum() / scatter)
-        intercept = float(v.mean() - slope * center)
-        errors = v - intercept - slope * u
-        residual = math.sqrt(float((errors**2).sum()) / (len(u) - 2))
-        return cls(intercept, slope, len(u), float(center), scatter, residual)
-
-    def at(self, x: float) -> float:
-        return math.exp(self.intercept + self.slope * math.log(x))
-
-    def band(self, x: float) -> tuple[float, float]:
-        """Bounds within which a further result at x falls with a confidence of 95%, if the law holds there.
-
-        Source: prediction interval of simple linear regression, on the logarithms.
-        """
-        from scipy.stats import t
-
-        distance = (math.log(x) - self.center) ** 2 / self.scatter
-        error = self.residual * math.sqrt(1 + 1 / self.points + distance)
-        width = float(t.ppf(0.5 + LEVEL / 2, self.points - 2)) * error
-        middle = math.log(self.at(x))
-        return math.exp(middle - width), math.exp(middle + width)
 
 
 @dataclass(frozen=True)
@@ -174,12 +118,6 @@ class Recommendation:
     def extrapolated(self) -> bool:
         """Whether phi lies outside of what was measured."""
         return not self.measured[0] <= self.phi <= self.measured[1]
-
-
-def error_law(summaries: Sequence[Summary]) -> PowerLaw:
-    """The share of wrong answers as a power law of MACs, fitted to every training of every network."""
-    pairs = [(summary.macs, max(1 - accuracy, 1e-4)) for summary in summaries for accuracy in summary.accuracies]
-    return PowerLaw.fit(*zip(*pairs, strict=True)) if pairs else PowerLaw.fit([], [])
 
 
 def _cost_of(summaries: Sequence[Summary], kind: str) -> Callable[[Complexity], float]:

@@ -14,7 +14,7 @@ from keras_effnet.complexity.counting import count
 from keras_effnet.config.recipes import STUDY
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.members import Member
+from keras_effnet.study.networks import Member
 
 BUDGETS = ("epochs", "seconds", "macs")
 _BACKWARD = 3  # a step costs a forward pass, and twice as much for the gradients of inputs and of weights

@@ -10,10 +10,10 @@ import pytest
 
 from keras_effnet.complexity.counting import count
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.summary import summarize
+from keras_effnet.study.summary import summarize
 from keras_effnet.system import jsonl
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "study.md").read_text()
 SOURCES = sorted(path.stem for path in (DOCS / "results").glob("*.jsonl"))
 

@@ -1,0 +1,18 @@
+from .networks import family, progressive, scaled
+from .protocol import Budget
+from .recommendation import recommend
+from .report.write import write_report
+from .scaling_study import StudyResult, run
+from .summary import summarize
+
+__all__ = [
+    "Budget",
+    "StudyResult",
+    "family",
+    "progressive",
+    "recommend",
+    "run",
+    "scaled",
+    "summarize",
+    "write_report",
+]

@@ -1,0 +1,76 @@
+"""Power laws fitted to the errors of a study, with confidence bands. NumPy and SciPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_effnet.errors import UserError
+from keras_effnet.study.summary import Summary
+
+LEVEL = 0.95  # of the confidence bands
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = exp(intercept) * x ** slope, fitted to logarithms by least squares.
+
+    Args:
+        intercept, slope: Floats.
+        points: Int, that it was fitted to.
+        center, scatter: Floats, mean of log x and the sum of its squared deviations.
+        residual: Float, standard deviation of log y about the line.
+    """
+
+    intercept: float
+    slope: float
+    points: int
+    center: float
+    scatter: float
+    residual: float
+
+    @classmethod
+    def fit(cls, x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+        """Fits the law to points above 0.
+
+        Raises:
+            UserError: Fewer than three points, or all at one x: no line has a band then.
+        """
+        if len(x) < 3 or len(set(x)) < 2:
+            raise UserError(
+                f"A power law needs at least three results of two networks, got {len(x)} of {len(set(x))}; add "
+                "networks (--phi) or seeds (--seeds) to the study with --resume."
+            )
+        u, v = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
+        center = u.mean()
+        scatter = float(((u - center) ** 2).sum())
+        slope = float(((u - center) * v).sum() / scatter)
+        intercept = float(v.mean() - slope * center)
+        errors = v - intercept - slope * u
+        residual = math.sqrt(float((errors**2).sum()) / (len(u) - 2))
+        return cls(intercept, slope, len(u), float(center), scatter, residual)
+
+    def at(self, x: float) -> float:
+        return math.exp(self.intercept + self.slope * math.log(x))
+
+    def band(self, x: float) -> tuple[float, float]:
+        """Bounds within which a further result at x falls with a confidence of 95%, if the law holds there.
+
+        Source: prediction interval of simple linear regression, on the logarithms.
+        """
+        from scipy.stats import t
+
+        distance = (math.log(x) - self.center) ** 2 / self.scatter
+        error = self.residual * math.sqrt(1 + 1 / self.points + distance)
+        width = float(t.ppf(0.5 + LEVEL / 2, self.points - 2)) * error
+        middle = math.log(self.at(x))
+        return math.exp(middle - width), math.exp(middle + width)
+
+
+def error_law(summaries: Sequence[Summary]) -> PowerLaw:
+    """The share of wrong answers as a power law of MACs, fitted to every training of every network."""
+    pairs = [(summary.macs, max(1 - accuracy, 1e-4)) for summary in summaries for accuracy in summary.accuracies]
+    return PowerLaw.fit(*zip(*pairs, strict=True)) if pairs else PowerLaw.fit([], [])
