@@ -67,8 +67,9 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
         raise UserError("A study that is gone on with keeps its data, its budget and its options; leave them out.")
     drawn = _can_draw(wandb)
     console.prepare_tensorflow()
-    from keras_effnet import report, study
+    from keras_effnet import study
     from keras_effnet.study.plan import RESULTS, Plan
+    from keras_effnet.study.report import write
     from keras_effnet.study.summary import answer, summarize
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
@@ -84,9 +85,9 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     summaries = summarize(result.rows, target)
     drawn = drawn and bool(summaries)
     if drawn:
-        report.write_report(folder, target=target)
+        write.write_report(folder, target=target)
     if drawn and wandb:
-        report.log_to_wandb(folder, wandb)
+        write.log_to_wandb(folder, wandb)
     if as_json:
         console.emit_json({"study": folder, "answer": answer(summaries), "failures": result.failures})
     else:
@@ -135,7 +136,7 @@ def _check_new(data, members) -> None:
 
 def _can_draw(wandb: str | None) -> bool:
     """Whether there will be a report; said now, as the study takes a while."""
-    from keras_effnet.report_charts import require_packages
+    from keras_effnet.study.report.charts import require_packages
 
     if wandb and find_spec("wandb") is None:
         raise UserError("Weights & Biases is not installed: pip install 'keras-effnet[wandb]'.")

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 
 from keras_effnet.errors import UserError
-from keras_effnet.report_charts import require_packages
-from keras_effnet.report_data import report_data
-from keras_effnet.report_page import SECTIONS, Section, page
+from keras_effnet.study.report.charts import require_packages
+from keras_effnet.study.report.page import SECTIONS, Section, page
+from keras_effnet.study.report.records import report_data
 from keras_effnet.study.summary import summarize
 from keras_effnet.system.files import atomic, write_text
 from keras_effnet.system.jsonl import read

@@ -13,10 +13,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from keras_effnet import report_charts
-from keras_effnet.report_charts import Data
-from keras_effnet.report_data import figure, labelled, measured
 from keras_effnet.study.protocol import Budget
+from keras_effnet.study.report import charts as report_charts
+from keras_effnet.study.report.charts import Data
+from keras_effnet.study.report.records import figure, labelled, measured
 from keras_effnet.study.summary import METRICS, Summary, answer
 
 _PAGE = Path(__file__).parent / "data/report.html"

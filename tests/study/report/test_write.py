@@ -15,11 +15,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from keras_effnet import report_charts
 from keras_effnet.errors import UserError
-from keras_effnet.report import log_to_wandb, write_report
-from keras_effnet.report_data import figure, report_data
-from keras_effnet.report_page import Section
+from keras_effnet.study.report import charts as report_charts
+from keras_effnet.study.report.page import Section
+from keras_effnet.study.report.records import figure, report_data
+from keras_effnet.study.report.write import log_to_wandb, write_report
 from keras_effnet.system.jsonl import read
 
 pytest.importorskip("altair")

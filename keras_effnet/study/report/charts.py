@@ -14,7 +14,7 @@ from typing import Any
 import lazy_loader
 
 from keras_effnet.errors import UserError
-from keras_effnet.report_data import CLOCKS, labelled
+from keras_effnet.study.report.records import CLOCKS, labelled
 from keras_effnet.study.summary import METRICS
 
 alt = lazy_loader.load("altair")

@@ -1,0 +1,1 @@
+"""The report of a scaling study: records, charts and the HTML page."""
