@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from keras_effnet import console
 from keras_effnet.errors import UserError
 from keras_effnet.options import default_threads, read_settings
-from keras_effnet.search_grid import CONSTRAINED, Candidate, candidates, networks, text
+from keras_effnet.search.grid import CONSTRAINED, Candidate, candidates, networks, text
 
 _SMALL = 48  # pixels of the baseline's input where candidates are trained
 _ANEW = ("workers", "cluster", "as_json", "resume")  # what a search that is gone on with does not keep
@@ -112,7 +112,7 @@ def _figures(candidate: Candidate) -> dict:
 def _search(data, as_json, name, out, resume, settings, step, by, image_size, threads, **options) -> None:
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
-    from keras_effnet.search import grid_search, kept_arguments
+    from keras_effnet.search.halving import grid_search, kept_arguments
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:

@@ -18,7 +18,7 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.errors import UserError
-from keras_effnet.search_grid import Candidate, candidates, networks
+from keras_effnet.search.grid import Candidate, candidates, networks
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member, place
 from keras_effnet.study.plan import RESULTS, Plan, begin, prepare

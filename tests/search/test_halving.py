@@ -9,14 +9,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from keras_effnet import EfficientNet, search
+from keras_effnet import EfficientNet
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.specs import expand
 from keras_effnet.architecture.yaml_files import read_spec
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
-from keras_effnet.search_grid import candidates, networks
+from keras_effnet.search import halving as search
+from keras_effnet.search.grid import candidates, networks
 from keras_effnet.study.networks import Member
 from keras_effnet.study.plan import RESULTS
 from keras_effnet.study.protocol import Protocol
