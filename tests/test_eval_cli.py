@@ -21,7 +21,7 @@ from keras_effnet.commands import predict as predict_command
 from keras_effnet.datasets.loading import Split
 from keras_effnet.evaluation import plots
 from keras_effnet.export import export_tflite
-from keras_effnet.inference import artifact as artifacts
+from keras_effnet.inference import artifacts
 from keras_effnet.preprocessing import ImageSpec
 
 COLOURS = ("blue", "green", "red")  # of the channels from the last to the first

@@ -43,7 +43,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.metrics import judge, measure, reliability
-    from keras_effnet.inference import artifact as artifacts
+    from keras_effnet.inference import artifacts
     from keras_effnet.pipeline.batches import image_pipeline
     from keras_effnet.system.files import write_text
     from keras_effnet.system.run_folders import new_run

@@ -27,7 +27,7 @@ def command(pictures, model, wanted, layer, top, labels, out, as_json) -> None:
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.gradcam import explainer
     from keras_effnet.imagenet import decode_predictions
-    from keras_effnet.inference import artifact as artifacts
+    from keras_effnet.inference import artifacts
     from keras_effnet.system.run_folders import new_run
 
     artifact = artifacts.load(model)

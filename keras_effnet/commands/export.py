@@ -137,7 +137,7 @@ def command(
     from keras_effnet.export.recipes import INPUT_TYPES, RECIPES
     from keras_effnet.export.report import SHORT, cells
     from keras_effnet.export.savedmodel_onnx import FORMATS
-    from keras_effnet.inference import artifact as artifacts
+    from keras_effnet.inference import artifacts
     from keras_effnet.system.run_folders import new_run
 
     precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize) or [""]]

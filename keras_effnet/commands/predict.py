@@ -31,7 +31,7 @@ def command(pictures, model, top, labels, form, output, batch_size, as_json) -> 
     file_form = _file_form(output, form)
     shown = "json" if as_json else "table" if output else form or "table"
     console.prepare_tensorflow()
-    from keras_effnet.inference import artifact as artifacts
+    from keras_effnet.inference import artifacts
 
     artifact = artifacts.load(model, batch_size=batch_size)
     names = artifacts.class_names(artifact, labels)

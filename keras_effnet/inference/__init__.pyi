@@ -1,4 +1,4 @@
-from .artifact import Artifact, load, resolve
+from .artifacts import Artifact, load, resolve
 
 __all__ = [
     "Artifact",

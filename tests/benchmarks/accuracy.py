@@ -19,8 +19,8 @@ import numpy as np
 
 from keras_effnet.datasets.loading import Split
 from keras_effnet.evaluation.metrics import Evaluation, evaluate
-from keras_effnet.inference import artifact as artifacts
-from keras_effnet.inference.artifact import Artifact
+from keras_effnet.inference import artifacts
+from keras_effnet.inference.artifacts import Artifact
 from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.preprocessing import INTERPOLATIONS
 

@@ -93,7 +93,7 @@ def cost(*names: str) -> None:
 def files(folder: str, *names: str) -> None:
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.report import cells
-    from keras_effnet.inference import artifact as artifacts
+    from keras_effnet.inference import artifacts
 
     source = labelled_pictures(Path(folder))
     order = np.random.default_rng(0).permutation(len(source.labels))

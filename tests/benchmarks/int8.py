@@ -28,7 +28,7 @@ from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.recipes import equalized
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare
-from keras_effnet.inference import artifact as artifacts
+from keras_effnet.inference import artifacts
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.output import captured_output
 

@@ -23,7 +23,7 @@ from keras_effnet.export.finetune.sparsity import cluster, prune
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare
-from keras_effnet.inference import artifact as artifacts
+from keras_effnet.inference import artifacts
 from keras_effnet.system.output import captured_output
 
 TRAINING = 100

@@ -20,7 +20,7 @@ from keras_effnet.export.tflite import sources
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import Reference
-from keras_effnet.inference import artifact as artifacts
+from keras_effnet.inference import artifacts
 from keras_effnet.models import efficientnet
 from keras_effnet.system.output import captured_output
 

@@ -19,7 +19,7 @@ import keras_effnet
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import load_pictures
 from keras_effnet.imagenet import imagenet_classes
-from keras_effnet.inference import artifact as artifacts
+from keras_effnet.inference import artifacts
 from keras_effnet.preprocessing import ImageSpec
 
 

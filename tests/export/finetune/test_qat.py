@@ -23,7 +23,7 @@ from keras_effnet.export.recipes import RECIPES, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import output_tensors
 from keras_effnet.export.verification import compare
-from keras_effnet.inference import artifact as artifacts
+from keras_effnet.inference import artifacts
 from keras_effnet.preprocessing import ImageSpec
 
 FLOAT = schema.TensorType.FLOAT32

@@ -104,7 +104,7 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
 
     Example:
 
-    >>> artifact = keras_effnet.inference.artifact.load("runs/train/digits")
+    >>> artifact = keras_effnet.inference.artifacts.load("runs/train/digits")
     >>> artifact.predict(pictures).argmax(axis=1)
     """
     if str(path) in SPECS and not Path(path).exists():
