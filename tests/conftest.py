@@ -21,7 +21,7 @@ from exports import PRECISIONS
 from PIL import Image
 
 from keras_effnet import datasets
-from keras_effnet.cli import main
+from keras_effnet.cli.app import main
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.export import ExportResult, export_tflite
 from keras_effnet.system.run_folders import new_run

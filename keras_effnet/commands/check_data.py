@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from keras_effnet import console
+from keras_effnet.cli import console
 
 _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from keras_effnet import console
+from keras_effnet.cli import console
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from keras_effnet import console
 from keras_effnet.architecture.baselines import SPECS, architecture_spec
 from keras_effnet.architecture.scaling import PUBLISHED, explain
+from keras_effnet.cli import console
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.models.listing import ModelInfo, list_models, model_info

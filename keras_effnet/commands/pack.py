@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from keras_effnet import console
+from keras_effnet.cli import console
 
 
 @click.command("pack")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from keras_effnet import console
+from keras_effnet.cli import console
 from keras_effnet.errors import UserError
 from keras_effnet.inference.writers import FORMS, form_of, part_of, written, written_to
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from keras_effnet import console
+from keras_effnet.cli import console
 from keras_effnet.config.train_config import TrainConfig
 
 # Lite0 at a third of its depth and width on 32 pixels: 0.4 million parameters. A stride-1 stem, since a digit of 8x8

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from keras_effnet import console
+from keras_effnet.cli import console
 from keras_effnet.errors import UserError
 
 # Option -> field of `Summary`, and the unit that the option is in, as a multiple of the field's.

@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from keras_effnet import console
+from keras_effnet.cli import console
+from keras_effnet.cli.options import default_threads, read_settings
 from keras_effnet.errors import UserError
-from keras_effnet.options import default_threads, read_settings
 from keras_effnet.search.grid import CONSTRAINED, Candidate, candidates, networks, text
 
 _SMALL = 48  # pixels of the baseline's input where candidates are trained

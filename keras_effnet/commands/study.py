@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from keras_effnet import console
 from keras_effnet.architecture.scaling import CompoundScaling
+from keras_effnet.cli import console
+from keras_effnet.cli.options import Names, Numbers, default_threads, one_budget, read_settings
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.options import Names, Numbers, default_threads, one_budget, read_settings
 from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
 
 _PAPER = CompoundScaling()

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import yaml
 
-from keras_effnet import console
+from keras_effnet.cli import console
 from keras_effnet.config.recipes import RECIPES, recipe_config
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError

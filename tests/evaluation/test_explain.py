@@ -13,7 +13,7 @@ from PIL import Image
 from keras_effnet import transfer
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
 from keras_effnet.architecture.parts import parts
-from keras_effnet.cli import COMMANDS
+from keras_effnet.cli.app import COMMANDS
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation import plots
 from keras_effnet.evaluation.gradcam import explainer, grad_cam

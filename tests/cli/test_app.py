@@ -12,7 +12,7 @@ import pytest
 from exports import PRECISIONS
 from PIL import Image
 
-from keras_effnet.cli import COMMANDS
+from keras_effnet.cli.app import COMMANDS
 
 TINY = ["--model=lite0", "--depth=0.1", "--width=0.1", "--image-size=32", "--batch-size=8", "--epochs=1"]
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 
-from keras_effnet import console
+from keras_effnet.cli import console
 from keras_effnet.errors import UserError
 
 
