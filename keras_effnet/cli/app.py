@@ -41,7 +41,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"keras_effnet.commands.{name.replace('-', '_')}").command
+        return importlib.import_module(f"keras_effnet.cli.commands.{name.replace('-', '_')}").command
 
     def resolve_command(self, ctx, args):
         if args and args[0] not in COMMANDS:

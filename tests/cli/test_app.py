@@ -365,7 +365,7 @@ def test_checks_pass_on_a_machine_that_runs_the_tests(cli):
 
 
 def test_a_check_that_fails_is_named_and_the_exit_status_is_1(cli, monkeypatch):
-    from keras_effnet.commands import checks
+    from keras_effnet.cli.commands import checks
 
     def broken():
         raise RuntimeError("no such device")

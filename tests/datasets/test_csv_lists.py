@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet.commands.export import _sources
+from keras_effnet.cli.commands.export import _sources
 from keras_effnet.datasets.loading import load
 from keras_effnet.errors import UserError
 from keras_effnet.preprocessing import ImageSpec

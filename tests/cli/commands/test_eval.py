@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet.commands import eval as eval_command
-from keras_effnet.commands import predict as predict_command
+from keras_effnet.cli.commands import eval as eval_command
+from keras_effnet.cli.commands import predict as predict_command
 from keras_effnet.datasets.loading import Split
 from keras_effnet.evaluation import plots
 from keras_effnet.export import export_tflite
@@ -362,7 +362,7 @@ def test_a_killed_process_leaves_every_line_that_it_wrote(tmp_path):
         "    [write(f'{n}.png', [('cat', 0.5)]) for n in range(3)]\n"
         "    Path('ready').touch()\n    time.sleep(60)\n"
     )
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[3])
     process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": root})
     try:
         deadline = time.monotonic() + 60
