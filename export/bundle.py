@@ -13,14 +13,14 @@ from pathlib import Path
 import keras
 
 from keras_effnet.errors import UserError, VerificationError
-from keras_effnet.export.calibration import Pictures
-from keras_effnet.export.candidate_trial import Trial, keep, try_precision
+from keras_effnet.export.calibration import Images
+from keras_effnet.export.candidate_trial import ExportCandidate, keep, try_precision
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
-from keras_effnet.export.recipes import DEFAULT, RECIPES, Settings
+from keras_effnet.export.recipes import DEFAULT, PRECISIONS, Settings
 from keras_effnet.export.report import Row, recommend, write_report
-from keras_effnet.export.tflite import check_arguments, sources
+from keras_effnet.export.tflite import check_arguments, prepare_inputs
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.files import write_text
@@ -53,7 +53,7 @@ class Bundle:
         return json.dumps(asdict(self), indent=2, default=str)
 
 
-def _row(trial: Trial, path: Path, labels: Sequence[str] | None, allow_degraded: bool) -> Row:
+def _row(trial: ExportCandidate, path: Path, labels: Sequence[str] | None, allow_degraded: bool) -> Row:
     """Writes the file of a trial, or says why it is refused."""
     if not (trial.passed or allow_degraded):
         return Row(trial.quantization, trial.report, trial.layers, refused=trial.complaint + " Not written.")
@@ -85,8 +85,8 @@ def write_bundle(
     folder: str | Path,
     quantizations: Sequence[str] = DEFAULT,
     *,
-    held_out: Pictures | None,
-    calibration: Pictures | None = None,
+    held_out: Images | None,
+    calibration: Images | None = None,
     name: str = "model",
     input_type: str = "float32",
     method: str | None = None,
@@ -103,7 +103,7 @@ def write_bundle(
     notes: Sequence[str] = (),
     announce: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
-    """Exports several precisions, compares each with the model on held-out pictures, times it, and writes the report.
+    """Exports several precisions, compares each with the model on held-out images, times it, and writes the report.
 
     All precisions share one float conversion, and the integer ones one calibration. A precision that is refused does
     not stop the others: its row says why.
@@ -113,8 +113,8 @@ def write_bundle(
         folder: Where `NAME_PRECISION.tflite`, a record of each as `.json`, `labels.txt`, `image_spec.json`,
             `report.html`, `report.md`, `report.json`, `precisions.png`, `layers.png` and `converter.log` go.
         quantizations: Names of precisions.
-        held_out: Pictures to compare on, as `verification` of `export_tflite`.
-        calibration: Pictures for the integer precisions.
+        held_out: Images to compare on, as `verification` of `export_tflite`.
+        calibration: Images for the integer precisions.
         name: String, first part of the file names.
         input_type: `"float32"` or `"uint8"`, of the files that can take bytes.
         method: The one way to int8, as in `export_tflite`.
@@ -128,13 +128,13 @@ def write_bundle(
         A `Bundle`.
 
     Raises:
-        UserError: Wrong arguments or pictures, or a folder that cannot be written.
+        UserError: Wrong arguments or images, or a folder that cannot be written.
     """
     folder = Path(folder)
     paths = {quantization: folder / f"{name}_{quantization}.tflite" for quantization in quantizations}
     settings = {
         quantization: Settings(
-            input_type=input_type if RECIPES[quantization].takes_bytes else "float32",
+            input_type=input_type if PRECISIONS[quantization].takes_bytes else "float32",
             method=method if quantization == "int8" else None,
             float_blocks=tuple(float_blocks) if quantization == "mixed" else (),
             tuning=tuning,
@@ -142,16 +142,18 @@ def write_bundle(
         )
         for quantization in quantizations
     }
-    _check_used("input_type", input_type, input_type == "float32", any(RECIPES[q].takes_bytes for q in quantizations))
+    _check_used(
+        "input_type", input_type, input_type == "float32", any(PRECISIONS[q].takes_bytes for q in quantizations)
+    )
     _check_used("method", method, method is None, "int8" in quantizations)
     _check_used("float_blocks", tuple(float_blocks), not float_blocks, "mixed" in quantizations)
     for quantization, path in paths.items():
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)
 
     spec = image_spec or ImageSpec.of_model(model)
-    announce("Reading pictures")
+    announce("Reading images")
     trained_on = training_samples if method == "qat" else 0
-    source, reference = sources(model, calibration, held_out, spec, samples, seed, trained_on)
+    source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on)
     rows, log = [], []
     for quantization, path in paths.items():
         announce(f"Exporting {quantization}")

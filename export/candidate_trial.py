@@ -16,9 +16,9 @@ from pathlib import Path
 
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import fingerprint
-from keras_effnet.export.conversion import Source, weight_count
+from keras_effnet.export.conversion import ExportSource, weight_count
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, layer_errors
-from keras_effnet.export.recipes import Candidate, Recipe, Settings, check_settings
+from keras_effnet.export.recipes import Candidate, Precision, Settings, check_settings
 from keras_effnet.export.tflite_file.inspection import check_portable
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
 from keras_effnet.export.verification import Reference, VerifyReport
@@ -45,7 +45,7 @@ class ExportResult:
         seconds: Float, conversion and verification together.
         report: `VerifyReport`.
         layers: Tuple of `LayerError`s in the order of execution.
-        calibration: Dict with the number and the sha256 of the calibration pictures, or None where none were used.
+        calibration: Dict with the number and the sha256 of the calibration images, or None where none were used.
         log: Tuple of lines that the converter printed.
     """
 
@@ -64,12 +64,12 @@ class ExportResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
+class ExportCandidate:
     """A file that was made and run, and has no name yet.
 
     Args:
         quantization: String.
-        recipe: `Recipe`, with the bounds that the file is held against.
+        recipe: `Precision`, with the bounds that the file is held against.
         settings: `Settings`.
         candidate: `Candidate`, of all that were tried the first that passed, or else the one that agrees most.
         report: `VerifyReport`.
@@ -80,7 +80,7 @@ class Trial:
     """
 
     quantization: str
-    recipe: Recipe
+    recipe: Precision
     settings: Settings
     candidate: Candidate
     report: VerifyReport
@@ -101,20 +101,24 @@ class Trial:
         report, recipe = self.report, self.recipe
         return (
             f"The {self.quantization} file disagrees with the model: the same class on {report.top1_agreement:.1%} of "
-            f"{report.samples} pictures (at least {recipe.min_agreement:.1%} wanted), SQNR {report.sqnr_db:.1f} dB (at "
-            f"least {recipe.min_sqnr_db:g}).{where} Calibrate on pictures like those it will see, train longer if its "
+            f"{report.samples} images (at least {recipe.min_agreement:.1%} wanted), SQNR {report.sqnr_db:.1f} dB (at "
+            f"least {recipe.min_sqnr_db:g}).{where} Calibrate on images like those it will see, train longer if its "
             "answers are nearly tied, or take another precision (mixed keeps the worst blocks in float). ReLU6 nets "
             "like lite0 quantize best."
         )
 
 
 def try_precision(
-    source: Source, reference: Reference, quantization: str, settings: Settings, min_agreement: float | None = None
-) -> Trial:
+    source: ExportSource,
+    reference: Reference,
+    quantization: str,
+    settings: Settings,
+    min_agreement: float | None = None,
+) -> ExportCandidate:
     """Makes the file of a precision, checks that phones can run it, runs it and compares it.
 
     Args:
-        source: `Source`, whose conversions are shared by all precisions.
+        source: `ExportSource`, whose conversions are shared by all precisions.
         reference: `Reference`.
         quantization: String.
         settings: `Settings`.
@@ -143,20 +147,20 @@ def try_precision(
         except CannotRunError as error:
             raise VerificationError(f"{error} Not written.") from None
     candidate, report = max(tried, key=lambda each: (recipe.accepts(each[1]), each[1].top1_agreement, each[1].sqnr_db))
-    return Trial(
+    return ExportCandidate(
         quantization=quantization,
         recipe=recipe,
         settings=settings,
         candidate=candidate,
         report=report,
-        layers=layer_errors(candidate.content, candidate.graph, reference.pictures),
+        layers=layer_errors(candidate.content, candidate.graph, reference.images),
         calibration=fingerprint(source.pixels) if recipe.needs_calibration else None,
         log=tuple(log),
         seconds=time.perf_counter() - started,
     )
 
 
-def keep(trial: Trial, path: Path, labels: Sequence[str] | None = None) -> ExportResult:
+def keep(trial: ExportCandidate, path: Path, labels: Sequence[str] | None = None) -> ExportResult:
     """Writes the file of a trial, its record as JSON and the class names: all of them, or none.
 
     Raises:

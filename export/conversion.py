@@ -46,7 +46,7 @@ def weight_count(model: keras.Model) -> int:
 
 
 def check_exportable(model: keras.Model) -> None:
-    """Refuses what has no single picture of fixed size coming in and no single output going out.
+    """Refuses what has no single image of fixed size coming in and no single output going out.
 
     Raises:
         UserError: With what the model has instead.
@@ -112,7 +112,7 @@ def _filled(content: bytes, kernels: Mapping[float, np.ndarray]) -> tuple[bytes,
 
 
 def convert(model: keras.Model) -> bytes:
-    """A float32 model as a float32 `.tflite` of one picture, `(1, height, width, channels)`.
+    """A float32 model as a float32 `.tflite` of one image, `(1, height, width, channels)`.
 
     The converter copies all weights a dozen times and folds batch normalization slowly: for B7 that is 5 GB and a
     minute. So batch normalization is folded before, and of each kernel the converter sees a stand-in, one number in its
@@ -143,7 +143,7 @@ class FloatGraph:
 
     Args:
         model: Functional Keras model in float32.
-        pixels: Calibration pictures of shape `(N, height, width, channels)`, values 0..255, or None.
+        pixels: Calibration images of shape `(N, height, width, channels)`, values 0..255, or None.
         scale, offset: Floats. The graph takes `pixels * scale + offset`.
     """
 
@@ -157,8 +157,8 @@ class FloatGraph:
         return pixels.astype("float32") * np.float32(self.scale) + np.float32(self.offset)
 
     @cached_property
-    def pictures(self) -> np.ndarray:
-        """The calibration pictures as the graph takes them, each with a black and a white pixel."""
+    def images(self) -> np.ndarray:
+        """The calibration images as the graph takes them, each with a black and a white pixel."""
         return self.inputs(span_input_range(self.pixels))
 
     @cached_property
@@ -168,8 +168,8 @@ class FloatGraph:
 
     @cached_property
     def observed(self) -> dict[int, Observed]:
-        """What each tensor held for the calibration pictures."""
-        return observe(self.content, self.pictures)
+        """What each tensor held for the calibration images."""
+        return observe(self.content, self.images)
 
     @cached_property
     def minmax(self) -> bytes:
@@ -183,8 +183,8 @@ class FloatGraph:
         return with_ranges(self.minmax, bulk)
 
 
-class Source:
-    """What a file is made of: a network, pictures to calibrate on, and the graphs that come of both, each made once.
+class ExportSource:
+    """What a file is made of: a network, images to calibrate on, and the graphs that come of both, each made once.
 
     Args:
         model: Functional Keras model that takes pixels in 0..255.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.export.conversion import FloatGraph, Source
+from keras_effnet.export.conversion import ExportSource, FloatGraph
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.equalization import LOGISTIC_RANGE, equalize
@@ -21,7 +21,7 @@ from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8
 from keras_effnet.export.verification import VerifyReport
 
 INPUT_TYPES = ("float32", "uint8")
-_COMPARED = 32  # calibration pictures on which two ways to take ranges are compared
+_COMPARED = 32  # calibration images on which two ways to take ranges are compared
 
 
 @dataclass(frozen=True)
@@ -58,35 +58,35 @@ class Candidate(NamedTuple):
     graph: FloatGraph
 
 
-def _float32(source: Source, settings: Settings) -> Iterator[Candidate]:
+def _float32(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     graph = source.graph("float32")
     yield Candidate("float32", graph.content, graph)
 
 
-def _float16(source: Source, settings: Settings) -> Iterator[Candidate]:
+def _float16(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     """Weights in float16, arithmetic in float32 on CPUs and float16 on GPUs."""
     graph = source.graph("float32")
     yield Candidate("float16", float16_weights(graph.content), graph)
 
 
-def _dynamic(source: Source, settings: Settings) -> Iterator[Candidate]:
+def _dynamic(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     """Weights in int8, activations quantized while running."""
     graph = source.graph("float32")
     yield Candidate("dynamic", int8_weights(graph.content), graph)
 
 
-def _minmax(source: Source, settings: Settings) -> Candidate:
+def _minmax(source: ExportSource, settings: Settings) -> Candidate:
     graph = source.graph(settings.input_type)
     return Candidate("minmax", quantize_int8(graph.minmax, settings.input_type), graph)
 
 
-def _percentile(source: Source, settings: Settings) -> Candidate:
+def _percentile(source: ExportSource, settings: Settings) -> Candidate:
     """Ranges of the bulk: a few extreme values saturate, and the steps of all others shrink."""
     graph = source.graph(settings.input_type)
     return Candidate("percentile", quantize_int8(graph.percentile, settings.input_type), graph)
 
 
-def _corrected(source: Source, settings: Settings) -> Candidate:
+def _corrected(source: ExportSource, settings: Settings) -> Candidate:
     """The ranges that serve better, and every convolution's mean and gain put right; as fast as without."""
     graph = source.graph(settings.input_type)
     calibrated = best_calibrated(graph, graph.inputs(graph.pixels[:_COMPARED]))
@@ -95,20 +95,20 @@ def _corrected(source: Source, settings: Settings) -> Candidate:
 
 def equalized(plain: FloatGraph) -> tuple[FloatGraph, bytes]:
     """A graph with every swish equalized channel by channel, and its float file with ranges."""
-    model, swishes = equalize(plain.model, plain.pictures)
+    model, swishes = equalize(plain.model, plain.images)
     graph = replace(plain, model=model)
     lows = {swish.scale.tobytes(): -swish.low for swish in swishes}
     return graph, with_ranges(graph.percentile, scaled_swish_ranges(graph.minmax, lows, LOGISTIC_RANGE))
 
 
-def _equalized(source: Source, settings: Settings) -> Candidate:
+def _equalized(source: ExportSource, settings: Settings) -> Candidate:
     """Every swish equalized, then corrected; one more product for each swish, so slower."""
     graph, calibrated = equalized(source.graph(settings.input_type))
     return Candidate("equalized", correct(quantize_int8(calibrated, settings.input_type), graph), graph)
 
 
-def _trained(source: Source, settings: Settings) -> Candidate:
-    """Quantization-aware training on the calibration pictures."""
+def _trained(source: ExportSource, settings: Settings) -> Candidate:
+    """Quantization-aware training on the calibration images."""
     from keras_effnet.export.finetune import qat  # late: few need it
 
     result = qat.train_quantized(source.model, source.pixels, settings.tuning or qat.TUNING, settings.announce)
@@ -121,19 +121,19 @@ _TRIED = {"corrected": _corrected, "minmax": _minmax, "percentile": _percentile,
 INT8_METHODS = _TRIED | {"qat": _trained}
 
 
-def _int8(source: Source, settings: Settings) -> Iterator[Candidate]:
+def _int8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     for name in [settings.method] if settings.method else _TRIED:
         settings.announce(f"int8 by {name}")
         yield INT8_METHODS[name](source, settings)
 
 
-def _int16x8(source: Source, settings: Settings) -> Iterator[Candidate]:
+def _int16x8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     """Weights in int8, activations in int16: nearly float's answers, on hardware that has it; slow on CPUs."""
     graph = source.graph("float32")
     yield Candidate("minmax", quantize_int16x8(graph.minmax), graph)
 
 
-def _mixed(source: Source, settings: Settings) -> Iterator[Candidate]:
+def _mixed(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     """int8, corrected, with islands of float: the named blocks, or more and more of those that int8 hurts most."""
     graph = source.graph(settings.input_type)
     if names := settings.float_blocks:
@@ -151,19 +151,19 @@ def _mixed(source: Source, settings: Settings) -> Iterator[Candidate]:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Precision:
     """How a precision is made, and what its file must reach to be kept.
 
     Args:
-        candidates: Function `(Source, Settings)` to an iterator of files, which ends when one of them passes.
+        candidates: Function `(ExportSource, Settings)` to an iterator of files, which ends when one of them passes.
         needs_calibration: Bool.
         takes_bytes: Bool, whether the file may take uint8.
         weight_bytes: Float, least bytes a weight takes in the file.
-        min_agreement: Float in [0, 1], least share of pictures with the float model's most probable class.
+        min_agreement: Float in [0, 1], least share of images with the float model's most probable class.
         min_sqnr_db: Float, least signal-to-quantization-noise ratio of the logits.
     """
 
-    candidates: Callable[[Source, Settings], Iterator[Candidate]]
+    candidates: Callable[[ExportSource, Settings], Iterator[Candidate]]
     needs_calibration: bool
     takes_bytes: bool
     weight_bytes: float
@@ -176,25 +176,25 @@ class Recipe:
 
 # int8 bounds are set so that per-tensor weights and ranges from noise (91.5% agreement on Lite2) fail them.
 #                     candidates calibration bytes weight_bytes agreement sqnr_db
-RECIPES: dict[str, Recipe] = {
-    "none": Recipe(_float32, False, False, 4.0, 0.999, 60.0),
-    "float16": Recipe(_float16, False, False, 2.0, 0.99, 30.0),
-    "dynamic": Recipe(_dynamic, False, False, 1.0, 0.95, 12.0),
-    "int8": Recipe(_int8, True, True, 1.0, 0.93, 10.0),
-    "int16x8": Recipe(_int16x8, True, False, 1.0, 0.97, 20.0),
-    "mixed": Recipe(_mixed, True, True, 1.0, 0.97, 15.0),
+PRECISIONS: dict[str, Precision] = {
+    "none": Precision(_float32, False, False, 4.0, 0.999, 60.0),
+    "float16": Precision(_float16, False, False, 2.0, 0.99, 30.0),
+    "dynamic": Precision(_dynamic, False, False, 1.0, 0.95, 12.0),
+    "int8": Precision(_int8, True, True, 1.0, 0.93, 10.0),
+    "int16x8": Precision(_int16x8, True, False, 1.0, 0.97, 20.0),
+    "mixed": Precision(_mixed, True, True, 1.0, 0.97, 15.0),
 }
-CALIBRATED = tuple(name for name, recipe in RECIPES.items() if recipe.needs_calibration)
+CALIBRATED = tuple(name for name, recipe in PRECISIONS.items() if recipe.needs_calibration)
 DEFAULT = ("none", "float16", "dynamic", "int8")  # what most ship; the others are asked for
 
 
-def check_settings(quantization: str, settings: Settings) -> Recipe:
+def check_settings(quantization: str, settings: Settings) -> Precision:
     """The recipe of a precision, if the settings are for it.
 
     Raises:
         UserError: An unknown name, with the closest match, or a setting that the precision has no use for.
     """
-    recipe = RECIPES[one_of("quantization", quantization, RECIPES)]
+    recipe = PRECISIONS[one_of("quantization", quantization, PRECISIONS)]
     one_of("input type", settings.input_type, INPUT_TYPES)
     if settings.input_type != "float32" and not recipe.takes_bytes:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What an export found, for people: a table, a sentence that says which file to ship, pictures; Markdown and HTML.
+"""What an export found, for people: a table, a sentence that says which file to ship, images; Markdown and HTML.
 
 Imports `inspection`, `latency`, `profile`, `trial`, `verification` beside it, and `plots`, `runs` above.
 """
@@ -98,13 +98,13 @@ def recommend(rows: Sequence[Row]) -> str:
     """The fastest file that keeps the model's answers; files within a tenth of it yield to the smallest."""
     sound = [row for row in rows if row.export and not row.warning and row.report.top1_agreement >= SOUND]
     if not sound:
-        return f"No file agrees with the model on {SOUND:.0%} of the pictures; ship none before looking into it."
+        return f"No file agrees with the model on {SOUND:.0%} of the images; ship none before looking into it."
     fastest = min(row.latency.median_ms for row in sound)
     near = [row for row in sound if row.latency.median_ms <= 1.1 * fastest]
     best = min(near, key=lambda row: row.export.size_bytes)
     return (
         f"Ship {best.export.path.name}: {best.export.size_bytes / 1e6:.2f} MB, {best.latency.median_ms:.2f} ms on this "
-        f"machine, and the model's own answer on {best.report.top1_agreement:.1%} of {best.report.samples} pictures."
+        f"machine, and the model's own answer on {best.report.top1_agreement:.1%} of {best.report.samples} images."
     )
 
 
@@ -114,12 +114,12 @@ def _remarks(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
     report = next((row.report for row in rows if row.report), None)
     if report and report.accuracy_keras is not None:
         five = "" if report.top5_keras is None else f" (top-5 {report.top5_keras:.1%})"
-        remarks.append(f"The Keras model on the same {report.samples} pictures: {report.accuracy_keras:.1%}{five}.")
+        remarks.append(f"The Keras model on the same {report.samples} images: {report.accuracy_keras:.1%}{five}.")
     if report:
         remarks += [
-            f"Latency: median of one picture, one thread, on {cpu_name()}.",
+            f"Latency: median of one image, one thread, on {cpu_name()}.",
             "Memory: peak of loading and running the file.",
-            "Agreement: share of pictures with the Keras model's most probable class. SQNR: of the logits.",
+            "Agreement: share of images with the Keras model's most probable class. SQNR: of the logits.",
             "Where a file runs is expected from its operators and types; on this machine it was run by LiteRT.",
         ]
     for row in rows:
@@ -181,7 +181,7 @@ def _details(row: Row) -> str:
 
 
 def _html(name: str, rows: Sequence[Row], recommendation: str, remarks: Sequence[str], images: Sequence[Path]) -> str:
-    pictures = "".join(
+    embedded = "".join(
         f'<img alt="{image.stem}" src="data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}">'
         for image in images
     )
@@ -189,14 +189,14 @@ def _html(name: str, rows: Sequence[Row], recommendation: str, remarks: Sequence
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Export of {escape(name)}</title>'
         f"<style>{_STYLE}</style><h1>Export of {escape(name)}</h1>"
-        f'<p class="ship">{escape(recommendation)}</p>{table}{pictures}'
+        f'<p class="ship">{escape(recommendation)}</p>{table}{embedded}'
         f"{''.join(f'<p>{escape(remark)}</p>' for remark in remarks)}"
         f"{''.join(_details(row) for row in rows if row.export)}</html>\n"
     )
 
 
 def _plot(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Draws what there is to draw; returns the pictures' paths."""
+    """Draws what there is to draw; returns the images' paths."""
     kept = [row for row in rows if row.export]
     images = []
     if kept:
@@ -207,7 +207,7 @@ def _plot(rows: Sequence[Row], folder: Path) -> list[Path]:
         }
         if kept[0].report.accuracy_tflite is not None:
             panels["accuracy (%)"] = [100 * row.report.accuracy_tflite for row in kept]
-        title = f"{len(kept)} precisions, verified on {kept[0].report.samples} pictures; {cpu_name()}"
+        title = f"{len(kept)} precisions, verified on {kept[0].report.samples} images; {cpu_name()}"
         images.append(folder / "precisions.png")
         plots.precision_bars([row.quantization for row in kept], panels, title, images[-1])
     profiles = {row.quantization: [(e.layer, e.sqnr_db) for e in row.layers] for row in rows if row.layers}
@@ -218,7 +218,7 @@ def _plot(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def write_report(folder: Path, name: str, rows: Sequence[Row], recommendation: str, notes: Sequence[str] = ()) -> None:
-    """Writes `report.md`, `report.html`, which holds its pictures, and the pictures."""
+    """Writes `report.md`, `report.html`, which holds its images, and the images."""
     images, remarks = _plot(rows, folder), _remarks(rows, notes)
     write_text(folder / "report.md", _markdown(name, rows, recommendation, remarks, images))
     write_text(folder / "report.html", _html(name, rows, recommendation, remarks, images))

@@ -23,9 +23,9 @@ import tensorflow as tf
 
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError, VerificationError, first_line
-from keras_effnet.export.calibration import Pictures, load_pictures, synthetic_pictures
+from keras_effnet.export.calibration import Images, load_images, synthetic_images
 from keras_effnet.export.conversion import check_exportable, float32_copy
-from keras_effnet.export.recipes import RECIPES
+from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.verification import VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, preprocess_input
 from keras_effnet.system.files import atomic
@@ -63,7 +63,7 @@ def export_savedmodel(
     model: keras.Model,
     path: str | Path,
     *,
-    verification: Pictures | None = None,
+    verification: Images | None = None,
     image_spec: ImageSpec | None = None,
     samples: int = 100,
     seed: int = 0,
@@ -77,11 +77,11 @@ def export_savedmodel(
     Args:
         model: Functional Keras model with one image input of fixed size and one output.
         path: Path of the folder.
-        verification: Pictures to compare on: a folder, a `tf.data.Dataset` of batches, an array of shape
+        verification: Images to compare on: a folder, a `tf.data.Dataset` of batches, an array of shape
             `(N, height, width, 3)` or a `Split`, which brings its labels; pixels in 0..255. By default smooth synthetic
             ones, which serve for float arithmetic.
-        image_spec: `ImageSpec`, how pictures are cropped.
-        samples: Int, pictures at most; of a `Split` all are used.
+        image_spec: `ImageSpec`, how images are cropped.
+        samples: Int, images at most; of a `Split` all are used.
         seed: Int, of the draw from a folder.
         overwrite: Bool, whether an existing SavedModel may be replaced.
 
@@ -89,7 +89,7 @@ def export_savedmodel(
         A `FormatResult`.
 
     Raises:
-        UserError: Wrong arguments, pictures that cannot be right, or a path in use.
+        UserError: Wrong arguments, images that cannot be right, or a path in use.
         VerificationError: It disagrees with the model; then nothing is written.
 
     Example:
@@ -107,7 +107,7 @@ def export_onnx(
     model: keras.Model,
     path: str | Path,
     *,
-    verification: Pictures | None = None,
+    verification: Images | None = None,
     image_spec: ImageSpec | None = None,
     samples: int = 100,
     seed: int = 0,
@@ -126,7 +126,7 @@ def export_onnx(
         A `FormatResult`.
 
     Raises:
-        UserError: Wrong arguments, pictures that cannot be right, a path in use, or the extra is not installed.
+        UserError: Wrong arguments, images that cannot be right, a path in use, or the extra is not installed.
         VerificationError: It disagrees with the model; then nothing is written.
 
     Example:
@@ -205,7 +205,7 @@ def _export(
     model: keras.Model,
     path: Path,
     kind: _Format,
-    verification: Pictures | None,
+    verification: Images | None,
     image_spec: ImageSpec | None,
     samples: int,
     seed: int,
@@ -218,10 +218,10 @@ def _export(
     spec = image_spec or ImageSpec.of_model(model)
     labels = verification.labels if isinstance(verification, Split) else None
     if verification is None:
-        pictures = synthetic_pictures(model.input_shape[1:])
+        images = synthetic_images(model.input_shape[1:])
     else:
-        pictures = load_pictures(verification, spec, samples if labels is None else len(labels), seed)
-    inputs = pictures if spec.in_network else np.asarray(preprocess_input(pictures, spec))
+        images = load_images(verification, spec, samples if labels is None else len(labels), seed)
+    inputs = images if spec.in_network else np.asarray(preprocess_input(images, spec))
 
     model = float32_copy(model)  # also what is compared with: float16 noise is not the file's fault
     try:
@@ -232,10 +232,10 @@ def _export(
                 run = kind.open(temporary)
             report = _compare(model, run, inputs.astype("float32"), labels)
             size, digest = _size_and_digest(temporary)
-            if not RECIPES["none"].accepts(report):
+            if not PRECISIONS["none"].accepts(report):
                 raise VerificationError(
                     f"The {kind.name} disagrees with the model: the same class on {report.top1_agreement:.1%} of "
-                    f"{report.samples} pictures, SQNR {report.sqnr_db:.1f} dB. Not written."
+                    f"{report.samples} images, SQNR {report.sqnr_db:.1f} dB. Not written."
                 )
     except (OSError, tf.errors.ResourceExhaustedError) as error:  # the latter is TensorFlow's word for a full disk
         cause = getattr(error, "strerror", None) or first_line(error).rpartition("; ")[2]

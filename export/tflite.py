@@ -13,14 +13,14 @@ import keras
 
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import (
-    MIN_PICTURES,
-    Pictures,
-    check_pictures,
-    load_pictures,
-    synthetic_pictures,
+    MIN_IMAGES,
+    Images,
+    check_images,
+    load_images,
+    synthetic_images,
 )
 from keras_effnet.export.candidate_trial import ExportResult, keep, labels_text, try_precision
-from keras_effnet.export.conversion import Source, check_exportable
+from keras_effnet.export.conversion import ExportSource, check_exportable
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
 from keras_effnet.export.recipes import Settings, check_settings
@@ -30,33 +30,33 @@ from keras_effnet.preprocessing import ImageSpec
 logger = logging.getLogger(__name__)
 
 
-def sources(
+def prepare_inputs(
     model: keras.Model,
-    calibration: Pictures | None,
-    held_out: Pictures | None,
+    calibration: Images | None,
+    held_out: Images | None,
     image_spec: ImageSpec,
     samples: int,
     seed: int,
     training_samples: int = 0,
-) -> tuple[Source, Reference]:
-    """The network with its calibration pictures, and the pictures to compare on, with the network's own answers.
+) -> tuple[ExportSource, Reference]:
+    """The network with its calibration images, and the images to compare on, with the network's own answers.
 
-    Where a recipe trains, it trains on `training_samples` of them. Without held-out pictures those of the calibration
+    Where a recipe trains, it trains on `training_samples` of them. Without held-out images those of the calibration
     serve, and without either smooth synthetic ones.
 
     Raises:
-        UserError: Calibration pictures that cannot be right.
+        UserError: Calibration images that cannot be right.
     """
     pixels = None
     if calibration is not None:
-        pixels = load_pictures(calibration, image_spec, max(samples, training_samples), seed)
-        check_pictures(pixels)
-        if len(pixels) < MIN_PICTURES:
-            logger.warning("Only %d calibration pictures; %d or more are safer.", len(pixels), MIN_PICTURES)
+        pixels = load_images(calibration, image_spec, max(samples, training_samples), seed)
+        check_images(pixels)
+        if len(pixels) < MIN_IMAGES:
+            logger.warning("Only %d calibration images; %d or more are safer.", len(pixels), MIN_IMAGES)
     # Files are compared with the source's float32 copy: float16 noise is not their fault.
-    source = Source(model, pixels, samples)
+    source = ExportSource(model, pixels, samples)
     if held_out is None:
-        held_out = synthetic_pictures(model.input_shape[1:]) if pixels is None else pixels[:samples]
+        held_out = synthetic_images(model.input_shape[1:]) if pixels is None else pixels[:samples]
     return source, Reference.of(source.model, held_out, image_spec, samples=samples, seed=seed)
 
 
@@ -65,8 +65,8 @@ def export_tflite(
     path: str | Path,
     quantization: str = "none",
     *,
-    calibration: Pictures | None = None,
-    verification: Pictures | None = None,
+    calibration: Images | None = None,
+    verification: Images | None = None,
     input_type: str = "float32",
     method: str | None = None,
     float_blocks: Sequence[str] = (),
@@ -83,7 +83,7 @@ def export_tflite(
 ) -> ExportResult:
     """Writes a `.tflite` file for phones, after running it beside the model.
 
-    The file takes one picture of fixed size with pixels in 0..255 and gives float32 predictions. It holds builtin
+    The file takes one image of fixed size with pixels in 0..255 and gives float32 predictions. It holds builtin
     operators only. It gets its name after it was run by LiteRT and agreed with the model; otherwise nothing is written.
 
     Args:
@@ -91,25 +91,25 @@ def export_tflite(
         path: Path that ends in `.tflite`.
         quantization: `"none"` (float32), `"float16"`, `"dynamic"` (int8 weights), `"int8"` (weights and activations),
             `"int16x8"` (int8 weights, int16 activations) or `"mixed"` (int8 with blocks that stay in float).
-        calibration: Pictures that the integer precisions take their ranges from: a folder, a `tf.data.Dataset` of
-            batches, an array of shape `(N, height, width, 3)` or a `Split`; pixels in 0..255. 20 to 500 pictures like
+        calibration: Images that the integer precisions take their ranges from: a folder, a `tf.data.Dataset` of
+            batches, an array of shape `(N, height, width, 3)` or a `Split`; pixels in 0..255. 20 to 500 images like
             the real ones.
-        verification: Pictures to compare on, of the same kinds; of a `Split` all are used, and its labels give
-            accuracies. By default the calibration pictures; without either, smooth synthetic pictures stand in, which
+        verification: Images to compare on, of the same kinds; of a `Split` all are used, and its labels give
+            accuracies. By default the calibration images; without either, smooth synthetic images stand in, which
             serve for float arithmetic.
         input_type: `"float32"`, or `"uint8"` for int8 and mixed files that take raw bytes.
         method: The one way to take to an int8 file: `"corrected"`, `"minmax"`, `"percentile"`, `"equalized"`, or
-            `"qat"`, which trains on the calibration pictures. By default the first four are tried in turn until a file
+            `"qat"`, which trains on the calibration images. By default the first four are tried in turn until a file
             passes.
         float_blocks: Names of the blocks that a mixed file computes in float (`"stem"`, `"block1a"`, `"block2"`). By
             default they are found by measuring what each block costs, until `min_agreement` is met.
         tuning: `FineTuning` for `method="qat"`.
-        training_samples: Int, pictures that `method="qat"` trains on at most.
-        min_agreement: Float in [0, 1], least share of pictures with the model's class, in place of the precision's own
+        training_samples: Int, images that `method="qat"` trains on at most.
+        min_agreement: Float in [0, 1], least share of images with the model's class, in place of the precision's own
             bound.
         labels: Class names, written beside the file as `labels.txt`.
-        image_spec: `ImageSpec`, how pictures are cropped.
-        samples: Int, calibration and verification pictures at most.
+        image_spec: `ImageSpec`, how images are cropped.
+        samples: Int, calibration and verification images at most.
         seed: Int, of the draw from a folder.
         overwrite: Bool, whether an existing file may be replaced.
         allow_degraded: Bool, whether to keep a file that disagrees with the model, with a warning; for research.
@@ -119,7 +119,7 @@ def export_tflite(
         An `ExportResult`.
 
     Raises:
-        UserError: Wrong arguments, no calibration pictures, pictures that cannot be right, or a path in use.
+        UserError: Wrong arguments, no calibration images, images that cannot be right, or a path in use.
         VerificationError: The file needs what phones do not have, lacks its weights, or disagrees with the model.
 
     Example:
@@ -132,7 +132,7 @@ def export_tflite(
     check_arguments(model, path, quantization, calibration, settings, labels, overwrite)
     spec = image_spec or ImageSpec.of_model(model)
     trained_on = training_samples if method == "qat" else 0
-    source, reference = sources(model, calibration, verification, spec, samples, seed, trained_on)
+    source, reference = prepare_inputs(model, calibration, verification, spec, samples, seed, trained_on)
     trial = try_precision(source, reference, quantization, settings, min_agreement)
     if not trial.passed:
         if not allow_degraded:
@@ -145,7 +145,7 @@ def check_arguments(
     model: keras.Model,
     path: Path,
     quantization: str,
-    calibration: Pictures | None,
+    calibration: Images | None,
     settings: Settings,
     labels: Sequence[str] | None,
     overwrite: bool,
@@ -167,8 +167,8 @@ def check_arguments(
         raise UserError(f"The path must end in .tflite, got {path}.")
     if recipe.needs_calibration and calibration is None:
         raise UserError(
-            f"{quantization} needs pictures to calibrate on: calibration=FOLDER (--calibration FOLDER), "
-            f"{MIN_PICTURES} to 500 like those the network will see."
+            f"{quantization} needs images to calibrate on: calibration=FOLDER (--calibration FOLDER), "
+            f"{MIN_IMAGES} to 500 like those the network will see."
         )
     if labels is not None and len(labels) != model.output_shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {model.output_shape[-1]} classes.")

@@ -13,27 +13,27 @@ import numpy as np
 
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
-from keras_effnet.export.calibration import Pictures, load_pictures
+from keras_effnet.export.calibration import Images, load_images
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
 
-_BATCH_PIXELS = 10 * 224**2  # of a batch: B7 at 600 pixels takes half a gigabyte for each picture
+_BATCH_PIXELS = 10 * 224**2  # of a batch: B7 at 600 pixels takes half a gigabyte for each image
 _TINY = np.finfo("float32").tiny
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """A `.tflite` file beside its Keras model, on the same pictures.
+    """A `.tflite` file beside its Keras model, on the same images.
 
     Args:
-        top1_agreement: Float in [0, 1], share of pictures with the same most probable class.
+        top1_agreement: Float in [0, 1], share of images with the same most probable class.
         sqnr_db: Float, power of the Keras model's logits over the power of the difference, in decibels, of the median
-            picture: in a ratio of sums one picture with exploding logits speaks for all. Logits are centred for each
-            picture, since softmax ignores their mean.
+            image: in a ratio of sums one image with exploding logits speaks for all. Logits are centred for each
+            image, since softmax ignores their mean.
         max_abs_diff: Float, largest difference of a probability.
-        samples: Int, pictures compared.
+        samples: Int, images compared.
         accuracy_keras, accuracy_tflite: Floats in [0, 1], or None without labels.
-        top5_keras, top5_tflite: Floats in [0, 1], share of pictures whose class is among the five most probable; None
+        top5_keras, top5_tflite: Floats in [0, 1], share of images whose class is among the five most probable; None
             without labels and where there are no more than five classes.
     """
 
@@ -48,7 +48,7 @@ class VerifyReport:
 
 
 def centred_logits(outputs: np.ndarray) -> np.ndarray:
-    """Logits with mean 0 for each picture, from probabilities or from logits."""
+    """Logits with mean 0 for each image, from probabilities or from logits."""
     probabilities = outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
     logits = np.log(np.maximum(outputs, _TINY)) if probabilities else outputs
     return logits - logits.mean(axis=1, keepdims=True)
@@ -63,7 +63,7 @@ def sqnr_db(expected: np.ndarray, got: np.ndarray) -> float:
 
 
 def _hits(outputs: np.ndarray, labels: np.ndarray | None, best: int) -> float | None:
-    """Share of pictures whose label is among the `best` most probable classes; None where that says nothing."""
+    """Share of images whose label is among the `best` most probable classes; None where that says nothing."""
     if labels is None or outputs.shape[1] <= best:
         return None
     top = np.argpartition(-outputs, range(best), axis=1)[:, :best]
@@ -89,15 +89,15 @@ def compare(expected: np.ndarray, got: np.ndarray, labels: np.ndarray | None = N
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Held-out pictures and a network's own answers, with which every file of it is compared.
+    """Held-out images and a network's own answers, with which every file of it is compared.
 
     Args:
-        pictures: Array of shape `(N, height, width, channels)`, values 0..255.
+        images: Array of shape `(N, height, width, channels)`, values 0..255.
         answers: Array of shape `(N, classes)`, the Keras model's.
         labels: Int array of shape `(N,)`, or None.
     """
 
-    pictures: np.ndarray
+    images: np.ndarray
     answers: np.ndarray
     labels: np.ndarray | None = None
 
@@ -105,36 +105,36 @@ class Reference:
     def of(
         cls,
         model: keras.Model,
-        images: Pictures,
+        images: Images,
         image_spec: ImageSpec,
         labels: np.ndarray | None = None,
         samples: int = 500,
         seed: int = 0,
     ) -> Reference:
-        """Reads the pictures and asks the model; the arguments are those of `verify`."""
+        """Reads the images and asks the model; the arguments are those of `verify`."""
         if isinstance(images, Split):
             labels = images.labels
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
-            raise UserError("labels need an array of pictures of the same length.")
-        pictures = load_pictures(images, image_spec, samples if labels is None else len(labels), seed)
-        batch = max(1, min(32, _BATCH_PIXELS // pictures[0, :, :, 0].size))
-        return cls(pictures, np.asarray(model.predict(pictures, batch_size=batch, verbose=0)), labels)
+            raise UserError("labels need an array of images of the same length.")
+        pixels = load_images(images, image_spec, samples if labels is None else len(labels), seed)
+        batch = max(1, min(32, _BATCH_PIXELS // pixels[0, :, :, 0].size))
+        return cls(pixels, np.asarray(model.predict(pixels, batch_size=batch, verbose=0)), labels)
 
     def compare(self, file: TFLiteModel) -> VerifyReport:
-        return compare(self.answers, file.predict(self.pictures), self.labels)
+        return compare(self.answers, file.predict(self.images), self.labels)
 
 
 def verify(
     tflite_path: str | Path | bytes,
     model: keras.Model,
-    images: Pictures,
+    images: Images,
     *,
     labels: np.ndarray | None = None,
     samples: int = 500,
     seed: int = 0,
     image_spec: ImageSpec | None = None,
 ) -> VerifyReport:
-    """Runs a `.tflite` file and its Keras model on the same pictures.
+    """Runs a `.tflite` file and its Keras model on the same images.
 
     Args:
         tflite_path: Path of the file, or its bytes.
@@ -142,25 +142,25 @@ def verify(
         images: A folder, a `tf.data.Dataset` of batches, an array of shape `(N, height, width, 3)`, or a `Split`, which
             brings its labels; pixels in 0..255.
         labels: Int array of shape `(N,)` in the order of `images`, which must then be an array.
-        samples: Int, how many pictures at most; where there are labels, all are used.
+        samples: Int, how many images at most; where there are labels, all are used.
         seed: Int, of the draw from a folder.
-        image_spec: `ImageSpec`, how pictures are cropped; by default the whole central square.
+        image_spec: `ImageSpec`, how images are cropped; by default the whole central square.
 
     Returns:
         A `VerifyReport`.
 
     Raises:
-        UserError: The file cannot be run, or takes pictures or gives classes that the model does not.
+        UserError: The file cannot be run, or takes images or gives classes that the model does not.
 
     Example:
 
-    >>> report = keras_effnet.export.verify("model_int8.tflite", model, "pictures/")
+    >>> report = keras_effnet.export.verify("model_int8.tflite", model, "images/")
     >>> report.top1_agreement
     """
     file = TFLiteModel(tflite_path)
     if file.classes != model.output_shape[-1]:
         raise UserError(f"The file gives {file.classes} classes, the model {model.output_shape[-1]}.")
     if tuple(model.input_shape[1:]) != file.input_shape[1:]:
-        raise UserError(f"The file takes pictures of {file.input_shape[1:]}, the model of {model.input_shape[1:]}.")
+        raise UserError(f"The file takes images of {file.input_shape[1:]}, the model of {model.input_shape[1:]}.")
     spec = image_spec or ImageSpec.raw(file.input_shape)
     return Reference.of(model, images, spec, labels, samples, seed).compare(file)

@@ -41,15 +41,15 @@ def readable(class_names: Iterable[str]) -> tuple[str, ...]:
 
 
 def decode_predictions(preds, top: int = 5, class_names: list[str] | tuple[str, ...] | None = None):
-    """Names the most probable classes of each picture.
+    """Names the most probable classes of each image.
 
     Args:
         preds: Array of shape `(N, classes)`, probabilities.
-        top: Int, how many classes a picture.
+        top: Int, how many classes an image.
         class_names: One name a class, in the order of training. Without it `preds` must have ImageNet's 1000 classes.
 
     Returns:
-        A list for each picture of `(name, probability)`, best first; for ImageNet `(wnid, name, probability)` as
+        A list for each image of `(name, probability)`, best first; for ImageNet `(wnid, name, probability)` as
         `keras.applications` does.
 
     Raises:

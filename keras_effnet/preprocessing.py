@@ -23,15 +23,15 @@ logger = logging.getLogger(__name__)
 INTERPOLATIONS = ("bilinear", "bicubic")
 PIXELS = (0.0, 255.0)
 
-# Bounds of `range_mismatch`, set so that odd but sound pictures pass.
+# Bounds of `range_mismatch`, set so that odd but sound images pass.
 _OVERSHOOT = 64.0  # bicubic resizing leaves 0..255 by less where nobody clips it
-_NORMALISED = 16.0  # no usual normalisation reaches this value, nearly every picture in 0..255 does
-_DARK = 0.02  # below this mean, pictures in 0..1 and black frames in 0..255 look alike
+_NORMALISED = 16.0  # no usual normalisation reaches this value, nearly every image in 0..255 does
+_DARK = 0.02  # below this mean, images in 0..1 and black frames in 0..255 look alike
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a network expects of a picture, from the file to its first convolution.
+    """What a network expects of an image, from the file to its first convolution.
 
     Pixels arrive in 0..255, RGB. They are cropped and resized as said here, then normalised as
     `(pixel - mean) / std`, inside the network or before it.
@@ -98,7 +98,7 @@ class ImageSpec:
 
         Args:
             model: Functional Keras model with one image input.
-            size: Int, side of the pictures in pixels; needed where the model takes any size.
+            size: Int, side of the images in pixels; needed where the model takes any size.
             crop: Float in (0, 1].
 
         Raises:
@@ -106,7 +106,7 @@ class ImageSpec:
         """
         size = size or model.input_shape[1]
         if size is None:
-            raise UserError(f"{model.name} takes pictures of any size: say which, size=224 for instance.")
+            raise UserError(f"{model.name} takes images of any size: say which, size=224 for instance.")
         channels = model.input_shape[-1]
         layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
         scale, offset = _normalisation(layers)
@@ -206,12 +206,12 @@ def preprocess_input(x, image_spec: ImageSpec | None = None):
 
 
 def range_mismatch(images, expected: tuple[float, float] = PIXELS) -> str | None:
-    """Says what is wrong with the range of some pictures, or None.
+    """Says what is wrong with the range of some images, or None.
 
-    Dark, bright and flat pictures pass: only what can hardly be pictures in the expected range is named.
+    Dark, bright and flat images pass: only what can hardly be images in the expected range is named.
 
     Args:
-        images: Array of pictures of any shape.
+        images: Array of images of any shape.
         expected: Pair of floats, lowest and highest value that the network expects: `ImageSpec.input_range`.
 
     Returns:
@@ -219,14 +219,14 @@ def range_mismatch(images, expected: tuple[float, float] = PIXELS) -> str | None
 
     Example:
 
-    >>> range_mismatch(pictures / 255)
-    'The pictures lie in 0..1, the network normalises by itself and takes 0..255: multiply by 255, or ...'
+    >>> range_mismatch(images / 255)
+    'The images lie in 0..1, the network normalises by itself and takes 0..255: multiply by 255, or ...'
     """
     images = np.asarray(images)
     if not images.size:
         return None
     low, high = float(images.min()), float(images.max())
-    seen = f"The pictures span {low:.4g} to {high:.4g}"
+    seen = f"The images span {low:.4g} to {high:.4g}"
     if not np.isfinite([low, high]).all():
         return f"{seen}: they contain NaN or infinite values."
     if expected[1] <= _NORMALISED:
@@ -236,7 +236,7 @@ def range_mismatch(images, expected: tuple[float, float] = PIXELS) -> str | None
         return f"{seen}, the network does not normalise and expects {wanted}: apply preprocess_input(x, image_spec)."
     wanted = "the network normalises by itself and takes 0..255"
     if low >= 0 and high <= 1 and float(images.mean(dtype="float64")) >= _DARK:
-        return f"The pictures lie in 0..1, {wanted}: multiply by 255, or leave out your own rescaling."
+        return f"The images lie in 0..1, {wanted}: multiply by 255, or leave out your own rescaling."
     if low < -_OVERSHOOT or (low < 0 and high <= _NORMALISED):
         return f"{seen}, {wanted}: leave out your own normalisation."
     if high > PIXELS[1] + _OVERSHOOT:

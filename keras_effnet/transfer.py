@@ -180,8 +180,8 @@ class _TrainingMode(keras.Model):
         super().__init__(name="training_mode")  # TensorFlow takes no scope that begins with an underscore
         self.network = network
 
-    def call(self, pictures):
-        return self.network(pictures, training=True)
+    def call(self, images):
+        return self.network(images, training=True)
 
 
 @contextmanager
@@ -224,8 +224,8 @@ class NormStatistics:
         try:
             with _measuring(self._model, self._norms):
                 for batch in islice(batches, max_batches):
-                    pictures = batch[0] if isinstance(batch, (tuple, list)) else batch
-                    self._probe.predict_on_batch(keras.ops.convert_to_numpy(pictures))
+                    images = batch[0] if isinstance(batch, (tuple, list)) else batch
+                    self._probe.predict_on_batch(keras.ops.convert_to_numpy(images))
                     measured = map(keras.ops.convert_to_numpy, statistics)
                     totals = [total + value for total, value in zip(totals, measured, strict=True)]
                     seen += 1
@@ -245,7 +245,7 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable, max_batches: in
 
     Args:
         model: Keras model; its moving means and variances are replaced.
-        batches: Batches of pictures, or of `(pictures, labels)`.
+        batches: Batches of images, or of `(images, labels)`.
         max_batches: Int, how many are used at most.
 
     Example:

@@ -1,4 +1,4 @@
-"""What several test modules share: real and made-up pictures, one small trained network, the command line."""
+"""What several test modules share: real and made-up images, one small trained network, the command line."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def pytest_runtest_call(item) -> None:
 
 
 @pytest.fixture(scope="session")
-def pictures_root() -> Path:
-    """The real pictures beside a developer's checkout; a test that asks for them skips where there are none."""
+def images_root() -> Path:
+    """The real images beside a developer's checkout; a test that asks for them skips where there are none."""
     root = Path(__file__).resolve().parents[1].parent / "shared" / "data"
     if not root.is_dir():
-        pytest.skip(f"the real pictures are not at {root}")
+        pytest.skip(f"the real images are not at {root}")
     return root
 
 
@@ -59,16 +59,16 @@ def _smooth(count: int, size: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def smooth_pictures() -> Callable[..., np.ndarray]:
-    """Function `(count, size, seed=0)` to `uint8` pictures of soft coloured blobs: anything but noise."""
+def smooth_images() -> Callable[..., np.ndarray]:
+    """Function `(count, size, seed=0)` to `uint8` images of soft coloured blobs: anything but noise."""
     return _smooth
 
 
 @pytest.fixture
-def picture_folder(tmp_path) -> Callable[..., Path]:
-    """Function that writes a folder of class folders, `counts` pictures a class, each class of its own grey."""
+def image_folder(tmp_path) -> Callable[..., Path]:
+    """Function that writes a folder of class folders, `counts` images a class, each class of its own grey."""
 
-    def write(counts: dict[str, int], *, root: str | Path = "pictures", size: int = 40, suffix: str = ".png") -> Path:
+    def write(counts: dict[str, int], *, root: str | Path = "images", size: int = 40, suffix: str = ".png") -> Path:
         folder = tmp_path / root
         folder.mkdir(parents=True, exist_ok=True)
         for label, (name, count) in enumerate(counts.items()):
@@ -115,16 +115,16 @@ def toy_model() -> Callable[..., keras.Model]:
 
 
 @pytest.fixture
-def batches(smooth_pictures) -> tf.data.Dataset:
+def batches(smooth_images) -> tf.data.Dataset:
     """Four batches of eight in a fixed order, of three classes that differ in brightness."""
     labels = np.arange(32, dtype="int32") % 3
-    images = smooth_pictures(len(labels), 8) * (0.3 + 0.3 * labels[:, None, None, None])
+    images = smooth_images(len(labels), 8) * (0.3 + 0.3 * labels[:, None, None, None])
     return tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels)).batch(8)
 
 
 @pytest.fixture
 def fragile_model() -> Callable[..., keras.Model]:
-    """Function that builds a network which names the strongest colour of 8x8 pictures, exactly in float, never in int8.
+    """Function that builds a network which names the strongest colour of 8x8 images, exactly in float, never in int8.
 
     One channel, which the answer does not depend on, is `1 / small` times as large as those that it does depend on,
     and all share one tensor: its 256 steps are coarser than the colours are.

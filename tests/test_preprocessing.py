@@ -195,7 +195,7 @@ def test_the_normalisation_of_a_foreign_network_is_read_layer_by_layer(toy_model
 
 def test_a_network_of_any_size_needs_to_be_told_one():
     model = keras_effnet.EfficientNet(SMALL, weights=None, include_top=False)
-    with pytest.raises(UserError, match=r"takes pictures of any size: say which, size=224"):
+    with pytest.raises(UserError, match=r"takes images of any size: say which, size=224"):
         ImageSpec.of_model(model)
     assert ImageSpec.of_model(model, size=96).size == 96
 
@@ -297,53 +297,53 @@ def test_decode_predictions_refuses_what_does_not_fit(shape, names, message):
         decode_predictions(np.zeros(shape), class_names=names)
 
 
-# ------------------------------------------------------------------ pictures in the wrong range
+# ------------------------------------------------------------------ images in the wrong range
 
 
-def test_pictures_in_0_to_255_pass_in_any_type(smooth_pictures):
-    pictures = smooth_pictures(4, 32)
+def test_images_in_0_to_255_pass_in_any_type(smooth_images):
+    images = smooth_images(4, 32)
     for dtype in ("uint8", "int32", "float16", "float32"):
-        assert range_mismatch(pictures.astype(dtype)) is None
+        assert range_mismatch(images.astype(dtype)) is None
 
 
-def test_pictures_in_0_to_1_are_noticed_with_the_cure(smooth_pictures):
-    message = range_mismatch(smooth_pictures(4, 32) / np.float32(255))
+def test_images_in_0_to_1_are_noticed_with_the_cure(smooth_images):
+    message = range_mismatch(smooth_images(4, 32) / np.float32(255))
     assert "lie in 0..1" in message and "takes 0..255" in message
     assert "multiply by 255" in message and "your own rescaling" in message
 
 
-def test_one_dark_photograph_in_0_to_1_is_noticed(smooth_pictures):
-    assert "lie in 0..1" in range_mismatch(smooth_pictures(1, 32) / 255.0 * 0.1)
+def test_one_dark_photograph_in_0_to_1_is_noticed(smooth_images):
+    assert "lie in 0..1" in range_mismatch(smooth_images(1, 32) / 255.0 * 0.1)
 
 
 def test_bytes_of_0_and_1_are_noticed():
-    # What is left of pictures that were divided by 255 and cast back to bytes.
+    # What is left of images that were divided by 255 and cast back to bytes.
     binary = (np.arange(1024).reshape(1, 32, 32, 1) % 5 == 0).astype("uint8")
     assert "lie in 0..1" in range_mismatch(binary)
 
 
 @pytest.mark.parametrize("kind", ["lite", "imagenet", "centred"])
-def test_normalised_pictures_are_noticed_where_pixels_are_expected(smooth_pictures, kind):
-    pictures = smooth_pictures(4, 32)
-    ready = pictures / 255.0 - 0.5 if kind == "centred" else preprocess_input(pictures, SPECS[kind])
+def test_normalised_images_are_noticed_where_pixels_are_expected(smooth_images, kind):
+    images = smooth_images(4, 32)
+    ready = images / 255.0 - 0.5 if kind == "centred" else preprocess_input(images, SPECS[kind])
     message = range_mismatch(ready)
     assert f"{ready.min():.4g} to {ready.max():.4g}" in message and "leave out your own normalisation" in message
 
 
-def test_pictures_less_their_mean_are_noticed(smooth_pictures):
-    assert "leave out your own normalisation" in range_mismatch(smooth_pictures(4, 32) - 120.0)
+def test_images_less_their_mean_are_noticed(smooth_images):
+    assert "leave out your own normalisation" in range_mismatch(smooth_images(4, 32) - 120.0)
 
 
-def test_16_bit_pictures_are_noticed(smooth_pictures):
-    assert "scale them to 8 bits" in range_mismatch(smooth_pictures(4, 32).astype("uint16") * 257)
+def test_16_bit_images_are_noticed(smooth_images):
+    assert "scale them to 8 bits" in range_mismatch(smooth_images(4, 32).astype("uint16") * 257)
 
 
 @pytest.mark.parametrize("name", ["imagenet", "lite"])
-def test_pixels_are_noticed_where_normalised_values_are_expected(smooth_pictures, name):
+def test_pixels_are_noticed_where_normalised_values_are_expected(smooth_images, name):
     expected = replace(SPECS[name], in_network=False).input_range
-    message = range_mismatch(smooth_pictures(4, 32), expected)
+    message = range_mismatch(smooth_images(4, 32), expected)
     assert "does not normalise" in message and "preprocess_input" in message
-    assert range_mismatch(preprocess_input(smooth_pictures(4, 32), SPECS[name]), expected) is None
+    assert range_mismatch(preprocess_input(smooth_images(4, 32), SPECS[name]), expected) is None
 
 
 def test_the_range_that_a_network_expects():
@@ -354,7 +354,7 @@ def test_the_range_that_a_network_expects():
 
 
 @pytest.mark.parametrize(
-    "pictures",
+    "images",
     [
         np.zeros((2, 8, 8, 3), "uint8"),
         np.zeros((2, 8, 8, 3), "float32"),
@@ -367,31 +367,31 @@ def test_the_range_that_a_network_expects():
     ],
     ids=["black", "black floats", "white", "black with a spark", "dim bytes", "dim floats", "overshoot", "none"],
 )
-def test_odd_but_sound_pixels_raise_no_alarm(pictures):
-    assert range_mismatch(pictures) is None
+def test_odd_but_sound_pixels_raise_no_alarm(images):
+    assert range_mismatch(images) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_no_numbers_are_noticed(smooth_pictures, value):
-    pictures = smooth_pictures(2, 32).astype("float32")
-    pictures[1, 2, 3, 0] = value
-    assert "NaN or infinite" in range_mismatch(pictures)
+def test_values_that_are_no_numbers_are_noticed(smooth_images, value):
+    images = smooth_images(2, 32).astype("float32")
+    images[1, 2, 3, 0] = value
+    assert "NaN or infinite" in range_mismatch(images)
 
 
-def test_a_warning_is_logged_for_wrong_pictures_alone(smooth_pictures, caplog):
-    check_range(smooth_pictures(2, 32))
+def test_a_warning_is_logged_for_wrong_images_alone(smooth_images, caplog):
+    check_range(smooth_images(2, 32))
     assert not caplog.records
-    check_range(smooth_pictures(2, 32) / 255)
+    check_range(smooth_images(2, 32) / 255)
     (record,) = caplog.records
     assert record.levelname == "WARNING" and record.name.startswith("keras_effnet")
     assert "multiply by 255" in record.getMessage()
 
 
-@pytest.mark.pictures
-def test_real_photographs_one_by_one_raise_no_alarm_and_each_is_noticed_when_divided(pictures_root):
+@pytest.mark.images
+def test_real_photographs_one_by_one_raise_no_alarm_and_each_is_noticed_when_divided(images_root):
     from keras_effnet.datasets.decoding import read
 
-    for path in sorted((pictures_root / "imagenet-sample-300").glob("*.JPEG"))[:100]:
+    for path in sorted((images_root / "imagenet-sample-300").glob("*.JPEG"))[:100]:
         pixels = read(path)
         assert range_mismatch(pixels) is None
         assert range_mismatch(pixels / np.float32(255)) is not None

@@ -26,8 +26,8 @@ def network(name="b0", classes=3, **options) -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def pictures(smooth_pictures):
-    return smooth_pictures(8, SIZE).astype("float32")
+def images(smooth_images):
+    return smooth_images(8, SIZE).astype("float32")
 
 
 def parameters(model) -> dict[str, list[np.ndarray]]:
@@ -45,9 +45,9 @@ def changed(before, model) -> set[str]:
     }
 
 
-def fitted(model, pictures):
+def fitted(model, images):
     model.compile("sgd", "sparse_categorical_crossentropy")
-    model.fit(pictures, LABELS, batch_size=4, epochs=1, verbose=0)
+    model.fit(images, LABELS, batch_size=4, epochs=1, verbose=0)
     return model
 
 
@@ -84,21 +84,21 @@ def test_a_stage_is_frozen_whole_and_a_block_alone():
     assert model.get_layer("block6a_project_conv").trainable
 
 
-def test_training_leaves_what_is_frozen_bit_for_bit_its_moving_statistics_too(pictures):
+def test_training_leaves_what_is_frozen_bit_for_bit_its_moving_statistics_too(images):
     model = network()
     freeze(model, "block5")
     before = parameters(model)
-    moved = changed(before, fitted(model, pictures))
+    moved = changed(before, fitted(model, images))
     assert moved == {name for name in before if name.startswith(("block6", "block7", "top_", "predictions"))}
 
 
-def test_a_frozen_batch_normalization_normalises_by_its_moving_statistics_in_training(pictures):
+def test_a_frozen_batch_normalization_normalises_by_its_moving_statistics_in_training(images):
     model = network()
     freeze(model, "stem")
     stem = keras.Model(model.input, model.get_layer("stem_bn").output)
-    np.testing.assert_array_equal(stem(pictures, training=True), stem(pictures, training=False))
+    np.testing.assert_array_equal(stem(images, training=True), stem(images, training=False))
     freeze(model, None)
-    assert np.abs(np.subtract(stem(pictures, training=True), stem(pictures, training=False))).max() > 0.1
+    assert np.abs(np.subtract(stem(images, training=True), stem(images, training=False))).max() > 0.1
 
 
 def test_naming_less_thaws_the_rest():
@@ -112,11 +112,11 @@ def test_naming_less_thaws_the_rest():
     assert len(model.trainable_weights) == every
 
 
-def test_batch_normalization_behind_the_frozen_part_can_rest_too(pictures):
+def test_batch_normalization_behind_the_frozen_part_can_rest_too(images):
     model = network()
     freeze(model, "block5", batch_norm=True)
     before = parameters(model)
-    moved = changed(before, fitted(model, pictures))
+    moved = changed(before, fitted(model, images))
     assert "top_conv" in moved and "block7a_project_conv" in moved
     assert not any(name.endswith("_bn") for name in moved)
 
@@ -130,41 +130,41 @@ def test_a_mistyped_part_gets_the_closest_one(name, close):
 # ------------------------------------------------------------------ another head
 
 
-def features_of(model, pictures) -> np.ndarray:
-    return np.asarray(keras.Model(model.input, model.get_layer("avg_pool").output)(pictures))
+def features_of(model, images) -> np.ndarray:
+    return np.asarray(keras.Model(model.input, model.get_layer("avg_pool").output)(images))
 
 
-def test_a_swapped_head_leaves_the_features_and_the_graph_flat(pictures):
+def test_a_swapped_head_leaves_the_features_and_the_graph_flat(images):
     old = network(classes=3)
     new = swap_head(old, 5)
-    np.testing.assert_array_equal(features_of(new, pictures), features_of(old, pictures))
+    np.testing.assert_array_equal(features_of(new, images), features_of(old, images))
     assert [layer.name for layer in new.layers] == [layer.name for layer in old.layers]
     assert not any(isinstance(layer, keras.Model) for layer in new.layers)
     assert new.output_shape == (None, 5) and old.output_shape == (None, 3)
     assert new.get_layer("top_dropout").rate == old.get_layer("top_dropout").rate == 0.2
-    np.testing.assert_allclose(np.asarray(new(pictures)).sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(new(images)).sum(axis=1), 1, rtol=1e-5)
 
 
-def test_a_network_with_a_swapped_head_opens_in_plain_keras_and_takes_another_head(pictures, tmp_path):
+def test_a_network_with_a_swapped_head_opens_in_plain_keras_and_takes_another_head(images, tmp_path):
     model = swap_head(network(), 5)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(again(pictures), model(pictures), atol=1e-6)
+    np.testing.assert_allclose(again(images), model(images), atol=1e-6)
     other = swap_head(again, 2, dropout_rate=0.0, classifier_activation=None)
-    np.testing.assert_allclose(features_of(other, pictures), features_of(model, pictures), atol=1e-6)
+    np.testing.assert_allclose(features_of(other, images), features_of(model, images), atol=1e-6)
     assert other.output_shape == (None, 2)
     assert other.get_layer("predictions").activation is keras.activations.linear
     assert "top_dropout" not in {layer.name for layer in other.layers}
 
 
 @pytest.mark.parametrize("pooling", [None, "avg", "max"])
-def test_a_headless_network_gets_a_head_and_keeps_its_own_pooling(pictures, pooling):
+def test_a_headless_network_gets_a_head_and_keeps_its_own_pooling(images, pooling):
     backbone = network(include_top=False, input_shape=(SIZE, SIZE, 3), pooling=pooling)
     model = swap_head(backbone, 4, dropout_rate=0.1)
     names = [layer.name for layer in model.layers]
     assert names[-3:] == [f"{pooling or 'avg'}_pool", "top_dropout", "predictions"]
-    maps = np.asarray(backbone(pictures))
-    pooled = keras.Model(model.input, model.layers[-3].output)(pictures)
+    maps = np.asarray(backbone(images))
+    pooled = keras.Model(model.input, model.layers[-3].output)(images)
     np.testing.assert_allclose(pooled, maps if pooling else maps.mean(axis=(1, 2)), atol=1e-5)
 
 
@@ -311,11 +311,11 @@ def test_without_batches_nothing_changes():
         np.testing.assert_array_equal(new, old)
 
 
-def test_frozen_statistics_are_not_measured_and_the_graph_stays_usable(pictures):
+def test_frozen_statistics_are_not_measured_and_the_graph_stays_usable(images):
     model = network("lite0")
     freeze(model, "block5")
     before = parameters(model)
-    reestimate_batch_norm(model, [pictures])
+    reestimate_batch_norm(model, [images])
     moved = changed(before, model)
     assert moved == {name for name in before if name.endswith("_bn") and name.startswith(("block6", "block7", "top"))}
     assert features(model, ["P3"]).output["P3"].shape[1:3] == (4, 4)

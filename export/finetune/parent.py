@@ -23,9 +23,9 @@ import keras
 import numpy as np
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.calibration import Pictures, check_pictures, load_pictures
+from keras_effnet.export.calibration import Images, check_images, load_images
 from keras_effnet.export.conversion import check_exportable
-from keras_effnet.export.int8.folding import sources
+from keras_effnet.export.int8.folding import input_layers
 from keras_effnet.export.verification import centred_logits
 from keras_effnet.preprocessing import ImageSpec
 
@@ -61,7 +61,7 @@ class FineTuning:
         epochs: Int, at least 1.
         learning_rate: Float, of the first step.
         batch_size: Int.
-        seed: Int, of the order of the pictures.
+        seed: Int, of the order of the images.
     """
 
     epochs: int = 4
@@ -76,13 +76,13 @@ class FineTuning:
             raise UserError(f"The learning rate must lie in (0, 1], got {self.learning_rate}.")
 
 
-def training_pictures(
-    model: keras.Model, data: Pictures, samples: int, seed: int, image_spec: ImageSpec | None
+def training_images(
+    model: keras.Model, data: Images, samples: int, seed: int, image_spec: ImageSpec | None
 ) -> np.ndarray:
-    """Pictures for a network to learn from, as float32 of shape `(N, height, width, channels)`, values 0..255.
+    """Images for a network to learn from, as float32 of shape `(N, height, width, channels)`, values 0..255.
 
     Raises:
-        UserError: A model without one picture of fixed size coming in, or pictures that cannot be right.
+        UserError: A model without one image of fixed size coming in, or images that cannot be right.
     """
     check_exportable(model)
     if len(model.output_shape) != 2 or model.output_shape[1] < 2:
@@ -90,13 +90,13 @@ def training_pictures(
     spec = ImageSpec.of_model(model)
     if not spec.in_network:
         raise UserError(f"{model.name} was built with include_preprocessing=False, but learns from pixels in 0..255.")
-    pictures = load_pictures(data, image_spec or spec, samples, seed)
-    check_pictures(pictures)
-    return pictures
+    images = load_images(data, image_spec or spec, samples, seed)
+    check_images(images)
+    return images
 
 
 def describe(model: keras.Model) -> list[dict]:
-    """A functional model as plain data: name, class, arguments and sources of each layer, input side first.
+    """A functional model as plain data: name, class, arguments and input layers of each layer, input side first.
 
     Raises:
         UserError: A layer has no counterpart in the twin.
@@ -111,7 +111,7 @@ def describe(model: keras.Model) -> list[dict]:
                 "name": layer.name,
                 "class": kind,
                 "arguments": {key: config[key] for key in _ARGUMENTS[kind]},
-                "inputs": [source.name for source in sources(layer)],
+                "inputs": [source.name for source in input_layers(layer)],
             }
         )
     return layers
@@ -160,7 +160,7 @@ def _run(job: Path, announce: Callable[[str], None]) -> None:
 
 def fine_tune(
     model: keras.Model,
-    pictures: np.ndarray,
+    images: np.ndarray,
     technique: str,
     options: dict[str, object],
     tuning: FineTuning,
@@ -170,7 +170,7 @@ def fine_tune(
 
     Args:
         model: Functional Keras model of stock layers in float32, with probabilities or logits as output.
-        pictures: Array of shape `(N, height, width, channels)`, values as the network takes them.
+        images: Array of shape `(N, height, width, channels)`, values as the network takes them.
         technique: String, a key of `twin_training.TECHNIQUES`.
         options: What the technique takes, as JSON values.
         tuning: `FineTuning`.
@@ -186,7 +186,7 @@ def fine_tune(
     (ICLR 2018).
     """
     network = describe(model)
-    pictures = pictures.astype("float16")  # half the memory; finer than a grey level, whether normalised or not
+    images = images.astype("float16")  # half the memory; finer than a grey level, whether normalised or not
     with tempfile.TemporaryDirectory(prefix="keras_effnet-") as folder:
         job = Path(folder)
         description = {
@@ -197,8 +197,8 @@ def fine_tune(
             "tuning": asdict(tuning),
         }
         (job / "job.json").write_text(json.dumps(description))
-        np.save(job / "pictures.npy", pictures)
-        np.save(job / "targets.npy", centred_logits(model.predict(pictures, batch_size=32, verbose=0)))
+        np.save(job / "images.npy", images)
+        np.save(job / "targets.npy", centred_logits(model.predict(images, batch_size=32, verbose=0)))
         np.savez(job / "weights.npz", **weights(model))
         _run(job, announce)
         with np.load(job / "trained.npz") as trained:

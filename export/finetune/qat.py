@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_effnet.export.calibration import Pictures
-from keras_effnet.export.conversion import FloatGraph, Source, float32_copy
-from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_pictures
+from keras_effnet.export.calibration import Images
+from keras_effnet.export.conversion import ExportSource, FloatGraph, float32_copy
+from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_images
 from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
 from keras_effnet.export.int8.ranges import with_ranges
@@ -26,7 +26,7 @@ from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.output import captured_output
 
 TUNING = FineTuning(epochs=6, learning_rate=1e-5)
-_CALIBRATION = 200  # pictures that ranges are taken from; more only take time
+_CALIBRATION = 200  # images that ranges are taken from; more only take time
 
 
 def _recorded_ranges(content: bytes) -> dict[int, tuple[float, float]]:
@@ -42,7 +42,7 @@ def starting_ranges(graph: FloatGraph) -> dict[str, tuple[float, float]]:
     """Name of a layer -> range of its output: of all values or of the bulk, whichever the file answers better with."""
     outputs = output_tensors(graph.content, {layer.name for layer in graph.model.layers})
     with captured_output():
-        ranges = _recorded_ranges(best_calibrated(graph, graph.pictures))
+        ranges = _recorded_ranges(best_calibrated(graph, graph.images))
     return {name: ranges[index] for name, index in outputs.items() if index in ranges}
 
 
@@ -63,7 +63,7 @@ class QatResult:
 
     def file(self, input_type: str) -> tuple[bytes, FloatGraph]:
         """`tflite` and the float graph that it was made from."""
-        graph = Source(self.model, self.pixels).graph(input_type)
+        graph = ExportSource(self.model, self.pixels).graph(input_type)
         ranges = {index: self.ranges[name] for name, index in output_tensors(graph.content, self.ranges).items()}
         return quantize_int8(with_ranges(graph.minmax, ranges), input_type), graph
 
@@ -79,20 +79,20 @@ class QatResult:
 
 def train_quantized(
     model: keras.Model,
-    pictures: np.ndarray,
+    images: np.ndarray,
     tuning: FineTuning = TUNING,
     announce: Callable[[str], None] = lambda step: None,
 ) -> QatResult:
-    """`quantization_aware_training` on pictures that were read and checked already."""
-    graph = FloatGraph(fold_batch_norms(float32_copy(model)), pictures[:_CALIBRATION])
+    """`quantization_aware_training` on images that were read and checked already."""
+    graph = FloatGraph(fold_batch_norms(float32_copy(model)), images[:_CALIBRATION])
     ranges = starting_ranges(graph)
-    trained = fine_tune(graph.model, pictures, "quantize", {"ranges": ranges}, tuning, announce)
+    trained = fine_tune(graph.model, images, "quantize", {"ranges": ranges}, tuning, announce)
     return QatResult(trained, ranges, graph.pixels)
 
 
 def quantization_aware_training(
     model: keras.Model,
-    data: Pictures,
+    data: Images,
     tuning: FineTuning = TUNING,
     *,
     samples: int = 2000,
@@ -102,22 +102,22 @@ def quantization_aware_training(
     """Trains a network to keep its answers in int8.
 
     Works in a process of its own, through tfmot on a tf_keras twin. Takes a forward and a backward pass for each
-    picture and epoch, about four times the time of a prediction.
+    image and epoch, about four times the time of a prediction.
 
     Args:
         model: Trained functional Keras model with one image input of fixed size. It is left as it is.
-        data: Pictures to learn from: a folder, a `tf.data.Dataset` of batches, an array of shape
+        data: Images to learn from: a folder, a `tf.data.Dataset` of batches, an array of shape
             `(N, height, width, 3)` or a `Split`; pixels in 0..255. Labels are not looked at.
         tuning: `FineTuning`.
-        samples: Int, pictures at most.
-        image_spec: `ImageSpec`, how pictures are cropped.
+        samples: Int, images at most.
+        image_spec: `ImageSpec`, how images are cropped.
         announce: Called with a line of text after each epoch.
 
     Returns:
         A `QatResult`.
 
     Raises:
-        UserError: Pictures that cannot be right, a layer that tf_keras cannot take over, or a training that failed.
+        UserError: Images that cannot be right, a layer that tf_keras cannot take over, or a training that failed.
 
     Example:
 
@@ -126,5 +126,5 @@ def quantization_aware_training(
 
     Source: training through rounded values, Jacob et al. (CVPR 2018), section 3.
     """
-    pictures = training_pictures(model, data, samples, tuning.seed, image_spec)
-    return train_quantized(model, pictures, tuning, announce)
+    images = training_images(model, data, samples, tuning.seed, image_spec)
+    return train_quantized(model, images, tuning, announce)

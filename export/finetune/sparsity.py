@@ -16,9 +16,9 @@ import numpy as np
 
 from keras_effnet.architecture.parts import computing_layers
 from keras_effnet.errors import UserError
-from keras_effnet.export.calibration import Pictures
+from keras_effnet.export.calibration import Images
 from keras_effnet.export.conversion import float32_copy
-from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_pictures
+from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_images
 from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.transfer import reestimate_batch_norm
@@ -75,7 +75,7 @@ def kernels(model: keras.Model) -> tuple[Kernel, ...]:
 
 def prune(
     model: keras.Model,
-    data: Pictures,
+    data: Images,
     sparsity: float = 0.75,
     tuning: FineTuning = PRUNING,
     *,
@@ -89,20 +89,20 @@ def prune(
 
     Args:
         model: Trained functional Keras model with one image input of fixed size. It is left as it is.
-        data: Pictures to learn from, of the kinds that `export_tflite` calibrates on. Labels are not looked at: the
+        data: Images to learn from, of the kinds that `export_tflite` calibrates on. Labels are not looked at: the
             network's own answers are the targets. They must be thousands of the kind that the network was trained on: a
             published network of a thousand classes loses most of them with 75% zeros on a hundred.
         sparsity: Float in (0, 1), share of zeros in each kernel.
         tuning: `FineTuning`.
-        samples: Int, pictures at most.
-        image_spec: `ImageSpec`, how pictures are cropped.
+        samples: Int, images at most.
+        image_spec: `ImageSpec`, how images are cropped.
         announce: Called with a line of text after each epoch.
 
     Returns:
         A `Thinned` of the same architecture, its batch normalization statistics measured anew.
 
     Raises:
-        UserError: An argument out of range, pictures that cannot be right, or a training that failed.
+        UserError: An argument out of range, images that cannot be right, or a training that failed.
 
     Example:
 
@@ -113,15 +113,15 @@ def prune(
     """
     if not 0 < sparsity < 1:
         raise UserError(f"sparsity must lie between 0 and 1, got {sparsity}.")
-    pictures = training_pictures(model, data, samples, tuning.seed, image_spec)
-    pruned = fine_tune(float32_copy(model), pictures, "prune", {"sparsity": sparsity}, tuning, announce)
-    reestimate_batch_norm(pruned, [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)])
+    images = training_images(model, data, samples, tuning.seed, image_spec)
+    pruned = fine_tune(float32_copy(model), images, "prune", {"sparsity": sparsity}, tuning, announce)
+    reestimate_batch_norm(pruned, [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)])
     return Thinned(pruned, kernels(pruned))
 
 
 def cluster(
     model: keras.Model,
-    data: Pictures,
+    data: Images,
     clusters: int = 16,
     tuning: FineTuning = CLUSTERING,
     *,
@@ -143,7 +143,7 @@ def cluster(
         A `Thinned` without batch normalization.
 
     Raises:
-        UserError: An argument out of range, pictures that cannot be right, or a training that failed.
+        UserError: An argument out of range, images that cannot be right, or a training that failed.
 
     Example:
 
@@ -153,7 +153,7 @@ def cluster(
     """
     if clusters < 2:
         raise UserError(f"clusters must be at least 2, got {clusters}.")
-    pictures = training_pictures(model, data, samples, tuning.seed, image_spec)
+    images = training_images(model, data, samples, tuning.seed, image_spec)
     folded = fold_batch_norms(float32_copy(model))
-    clustered = fine_tune(folded, pictures, "cluster", {"clusters": clusters}, tuning, announce)
+    clustered = fine_tune(folded, images, "cluster", {"clusters": clusters}, tuning, announce)
     return Thinned(clustered, kernels(clustered))

@@ -175,7 +175,7 @@ def quantize(twin, options: dict[str, Any], steps: int) -> Changed:
 def _thinnable(twin) -> set[str]:
     """Names of the layers whose kernels are worth thinning out.
 
-    Not depthwise ones, and not the first convolution: together under a hundredth of the weights, and all pictures pass
+    Not depthwise ones, and not the first convolution: together under a hundredth of the weights, and all images pass
     through them.
     """
     names = [name for name, kernel in _kernels(twin).items() if kernel == "kernel"]
@@ -237,9 +237,9 @@ TECHNIQUES = {"quantize": quantize, "prune": prune, "cluster": cluster}
 # ------------------------------------------------------------------ training
 
 
-def _check(twin, pictures: np.ndarray, targets: np.ndarray) -> None:
+def _check(twin, images: np.ndarray, targets: np.ndarray) -> None:
     """A twin that answers otherwise than its model must not be trained."""
-    answers, targets = (tf.nn.softmax(logits).numpy() for logits in (twin(pictures, training=False), targets))
+    answers, targets = (tf.nn.softmax(logits).numpy() for logits in (twin(images, training=False), targets))
     if not np.abs(answers - targets).max() <= _SAME:
         sys.exit(f"the twin's probabilities differ from the model's by {np.abs(answers - targets).max():.2g}")
 
@@ -247,33 +247,33 @@ def _check(twin, pictures: np.ndarray, targets: np.ndarray) -> None:
 def noise_to_signal(targets, logits):
     """Power of what changed in the logits over their power, the reciprocal of the SQNR that `verification` reports.
 
-    Cross-entropy would say next to nothing of pictures that a network is sure of.
+    Cross-entropy would say next to nothing of images that a network is sure of.
 
     Args:
-        targets, logits: Logits of shape `(N, classes)`, the former with mean 0 for each picture.
+        targets, logits: Logits of shape `(N, classes)`, the former with mean 0 for each image.
     """
     noise = logits - tf.reduce_mean(logits, axis=1, keepdims=True) - targets
     return tf.reduce_mean(noise**2, axis=1) / tf.maximum(tf.reduce_mean(targets**2, axis=1), _SILENCE)
 
 
-def _batches(pictures: np.ndarray, targets: np.ndarray, batch_size: int, seed: int) -> tf.data.Dataset:
-    data = tf.data.Dataset.from_tensor_slices((pictures, targets)).shuffle(len(pictures), seed=seed)
+def _batches(images: np.ndarray, targets: np.ndarray, batch_size: int, seed: int) -> tf.data.Dataset:
+    data = tf.data.Dataset.from_tensor_slices((images, targets)).shuffle(len(images), seed=seed)
     return data.batch(batch_size).map(lambda images, answers: (tf.cast(images, tf.float32), answers))
 
 
 def main(job: Path) -> None:
-    """Reads `job.json`, `weights.npz`, `pictures.npy` and `targets.npy`; writes `trained.npz`."""
+    """Reads `job.json`, `weights.npz`, `images.npy` and `targets.npy`; writes `trained.npz`."""
     description = json.loads((job / "job.json").read_text())
-    pictures, targets = np.load(job / "pictures.npy"), np.load(job / "targets.npy")
+    images, targets = np.load(job / "images.npy"), np.load(job / "targets.npy")
     tuning = description["tuning"]
     tf_keras.utils.set_random_seed(tuning["seed"])
     twin = build(description["network"], description["input_shape"])
     with np.load(job / "weights.npz") as weights:
         for layer in twin.layers:
             layer.set_weights([weights[f"{layer.name}/{i}"] for i in range(len(layer.weights))])
-    _check(twin, pictures[:8].astype("float32"), targets[:8])
+    _check(twin, images[:8].astype("float32"), targets[:8])
 
-    batches = _batches(pictures, targets, tuning["batch_size"], tuning["seed"])
+    batches = _batches(images, targets, tuning["batch_size"], tuning["seed"])
     steps = int(batches.cardinality()) * tuning["epochs"]
     changed = TECHNIQUES[description["technique"]](twin, description["options"], steps)
     schedule = tf_keras.optimizers.schedules.CosineDecay(tuning["learning_rate"], steps)

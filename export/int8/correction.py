@@ -1,7 +1,7 @@
 """Puts right what quantizing did to each channel on the whole: every convolution's mean and gain, one after another.
 
 Rounding and saturating do more than add noise: they shift and shrink channels, and the layers after take that for
-signal. The file is run on the calibration pictures piece by piece, each piece fed with what those before it, already
+signal. The file is run on the calibration images piece by piece, each piece fed with what those before it, already
 corrected, now give. Each convolution's output is held against the float file's, channel by channel: the gain goes into
 the scale of the weights, the shift into the bias. The file stays as large and as fast as it was.
 
@@ -23,12 +23,12 @@ from keras_effnet.system.output import captured_output
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
-_ROWS = 4096  # values of a channel that are compared, over all pictures
+_ROWS = 4096  # values of a channel that are compared, over all images
 _LEAST_ROWS = 8  # a channel with fewer that say something is left alone
-_HELD_BYTES = 4e8  # of one tensor for all pictures: large networks are corrected on fewer, with more values of each
-_FEWEST = 8  # pictures, whatever they take
+_HELD_BYTES = 4e8  # of one tensor for all images: large networks are corrected on fewer, with more values of each
+_FEWEST = 8  # images, whatever they take
 _OUTLIER = 3.0  # standard deviations: what saturated somewhere before would shift all other values
-_DOUBT = 0.05  # how far from 1 gains are expected; those that the pictures do not bear out stay nearer
+_DOUBT = 0.05  # how far from 1 gains are expected; those that the images do not bear out stay nearer
 _GAINS = (0.8, 1.25)
 
 
@@ -40,7 +40,7 @@ def correct(content: bytes, graph: FloatGraph) -> bytes:
 
     Args:
         content: The bytes of a file that was made from `graph`.
-        graph: `FloatGraph` with calibration pictures.
+        graph: `FloatGraph` with calibration images.
     """
     model = parse(content)
     file = model.subgraphs[0]
@@ -50,7 +50,7 @@ def correct(content: bytes, graph: FloatGraph) -> bytes:
     each = max(1, _ROWS // len(pixels))
     expected = _expected(graph, [file.tensors[output].name for output in correctable.values()], pixels, each)
     reader = TFLiteModel(content)
-    values = {int(file.inputs[0]): np.stack([reader.quantized_input(picture)[None] for picture in pixels])}
+    values = {int(file.inputs[0]): np.stack([reader.quantized_input(image)[None] for image in pixels])}
     done = 0
     for number, output in correctable.items():
         target = expected.get(file.tensors[output].name)
@@ -85,7 +85,7 @@ def _correctable(model) -> dict[int, int]:
 
 
 def _rows(values: np.ndarray, each: int) -> np.ndarray:
-    """Some of the values of each channel: an array of shape `(pictures, at most each, channels)`."""
+    """Some of the values of each channel: an array of shape `(images, at most each, channels)`."""
     flat = values.reshape(len(values), -1, values.shape[-1])
     size = flat.shape[1]
     return flat if size <= each else flat[:, np.random.default_rng(size).choice(size, each, replace=False)]
@@ -111,11 +111,11 @@ def _written(operators: Sequence) -> set[int]:
 
 
 def _run(model, values: Mapping[int, np.ndarray], start: int, end: int) -> dict[int, np.ndarray]:
-    """Runs the operators from `start` to before `end` for each picture.
+    """Runs the operators from `start` to before `end` for each image.
 
     Args:
         model: The file.
-        values: Tensor index -> what it holds for each picture.
+        values: Tensor index -> what it holds for each image.
 
     Returns:
         The same of what they write and the rest of the file reads.
@@ -154,7 +154,7 @@ def _piece(model, operators: Sequence, inputs: Sequence[int], outputs: Sequence[
 
 
 def _runs(content: bytes, inputs: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """The outputs of a file for each picture."""
+    """The outputs of a file for each image."""
     from ai_edge_litert.interpreter import Interpreter
 
     with captured_output():  # the delegate announces itself
@@ -197,7 +197,7 @@ def _fitted(got: np.ndarray, target: np.ndarray, quantization) -> tuple[np.ndarr
     outliers come of saturation further up, and the bulk must not move for them.
 
     Args:
-        got: int8 array of shape `(pictures, values, channels)`.
+        got: int8 array of shape `(images, values, channels)`.
         target: Array of the same shape, real numbers.
         quantization: Of `got`.
     """
@@ -217,7 +217,7 @@ def _fitted(got: np.ndarray, target: np.ndarray, quantization) -> tuple[np.ndarr
     count = total(1.0)
     mean_got, mean_target = total(real) / np.maximum(count, 1), total(target) / np.maximum(count, 1)
     real, target = real - mean_got, target - mean_target
-    # Least squares, drawn towards 1: values of one picture go together, so what counts is the number of pictures.
+    # Least squares, drawn towards 1: values of one image go together, so what counts is the number of images.
     noise = total((target - real) ** 2) / (len(got) * _DOUBT**2)
     gain = np.clip((total(real * target) + noise) / np.maximum(total(real**2) + noise, 1e-30), *_GAINS)
     told = count >= _LEAST_ROWS

@@ -108,13 +108,13 @@ def _choose(samples: np.ndarray) -> Equalization:
     return Equalization((np.maximum(np.round(scale / unit), 1) * unit).astype("float32"), low)
 
 
-def _sample_preactivations(model, layers, pictures: np.ndarray) -> list[np.ndarray]:
+def _sample_preactivations(model, layers, images: np.ndarray) -> list[np.ndarray]:
     probe = keras.Model(model.inputs, [layer.input for layer in layers])
     rng = np.random.default_rng(0)
     samples = [[] for _ in layers]
-    positions = max(1, _ROWS // len(pictures))
-    for start in range(0, len(pictures), 8):
-        outputs = probe.predict_on_batch(pictures[start : start + 8])
+    positions = max(1, _ROWS // len(images))
+    for start in range(0, len(images), 8):
+        outputs = probe.predict_on_batch(images[start : start + 8])
         for kept, output in zip(samples, outputs, strict=True):
             flat = np.asarray(output).reshape(len(output), -1, output.shape[-1])
             where = rng.integers(flat.shape[1], size=min(positions, flat.shape[1]))
@@ -122,12 +122,12 @@ def _sample_preactivations(model, layers, pictures: np.ndarray) -> list[np.ndarr
     return [np.concatenate(kept) for kept in samples]
 
 
-def equalize(model: keras.Model, pictures: np.ndarray) -> tuple[keras.Model, list[Equalization]]:
+def equalize(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, list[Equalization]]:
     """The same function with every swish scaled channel by channel.
 
     Args:
         model: Functional Keras model.
-        pictures: Array of shape `(N, height, width, channels)`.
+        images: Array of shape `(N, height, width, channels)`.
 
     Returns:
         A model for conversion, and the factors; the model itself and an empty list where there is no swish to scale.
@@ -144,7 +144,7 @@ def equalize(model: keras.Model, pictures: np.ndarray) -> tuple[keras.Model, lis
     layers = [model.get_layer(name) for name in plan]
     chosen = {
         name: _choose(samples)
-        for name, samples in zip(plan, _sample_preactivations(model, layers, pictures), strict=True)
+        for name, samples in zip(plan, _sample_preactivations(model, layers, images), strict=True)
     }
 
     def rebuild(layer):

@@ -18,7 +18,7 @@ from keras_effnet.export.tflite_file.tensors import layer_of, parse
 from keras_effnet.export.verification import sqnr_db
 
 _MOST_PARTS = 24  # measured one by one; in deeper networks whole stages are
-_PICTURES = 32  # that a part is measured on
+_IMAGES = 32  # that a part is measured on
 
 
 def float_parts(model: keras.Model) -> dict[str, frozenset[str]]:
@@ -80,19 +80,19 @@ def by_sensitivity(graph: FloatGraph, input_type: str) -> Iterator[tuple[tuple[s
     What a part costs is measured: the file is made with that part alone in float, and run.
 
     Args:
-        graph: `FloatGraph` with pictures.
+        graph: `FloatGraph` with images.
         input_type: `"float32"` or `"uint8"`.
 
     Yields:
         Names of the parts in float, and the file.
     """
-    pictures = graph.pictures[:_PICTURES]
-    calibrated = best_calibrated(graph, pictures)
-    answers = TFLiteModel(graph.content).predict(pictures)
+    images = graph.images[:_IMAGES]
+    calibrated = best_calibrated(graph, images)
+    answers = TFLiteModel(graph.content).predict(images)
 
     def fidelity(name: str) -> float:
         file = TFLiteModel(with_islands(calibrated, graph.model, (name,), "float32"))
-        return sqnr_db(answers, file.predict(pictures))
+        return sqnr_db(answers, file.predict(images))
 
     gains = {name: fidelity(name) for name in _candidates(graph.model)}
     ranked = sorted(gains, key=gains.get, reverse=True)

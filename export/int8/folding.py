@@ -14,7 +14,7 @@ import numpy as np
 _FOLDING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
-def sources(layer) -> list:
+def input_layers(layer) -> list:
     """The layers whose outputs a layer takes; none for an input."""
     if isinstance(layer, keras.layers.InputLayer):
         return []
@@ -23,11 +23,11 @@ def sources(layer) -> list:
 
 def _foldable(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Name of a convolution -> the batch normalization that alone sees its output."""
-    consumers = Counter(source.name for layer in model.layers for source in sources(layer))
+    consumers = Counter(source.name for layer in model.layers for source in input_layers(layer))
     found = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            (before,) = sources(layer)
+            (before,) = input_layers(layer)
             linear = getattr(before, "activation", None) is keras.activations.linear
             if isinstance(before, _FOLDING) and linear and consumers[before.name] == 1:
                 found[before.name] = layer

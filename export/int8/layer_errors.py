@@ -15,7 +15,7 @@ from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import activations, output_tensors
 
 LOST_DB = 6.0  # noise of half the signal's amplitude: what a layer makes of such a tensor is its own invention
-_PICTURES, _PIXELS = 4, 4 * 224**2  # at most; each pixel of the input gives dozens of values
+_IMAGES, _PIXELS = 4, 4 * 224**2  # at most; each pixel of the input gives dozens of values
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ def layer_errors(content: bytes, graph: FloatGraph, pixels: np.ndarray) -> tuple
         graph: `FloatGraph`.
         pixels: Array of shape `(N, height, width, channels)`, values 0..255, of which the first few are used.
     """
-    pixels = pixels[: max(1, min(_PICTURES, _PIXELS // pixels[0, :, :, 0].size))]
+    pixels = pixels[: max(1, min(_IMAGES, _PIXELS // pixels[0, :, :, 0].size))]
     names = {layer.name for layer in graph.model.layers}
     ours, floats = output_tensors(content, names), output_tensors(graph.content, names)
     both = [name for name in ours if name in floats]
     file = TFLiteModel(content)
-    fed = np.stack([file.quantized_input(picture) for picture in pixels])
+    fed = np.stack([file.quantized_input(image) for image in pixels])
     got = activations(content, [ours[name] for name in both], fed)
     expected = activations(graph.content, [floats[name] for name in both], graph.inputs(pixels))
     return tuple(

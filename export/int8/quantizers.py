@@ -37,17 +37,17 @@ def quantize_int8(calibrated: bytes, input_type: str = "float32", float_tensors:
     )
 
 
-def best_calibrated(graph: FloatGraph, pictures: np.ndarray) -> bytes:
+def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
     """The float file with ranges of all values or of the bulk, whichever int8 answers better with.
 
     Args:
         graph: `FloatGraph`.
-        pictures: Array of shape `(N, height, width, channels)`, as the graph takes them.
+        images: Array of shape `(N, height, width, channels)`, as the graph takes them.
     """
-    answers = TFLiteModel(graph.content).predict(pictures)
+    answers = TFLiteModel(graph.content).predict(images)
 
     def fidelity(calibrated: bytes) -> float:
-        return sqnr_db(answers, TFLiteModel(quantize_int8(calibrated)).predict(pictures))
+        return sqnr_db(answers, TFLiteModel(quantize_int8(calibrated)).predict(images))
 
     return max((graph.minmax, graph.percentile), key=fidelity)
 

@@ -1,7 +1,7 @@
-"""The range of every tensor, and where int8 takes it from: a float file, run on pictures, read and edited as data.
+"""The range of every tensor, and where int8 takes it from: a float file, run on images, read and edited as data.
 
 TensorFlow's own calibration keeps the least and the greatest value that ever occurred, and takes ten times as long. One
-odd picture then sets the step of a whole tensor: here ranges can also cover the bulk of the values and let the rest
+odd image then sets the step of a whole tensor: here ranges can also cover the bulk of the values and let the rest
 saturate.
 
 Imports `tensors` beside it.
@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_effnet.export.tflite_file.tensors import pack, parse, taps
 
-_SAMPLES = 2000  # values kept of a tensor and picture
+_SAMPLES = 2000  # values kept of a tensor and image
 
 Ranges = Mapping[int, tuple[float, float]]
 
@@ -27,7 +27,7 @@ class Observed:
 
     Args:
         low, high: Floats, the least and the greatest value.
-        sample: Array of some of the values, of each picture alike.
+        sample: Array of some of the values, of each image alike.
     """
 
     low: float
@@ -41,21 +41,21 @@ class Observed:
         return min(float(low), 0.0), max(float(high), 0.0)
 
 
-def observe(content: bytes, pictures: np.ndarray) -> dict[int, Observed]:
-    """Runs a float file on calibration pictures.
+def observe(content: bytes, images: np.ndarray) -> dict[int, Observed]:
+    """Runs a float file on calibration images.
 
     Args:
         content: The file's bytes.
-        pictures: Array of shape `(N, height, width, channels)`, as the file takes them.
+        images: Array of shape `(N, height, width, channels)`, as the file takes them.
 
     Returns:
         Tensor index -> `Observed`, for the input and the outputs of all operators.
     """
     graph = parse(content).subgraphs[0]
     rng = np.random.default_rng(0)
-    found = {int(graph.inputs[0]): Observed(float(pictures.min()), float(pictures.max()), np.zeros(0))}
+    found = {int(graph.inputs[0]): Observed(float(images.min()), float(images.max()), np.zeros(0))}
     outputs = [int(index) for operator in graph.operators for index in operator.outputs]
-    for indices, runs in taps(content, outputs, pictures):
+    for indices, runs in taps(content, outputs, images):
         bounds, samples = [], []
         for values in runs:
             bounds.append([(value.min(), value.max()) for value in values])

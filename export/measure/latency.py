@@ -1,4 +1,4 @@
-"""How long a file takes on this machine, for one picture. Imports `interpreter`, `timing`, `runs`."""
+"""How long a file takes on this machine, for one image. Imports `interpreter`, `timing`, `runs`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Time of one picture through a `.tflite` file.
+    """Time of one image through a `.tflite` file.
 
     Args:
         median_ms: Float, milliseconds.
@@ -44,7 +44,7 @@ def benchmark(
     warmup: int = 5,
     max_seconds: float = MAX_SECONDS,
 ) -> LatencyReport:
-    """Times a `.tflite` file on one picture at a time.
+    """Times a `.tflite` file on one image at a time.
 
     Args:
         tflite_path: Path of the file, or its bytes.
@@ -95,7 +95,7 @@ def benchmark_in_turn(
 
 
 def _inference(path: str | Path | bytes, threads: int) -> Callable[[], object]:
-    """What runs a file on a picture of noise."""
+    """What runs a file on an image of noise."""
     model = TFLiteModel(path, threads)
-    picture = np.random.default_rng(0).integers(0, 256, model.input_shape).astype("float32")
-    return partial(model.run, model.quantized_input(picture))
+    image = np.random.default_rng(0).integers(0, 256, model.input_shape).astype("float32")
+    return partial(model.run, model.quantized_input(image))

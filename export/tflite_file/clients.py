@@ -164,13 +164,13 @@ def dtype_outside(side: str, *dtypes: str) -> Culprits:
     return _ports(side, lambda tensor: tensor.dtype not in dtypes, lambda tensor: tensor.dtype)
 
 
-def not_one_rgb_picture(graph: Graph) -> list[str]:
+def not_one_rgb_image(graph: Graph) -> list[str]:
     ports = [graph.tensors[index].signature for index in graph.inputs]
     right = len(ports) == 1 and len(ports[0]) == 4 and ports[0][0] in (1, -1) and ports[0][3] == 3
     return [] if right else [", ".join(str(list(shape)) for shape in ports)]
 
 
-def several_pictures(graph: Graph) -> list[str]:
+def several_images(graph: Graph) -> list[str]:
     activations = (i for one in graph.steps for i in one.outputs if i not in graph.constants)
     shapes = (graph.tensors[index].shape for index in activations)
     return _unique(str(list(shape)) for shape in shapes if len(shape) > 3 and max(shape[:-3]) > 1)[:2]
@@ -232,7 +232,7 @@ RULES = (
     Rule(NPU, REFUSES, float_file, "{}: only operators in 8-bit integers run there"),
     Rule(NPU, REFUSES, computing_in("int16"), "{} compute in int16, not in 8 bits"),
     Rule(NPU, REFUSES, dynamic_tensors, _NOT_FIXED + " when the file is compiled"),
-    Rule(NPU, IN_PART, several_pictures, "{}: of more than three dimensions, the outer ones must be 1"),
+    Rule(NPU, IN_PART, several_images, "{}: of more than three dimensions, the outer ones must be 1"),
     Rule(NPU, IN_PART, computing_in(*FLOATS), "{} compute in float: they and all after them stay on the CPU"),
     Rule(NPU, IN_PART, outside(NPU_OPERATORS | {"DEQUANTIZE"}), "{} and all after them stay on the CPU"),
     Rule(WEB, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
@@ -246,7 +246,7 @@ RULES = (
     Rule(MEDIAPIPE, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
     Rule(MEDIAPIPE, REFUSES, dtype_outside("inputs", "float32", "uint8"), "input is {}, neither float32 nor uint8"),
     Rule(MEDIAPIPE, REFUSES, dtype_outside("outputs", "float32", "uint8"), "output is {}, neither float32 nor uint8"),
-    Rule(MEDIAPIPE, REFUSES, not_one_rgb_picture, "input {} is not one RGB picture, [1, height, width, 3]"),
+    Rule(MEDIAPIPE, REFUSES, not_one_rgb_image, "input {} is not one RGB image, [1, height, width, 3]"),
     Rule(MEDIAPIPE, REFUSES, unlike_scores, "output {} is neither [1, N] nor [1, 1, 1, N]"),
     Rule(
         MEDIAPIPE, REFUSES, float_input_without_normalisation, "{} input without NormalizationOptions in the metadata"

@@ -87,7 +87,7 @@ class Graph:
 
     @cached_property
     def steps(self) -> tuple[Operator, ...]:
-        """The operators that run for each picture."""
+        """The operators that run for each image."""
         return tuple(one for one in self.operators if not self.constants.issuperset(one.outputs))
 
     def activations(self, indices: tuple[int, ...], dtypes: frozenset[str]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Runs a `.tflite` file with LiteRT: float pictures in, float predictions out, whatever the file's own types.
+"""Runs a `.tflite` file with LiteRT: float images in, float predictions out, whatever the file's own types.
 
 ai-edge-litert and numpy; never TensorFlow.
 """
@@ -60,31 +60,31 @@ class TFLiteModel:
     def classes(self) -> int:
         return int(self.output["shape"][-1])
 
-    def quantized_input(self, picture: np.ndarray) -> np.ndarray:
-        """A picture with values in 0..255 in the file's own input type; bytes go in as they are."""
+    def quantized_input(self, image: np.ndarray) -> np.ndarray:
+        """An image with values in 0..255 in the file's own input type; bytes go in as they are."""
         if self.input["dtype"] == np.float32:
-            return picture.astype("float32")
+            return image.astype("float32")
         if self.input["dtype"] == np.uint8:  # scale and zero point may hold the network's normalisation
-            return np.clip(np.round(picture), 0, 255).astype("uint8")
+            return np.clip(np.round(image), 0, 255).astype("uint8")
         scale, zero_point = self.input["quantization"]
         limits = np.iinfo(self.input["dtype"])
-        return np.clip(np.round(picture / scale + zero_point), limits.min, limits.max).astype(self.input["dtype"])
+        return np.clip(np.round(image / scale + zero_point), limits.min, limits.max).astype(self.input["dtype"])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """One picture of shape `(1, height, width, channels)` in the file's own type; the raw output."""
+        """One image of shape `(1, height, width, channels)` in the file's own type; the raw output."""
         self._interpreter.set_tensor(self.input["index"], batch)
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self.output["index"])
 
-    def predict(self, pictures: np.ndarray) -> np.ndarray:
-        """Predictions for pictures of shape `(N, height, width, channels)`, values 0..255.
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Predictions for images of shape `(N, height, width, channels)`, values 0..255.
 
         Returns:
             A `float32` array of shape `(N, classes)`.
         """
-        if pictures.shape[1:] != self.input_shape[1:]:
-            raise UserError(f"The model takes pictures of {self.input_shape[1:]}, got {pictures.shape[1:]}.")
-        rows = [self.run(self.quantized_input(picture)[None])[0] for picture in pictures]
+        if images.shape[1:] != self.input_shape[1:]:
+            raise UserError(f"The model takes images of {self.input_shape[1:]}, got {images.shape[1:]}.")
+        rows = [self.run(self.quantized_input(image)[None])[0] for image in images]
         outputs = np.asarray(rows)
         if self.output["dtype"] != np.float32:
             scale, zero_point = self.output["quantization"]

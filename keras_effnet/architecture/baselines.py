@@ -113,7 +113,7 @@ WIDE_RESNET_50 = replace(
     stages=tuple(replace(stage, inner=2 * stage.inner) for stage in RESNET_50.stages),
 )
 
-# WRN-28-1, for small pictures. `width` is the paper's k: width=10 is WRN-28-10. `depth` counts its blocks: WRN-40 has
+# WRN-28-1, for small images. `width` is the paper's k: width=10 is WRN-28-10. `depth` counts its blocks: WRN-40 has
 # 6 a stage (depth=1.5), WRN-16 has 2 (depth=0.5).
 WIDE_RESNET_28 = ArchitectureSpec(
     name="wide_resnet28",

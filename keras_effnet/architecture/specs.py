@@ -77,7 +77,7 @@ class ArchitectureSpec:
         depth, width: Floats, multipliers of repeats and channels.
         image_size: Int, side of the default input in pixels.
         activation: One of `ACTIVATIONS`, Keras' names.
-        stem_kernel, stem_stride: Ints. A stride of 1 suits pictures of 32 to 64 pixels.
+        stem_kernel, stem_stride: Ints. A stride of 1 suits images of 32 to 64 pixels.
         stem_pool: Bool, a 3x3 max-pool of stride 2 behind the stem (ResNet).
         scale_stem, scale_head: Bools, whether width scaling touches them. False in Lite.
         dropout_rate: Float in [0, 1), before the classifier.

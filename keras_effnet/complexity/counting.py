@@ -17,7 +17,7 @@ from keras_effnet.errors import UserError
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one part of a network, for one picture.
+    """The cost of one part of a network, for one image.
 
     Args:
         name: String, the block or layer.
@@ -42,7 +42,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Complexity:
-    """The cost of a whole network, for one picture, and of each of its `blocks` (for a Keras model: its layers)."""
+    """The cost of a whole network, for one image, and of each of its `blocks` (for a Keras model: its layers)."""
 
     macs: int
     params: int
@@ -63,7 +63,7 @@ class Complexity:
 
 
 def part_cost(part: ConvSpec | NormSpec) -> Cost:
-    """The cost of one convolution with the normalization behind it, or of a normalization alone, for one picture."""
+    """The cost of one convolution with the normalization behind it, or of a normalization alone, for one image."""
     norm = 2 * part.out_channels if part.norm else 0  # gamma and beta; as many moving statistics
     if isinstance(part, NormSpec):
         return Cost(part.name, params=norm, non_trainable=norm)
@@ -113,7 +113,7 @@ def _layer_cost(layer) -> Cost:
 
 
 def count(spec_or_model, *, image_size: int | None = None, classes: int = 1000, include_top: bool = True) -> Complexity:
-    """Counts MACs, trainable parameters and activations per picture.
+    """Counts MACs, trainable parameters and activations per image.
 
     MACs are the multiply-adds of every convolution (depthwise and squeeze-and-excite included) and of the dense layer,
     plus one per output element where there is a bias. Batch normalization, activations and elementwise products count

@@ -49,8 +49,8 @@ class Work:
     """What some convolutions compute and move.
 
     Args:
-        macs: Int, for one picture, as `complexity` counts them.
-        flops: Int, for the batch: 2 x MACs a picture.
+        macs: Int, for one image, as `complexity` counts them.
+        flops: Int, for the batch: 2 x MACs an image.
         bytes: Int, for the batch, at least: inputs and weights read once, outputs written once.
     """
 
@@ -75,7 +75,7 @@ class KindCost:
 
     Args:
         kind: String, see `convolutions`.
-        macs: Int, for one picture.
+        macs: Int, for one image.
         intensity: Float, FLOPs a byte.
         gflops: Float, 1e9 FLOPs a second, attained.
         seconds_share: Float in 0..1, of the time of all convolutions.
@@ -97,7 +97,7 @@ class Roofline:
     Args:
         model: String, name of the spec.
         image_size: Int, pixels.
-        batch_size: Int, pictures.
+        batch_size: Int, images.
         peaks: `Peaks`.
         seconds: Float, of all convolutions for one batch, each run alone.
         kinds: Tuple of `KindCost`, in the order in which they first come in the network.
@@ -148,7 +148,7 @@ def work(conv: ConvSpec, batch_size: int) -> Work:
 
     Args:
         conv: `ConvSpec`.
-        batch_size: Int, pictures.
+        batch_size: Int, images.
     """
     macs, positions = part_cost(conv).macs, conv.out_size**2
     weights = macs // positions
@@ -162,7 +162,7 @@ def work_by_kind(spec: ArchitectureSpec, batch_size: int, *, classes: int = 1000
 
     Args:
         spec: `ArchitectureSpec`; its `image_size` is the input's.
-        batch_size: Int, pictures.
+        batch_size: Int, images.
         classes: Int, outputs of the classifier.
 
     Returns:

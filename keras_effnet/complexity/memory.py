@@ -16,7 +16,7 @@ _RELUS = ("relu", "relu6")
 
 
 # On top come gradients on their way and what the allocator rounds up: fitted to steps of B0, Lite0 and ResNet-18 in
-# float32 at 32 to 224 pixels and 8 to 32 pictures, TensorFlow on a CPU, which took 1.07 to 1.18 times the sum.
+# float32 at 32 to 224 pixels and 8 to 32 images, TensorFlow on a CPU, which took 1.07 to 1.18 times the sum.
 _KEPT = 1.15
 
 
@@ -57,7 +57,7 @@ class TrainingMemory:
 
 
 def _kept_elements(part: ConvSpec | NormSpec, activation: str, out_size: int) -> tuple[int, int]:
-    """Elements that stay until the way back for one picture: in float32 whatever the precision, and in its width."""
+    """Elements that stay until the way back for one image: in float32 whatever the precision, and in its width."""
     elements = part.out_channels * out_size**2
     after = (1 if activation in _RELUS else 2) if part.act else int(part.norm)
     if isinstance(part, NormSpec):  # what it reads was counted as the output of the part before
@@ -77,7 +77,7 @@ def _sized_parts(network: Network) -> Iterable[tuple[ConvSpec | NormSpec, int]]:
 
 
 def _activation_bytes(spec: ArchitectureSpec, network: Network, width: int) -> int:
-    """Bytes for one picture at so many for each element."""
+    """Bytes for one image at so many for each element."""
     stem = network.stem
     full, kept = 2 * stem.in_channels * stem.in_size**2, 0  # the pixels, and the normalized ones
     for part, size in _sized_parts(network):
@@ -106,7 +106,7 @@ def training_bytes(
 
     Args:
         spec: `ArchitectureSpec`.
-        batch_size: Int, pictures a step.
+        batch_size: Int, images a step.
         image_size: Int, side of the input in pixels; the spec's own unless given.
         precision: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`. Weights are float32 under any of them.
         optimizer_slots: Int, values that the optimizer keeps for each parameter: 2 of Adam, 1 of momentum.
@@ -118,7 +118,7 @@ def training_bytes(
         A `TrainingMemory`, in bytes.
 
     Raises:
-        UserError: An unknown precision or device, or a batch of no picture.
+        UserError: An unknown precision or device, or a batch of no image.
 
     Example:
 

@@ -66,7 +66,7 @@ MODERN = Recipe(
 )
 
 # A published network on new classes: each stage learns slower than the one after it (Howard & Ruder, ULMFiT, ACL 2018).
-# Lite0 on a few thousand pictures takes minutes on two cores.
+# Lite0 on a few thousand images takes minutes on two cores.
 FINETUNE = Recipe(
     "a published network on new classes: low rate, early stages slower; 10 epochs",
     {
@@ -80,13 +80,13 @@ FINETUNE = Recipe(
     },
 )
 
-# The defaults of `TrainConfig`. B0 at 64 pixels on 5,000 pictures of ten classes: 17 minutes of CPU for 20 epochs.
+# The defaults of `TrainConfig`. B0 at 64 pixels on 5,000 images of ten classes: 17 minutes of CPU for 20 epochs.
 SHORT = Recipe("a small network from scratch on a small dataset, in minutes; the default")
 
 # What `study` and `search` train by unless told otherwise. In so few epochs no network comes to overfit, and every
 # regularisation only slows what is compared.
 STUDY = Recipe(
-    "small networks compared after a few epochs: no dropout, whole pictures, hard labels; 3 to 15 epochs",
+    "small networks compared after a few epochs: no dropout, whole images, hard labels; 3 to 15 epochs",
     {
         "epochs": 3,
         "batch_size": 64,  # at 32 pixels a step of 32 takes nearly as long

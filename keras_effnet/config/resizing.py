@@ -1,4 +1,4 @@
-"""Progressive resizing as arithmetic: which epochs see pictures of which size. Pure Python; imports `errors`."""
+"""Progressive resizing as arithmetic: which epochs see images of which size. Pure Python; imports `errors`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ SMALLEST = 32  # pixels: five strides of two
 
 
 @dataclass(frozen=True)
-class Stage:
+class ResizeStage:
     """Epochs of a training that share one image size.
 
     Args:
         first, last: Ints, the epochs `first <= epoch < last`, counted from 0.
         image_size: Int, pixels.
-        strength: Float in (0, 1], what dropout and augmentation are scaled by: small pictures overfit less.
+        strength: Float in (0, 1], what dropout and augmentation are scaled by: small images overfit less.
     """
 
     first: int
@@ -40,7 +40,7 @@ def image_sizes(text: str) -> list[int]:
     return sizes
 
 
-def stages(progressive: str | None, epochs: int, final: int) -> tuple[Stage, ...]:
+def stages(progressive: str | None, epochs: int, final: int) -> tuple[ResizeStage, ...]:
     """The epochs by image size.
 
     Args:
@@ -49,7 +49,7 @@ def stages(progressive: str | None, epochs: int, final: int) -> tuple[Stage, ...
         final: Int, the network's own image size, with which training must end.
 
     Returns:
-        Tuple of `Stage`s that follow each other from epoch 0 to `epochs`.
+        Tuple of `ResizeStage`s that follow each other from epoch 0 to `epochs`.
 
     Raises:
         UserError: The last size is another than `final`, or there are more stages than epochs.
@@ -57,12 +57,13 @@ def stages(progressive: str | None, epochs: int, final: int) -> tuple[Stage, ...
     Example:
 
     >>> stages("32,64", 10, 64)
-    (Stage(first=0, last=5, image_size=32, strength=0.5), Stage(first=5, last=10, image_size=64, strength=1.0))
+    (ResizeStage(first=0, last=5, image_size=32, strength=0.5),
+     ResizeStage(first=5, last=10, image_size=64, strength=1.0))
 
     Source: progressive learning, Tan & Le, EfficientNetV2 (ICML 2021), section 4.
     """
     if progressive is None:
-        return (Stage(0, epochs, final),)
+        return (ResizeStage(0, epochs, final),)
     sizes = image_sizes(progressive)
     if sizes[-1] != final:
         raise UserError(f"progressive must end with the network's image size, {final}; got {progressive!r}.")
@@ -70,6 +71,6 @@ def stages(progressive: str | None, epochs: int, final: int) -> tuple[Stage, ...
         raise UserError(f"progressive has {len(sizes)} image sizes for {epochs} epochs; leave some out.")
     ends = [round(epochs * number / len(sizes)) for number in range(len(sizes) + 1)]
     return tuple(
-        Stage(first, last, size, strength=size / final)
+        ResizeStage(first, last, size, strength=size / final)
         for first, last, size in zip(ends, ends[1:], sizes, strict=False)
     )

@@ -14,7 +14,7 @@ import yaml
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.specs import ArchitectureSpec
-from keras_effnet.config.resizing import SMALLEST, Stage, image_sizes, stages
+from keras_effnet.config.resizing import SMALLEST, ResizeStage, image_sizes, stages
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.preprocessing import ImageSpec
 
@@ -114,12 +114,12 @@ class TrainConfig:
         depth: Float, multiplier of the layers, on top of `phi`.
         width: Float, multiplier of the channels, on top of `phi`.
         image_size: Int or None, side of the input in pixels; the network's own by default.
-        stem_stride: Int, 2 as published; 1 keeps the detail of small pictures at four times the cost.
+        stem_stride: Int, 2 as published; 1 keeps the detail of small images at four times the cost.
         weights: String or None, a weights file or `"imagenet"`; random weights by default.
         freeze: String or None, the last part that keeps its weights: `"stem"`, a stage or block (`"block4"`,
             `"block4b"`), or `"backbone"`, all but the classifier. Nothing by default; for fine-tuning.
-        epochs: Int, passes over the training pictures.
-        batch_size: Int, pictures a step, over all devices together.
+        epochs: Int, passes over the training images.
+        batch_size: Int, images a step, over all devices together.
         accumulate: Int, batches whose gradients are averaged before the weights move: the memory of one batch, the
             steps of a larger one.
         optimizer: String, `"adamw"`, `"lamb"` (for batches of thousands), `"rmsprop"` (as published) or `"sgd"`.
@@ -141,20 +141,20 @@ class TrainConfig:
         bn_momentum: Float in [0, 1). 0.9 follows a run of a few hundred steps; the published 0.99 lags behind it.
         dropout_rate: Float in [0, 1) or None, before the classifier; the network's own by default.
         drop_connect_rate: Float in [0, 1) or None, stochastic depth of the last block; 0.2 as published by default.
-        progressive: String or None, image sizes that share the epochs equally, `"32,48,64"`: smaller pictures first,
+        progressive: String or None, image sizes that share the epochs equally, `"32,48,64"`: smaller images first,
             with weaker dropout and augmentation. The last must be that of the network.
-        crop_scale: Float in (0, 1], smallest share of a picture's area that a random crop keeps.
-        flip: Bool or None, mirror half of the pictures; by default where the dataset allows it.
+        crop_scale: Float in (0, 1], smallest share of an image's area that a random crop keeps.
+        flip: Bool or None, mirror half of the images; by default where the dataset allows it.
         policy: String, `"none"`, `"randaugment"` or `"autoaugment"`, which has strengths of its own.
-        policy_layers: Int, operations that RandAugment applies to a picture.
+        policy_layers: Int, operations that RandAugment applies to an image.
         magnitude: Float in [0, 10], strength of RandAugment.
         color_jitter: Float in [0, 1], how far brightness, contrast and saturation may move.
-        erasing: Float in [0, 1], share of pictures of which a box is erased.
+        erasing: Float in [0, 1], share of images of which a box is erased.
         mixup: Float, alpha of MixUp: 0 for none, 0.2 is usual.
         cutmix: Float, alpha of CutMix: 0 for none, 1 is usual. With both, each batch draws one of them.
         crop: Float in (0, 1], side of the central crop in evaluation, as a share of the shorter side.
-        cache: String, where decoded pictures are kept: `"memory"`, `"disk"`, `"none"`, or `"auto"` by their size.
-        data_service: String or None, address of a tf.data service that prepares the training pictures.
+        cache: String, where decoded images are kept: `"memory"`, `"disk"`, `"none"`, or `"auto"` by their size.
+        data_service: String or None, address of a tf.data service that prepares the training images.
         strategy: String, `"none"`, `"mirrored"`, `"tpu"` or `"data-parallel"`: how devices share the work.
         deterministic: Bool, bit-identical results for the same seed, at some cost of speed.
         seed: Int, of the initial weights, shuffling and augmentation.
@@ -271,7 +271,7 @@ class TrainConfig:
         )
 
     @property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[ResizeStage, ...]:
         """The epochs by image size: one stage, or with `progressive` several; see `stages.stages`."""
         return stages(self.progressive, self.epochs, self.spec.image_size)
 

@@ -17,13 +17,13 @@ from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
 from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, groups_of_twins, sheet_tile
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 
-LOPSIDED = 3.0  # times as many pictures in the largest class as in the smallest, above which weights are suggested
+LOPSIDED = 3.0  # times as many images in the largest class as in the smallest, above which weights are suggested
 _TINY = 32  # pixels of the shorter side
 
 
 @dataclass(frozen=True)
-class Member:
-    """A picture: its path, or `"train[12]"` where it has none; its split and class."""
+class Duplicate:
+    """An image: its path, or `"train[12]"` where it has none; its split and class."""
 
     name: str
     split: str
@@ -32,36 +32,36 @@ class Member:
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Pictures that are the same.
+    """Images that are the same.
 
     Args:
-        members: Tuple of `Member`, two or more.
+        members: Tuple of `Duplicate`, two or more.
         exact: Bool, whether all are equal byte for byte; otherwise some are nearly so.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[Duplicate, ...]
     exact: bool
 
     @property
     def leaks(self) -> bool:
-        """Whether it has pictures of several splits, so that a network is tested on what it has learned by heart."""
+        """Whether it has images of several splits, so that a network is tested on what it has learned by heart."""
         return len({member.split for member in self.members}) > 1
 
     @property
     def contradicts(self) -> bool:
-        """Whether the same picture has different classes."""
+        """Whether the same image has different classes."""
         return len({member.class_name for member in self.members}) > 1
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Smallest, median and largest of the pictures that could be read; ratios are width over height.
+    """Smallest, median and largest of the images that could be read; ratios are width over height.
 
     Args:
         width, height, aspect: Triples of numbers.
-        tiny: Int, pictures whose shorter side is under 32 pixels.
-        below: Int, pictures whose shorter side is under `image_size`: training enlarges them.
-        image_size: Int, side of the pictures that the network will see.
+        tiny: Int, images whose shorter side is under 32 pixels.
+        below: Int, images whose shorter side is under `image_size`: training enlarges them.
+        image_size: Int, side of the images that the network will see.
     """
 
     width: tuple[float, float, float]
@@ -79,13 +79,13 @@ class DataReport:
     Args:
         name: String, of the data set.
         class_names: Tuple of strings.
-        counts: Split -> pictures that can be read, one number a class.
+        counts: Split -> images that can be read, one number a class.
         unreadable: Tuple of `BadFile`.
         groups: Tuple of `DuplicateGroup`.
         sizes: `Sizes`; None if nothing could be read.
         modes: What the files hold -> how many: `{"JPEG RGB": 498, "JPEG L": 2}`.
-        total: Int, pictures in the data set. `checked` is less where only a sample was looked at.
-        examples: Class -> small pictures of it, for a sheet; not part of `to_dict`.
+        total: Int, images in the data set. `checked` is less where only a sample was looked at.
+        examples: Class -> small images of it, for a sheet; not part of `to_dict`.
     """
 
     name: str
@@ -104,17 +104,17 @@ class DataReport:
 
     @property
     def leaks(self) -> tuple[DuplicateGroup, ...]:
-        """Groups with pictures of several splits."""
+        """Groups with images of several splits."""
         return tuple(group for group in self.groups if group.leaks)
 
     @property
     def contradictions(self) -> tuple[DuplicateGroup, ...]:
-        """Groups with pictures of several classes."""
+        """Groups with images of several classes."""
         return tuple(group for group in self.groups if group.contradicts)
 
     @property
     def leaked(self) -> dict[str, int]:
-        """Split -> how many of its pictures are also in `train`; of `test`, also in `val`."""
+        """Split -> how many of its images are also in `train`; of `test`, also in `val`."""
         earlier = {"val": {"train"}, "test": {"train", "val"}}
         found = dict.fromkeys((split for split in self.counts if split in earlier), 0)
         for group in self.leaks:
@@ -126,7 +126,7 @@ class DataReport:
 
     @property
     def imbalance(self) -> float:
-        """Training pictures of the largest class, for each one of the smallest; infinite if that has none."""
+        """Training images of the largest class, for each one of the smallest; infinite if that has none."""
         counts = self.counts["train"]
         return max(counts) / min(counts) if min(counts) else float("inf")
 
@@ -141,7 +141,7 @@ class DataReport:
         }
 
     def to_dict(self) -> dict[str, object]:
-        """All of it but the pictures, ready for JSON."""
+        """All of it but the images, ready for JSON."""
         kept = asdict(self) | {"unreadable": [bad._asdict() for bad in self.unreadable], "checked": self.checked}
         del kept["examples"]
         for group, written in zip(self.groups, kept["groups"], strict=True):
@@ -152,13 +152,13 @@ class DataReport:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    member: Member
+    member: Duplicate
     print: Fingerprint
     tile: np.ndarray | None
 
 
 def _look(split: str, part: Split, class_names, examples: int, progress) -> list[_Seen | BadFile]:
-    """All pictures of a split, in their order."""
+    """All images of a split, in their order."""
     shown = {index for label in set(part.labels.tolist()) for index in np.flatnonzero(part.labels == label)[:examples]}
     shown = shown if split == "train" else set()
     files = isinstance(part.images, tuple)
@@ -168,16 +168,16 @@ def _look(split: str, part: Split, class_names, examples: int, progress) -> list
         if isinstance(found, BadFile):
             return found
         contents, pixels = found
-        member = Member(names[index], split, class_names[part.labels[index]])
+        member = Duplicate(names[index], split, class_names[part.labels[index]])
         return _Seen(member, fingerprint(pixels, contents), sheet_tile(pixels) if index in shown else None)
 
     if files:
-        pictures = decode_files(part.images)
+        images = decode_files(part.images)
     elif isinstance(part.images, Encoded):
-        pictures = decode_all(part.images.read(), names)
+        images = decode_all(part.images.read(), names)
     else:
-        pictures = ((None, pixels) for pixels in part.images)
-    return [seen(index, found) for index, found in enumerate(progress(pictures))]
+        images = ((None, pixels) for pixels in part.images)
+    return [seen(index, found) for index, found in enumerate(progress(images))]
 
 
 def _groups(seen: list[_Seen], near: bool) -> tuple[DuplicateGroup, ...]:
@@ -208,26 +208,26 @@ def check_data(
     *,
     image_size: int = 224,
     near_duplicates: bool = True,
-    max_pictures: int | None = None,
+    max_images: int | None = None,
     examples: int = 4,
     val_split: float = 0.2,
     seed: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> DataReport:
-    """Looks at every picture once and reports what would spoil a training, or its result.
+    """Looks at every image once and reports what would spoil a training, or its result.
 
-    Time: each picture is decoded once, on all cores; see `fingerprints.groups_of_twins` for that of the
-    near duplicates. About 1 kB of memory is kept of each picture.
+    Time: each image is decoded once, on all cores; see `fingerprints.groups_of_twins` for that of the
+    near duplicates. About 1 kB of memory is kept of each image.
 
     Args:
         source: What `datasets.load` takes, or what it returned.
-        image_size: Int, side of the pictures that the network will see.
-        near_duplicates: Bool, whether to look for pictures that are almost the same, beside exact copies.
-        max_pictures: Int, how many to look at, drawn at random, seeded; all by default. Copies are found only where
+        image_size: Int, side of the images that the network will see.
+        near_duplicates: Bool, whether to look for images that are almost the same, beside exact copies.
+        max_images: Int, how many to look at, drawn at random, seeded; all by default. Copies are found only where
             both were drawn.
-        examples: Int, pictures kept of each class.
+        examples: Int, images kept of each class.
         val_split, seed: As for `datasets.load`, where the folder has no `val/`.
-        progress: Wraps the iteration over pictures, for a progress bar.
+        progress: Wraps the iteration over images, for a progress bar.
 
     Returns:
         A `DataReport`.
@@ -246,8 +246,8 @@ def check_data(
         dataset = datasets.load(source, val_split=val_split, seed=seed, check=False)
     splits = {name: part for name in ("train", "val", "test") if (part := getattr(dataset, name)) is not None}
     total = sum(map(len, splits.values()))
-    if max_pictures is not None and max_pictures < total:
-        splits = {name: part.sample(round(max_pictures * len(part) / total), seed) for name, part in splits.items()}
+    if max_images is not None and max_images < total:
+        splits = {name: part.sample(round(max_images * len(part) / total), seed) for name, part in splits.items()}
 
     found = [
         item for name, part in splits.items() for item in _look(name, part, dataset.class_names, examples, progress)

@@ -1,4 +1,4 @@
-"""Pictures that a CSV file lists: one row a picture, or one row a class. Imports `folders`, `splits`, `errors`."""
+"""Images that a CSV file lists: one row an image, or one row a class. Imports `folders`, `splits`, `errors`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Row(NamedTuple):
     values: dict[str, str]
 
 
-class _Picture(NamedTuple):
+class _Image(NamedTuple):
     path: str
     label: str
     split: str
@@ -98,7 +98,7 @@ def _split_of(path: Path, row: _Row) -> str:
     raise UserError(f"{path}, line {row.line}: {unknown('split', value, choices)}")
 
 
-def _picture(path: Path, row: _Row, label: str, seen: dict[str, int]) -> _Picture:
+def _image(path: Path, row: _Row, label: str, seen: dict[str, int]) -> _Image:
     if not row.values["path"]:
         raise UserError(f"{path}, line {row.line}: no file is named.")
     file = path.parent.resolve() / row.values["path"]
@@ -106,7 +106,7 @@ def _picture(path: Path, row: _Row, label: str, seen: dict[str, int]) -> _Pictur
         raise UserError(f"{path}, line {row.line}: {file} does not exist; paths are relative to {path.parent}.")
     if (earlier := seen.setdefault(str(file), row.line)) != row.line:
         raise UserError(f"{path}, line {row.line}: {row.values['path']} was listed on line {earlier} already.")
-    return _Picture(str(file), label, _split_of(path, row))
+    return _Image(str(file), label, _split_of(path, row))
 
 
 def _classes(path: Path, labels: Iterable[str]) -> list[str]:
@@ -128,24 +128,24 @@ def _named(path: Path, names: list[str]) -> list[str]:
     return [lines[int(name)] for name in names]
 
 
-def _read_pictures(path: Path, rows: list[_Row]) -> tuple[list[_Picture], list[str], list[str]]:
-    """A row a picture: pictures, their classes' keys in order, and the names of these."""
+def _read_images(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str], list[str]]:
+    """A row an image: images, their classes' keys in order, and the names of these."""
     seen: dict[str, int] = {}
     for row in rows:
         if not row.values["label"]:
             raise UserError(f"{path}, line {row.line}: no label is given for {row.values['path']}.")
     numbers = all(row.values["label"].isdecimal() for row in rows)
     keys = [str(int(row.values["label"])) if numbers else row.values["label"] for row in rows]
-    pictures = [_picture(path, row, key, seen) for row, key in zip(rows, keys, strict=True)]
+    images = [_image(path, row, key, seen) for row, key in zip(rows, keys, strict=True)]
     classes = _classes(path, keys)
-    return pictures, classes, _named(path, classes)
+    return images, classes, _named(path, classes)
 
 
-def _read_class_list(path: Path, rows: list[_Row]) -> tuple[list[_Picture], list[str], list[str]]:
+def _read_class_list(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str], list[str]]:
     """A row a class, with or without a file; several rows may share a class, each with its own file."""
     names: dict[int, str] = {}
     seen: dict[str, int] = {}
-    pictures = []
+    images = []
     for row in rows:
         number = row.values["index"]
         if not number.isdecimal():
@@ -156,10 +156,10 @@ def _read_class_list(path: Path, rows: list[_Row]) -> tuple[list[_Picture], list
                 f"{path}, line {row.line}: class {number} is {names[int(number)]!r} further up, not {name!r}."
             )
         if row.values["path"]:
-            pictures.append(_picture(path, row, str(int(number)), seen))
+            images.append(_image(path, row, str(int(number)), seen))
     if missing := sorted(set(range(max(names, default=-1) + 1)) - set(names)):
         raise UserError(f"{path} lists no class {missing[0]}; its indices must run from 0 without a gap.")
-    return pictures, [str(number) for number in range(len(names))], [names[number] for number in range(len(names))]
+    return images, [str(number) for number in range(len(names))], [names[number] for number in range(len(names))]
 
 
 def _too_few_to_train(labels: np.ndarray, classes: int) -> bool:
@@ -167,10 +167,10 @@ def _too_few_to_train(labels: np.ndarray, classes: int) -> bool:
 
 
 def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progress) -> Parts:
-    """Pictures that a CSV file lists.
+    """Images that a CSV file lists.
 
-    Columns `path` and `label`, and optionally `split`: one row a picture. Or columns `index`, `wnid` or `name`, and
-    `file`: one row a class, with the picture of it if there is one. A class list with too few pictures to train on, and
+    Columns `path` and `label`, and optionally `split`: one row an image. Or columns `index`, `wnid` or `name`, and
+    `file`: one row a class, with the image of it if there is one. A class list with too few images to train on, and
     nothing said of splits, is there to measure a network with: all of it is `test`.
 
     Raises:
@@ -180,9 +180,9 @@ def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progres
     class_list = "index" in header and "label" not in header and "path" in header
     if not class_list:
         _check_columns(path, header)
-    pictures, keys, names = (_read_class_list if class_list else _read_pictures)(path, rows)
-    if not pictures:
-        raise UserError(f"{path} lists no pictures.")
+    images, keys, names = (_read_class_list if class_list else _read_images)(path, rows)
+    if not images:
+        raise UserError(f"{path} lists no images.")
     if len(names) < 2:
         raise UserError(f"{path} has one class only ({names[0]}); a classifier needs at least two.")
     if len(set(names)) < len(names):
@@ -192,9 +192,9 @@ def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progres
     index = {key: label for label, key in enumerate(keys)}
     splits = {}
     for split in SPLIT_NAMES:
-        if chosen := [picture for picture in pictures if picture.split == split]:
-            labels = np.array([index[picture.label] for picture in chosen], "int32")
-            splits[split] = Split(tuple(picture.path for picture in chosen), labels)
+        if chosen := [image for image in images if image.split == split]:
+            labels = np.array([index[image.label] for image in chosen], "int32")
+            splits[split] = Split(tuple(image.path for image in chosen), labels)
     if class_list and splits.keys() == {"train"} and _too_few_to_train(splits["train"].labels, len(names)):
         splits = {"test": splits["train"]}
     skipped = ()

@@ -71,14 +71,14 @@ def decode(contents) -> tf.Tensor:
 
 
 def decode_window(contents, box_of_shape: Callable) -> tf.Tensor:
-    """Decodes a part of a picture; of a JPEG that part alone.
+    """Decodes a part of an image; of a JPEG that part alone.
 
     Decodes in every window whatever `decode` accepts: `tests/datasets/test_fuzz.py` searches for counterexamples.
 
     Args:
         contents: Scalar string tensor.
-        box_of_shape: Function from the picture's shape, an `int32` tensor `[height, width]`, to the window, an `int32`
-            tensor `[top, left, height, width]` that lies within the picture and is not empty.
+        box_of_shape: Function from the image's shape, an `int32` tensor `[height, width]`, to the window, an `int32`
+            tensor `[top, left, height, width]` that lies within the image and is not empty.
 
     Returns:
         A `uint8` tensor of shape `(height, width, 3)`, those of the window.
@@ -207,21 +207,21 @@ def _scans(contents: bytes) -> tuple[int, int, int]:
 
 
 def read(path: str | Path) -> np.ndarray:
-    """Reads a picture file as a `uint8` array of shape `(height, width, 3)`.
+    """Reads an image file as a `uint8` array of shape `(height, width, 3)`.
 
     Raises:
         UserError: The file is missing or cannot be decoded.
     """
     if not Path(path).is_file():
-        raise UserError(f"Picture {path} does not exist.")
+        raise UserError(f"Image {path} does not exist.")
     try:
         return decode(_read_bytes(path)).numpy()
     except (*_UNDECODABLE, OSError) as error:
-        raise UserError(f"{path} is not a picture that can be decoded: {_reason(error)}.") from None
+        raise UserError(f"{path} is not an image that can be decoded: {_reason(error)}.") from None
 
 
-def list_pictures(folder: str | Path) -> list[str]:
-    """All picture files below a folder, sorted; hidden files and folders left out."""
+def list_images(folder: str | Path) -> list[str]:
+    """All image files below a folder, sorted; hidden files and folders left out."""
     return sorted(
         str(path)
         for path in Path(folder).rglob("*")
@@ -234,14 +234,14 @@ def _hidden(path: Path) -> bool:
 
 
 def decode_all(contents: tf.data.Dataset, names: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
-    """Decodes many pictures in parallel; what cannot be decoded comes as a `BadFile` in its place.
+    """Decodes many images in parallel; what cannot be decoded comes as a `BadFile` in its place.
 
     Args:
         contents: `tf.data.Dataset` of scalar strings, or one whose elements fail, as `tf.io.read_file` does.
         names: Their names, for `BadFile`.
 
     Yields:
-        The bytes of each picture and its pixels, as `decode` gives them, in order.
+        The bytes of each image and its pixels, as `decode` gives them, in order.
     """
     # Threads of Python that call `decode` would be simpler, and now and then stop for ever: TensorFlow takes a lock to
     # raise an error and another thread's GIL to build it, so two files that fail at once wait for each other.
@@ -279,7 +279,7 @@ def find_bad_files(paths: Sequence[str], progress: Callable[[Iterable], Iterable
     What passes can be decoded by `decode` and, in any window, by `decode_window`.
 
     Args:
-        paths: Paths of picture files.
+        paths: Paths of image files.
         progress: Wraps the iteration, for a progress bar.
     """
     return [found for found in progress(decode_files(paths)) if isinstance(found, BadFile)]

@@ -1,4 +1,4 @@
-"""What a picture looks like in a few bytes, and which pictures are the same. numpy and Pillow."""
+"""What an image looks like in a few bytes, and which images are the same. numpy and Pillow."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TILE = (512, 4096)  # of the table of all pairs that is held at once
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What is kept of a picture.
+    """What is kept of an image.
 
     Args:
-        digest: Bytes that are equal for equal files; of a picture that has no file, for equal pixels.
+        digest: Bytes that are equal for equal files; of an image that has no file, for equal pixels.
         hash: Int of 64 bits, one for each pair of neighbours among 9x8 grey averages: which is brighter.
         thumbnail: `uint8` array of shape `(16, 16, 3)`.
         width, height: Ints.
@@ -59,7 +59,7 @@ def _mode(contents: bytes | None) -> str:
 
 
 def sheet_tile(pixels: np.ndarray, side: int = _SHEET_SIDE) -> np.ndarray:
-    """The picture fitted into a white square, for a sheet of many."""
+    """The image fitted into a white square, for a sheet of many."""
     image = Image.fromarray(pixels)
     scale = side / max(image.size)
     drawn = image.resize(tuple(max(1, round(length * scale)) for length in image.size), reducing_gap=2)
@@ -69,15 +69,15 @@ def sheet_tile(pixels: np.ndarray, side: int = _SHEET_SIDE) -> np.ndarray:
 
 
 def groups_of_twins(fingerprints: Sequence[Fingerprint], near: bool = True) -> list[list[int]]:
-    """Indices of pictures that are the same, or nearly, in groups of two and more.
+    """Indices of images that are the same, or nearly, in groups of two and more.
 
     Nearly the same: at most `NEAR_BITS` of the hash differ, and the thumbnails by at most `NEAR_LEVELS` on average. The
-    hash alone would take all flat pictures for one, the thumbnails alone all dark ones. So a picture is found again
+    hash alone would take all flat images for one, the thumbnails alone all dark ones. So an image is found again
     after it was recompressed, resized, or slightly edited; not after it was cropped, mirrored or turned. If A is like B
     and B like C, the three are one group.
 
     Cost: every hash is compared with every other, as numbers, in tiles of a table that is never held whole: time grows
-    with the square of the count, 11 seconds on a core for 100,000 pictures.
+    with the square of the count, 11 seconds on a core for 100,000 images.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -105,7 +105,7 @@ def _near_pairs(fingerprints: Sequence[Fingerprint]) -> list[np.ndarray]:
             apart = np.bitwise_count(hashes[top : top + rows, None] ^ hashes[None, left : left + columns])
             pairs = np.argwhere(apart <= NEAR_BITS) + np.array([top, left])
             pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-            for part in np.array_split(pairs, len(pairs) // columns + 1):  # of flat pictures there may be very many
+            for part in np.array_split(pairs, len(pairs) // columns + 1):  # of flat images there may be very many
                 one, other = (thumbnails[part[:, side]].astype("int16") for side in (0, 1))
                 found.append(part[np.abs(one - other).mean(axis=1) <= NEAR_LEVELS])
     return found

@@ -1,4 +1,4 @@
-"""Pictures in one folder per class, and which of many files cannot be decoded. Imports `splits`, `images`, `errors`."""
+"""Images in one folder per class, and which of many files cannot be decoded. Imports `splits`, `images`, `errors`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.datasets.decoding import EXTENSIONS, BadFile, find_bad_files, list_pictures
+from keras_effnet.datasets.decoding import EXTENSIONS, BadFile, find_bad_files, list_images
 from keras_effnet.datasets.splits import SPLIT_NAMES, Parts, Split
 from keras_effnet.errors import UserError
 
@@ -18,9 +18,9 @@ Progress = Callable[[Iterable], Iterable]
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:
-    """Class name -> picture files, for every class folder that is not hidden."""
+    """Class name -> image files, for every class folder that is not hidden."""
     return {
-        entry.name: list_pictures(entry)
+        entry.name: list_images(entry)
         for entry in sorted(folder.iterdir())
         if entry.is_dir() and not entry.name.startswith(".")
     }
@@ -35,11 +35,11 @@ def accept_bad_files(bad: Sequence[BadFile], total: int, limit: int) -> None:
     listing = "; ".join(f"{item.path} ({item.reason})" for item in bad[:5]) + ("; ..." if len(bad) > 5 else "")
     if len(bad) > limit:
         raise UserError(
-            f"{len(bad)} of {total} pictures cannot be decoded, more than the {limit} allowed "
+            f"{len(bad)} of {total} images cannot be decoded, more than the {limit} allowed "
             f"(max_bad_files, --max-bad-files): {listing}"
         )
     if bad:
-        logger.warning("Skipped %d of %d pictures that cannot be decoded: %s", len(bad), total, listing)
+        logger.warning("Skipped %d of %d images that cannot be decoded: %s", len(bad), total, listing)
 
 
 def without_bad_files(
@@ -69,13 +69,13 @@ def _to_split(classes: dict[str, list[str]]) -> Split:
 
 def _check_classes(folder: Path, classes: dict[str, list[str]]) -> None:
     if not classes:
-        loose = "holds pictures but no class folders" if list_pictures(folder) else "is empty"
-        raise UserError(f"{folder} {loose}. Put pictures in one folder per class: {folder.name}/cat/1.jpg.")
+        loose = "holds images but no class folders" if list_images(folder) else "is empty"
+        raise UserError(f"{folder} {loose}. Put images in one folder per class: {folder.name}/cat/1.jpg.")
     empty = [name for name, paths in classes.items() if not paths]
     if empty:
         raise UserError(
-            f"{folder} has class folders without pictures: {', '.join(empty[:5])}. "
-            f"Remove them or add pictures ({', '.join(EXTENSIONS)})."
+            f"{folder} has class folders without images: {', '.join(empty[:5])}. "
+            f"Remove them or add images ({', '.join(EXTENSIONS)})."
         )
     if len(classes) < 2:
         raise UserError(f"{folder} has one class only ({next(iter(classes))}); a classifier needs at least two.")

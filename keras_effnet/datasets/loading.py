@@ -1,6 +1,6 @@
-"""Where pictures come from: folders, lists, TFRecord shards, TensorFlow Datasets, arrays, the embedded digits.
+"""Where images come from: folders, lists, TFRecord shards, TensorFlow Datasets, arrays, the embedded digits.
 
-Imports the sources, `splits`, `errors`. What becomes of the pictures is `pipeline`'s business.
+Imports the sources, `splits`, `errors`. What becomes of the images is `pipeline`'s business.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def load(
     fold: Sequence[int] | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> ImageDataset:
-    """Loads labelled pictures.
+    """Loads labelled images.
 
     Args:
         source: One of
@@ -58,14 +58,14 @@ def load(
             a CSV file, or a folder with a `manifest.csv` or `labels.csv`: columns `path`, `label`, `split`;
             a folder of TFRecord shards, written by `keras-effnet pack` or with the usual features;
             `"tfds:name/config"`: TensorFlow Datasets.
-        val_split: Float in (0, 1), share held out, each class alike, where the source names no validation pictures.
+        val_split: Float in (0, 1), share held out, each class alike, where the source names no validation images.
         seed: Int, of the split and of the cluttered scenes.
         image_size: Int, canvas of `"digits-cluttered"` in pixels.
         max_bad_files: Int, how many files may be undecodable before this is an error. They are skipped and listed in
             `skipped`, with a warning.
         check: Bool, whether to decode every file once beforehand. `pack` did so; of TFDS it is believed.
         data_dir: Folder where TensorFlow Datasets keeps its files; by default its own.
-        fold: Pair `(k, n)` of ints, the k-th of n folds, counted from 1: training and validation pictures are dealt out
+        fold: Pair `(k, n)` of ints, the k-th of n folds, counted from 1: training and validation images are dealt out
             anew, see `ImageDataset.folds`.
         progress: Wraps the iteration over files, for a progress bar.
 
@@ -138,7 +138,7 @@ def read_parts(
         return _read_directory(path, max_bad_files, check, progress)
     if path.is_file():
         raise UserError(
-            f"{path} is a file; data is a folder of class folders, a .csv list of pictures, a folder of TFRecord "
+            f"{path} is a file; data is a folder of class folders, a .csv list of images, a folder of TFRecord "
             f"shards, or one of {', '.join(EMBEDDED)}."
         )
     if os.sep in str(source) or str(source).startswith("."):
@@ -170,17 +170,17 @@ def from_arrays(
     mirror: bool = True,
     name: str = "arrays",
 ) -> ImageDataset:
-    """A dataset of pictures in memory.
+    """A dataset of images in memory.
 
     Args:
         images: Array of shape `(N, height, width, 3)`, or `(N, height, width)` and `(N, height, width, 1)` for grey
-            pictures. Values in 0..255; floats are rounded.
+            images. Values in 0..255; floats are rounded.
         labels: Int array of shape `(N,)` or `(N, 1)`, from 0.
         class_names: Names of the classes; by default their numbers.
         val_split: Float in (0, 1), share held out, each class alike, if `val` is not given.
         val, test: Pairs `(images, labels)`.
         seed: Int, of the split.
-        mirror: Bool, whether a mirrored picture is still of its class; training flips pictures then.
+        mirror: Bool, whether a mirrored image is still of its class; training flips images then.
         name: String.
 
     Returns:

@@ -27,7 +27,7 @@ from keras_effnet.errors import UserError
 
 MARGIN = 1.15  # a random crop that is enlarged to the training size has lost little, and evaluation nothing
 JPEG_QUALITY = 95
-_AHEAD = 64  # pictures that wait for the writer, so that a slow disk does not fill the memory
+_AHEAD = 64  # images that wait for the writer, so that a slow disk does not fill the memory
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Packed:
 
     Args:
         folder: Path.
-        pictures, classes, shards, shrunk: Ints, how many.
+        images, classes, shards, shrunk: Ints, how many.
         bytes: Int, size of the shards.
         skipped: Tuple of `BadFile`.
     """
 
     folder: Path
-    pictures: int
+    images: int
     classes: int
     shards: int
     bytes: int
@@ -50,8 +50,8 @@ class Packed:
     skipped: tuple[BadFile, ...] = ()
 
 
-class _Picture(NamedTuple):
-    """A picture to pack: its place in its split, what it is called, its bytes and pixels or why there are none."""
+class _Image(NamedTuple):
+    """An image to pack: its place in its split, what it is called, its bytes and pixels or why there are none."""
 
     place: int
     name: str
@@ -62,15 +62,15 @@ class _Picture(NamedTuple):
 class _Totals:
     """What has been written so far."""
 
-    pictures: int = 0
+    images: int = 0
     bytes: int = 0
     shrunk: int = 0
     skipped: list[BadFile] = field(default_factory=list)
 
     def of(self, expected: int) -> str:
         """How far this is, and how much all of it will need."""
-        megabytes = self.bytes / max(self.pictures, 1) * expected / 1e6
-        return f"{self.pictures:,} of {expected:,} pictures ({megabytes:,.1f} MB are needed for all)"
+        megabytes = self.bytes / max(self.images, 1) * expected / 1e6
+        return f"{self.images:,} of {expected:,} images ({megabytes:,.1f} MB are needed for all)"
 
 
 def mixed_order(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -92,9 +92,9 @@ def mixed_order(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def shrink(contents: bytes, pixels: np.ndarray, shorter_side: int | None) -> tuple[bytes, bool]:
-    """Encoded bytes of a picture whose shorter side is at most so many pixels, and whether they are new.
+    """Encoded bytes of an image whose shorter side is at most so many pixels, and whether they are new.
 
-    A picture that is small enough keeps its bytes. A larger one is resized with antialiasing and becomes a JPEG.
+    An image that is small enough keeps its bytes. A larger one is resized with antialiasing and becomes a JPEG.
     """
     height, width = pixels.shape[:2]
     if shorter_side is None or min(height, width) <= shorter_side:
@@ -114,8 +114,8 @@ def _as_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _pictures(split: Split, seed: int) -> Iterator[_Picture]:
-    """The pictures in the order in which they are written, decoded once. A stream can only be read as it comes."""
+def _images(split: Split, seed: int) -> Iterator[_Image]:
+    """The images in the order in which they are written, decoded once. A stream can only be read as it comes."""
     if isinstance(split.images, Encoded):
         places = range(len(split))
         names = [f"record {place}" for place in places]
@@ -126,9 +126,9 @@ def _pictures(split: Split, seed: int) -> Iterator[_Picture]:
             names = [split.images[place] for place in places]
             found = decode_files(names)
         else:
-            names = [f"picture {place}" for place in places]
+            names = [f"image {place}" for place in places]
             found = ((_as_png(split.images[place]), split.images[place]) for place in places)
-    yield from map(_Picture, places, names, found)
+    yield from map(_Image, places, names, found)
 
 
 def _in_order(function: Callable, items: Iterable) -> Iterator:
@@ -152,22 +152,22 @@ def _write_split(
     totals: _Totals,
     progress: Progress,
 ) -> np.ndarray:
-    """Writes the shards of a split; returns, for each record, the place of the picture in its source."""
+    """Writes the shards of a split; returns, for each record, the place of the image in its source."""
     places = []
 
-    def shrunk(picture: _Picture) -> tuple[_Picture, bytes, bool]:
-        if isinstance(picture.found, BadFile):
-            return picture, b"", False
-        return picture, *shrink(*picture.found, shorter_side)
+    def shrunk(image: _Image) -> tuple[_Image, bytes, bool]:
+        if isinstance(image.found, BadFile):
+            return image, b"", False
+        return image, *shrink(*image.found, shorter_side)
 
-    for picture, contents, is_new in _in_order(shrunk, progress(_pictures(split, seed))):
-        if isinstance(picture.found, BadFile):
-            totals.skipped.append(picture.found)
+    for image, contents, is_new in _in_order(shrunk, progress(_images(split, seed))):
+        if isinstance(image.found, BadFile):
+            totals.skipped.append(image.found)
             continue
-        label = int(split.labels[picture.place])
-        writer.write(record(contents, Path(picture.name).name, label, class_names[label]))
-        places.append(picture.place)
-        totals.pictures += 1
+        label = int(split.labels[image.place])
+        writer.write(record(contents, Path(image.name).name, label, class_names[label]))
+        places.append(image.place)
+        totals.images += 1
         totals.bytes += len(contents)
         totals.shrunk += is_new
     writer.close()
@@ -188,7 +188,7 @@ def pack(
 ) -> Packed:
     """Writes any data that `datasets.load` reads as TFRecord shards, which it then reads faster.
 
-    `load(out)` gives the classes, labels and division of `load(source)`. Pictures keep their bytes unless they are
+    `load(out)` gives the classes, labels and division of `load(source)`. Images keep their bytes unless they are
     larger than `size` wants them. Records are shuffled, each class spread evenly; those of a stream (TFDS, other
     TFRecords) keep its order.
 
@@ -196,10 +196,10 @@ def pack(
         source: What `datasets.load` takes.
         out: Folder; it is made, and holds either everything or nothing.
         size: Int, the largest size that networks will be trained at, or None to keep all pixels. The shorter side of a
-            picture becomes at most 1.15 times as long.
-        shards: Int, how many files the training pictures are cut into; by default files of about 100 MB.
+            image becomes at most 1.15 times as long.
+        shards: Int, how many files the training images are cut into; by default files of about 100 MB.
         seed: Int, of the shuffling, and of the split of the embedded digits.
-        max_bad_files: Int, how many pictures may be undecodable before this is an error. They are left out and listed
+        max_bad_files: Int, how many images may be undecodable before this is an error. They are left out and listed
             in the index.
         overwrite: Bool, whether an earlier pack in `out` is replaced.
         data_dir: Path, where TensorFlow Datasets keeps its files.
@@ -228,7 +228,7 @@ def pack(
         (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     every = [shard for shards in written.values() for shard in shards]
     size_on_disk = sum(shard["bytes"] for shard in every)
-    counts = (totals.pictures, len(parts.class_names), len(every), size_on_disk, totals.shrunk)
+    counts = (totals.images, len(parts.class_names), len(every), size_on_disk, totals.shrunk)
     return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped))
 
 
@@ -251,12 +251,12 @@ def _write_splits(parts, folder, size, shards, seed, totals, progress) -> tuple[
     written, arrays = {}, {}
     train = len(parts.splits.get("train", next(iter(parts.splits.values()))))
     each = None if shards is None else -(-train // shards)
-    for split, pictures in parts.splits.items():
+    for split, images in parts.splits.items():
         writer = ShardWriter(folder, split, each)
-        wrapper = progress(f"Packing {split}", len(pictures))
-        places = _write_split(pictures, writer, parts.class_names, _limit(size), seed, totals, wrapper)
+        wrapper = progress(f"Packing {split}", len(images))
+        places = _write_split(images, writer, parts.class_names, _limit(size), seed, totals, wrapper)
         # Where the source itself was packed, its own order counts: a pack of a pack is divided as the first source is.
         order = parts.order[places] if split == "train" and parts.order is not None else places
-        arrays |= {f"{split}_labels": pictures.labels[places], f"{split}_order": np.argsort(np.argsort(order))}
+        arrays |= {f"{split}_labels": images.labels[places], f"{split}_order": np.argsort(np.argsort(order))}
         written[split] = writer.shards
     return written, arrays

@@ -1,6 +1,6 @@
-"""What a labelled data set is, wherever it comes from: pictures with labels, in parts that never share one.
+"""What a labelled data set is, wherever it comes from: images with labels, in parts that never share one.
 
-Imports TensorFlow, `images` and `errors`. The sources below build on it; what becomes of the pictures is `pipeline`'s
+Imports TensorFlow, `images` and `errors`. The sources below build on it; what becomes of the images is `pipeline`'s
 business.
 """
 
@@ -21,12 +21,12 @@ SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Pictures as encoded bytes in a stream that is read in order: TFRecord shards, TFDS.
+    """Images as encoded bytes in a stream that is read in order: TFRecord shards, TFDS.
 
     Args:
         open: Function that returns the stream, a `tf.data.Dataset` of scalar strings (JPEG, PNG, ...), always in the
             same order.
-        size: Int, how many pictures the stream has, those of other splits included.
+        size: Int, how many images the stream has, those of other splits included.
         keep: Sorted indices into the stream that belong here; None if all do.
     """
 
@@ -39,11 +39,11 @@ class Encoded:
 
     @property
     def positions(self) -> np.ndarray:
-        """Where in the stream the pictures are."""
+        """Where in the stream the images are."""
         return np.arange(self.size) if self.keep is None else self.keep
 
     def read(self) -> tf.data.Dataset:
-        """The pictures that belong here, in their order, as scalar strings; the number is asserted."""
+        """The images that belong here, in their order, as scalar strings; the number is asserted."""
         data = self.open()
         if self.keep is not None:
             mask = np.zeros(self.keep[-1] + 1 if len(self) else 0, bool)  # what lies behind the last is not read
@@ -55,12 +55,12 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures with labels.
+    """Images with labels.
 
     Args:
         images: `uint8` array of shape `(N, height, width, 3)`, a tuple of N file paths, or `Encoded`.
         labels: `int32` array of shape `(N,)`, in the same order.
-        mirror: Bool, whether a mirrored picture is still of its class. False for digits.
+        mirror: Bool, whether a mirrored image is still of its class. False for digits.
     """
 
     images: np.ndarray | tuple[str, ...] | Encoded
@@ -71,7 +71,7 @@ class Split:
         return len(self.labels)
 
     def select(self, indices: np.ndarray) -> Split:
-        """The pictures at `indices`, in that order.
+        """The images at `indices`, in that order.
 
         A stream (`Encoded`) keeps its own order: there `indices` are taken sorted, each of them once.
         """
@@ -86,13 +86,13 @@ class Split:
         return replace(self, images=images, labels=self.labels[indices])
 
     def sample(self, count: int, seed: int = 0) -> Split:
-        """`count` pictures drawn at random, seeded; if there are no more, all of them in their order."""
+        """`count` images drawn at random, seeded; if there are no more, all of them in their order."""
         if count >= len(self):
             return self
         return self.select(np.random.default_rng(seed).permutation(len(self))[:count])
 
-    def pictures(self) -> Iterator[np.ndarray]:
-        """Yields every picture decoded, a `uint8` array of shape `(height, width, 3)`, one after the other.
+    def decoded(self) -> Iterator[np.ndarray]:
+        """Yields every image decoded, a `uint8` array of shape `(height, width, 3)`, one after the other.
 
         Raises:
             UserError: A file is missing or cannot be decoded.
@@ -106,7 +106,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Labelled pictures, split.
+    """Labelled images, split.
 
     Args:
         name: String.
@@ -131,13 +131,13 @@ class ImageDataset:
         return self.test or self.val
 
     def folds(self, count: int, seed: int | None = None) -> list[ImageDataset]:
-        """The same pictures in `count` divisions for cross-validation; `test` stays apart in all of them.
+        """The same images in `count` divisions for cross-validation; `test` stays apart in all of them.
 
-        `train` and `val` are pooled and dealt out anew, each class alike, so that every picture is validated exactly
+        `train` and `val` are pooled and dealt out anew, each class alike, so that every image is validated exactly
         once.
 
         Args:
-            count: Int, at least 2 and at most the pictures of the rarest class.
+            count: Int, at least 2 and at most the images of the rarest class.
             seed: Int; by default the seed that the dataset was loaded with. With another one the folds have no
                 `origin`.
 
@@ -145,7 +145,7 @@ class ImageDataset:
             One `ImageDataset` a fold.
 
         Raises:
-            UserError: `count` is below 2, or a class has fewer pictures than that.
+            UserError: `count` is below 2, or a class has fewer images than that.
         """
         loaded_with = self.origin.get("seed", 0)
         seed = loaded_with if seed is None else seed
@@ -156,7 +156,7 @@ class ImageDataset:
         if totals.min() < count:
             rarest = self.class_names[totals.argmin()]
             raise UserError(
-                f"Class {rarest!r} has {totals.min()} pictures, too few for {count} folds: each validates on one."
+                f"Class {rarest!r} has {totals.min()} images, too few for {count} folds: each validates on one."
             )
         datasets = []
         for number, held_out in enumerate(k_folds(whole.labels, count, seed), start=1):
@@ -194,7 +194,7 @@ class Parts:
         class_names: Tuple of names; a label is an index into it.
         splits: `train`, `val`, `test` -> `Split`. Without `train` and `val` it is there to measure a network with.
         skipped: Tuple of `BadFile`.
-        order: None where `train` stands in the order of its source; else, for each of its pictures, the place it had
+        order: None where `train` stands in the order of its source; else, for each of its images, the place it had
             there. Parts are held out in the order of the source, so that a packed copy is divided as the source is.
     """
 
@@ -208,7 +208,7 @@ class Parts:
         """Holds a stratified share of `train` out where there is no `val`.
 
         Raises:
-            UserError: A class has no picture to train on, or to validate with.
+            UserError: A class has no image to train on, or to validate with.
         """
         splits = dict(self.splits)
         if splits.keys() == {"test"}:
@@ -223,7 +223,7 @@ class Parts:
             missing = sorted(set(range(len(self.class_names))) - set(splits[split].labels.tolist()))
             if missing:
                 name = self.class_names[missing[0]]
-                raise UserError(f"{self.name}: no usable picture of class {name!r} for {split}; add some.")
+                raise UserError(f"{self.name}: no usable image of class {name!r} for {split}; add some.")
         return ImageDataset(self.name, self.class_names, **splits, skipped=self.skipped)
 
 
@@ -249,7 +249,7 @@ def stratified_split(labels: np.ndarray, fractions: Sequence[float], seed: int) 
 
 
 def k_folds(labels: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
-    """Deals indices out to `count` folds: each class alike, and all folds of the same size, to one picture.
+    """Deals indices out to `count` folds: each class alike, and all folds of the same size, to one image.
 
     Args:
         labels: Int array of shape `(N,)`.
@@ -266,15 +266,15 @@ def k_folds(labels: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Weights that give every class the same influence, whatever its share of the pictures.
+    """Weights that give every class the same influence, whatever its share of the images.
 
     Args:
         labels: Int array of shape `(N,)`.
         classes: Int, how many classes there are.
 
     Returns:
-        A `float64` array of shape `(classes,)`. Over the pictures the weights average 1, so that the learning rate
-        keeps its meaning; a class without pictures has 0. `dict(enumerate(...))` is what `model.fit` takes.
+        A `float64` array of shape `(classes,)`. Over the images the weights average 1, so that the learning rate
+        keeps its meaning; a class without images has 0. `dict(enumerate(...))` is what `model.fit` takes.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Pictures of TensorFlow Datasets, `tfds:name/config`, left as encoded bytes. Imports `folders`, `splits`, `errors`.
+"""Images of TensorFlow Datasets, `tfds:name/config`, left as encoded bytes. Imports `folders`, `splits`, `errors`.
 
 TensorFlow Datasets is an extra, imported when it is asked for.
 """
@@ -46,7 +46,7 @@ def _builder(name: str, data_dir: str | None):
 
 
 def _keys(name: str, builder) -> tuple[str, str]:
-    """The features that hold the picture and its class."""
+    """The features that hold the image and its class."""
     tfds, features = _library(), builder.info.features
     images = [key for key, kind in features.items() if isinstance(kind, tfds.features.Image)]
     labels = [key for key, kind in features.items() if isinstance(kind, tfds.features.ClassLabel)]
@@ -55,13 +55,13 @@ def _keys(name: str, builder) -> tuple[str, str]:
         return supervised
     if len(images) != 1 or len(labels) != 1:
         raise UserError(
-            f"{PREFIX}{name} is no set of pictures with one class each; its features are {', '.join(features)}."
+            f"{PREFIX}{name} is no set of images with one class each; its features are {', '.join(features)}."
         )
     return images[0], labels[0]
 
 
 def _read(builder, split: str, image: str) -> tf.data.Dataset:
-    """A part in the order of its files, pictures not decoded."""
+    """A part in the order of its files, images not decoded."""
     tfds = _library()
     return builder.as_dataset(
         split=split,
@@ -81,7 +81,7 @@ def read_catalogue(name: str, data_dir: str | None, progress: Progress) -> Parts
     """A data set of TensorFlow Datasets: `imagenette/160px-v2`.
 
     Raises:
-        UserError: The extra is not installed, the set is unknown, cannot be prepared, or holds no labelled pictures.
+        UserError: The extra is not installed, the set is unknown, cannot be prepared, or holds no labelled images.
     """
     builder = _builder(name, data_dir)
     image, label = _keys(name, builder)

@@ -31,7 +31,7 @@ _BATCH = 256
 
 
 def stream(files: Sequence[str | Path]) -> Callable[[], tf.data.Dataset]:
-    """What `Encoded.open` wants: the encoded pictures of shards, one shard after the other."""
+    """What `Encoded.open` wants: the encoded images of shards, one shard after the other."""
     names = [str(file) for file in files]
     wanted = {IMAGE: tf.io.FixedLenFeature((), tf.string)}
 
@@ -65,7 +65,7 @@ def read_index(folder: Path) -> dict | None:
     if index["version"] > VERSION:
         raise UserError(
             f"{folder} was packed by a later version of keras-effnet (format {index['version']}, this one reads up to "
-            f"{VERSION}): upgrade, or pack the pictures anew."
+            f"{VERSION}): upgrade, or pack the images anew."
         )
     return index
 
@@ -79,7 +79,7 @@ def _packed_split(folder: Path, split: str, shards: list[dict], labels: np.ndarr
             raise UserError(f"{path} {found}: copy the folder anew, or run keras-effnet pack again.")
     count = sum(shard["count"] for shard in shards)
     if count != len(labels):
-        raise UserError(f"{folder / RECORDS} has {len(labels)} labels for {count} {split} pictures; pack them anew.")
+        raise UserError(f"{folder / RECORDS} has {len(labels)} labels for {count} {split} images; pack them anew.")
     files = [folder / shard["file"] for shard in shards]
     return Split(Encoded(stream(files), count), labels.astype("int32"), mirror)
 
@@ -137,7 +137,7 @@ def _check_features(path: Path) -> None:
         if IMAGE not in features or LABEL not in features:
             raise UserError(
                 f"{path} has no {IMAGE} with {LABEL}; its records hold {', '.join(sorted(features))[:200]}. "
-                "Write the pictures as files, one folder per class, and pack those: keras-effnet pack FOLDER OUT."
+                "Write the images as files, one folder per class, and pack those: keras-effnet pack FOLDER OUT."
             )
 
 
@@ -161,7 +161,7 @@ def _scan_file(path: Path, check: bool) -> _Scan:
     except UserError:
         raise
     except Exception as error:  # DataLossError of a cut file, InvalidArgumentError of other types, protobuf's own
-        raise UserError(f"{path} cannot be read as TFRecords of pictures: {first_line(error)[:200]}.") from None
+        raise UserError(f"{path} cannot be read as TFRecords of images: {first_line(error)[:200]}.") from None
     return _Scan(np.concatenate(labels) if labels else np.zeros(0, int), words_of, bad)
 
 
@@ -188,7 +188,7 @@ def read_records(
     """TFRecord files with the usual features, `image/encoded` and `image/class/label`. Scanned once for the labels.
 
     Raises:
-        UserError: Other features, damaged files, pictures without a label, one class only, or too many bad pictures.
+        UserError: Other features, damaged files, images without a label, one class only, or too many bad images.
     """
     everything = [(split, path) for split, paths in files.items() for path in paths]
     scans: dict[str, list[_Scan]] = {split: [] for split in files}
@@ -199,7 +199,7 @@ def read_records(
         del labels["test"]  # a competition's test set: its labels are kept secret
     for split, numbers in labels.items():
         if not len(numbers) or numbers.min() < 0:
-            what = "pictures without a label" if len(numbers) else "no pictures"
+            what = "images without a label" if len(numbers) else "no images"
             raise UserError(f"{folder}: the {split} records hold {what}.")
     words = {number: name for found in scans.values() for scan in found for number, name in scan.names.items()}
     index, names = _class_names(folder, np.unique(np.concatenate(list(labels.values()))), words)

@@ -20,10 +20,10 @@ SHARD_BYTES = 100_000_000
 
 
 class ShardWriter:
-    """Shards of one split: the next begins when the last has enough pictures or bytes."""
+    """Shards of one split: the next begins when the last has enough images or bytes."""
 
-    def __init__(self, folder: Path, split: str, pictures_each: int | None):
-        self.folder, self.split, self.pictures_each = folder, split, pictures_each
+    def __init__(self, folder: Path, split: str, images_each: int | None):
+        self.folder, self.split, self.images_each = folder, split, images_each
         self.shards: list[dict] = []
         self._file = None
         self._written = 0
@@ -37,7 +37,7 @@ class ShardWriter:
         self._written += len(record)
         self.shards[-1]["count"] += 1
         full = self._written >= SHARD_BYTES
-        if self.shards[-1]["count"] == self.pictures_each if self.pictures_each else full:
+        if self.shards[-1]["count"] == self.images_each if self.images_each else full:
             self.close()
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ def whole_or_nothing(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
         if _full(error):
             raise UserError(
                 f"The disk of {out} is full after {progress()}; nothing of it was kept. "
-                "Free some space, choose another folder, or shrink the pictures with --size."
+                "Free some space, choose another folder, or shrink the images with --size."
             ) from None
         if isinstance(error, OSError):
             raise UserError(f"Cannot write {out}: {error.strerror or error}. Choose another folder.") from None
@@ -136,6 +136,6 @@ def check_target(out: Path, overwrite: bool) -> None:
         return
     if read_index(out):
         if not overwrite:
-            raise UserError(f"{out} holds packed pictures already. Replace them with --overwrite, or choose another.")
+            raise UserError(f"{out} holds packed images already. Replace them with --overwrite, or choose another.")
     elif not (out / PARTIAL).is_dir():
         raise UserError(f"{out} is not empty, and no packed folder that could be replaced. Choose a new folder.")

@@ -1,4 +1,4 @@
-"""Where in a picture a network finds a class: Grad-CAM, on any network of this package.
+"""Where in an image a network finds a class: Grad-CAM, on any network of this package.
 
 TensorFlow for the gradient; imports `anatomy` and `errors`. `plots.explanation` draws what comes out.
 """
@@ -20,10 +20,10 @@ _MOST_PROBABLE = -1
 
 @dataclass(frozen=True, eq=False)
 class Heatmap:
-    """How much each place of a picture speaks for a class.
+    """How much each place of an image speaks for a class.
 
     Args:
-        map: Float array of shape `(height, width)`, the size of the layer's feature map, not of the picture. In
+        map: Float array of shape `(height, width)`, the size of the layer's feature map, not of the image. In
             [0, 1], 1 where most speaks for the class; all 0 where nothing does.
         class_index: Int, the class explained.
         probabilities: Float array of shape `(classes,)`, the network's answer; softmax of what ends in logits.
@@ -60,17 +60,17 @@ def _feature_layer(model: keras.Model, name: str | None) -> keras.layers.Layer:
 def _check(image: np.ndarray, class_index: int | None, shape: tuple[int | None, ...], classes: int) -> None:
     fits = image.ndim == 3 and all(side in (None, given) for side, given in zip(shape, image.shape, strict=True))
     if not fits:
-        raise UserError(f"Grad-CAM takes one picture of shape {shape}, got {image.shape}.")
+        raise UserError(f"Grad-CAM takes one image of shape {shape}, got {image.shape}.")
     if class_index is not None and not 0 <= class_index < classes:
         raise UserError(f"The class must be an index from 0 to {classes - 1}, got {class_index}.")
 
 
 def _weigh(model: keras.Model, target: keras.layers.Layer, classifier: keras.layers.Dense) -> Callable:
-    """A function from a picture and a class to heat, class and logits, traced once for as many pictures as come."""
+    """A function from an image and a class to heat, class and logits, traced once for as many images as come."""
     network = keras.Model(model.inputs, [target.output, classifier.input])
 
     # A graph leaves out what nobody asks for. An eager tape computes the gradient of every kernel too, and that of a
-    # strided 1x1 convolution, for one picture, corrupts the memory of TensorFlow 2.21 on a CPU.
+    # strided 1x1 convolution, for one image, corrupts the memory of TensorFlow 2.21 on a CPU.
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape[1:]), tf.TensorSpec((), tf.int32)])
     def weigh(image, index):
         features, pooled = network(image[None], training=False)
@@ -87,7 +87,7 @@ def _weigh(model: keras.Model, target: keras.layers.Layer, classifier: keras.lay
 
 
 def explainer(model: keras.Model, layer: str | None = None) -> Callable[..., Heatmap]:
-    """`grad_cam` of one model and layer for many pictures: what the first one waits for, the others do not.
+    """`grad_cam` of one model and layer for many images: what the first one waits for, the others do not.
 
     Args:
         model, layer: As in `grad_cam`.
@@ -101,7 +101,7 @@ def explainer(model: keras.Model, layer: str | None = None) -> Callable[..., Hea
     Example:
 
     >>> explain = keras_effnet.evaluation.gradcam.explainer(model)
-    >>> heats = [explain(picture) for picture in pictures]
+    >>> heats = [explain(image) for image in images]
     """
     if keras.config.backend() != "tensorflow":
         raise UserError(f"Grad-CAM needs the TensorFlow backend of Keras; this one is {keras.config.backend()}.")
@@ -124,7 +124,7 @@ def explainer(model: keras.Model, layer: str | None = None) -> Callable[..., Hea
 def grad_cam(
     model: keras.Model, image: np.ndarray, *, class_index: int | None = None, layer: str | None = None
 ) -> Heatmap:
-    """Weighs a feature map by what it contributes to a class: where in the picture does the network find it?
+    """Weighs a feature map by what it contributes to a class: where in the image does the network find it?
 
     Each channel counts by the gradient of the class's logit, averaged over the map; what speaks against the class is
     left out. The logit it is, not the probability, in which the other classes have their say.
@@ -132,7 +132,7 @@ def grad_cam(
     Args:
         model: Classifier of this package under the TensorFlow backend: fine-tuned, frozen, of mixed precision or
             reloaded from a `.keras`, all the same.
-        image: One picture, array of shape `(height, width, channels)` in 0..255, at the model's size; normalised only
+        image: One image, array of shape `(height, width, channels)` in 0..255, at the model's size; normalised only
             where the model was built with `include_preprocessing=False`.
         class_index: Int, the class to explain, by default the most probable.
         layer: String, whose output is weighed: a part, `"block5c"`, or a layer by itself, `"block5c_add"`. The last
@@ -142,12 +142,12 @@ def grad_cam(
         A `Heatmap`.
 
     Raises:
-        UserError: The model is no classifier of this package, the picture has another shape, or there is no class or
+        UserError: The model is no classifier of this package, the image has another shape, or there is no class or
             layer of that name.
 
     Example:
 
-    >>> heat = keras_effnet.grad_cam(model, picture)
+    >>> heat = keras_effnet.grad_cam(model, image)
     >>> heat.map.shape, heat.class_index, heat.layer
     ((7, 7), 281, 'top_activation')
 

@@ -19,7 +19,7 @@ _SUM_TOLERANCE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a network said of labelled pictures, in their order.
+    """What a network said of labelled images, in their order.
 
     Args:
         labels: Int array of shape `(N,)`, the true classes.
@@ -50,7 +50,7 @@ class Reliability:
     """How often a network is right where it claims to be sure, in bins of equal width over [0, 1].
 
     Args:
-        counts: Int array, pictures in each bin.
+        counts: Int array, images in each bin.
         confidence: Float array, mean probability of the predicted class in each bin; NaN where it is empty.
         accuracy: Float array, share of right answers in each bin; NaN where it is empty.
 
@@ -63,22 +63,22 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: |accuracy - confidence|, weighted by the pictures in each bin (eq. 3)."""
+        """Expected calibration error: |accuracy - confidence|, weighted by the images in each bin (eq. 3)."""
         return float(np.nansum(np.abs(self.accuracy - self.confidence) * self.counts) / self.counts.sum())
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a classifier did on labelled pictures.
+    """What a classifier did on labelled images.
 
     Args:
         samples: Int.
-        accuracy: Float in [0, 1], share of pictures whose most probable class is right.
+        accuracy: Float in [0, 1], share of images whose most probable class is right.
         top5: Float in [0, 1], share whose class is among the five most probable.
-        per_class: Tuple of floats, accuracy (recall) of each class; NaN where no picture has it.
+        per_class: Tuple of floats, accuracy (recall) of each class; NaN where no image has it.
         confusion: Int array of shape `(classes, classes)`, rows true, columns predicted.
         precision: Tuple of floats, share of the answers with a class that are right; NaN where it is never the answer.
-        f1: Tuple of floats, harmonic mean of precision and recall; NaN where neither a picture nor an answer has it.
+        f1: Tuple of floats, harmonic mean of precision and recall; NaN where neither an image nor an answer has it.
         nll: Float, mean of -log(probability of the true class), in nats: the cross-entropy.
         confidence: Float in [0, 1], mean probability of the predicted class.
         ece: Float in [0, 1], expected calibration error over 15 bins.
@@ -97,7 +97,7 @@ class Evaluation:
 
     @property
     def support(self) -> tuple[int, ...]:
-        """Pictures of each class."""
+        """Images of each class."""
         return tuple(self.confusion.sum(axis=1).tolist())
 
 
@@ -109,7 +109,7 @@ def check_finite(predictions: np.ndarray) -> None:
     """
     broken = int((~np.isfinite(predictions).all(axis=1)).sum())
     if broken:
-        raise UserError(f"The model answers NaN or infinite values to {broken} of {len(predictions)} pictures.")
+        raise UserError(f"The model answers NaN or infinite values to {broken} of {len(predictions)} images.")
 
 
 def kind_of_scores(predictions: np.ndarray) -> str:
@@ -127,14 +127,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def judge(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Answers:
-    """Compares predictions with labels, batch by batch: 50,000 pictures of 1000 classes need 2 MB, not 200.
+    """Compares predictions with labels, batch by batch: 50,000 images of 1000 classes need 2 MB, not 200.
 
     Args:
         batches: Pairs of predictions, of shape `(N, classes)`, and int labels of shape `(N,)`. Probabilities, logits or
             any other scores that rank the classes.
 
     Raises:
-        UserError: There are no pictures, labels beyond the classes that the model knows, or predictions that are no
+        UserError: There are no images, labels beyond the classes that the model knows, or predictions that are no
             numbers.
     """
     judged, kinds, classes = [], [], 0
@@ -148,7 +148,7 @@ def judge(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Answers:
         kinds.append(kind_of_scores(predictions))
         judged.append(_of_batch(predictions, labels))
     if not judged:
-        raise UserError("No pictures to evaluate.")
+        raise UserError("No images to evaluate.")
     # A batch or two of logits may look like probabilities; a network does not give both.
     kind = next((kind for kind in ("logits", "scores") if kind in kinds), "probabilities")
     labels, predicted, ranks, best, true, normaliser = map(np.concatenate, zip(*judged, strict=True))
@@ -217,7 +217,7 @@ def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Evaluation:
         labels: Int array of shape `(N,)`.
 
     Raises:
-        UserError: There are no pictures, labels beyond the classes that the model knows, or predictions that are no
+        UserError: There are no images, labels beyond the classes that the model knows, or predictions that are no
             numbers.
     """
     return measure(judge([(predictions, labels)]))
@@ -235,7 +235,7 @@ def least_certain(answers: Answers, count: int) -> np.ndarray:
 
 
 def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
-    """The commonest mistakes as `(true class, predicted class, pictures)`, commonest first."""
+    """The commonest mistakes as `(true class, predicted class, images)`, commonest first."""
     mistakes = confusion - np.diag(confusion.diagonal())
     # Few of a thousand classes' million pairs occur: only those are sorted.
     rows, columns = np.nonzero(mistakes)

@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn to files without a display. matplotlib and numpy; imports `runs`."""
+"""Images of a run, drawn to files without a display. matplotlib and numpy; imports `runs`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from keras_effnet.system.files import atomic
 
 _SMALL = 12  # classes up to which names and counts fit a confusion matrix
-_LETTERS = 19  # above a picture of a grid, in letters of 8 points
+_LETTERS = 19  # above an image of a grid, in letters of 8 points
 
 
 def _figure(*args, **kwargs):
@@ -78,8 +78,8 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     _save(figure, path)
 
 
-def picture_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 8) -> None:
-    """Pictures with a few lines of text above each. `images`: values 0..255, shape `(N, height, width, 3)`."""
+def image_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 8) -> None:
+    """Images with a few lines of text above each. `images`: values 0..255, shape `(N, height, width, 3)`."""
     rows = -(-len(images) // columns)
     longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
     size = min(8.0, max(5.0, 8.0 * _LETTERS / max(longest, 1)))  # else a long name runs into its neighbour's
@@ -93,7 +93,7 @@ def picture_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, co
 
 
 def reliability(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, title: str, path: str | Path) -> None:
-    """Share of right answers against claimed confidence, in bins of equal width; below, the pictures in each bin.
+    """Share of right answers against claimed confidence, in bins of equal width; below, the images in each bin.
 
     On the diagonal a probability is worth what it says, below it the network claims too much. `confidence`,
     `accuracy`: means of the bins, NaN where one is empty.
@@ -111,13 +111,13 @@ def reliability(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray
     upper.set_title(title, fontsize=10)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     lower.bar(centres, counts, width=1 / bins, color="0.6", edgecolor="white")
-    lower.set(xlabel="probability of the answer", ylabel="pictures")
+    lower.set(xlabel="probability of the answer", ylabel="images")
     lower.yaxis.get_major_locator().set_params(integer=True)
     _save(figure, path)
 
 
 def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str], path: str | Path) -> None:
-    """Pictures of each class, the largest first, splits stacked. `counts`: split -> one number a class."""
+    """Images of each class, the largest first, splits stacked. `counts`: split -> one number a class."""
     totals = np.sum(list(counts.values()), axis=0)
     order = np.argsort(-totals, kind="stable")
     named = len(order) <= 60
@@ -126,7 +126,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str]
     for split, numbers in counts.items():
         axis.bar(range(len(order)), np.asarray(numbers)[order], bottom=below, width=0.8 if named else 1.0, label=split)
         below += np.asarray(numbers)[order]
-    axis.set(ylabel="pictures", xlabel="class" if named else f"{len(order)} classes, the largest first")
+    axis.set(ylabel="images", xlabel="class" if named else f"{len(order)} classes, the largest first")
     names = [shorten(str(class_names[index]), 24, placeholder="...") for index in order]
     axis.set_xticks(range(len(order)) if named else [], names if named else [], rotation=90, fontsize=8)
     axis.legend(fontsize=8)
@@ -177,7 +177,7 @@ def layer_errors(
 def explanation(
     image: np.ndarray, heat: np.ndarray, shares: Sequence[tuple[str, float]], explained: int, path: str | Path
 ) -> None:
-    """A picture, the heat map of a class over it, and the network's answer, side by side.
+    """An image, the heat map of a class over it, and the network's answer, side by side.
 
     `image`: values 0..255, shape `(height, width, 3)`. `heat`: in [0, 1], of any size. `shares`: names and
     probabilities of some classes; the heat is that of the one numbered `explained`.
@@ -193,7 +193,7 @@ def explanation(
         cmap="inferno",
         vmin=0,
         vmax=1,
-        alpha=0.2 + 0.5 * heat,  # where it is cold the picture shows
+        alpha=0.2 + 0.5 * heat,  # where it is cold the image shows
         interpolation="bilinear",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )

@@ -17,7 +17,7 @@ import tensorflow as tf
 import yaml
 
 from keras_effnet.architecture.baselines import SPECS
-from keras_effnet.datasets.decoding import decode, list_pictures, read
+from keras_effnet.datasets.decoding import decode, list_images, read
 from keras_effnet.errors import UserError, closest
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.models.efficientnet import EfficientNet
@@ -35,13 +35,13 @@ class Artifact:
 
     Args:
         path: Path of the file.
-        predict: Function from pictures `(N, size, size, channels)`, values 0..255, to predictions `(N, classes)`.
+        predict: Function from images `(N, size, size, channels)`, values 0..255, to predictions `(N, classes)`.
         classes: Int.
-        image_spec: `ImageSpec`, how pictures are cropped and sized.
+        image_spec: `ImageSpec`, how images are cropped and sized.
         class_names: Names from `labels.txt`, or ImageNet's for a published network; None where none fit.
         data_origin: Arguments of `datasets.load` for the data that the network was trained on, from `args.yaml`.
         model: The Keras model, or None for a `.tflite`.
-        batch_size: Int, pictures that the network takes at once; `predict` divides more into such batches.
+        batch_size: Int, images that the network takes at once; `predict` divides more into such batches.
     """
 
     path: Path
@@ -97,7 +97,7 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
 
     Args:
         path: Path, or a name like `"lite0"`.
-        batch_size: Int, pictures that a Keras network takes at once. A `.tflite` always takes one.
+        batch_size: Int, images that a Keras network takes at once. A `.tflite` always takes one.
 
     Raises:
         UserError: It is missing, damaged, of another kind, or no weights are packaged for that name.
@@ -105,7 +105,7 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
     Example:
 
     >>> artifact = keras_effnet.inference.artifacts.load("runs/train/digits")
-    >>> artifact.predict(pictures).argmax(axis=1)
+    >>> artifact.predict(images).argmax(axis=1)
     """
     if str(path) in SPECS and not Path(path).exists():
         return _published(str(path), batch_size)
@@ -135,10 +135,10 @@ def _published(name: str, batch_size: int) -> Artifact:
 
 
 def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size: int, **description) -> Artifact:
-    def run(pictures: np.ndarray) -> np.ndarray:
-        # `model.predict` sets up a data pipeline at each call, which takes as long as some pictures do.
-        starts = range(0, len(pictures), batch_size)
-        return np.concatenate([model.predict_on_batch(pictures[start : start + batch_size]) for start in starts])
+    def run(images: np.ndarray) -> np.ndarray:
+        # `model.predict` sets up a data pipeline at each call, which takes as long as some images do.
+        starts = range(0, len(images), batch_size)
+        return np.concatenate([model.predict_on_batch(images[start : start + batch_size]) for start in starts])
 
     predict = _on_pixels(run, image_spec)
     classes = model.output_shape[-1]
@@ -146,23 +146,23 @@ def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size:
 
 
 def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -> Callable[[np.ndarray], np.ndarray]:
-    """`run` for pictures in 0..255."""
-    return lambda pictures: run(network_input(pictures, image_spec))
+    """`run` for images in 0..255."""
+    return lambda images: run(network_input(images, image_spec))
 
 
-def network_input(pictures: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
-    """Pictures in 0..255 as a network takes them: normalised where it leaves that to others."""
-    check_range(pictures)
-    return pictures if image_spec.in_network else preprocess_input(pictures, image_spec)
+def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
+    """Images in 0..255 as a network takes them: normalised where it leaves that to others."""
+    check_range(images)
+    return images if image_spec.in_network else preprocess_input(images, image_spec)
 
 
 def _check_channels(image_spec: ImageSpec) -> None:
     if image_spec.channels != 3:
-        raise UserError(f"The network takes pictures of {image_spec.channels} channels; files are read as RGB, 3.")
+        raise UserError(f"The network takes images of {image_spec.channels} channels; files are read as RGB, 3.")
 
 
-def picture(path: str | Path, image_spec: ImageSpec) -> np.ndarray:
-    """One picture file at a network's size, as a batch of shape `(1, size, size, 3)`.
+def image(path: str | Path, image_spec: ImageSpec) -> np.ndarray:
+    """One image file at a network's size, as a batch of shape `(1, size, size, 3)`.
 
     Raises:
         UserError: The file cannot be read, or the network takes another number of channels than files have.
@@ -171,23 +171,23 @@ def picture(path: str | Path, image_spec: ImageSpec) -> np.ndarray:
     return evaluation_image(read(path), image_spec).numpy()[None]
 
 
-def picture_paths(items: Sequence[str | Path]) -> list[str]:
-    """The files among some paths and all picture files below the folders among them, each once.
+def image_paths(items: Sequence[str | Path]) -> list[str]:
+    """The files among some paths and all image files below the folders among them, each once.
 
     Raises:
         UserError: There are none.
     """
-    found = (str(path) for item in items for path in (list_pictures(item) if Path(item).is_dir() else [item]))
+    found = (str(path) for item in items for path in (list_images(item) if Path(item).is_dir() else [item]))
     paths = list(dict.fromkeys(found))
     if not paths:
-        raise UserError(f"No pictures in {', '.join(map(str, items))}.")
+        raise UserError(f"No images in {', '.join(map(str, items))}.")
     return paths
 
 
-def picture_batches(
+def image_batches(
     paths: Sequence[str], image_spec: ImageSpec, batch_size: int, progress: Callable[[Iterable], Iterable] = iter
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yields paths and pictures of shape `(batch, size, size, 3)`, values 0..255, decoded while the last are used.
+    """Yields paths and images of shape `(batch, size, size, 3)`, values 0..255, decoded while the last are used.
 
     What cannot be read is left out, and warned of in the end.
 
@@ -221,7 +221,7 @@ def picture_batches(
 
 
 def _failure(path: str) -> UserError:
-    """Why a picture was left out: the pipeline only drops it."""
+    """Why an image was left out: the pipeline only drops it."""
     try:
         read(path)
     except UserError as error:
@@ -231,14 +231,14 @@ def _failure(path: str) -> UserError:
     return UserError(f"{path} could not be read when its turn came.")
 
 
-def each_picture(
+def each_image(
     items: Sequence[str | Path], image_spec: ImageSpec, progress: Callable[[Iterable], Iterable] = iter
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields path and picture, of shape `(1, size, size, 3)`, of files, and of all files below folders.
+    """Yields path and image, of shape `(1, size, size, 3)`, of files, and of all files below folders.
 
-    As `picture_batches` of one, with the same arguments and errors.
+    As `image_batches` of one, with the same arguments and errors.
     """
-    for (path,), pixels in picture_batches(picture_paths(items), image_spec, 1, progress):
+    for (path,), pixels in image_batches(image_paths(items), image_spec, 1, progress):
         yield path, pixels
 
 

@@ -1,4 +1,4 @@
-"""Predictions on their way out, picture by picture: CSV, JSON and JSON lines, to the terminal or to a file.
+"""Predictions on their way out, image by image: CSV, JSON and JSON lines, to the terminal or to a file.
 
 Nothing is held back: what was predicted before a crash stands in the file. Standard library; imports `errors`.
 """
@@ -16,7 +16,7 @@ from typing import TextIO
 
 from keras_effnet.errors import UserError
 
-Best = Sequence[tuple[str, float]]  # class names and probabilities of one picture, best first
+Best = Sequence[tuple[str, float]]  # class names and probabilities of one image, best first
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def form_of(path: Path) -> str:
 
 @contextmanager
 def written(stream: TextIO, form: str) -> Iterator[Callable[[str, Best], None]]:
-    """Yields a function that writes one picture's path and best classes. However the block ends, the text is whole."""
+    """Yields a function that writes one image's path and best classes. However the block ends, the text is whole."""
     spelling, started = FORMS[form], False
 
     def write(path: str, best: Best) -> None:

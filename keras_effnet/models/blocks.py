@@ -81,7 +81,7 @@ def conv_bn_act(x, part: ConvSpec | NormSpec, options: LayerOptions):
 
 
 def squeeze_excite(x, reduce: ConvSpec, expand: ConvSpec, options: LayerOptions):
-    """Weights each channel by what the whole picture says of it (Hu et al., CVPR 2018)."""
+    """Weights each channel by what the whole image says of it (Hu et al., CVPR 2018)."""
     gate = options.layers.GlobalAveragePooling2D(keepdims=True, dtype=options.dtype, name=f"{reduce.prefix}_squeeze")(x)
     gate = convolution(gate, reduce, options)
     gate = options.activation(gate, f"{reduce.name}_activation")
@@ -91,7 +91,7 @@ def squeeze_excite(x, reduce: ConvSpec, expand: ConvSpec, options: LayerOptions)
 
 
 def residual(x, shortcut, name: str, drop_rate: float, options: LayerOptions):
-    """Adds the shortcut; in training the branch is dropped for a whole picture at a time (stochastic depth)."""
+    """Adds the shortcut; in training the branch is dropped for a whole image at a time (stochastic depth)."""
     if drop_rate > 0:
         drop = options.layers.Dropout(drop_rate, noise_shape=(None, 1, 1, 1), dtype=options.dtype, name=f"{name}_drop")
         x = drop(x)

@@ -14,7 +14,7 @@ import keras
 
 
 def _fits(layer: keras.layers.BatchNormalization, inputs, mask) -> bool:
-    """Whether the fused kernel computes the same: over all but the last axis of pictures, in float32, by itself."""
+    """Whether the fused kernel computes the same: over all but the last axis of images, in float32, by itself."""
     plain = layer.scale and layer.center and not layer.renorm and not layer.synchronized and mask is None
     return plain and len(inputs.shape) == 4 and layer.axis in (-1, 3) and layer.gamma.dtype == "float32"
 

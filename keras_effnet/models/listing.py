@@ -45,8 +45,8 @@ class ModelInfo:
         name: String, what `architecture_spec` takes; for a spec of another form, the spec's own name.
         image_size: Int, side of the default input in pixels.
         params: Int, trainable parameters.
-        macs: Int, multiply-adds for one picture of that size.
-        activations: Int, output elements of convolutions and dense layers for one picture.
+        macs: Int, multiply-adds for one image of that size.
+        activations: Int, output elements of convolutions and dense layers for one image.
         blocks: Int, number of blocks.
         top1: Float, published ImageNet top-1 accuracy in percent; None if there is none.
         weights: String, where `weights="imagenet"` takes them from; None if they cannot be had.

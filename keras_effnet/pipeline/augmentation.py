@@ -1,4 +1,4 @@
-"""Augmentation of training pictures as fast tensor ops: policies, colour jitter, random erasing, MixUp and CutMix.
+"""Augmentation of training images as fast tensor ops: policies, colour jitter, random erasing, MixUp and CutMix.
 
 Every function draws from the seed it is given and from nothing else, so that parallel workers may run in any order.
 Imports `augment_ops`, `augment_policies`, `config`, `errors`.
@@ -21,20 +21,20 @@ _FLIP, _POLICY, _JITTER, _ERASING, _MIX = range(5)  # what each part folds into 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to pictures.
+    """What training does to images.
 
     Args:
         crop_scale: Pair of floats in (0, 1], smallest and largest share of the area that a random crop keeps.
         crop_ratio: Pair of floats, narrowest and widest aspect ratio of the crop.
-        flip: Bool, whether half of the pictures are mirrored.
+        flip: Bool, whether half of the images are mirrored.
         policy: `"none"`, `"randaugment"` or `"autoaugment"`.
-        layers: Int, operations that RandAugment applies to a picture.
-        magnitude: Float in 0..10, strength of RandAugment's operations. 0 hardly changes a picture.
+        layers: Int, operations that RandAugment applies to an image.
+        magnitude: Float in 0..10, strength of RandAugment's operations. 0 hardly changes an image.
         color_jitter: Float in 0..1: brightness, contrast and saturation change by a factor of up to 1 +- this, hue by
             up to a tenth of it as share of the colour circle. 0 is off.
-        erasing: Float in 0..1, share of the pictures of which a rectangle becomes noise.
-        mixup: Float, alpha of the Beta distribution that pictures are blended by. 0 is off.
-        cutmix: Float, alpha of the Beta distribution of the area that comes from another picture. 0 is off. With
+        erasing: Float in 0..1, share of the images of which a rectangle becomes noise.
+        mixup: Float, alpha of the Beta distribution that images are blended by. 0 is off.
+        cutmix: Float, alpha of the Beta distribution of the area that comes from another image. 0 is off. With
             `mixup` as well, a coin decides for each batch.
 
     Raises:
@@ -65,7 +65,7 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether pictures of a batch, and with them their labels, are mixed."""
+        """Whether images of a batch, and with them their labels, are mixed."""
         return self.mixup > 0 or self.cutmix > 0
 
     def scaled(self, strength: float) -> Augmentation:
@@ -74,7 +74,7 @@ class Augmentation:
         return replace(self, **milder)
 
 
-# ------------------------------------------------------------------ one picture
+# ------------------------------------------------------------------ one image
 
 
 _TO_YIQ = ((0.299, 0.596, 0.211), (0.587, -0.274, -0.523), (0.114, -0.322, 0.312))  # a row for each of red, green, blue
@@ -115,9 +115,9 @@ def color_jitter(image, seed, strength: float) -> tf.Tensor:
 
 
 def random_erasing(image, seed, probability: float) -> tf.Tensor:
-    """Fills a rectangle with noise, uniform in 0..255, in a share of the pictures.
+    """Fills a rectangle with noise, uniform in 0..255, in a share of the images.
 
-    Its area is uniform in 0.02..0.4 of the picture's, its aspect ratio between 0.3 and 1 / 0.3 as far as it fits.
+    Its area is uniform in 0.02..0.4 of the image's, its aspect ratio between 0.3 and 1 / 0.3 as far as it fits.
 
     Args:
         image: Tensor of shape `(height, width, 3)`, values 0..255.
@@ -135,7 +135,7 @@ def random_erasing(image, seed, probability: float) -> tf.Tensor:
 
     def erased():
         area = 0.02 + draws[1] * 0.38
-        # Height over width, as shares of the picture's sides. Beyond these bounds one of them would exceed 1.
+        # Height over width, as shares of the image's sides. Beyond these bounds one of them would exceed 1.
         highest = tf.minimum(-math.log(0.3), -tf.math.log(area))
         ratio = tf.exp((2 * draws[2] - 1) * highest)
         shares = tf.sqrt(area * tf.stack([ratio, 1 / ratio]))
@@ -185,7 +185,7 @@ def _beta(count, seed, alpha: float) -> tf.Tensor:
 
 
 def _next(batch) -> tf.Tensor:
-    """For each picture the one before it: batches are shuffled, so any other serves, and it is never itself."""
+    """For each image the one before it: batches are shuffled, so any other serves, and it is never itself."""
     return tf.roll(batch, 1, axis=0)
 
 
@@ -194,13 +194,13 @@ def _mixed_labels(labels, own) -> tf.Tensor:
 
 
 def mixup(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blends each picture, and its label, with another of the batch, by a share drawn from Beta(alpha, alpha).
+    """Blends each image, and its label, with another of the batch, by a share drawn from Beta(alpha, alpha).
 
     Args:
         images: `float32` tensor of shape `(batch, height, width, 3)`.
         labels: `float32` tensor of shape `(batch, classes)`, probabilities.
         seed: Integer tensor of shape `(2,)`.
-        alpha: Float above 0. Small values leave most pictures nearly alone.
+        alpha: Float above 0. Small values leave most images nearly alone.
 
     Returns:
         Images and labels of the same shapes.
@@ -213,9 +213,9 @@ def mixup(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def cutmix(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Replaces a rectangle of each picture by the same one of another, and mixes labels by the area replaced.
+    """Replaces a rectangle of each image by the same one of another, and mixes labels by the area replaced.
 
-    The rectangle has the picture's aspect ratio and an area drawn from Beta(alpha, alpha); its centre lies anywhere. It
+    The rectangle has the image's aspect ratio and an area drawn from Beta(alpha, alpha); its centre lies anywhere. It
     is cut at the edges, and the labels count the pixels that were in fact replaced.
 
     Args:
@@ -234,7 +234,7 @@ def cutmix(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     centres = tf.random.stateless_uniform((2, count), seed + 1)
 
     def inside(length, centre):
-        """Which rows (or columns) of each picture the rectangle covers."""
+        """Which rows (or columns) of each image the rectangle covers."""
         length = tf.cast(length, tf.float32)
         first, last = (centre - side / 2) * length, (centre + side / 2) * length
         places = tf.range(length)[None, :] + 0.5

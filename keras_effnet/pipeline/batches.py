@@ -14,7 +14,7 @@ from keras_effnet.datasets.loading import ImageDataset, Split
 from keras_effnet.datasets.splits import Encoded
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline.augmentation import Augmentation, augment_image, mix_batch
-from keras_effnet.pipeline.caching import Cache, Source, choose_cache, contents, elements, in_memory, source
+from keras_effnet.pipeline.caching import Cache, CachedSplit, choose_cache, contents, elements, in_memory, source
 from keras_effnet.pipeline.geometry import _box, _crop, evaluation_image, resize
 from keras_effnet.preprocessing import ImageSpec
 
@@ -24,8 +24,8 @@ _DRAWS = 4  # that a crop takes: its area, its aspect ratio and its place
 BEYOND = "A label lies beyond the classes of the model"
 
 
-def _as_split(dataset: ImageDataset | Split | Source, training: bool) -> Split:
-    if isinstance(dataset, Source):
+def _as_split(dataset: ImageDataset | Split | CachedSplit, training: bool) -> Split:
+    if isinstance(dataset, CachedSplit):
         return dataset.split
     if isinstance(dataset, ImageDataset):
         return dataset.train if training else dataset.val
@@ -35,7 +35,7 @@ def _as_split(dataset: ImageDataset | Split | Source, training: bool) -> Split:
 
 
 def image_pipeline(
-    dataset: ImageDataset | Split | Source,
+    dataset: ImageDataset | Split | CachedSplit,
     input_spec: ImageSpec,
     batch_size: int,
     *,
@@ -47,7 +47,7 @@ def image_pipeline(
     service: str | None = None,
     seed: int = 0,
 ) -> tf.data.Dataset:
-    """Batches of pictures at the network's input size, with their labels.
+    """Batches of images at the network's input size, with their labels.
 
     Args:
         dataset: `ImageDataset`, whose `train` or `val` split is taken according to `training`, a `Split`,
@@ -61,9 +61,9 @@ def image_pipeline(
             another number each time that it is iterated.
         classes: Int, makes the labels one-hot; MixUp and CutMix need it.
         cache: Bool or `"auto"`, see `caching.choose_cache`: whether decoded pixels of files are kept in memory.
-            Evaluation reads files anew each time, and a `Source` has been decided on.
+            Evaluation reads files anew each time, and a `CachedSplit` has been decided on.
         service: String, address of a tf.data service, `"grpc://host:5050"`, whose workers prepare the training
-            pictures, of files decoded anew each time. Their order then depends on the workers, which may run ahead of
+            images, of files decoded anew each time. Their order then depends on the workers, which may run ahead of
             each other from one epoch into the next; a stream (`Encoded`) is read whole by each of them.
         seed: Int. Batches are the same for the same seed, whatever the number of cores. Without `epochs` the global
             seed (`keras.utils.set_random_seed`) has a say too.
@@ -79,13 +79,13 @@ def image_pipeline(
     if not training:
         return _evaluation(split, input_spec, batch_size, classes)
     if len(split) < batch_size:
-        raise UserError(f"{len(split)} training pictures do not fill a batch of {batch_size}; lower the batch size.")
+        raise UserError(f"{len(split)} training images do not fill a batch of {batch_size}; lower the batch size.")
     augmentation = augmentation or Augmentation(flip=split.mirror)
     if augmentation.mixes and classes is None:
         raise UserError("MixUp and CutMix mix labels too: pass image_pipeline the number of classes.")
-    if service:  # its workers have other pictures each time, and disks of their own
+    if service:  # its workers have other images each time, and disks of their own
         dataset = source(split, Cache("none"))
-    elif not isinstance(dataset, Source):
+    elif not isinstance(dataset, CachedSplit):
         dataset = source(split, choose_cache(split, {True: "memory", False: "none"}.get(cache, cache)))
     steps = len(split) // batch_size
     data = _dealt(dataset, epochs, seed) if service else _in_turn(dataset, epochs, steps * batch_size, seed)
@@ -94,7 +94,7 @@ def image_pipeline(
         num_parallel_calls=tf.data.AUTOTUNE if service else _workers(dataset),  # a service has cores of its own
     )
     data = _labelled(data.batch(batch_size, drop_remainder=True), classes)
-    # The seed of the first picture serves the batch, too: each use folds a number of its own into it.
+    # The seed of the first image serves the batch, too: each use folds a number of its own into it.
     data = data.map(
         lambda images, labels, seeds: (
             mix_batch(images, labels, seeds[0], augmentation) if augmentation.mixes else (images, labels)
@@ -109,9 +109,9 @@ def image_pipeline(
     return _prefetched(data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))))
 
 
-def _workers(pictures: Source) -> int:
+def _workers(images: CachedSplit) -> int:
     """Two a core, so that one works while another waits; one where they decode, each perhaps half a gigabyte."""
-    return 2 * _CORES if pictures.decoded else _CORES
+    return 2 * _CORES if images.decoded else _CORES
 
 
 def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: int | None) -> tf.data.Dataset:
@@ -130,40 +130,40 @@ def _prefetched(data: tf.data.Dataset) -> tf.data.Dataset:
     return data.prefetch(_AHEAD).with_options(options)
 
 
-def _in_turn(pictures: Source, epochs: tuple[int, int] | None, length: int, seed: int) -> tf.data.Dataset:
+def _in_turn(images: CachedSplit, epochs: tuple[int, int] | None, length: int, seed: int) -> tf.data.Dataset:
     """Epochs one after another, each in an order of its own: `((image, label), (epoch, place), draws)`.
 
-    The pair of numbers seeds what happens to a picture, so parallel workers may finish in any order. What every picture
+    The pair of numbers seeds what happens to an image, so parallel workers may finish in any order. What every image
     needs is drawn for the whole epoch at once, in a fraction of the time.
     """
     if epochs is None:
         numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
     else:
         numbers = tf.data.Dataset.range(*epochs)
-    count = len(pictures)
+    count = len(images)
 
     def epoch(number):
         number += seed << 20
         tf.random.set_seed(1)  # of this function's graph alone, lest the global seed have a say in the order
-        order = pictures.data.shuffle(pictures.buffer, seed=number, reshuffle_each_iteration=False)
+        order = images.data.shuffle(images.buffer, seed=number, reshuffle_each_iteration=False)
         places = tf.range(count, dtype=tf.int64)
         seeds = tf.stack([tf.fill([count], number), places], axis=1)
         draws = tf.random.stateless_uniform((count, _DRAWS), [number, count])
         data = tf.data.Dataset.zip((order, *map(tf.data.Dataset.from_tensor_slices, (seeds, draws))))
-        if pictures.buffer > count:  # then the shuffle has read them to the end, which completes a cache
+        if images.buffer > count:  # then the shuffle has read them to the end, which completes a cache
             return data.take(length)
         return data.filter(lambda example, seed, draws: seed[1] < length)
 
     return numbers.flat_map(epoch)
 
 
-def _dealt(pictures: Source, epochs: tuple[int, int] | None, seed: int) -> tf.data.Dataset:
+def _dealt(images: CachedSplit, epochs: tuple[int, int] | None, seed: int) -> tf.data.Dataset:
     """Elements for a tf.data service, which deals them out among its workers; chance seeds what happens to them.
 
     One epoch without `epochs`, else no end of them: a service begins every job of its own with the same seeds.
     """
     seed += (epochs or (0, 1))[0] << 20
-    shuffled = pictures.data.shuffle(pictures.buffer, seed=seed)
+    shuffled = images.data.shuffle(images.buffer, seed=seed)
     if epochs is not None:
         shuffled = shuffled.repeat()
 
@@ -175,7 +175,7 @@ def _dealt(pictures: Source, epochs: tuple[int, int] | None, seed: int) -> tf.da
 
 
 def _sharing(split: Split):
-    """How a service divides the pictures: one by one where it can number them; of a stream all to every worker.
+    """How a service divides the images: one by one where it can number them; of a stream all to every worker.
 
     A stream and its labels are two sources, which would be dealt out independently of each other.
     """
@@ -183,8 +183,8 @@ def _sharing(split: Split):
     return policy.OFF if isinstance(split.images, Encoded) else policy.DYNAMIC
 
 
-def _preparation(pictures: Source, input_spec: ImageSpec, augmentation: Augmentation):
-    """The function from an element, its seed and draws to a picture of the network's size, its label and the seed."""
+def _preparation(images: CachedSplit, input_spec: ImageSpec, augmentation: Augmentation):
+    """The function from an element, its seed and draws to an image of the network's size, its label and the seed."""
 
     def prepare(example, seed, draws):
         image, label = example
@@ -192,10 +192,10 @@ def _preparation(pictures: Source, input_spec: ImageSpec, augmentation: Augmenta
         def box(shape):
             return _box(shape, draws, augmentation)
 
-        if pictures.decoded:
+        if images.decoded:
             image = _crop(image, box(tf.shape(image)))
         else:  # of a JPEG the window alone is decoded
-            image = decode_window(contents(image, pictures.split), box)
+            image = decode_window(contents(image, images.split), box)
         image = resize(image, input_spec.size, input_spec.interpolation)
         return augment_image(image, seed, augmentation), label, seed
 

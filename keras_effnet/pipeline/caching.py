@@ -1,4 +1,4 @@
-"""What a split yields one by one, and where its decoded pictures are kept between the epochs.
+"""What a split yields one by one, and where its decoded images are kept between the epochs.
 
 Imports `config`, `splits`, `images`, `machine`, `errors`.
 """
@@ -19,12 +19,12 @@ from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.machine import host_bytes
 
-_SHUFFLED = 256 << 20  # bytes of pictures among which a stream is shuffled: its order on disk is mixed already
-_SAMPLED = 16  # pictures by which the size of all is estimated
+_SHUFFLED = 256 << 20  # bytes of images among which a stream is shuffled: its order on disk is mixed already
+_SAMPLED = 16  # images by which the size of all is estimated
 
 
 def elements(split: Split) -> tf.data.Dataset:
-    """`(picture, label)`, one by one: pixels, the path of a file, or a file's bytes."""
+    """`(image, label)`, one by one: pixels, the path of a file, or a file's bytes."""
     if isinstance(split.images, Encoded):
         return tf.data.Dataset.zip((split.images.read(), tf.data.Dataset.from_tensor_slices(split.labels)))
     images = list(split.images) if isinstance(split.images, tuple) else split.images
@@ -37,12 +37,12 @@ def contents(image, split: Split) -> tf.Tensor:
 
 
 def in_memory(split: Split) -> bool:
-    """Whether a split's pictures are pixels already."""
+    """Whether a split's images are pixels already."""
     return not isinstance(split.images, tuple | Encoded)
 
 
 def decoded_bytes(split: Split) -> int:
-    """Size of all pictures of a split as pixels; of files and streams estimated from a sample of 16."""
+    """Size of all images of a split as pixels; of files and streams estimated from a sample of 16."""
     if in_memory(split):
         return split.images.nbytes
     sample = split.sample(_SAMPLED)
@@ -52,7 +52,7 @@ def decoded_bytes(split: Split) -> int:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where decoded pictures are kept between the epochs.
+    """Where decoded images are kept between the epochs.
 
     Args:
         kind: String, `"memory"`, `"disk"` or `"none"`.
@@ -71,7 +71,7 @@ def _free_disk(folder: Path) -> int:
 
 
 def choose_cache(split: Split, kind: str = "auto", folder: str | Path | None = None) -> Cache:
-    """Decides by measured size where decoded pictures of a split are kept.
+    """Decides by measured size where decoded images of a split are kept.
 
     Args:
         split: `Split` to train on.
@@ -85,9 +85,9 @@ def choose_cache(split: Split, kind: str = "auto", folder: str | Path | None = N
     """
     one_of("cache", kind, CACHES)
     if in_memory(split):
-        return Cache("none", "the pictures are in memory as they are")
+        return Cache("none", "the images are in memory as they are")
     if kind == "none":
-        return Cache("none", "pictures are decoded anew in every epoch, as asked")
+        return Cache("none", "images are decoded anew in every epoch, as asked")
     if kind == "disk" and folder is None:
         raise UserError('cache="disk" needs a folder to put the pixels in: choose_cache(split, "disk", folder).')
     size = decoded_bytes(split)
@@ -98,17 +98,17 @@ def choose_cache(split: Split, kind: str = "auto", folder: str | Path | None = N
     if kind == "disk" or (kind == "auto" and size < disk / 2):
         return Cache("disk", f"{room} are kept on disk, where {disk / 1e9:.1f} GB are free", Path(folder))
     free = f"{memory / 1e9:.1f} GB of memory" + (f" and {disk / 1e9:.1f} GB of disk" if folder is not None else "")
-    return Cache("none", f"{room} are too many for {free}: pictures are decoded anew in every epoch")
+    return Cache("none", f"{room} are too many for {free}: images are decoded anew in every epoch")
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class CachedSplit:
     """A split as the elements that pipelines draw from. Those that share a source share its cache.
 
     Args:
         split: `Split`.
-        data: `tf.data.Dataset` of `(picture, label)`, in the order of the split.
-        decoded: Bool, whether a picture is pixels; else it is the path of a file, or a file's bytes.
+        data: `tf.data.Dataset` of `(image, label)`, in the order of the split.
+        decoded: Bool, whether an image is pixels; else it is the path of a file, or a file's bytes.
         buffer: Int, how many elements are shuffled together: all where they are small or in memory anyway.
     """
 
@@ -121,22 +121,22 @@ class Source:
         return len(self.split)
 
 
-def source(split: Split, cache: Cache) -> Source:
+def source(split: Split, cache: Cache) -> CachedSplit:
     """The elements of a split, decoded and kept as `cache` says."""
     data, everything = elements(split), len(split) + 1  # by one too many, it reads to the end: that completes a cache
     if cache.kind == "none":
         some = isinstance(split.images, Encoded)
         buffer = min(everything, _window(encoded_bytes(split))) if some else everything
-        return Source(split, data, in_memory(split), buffer)
+        return CachedSplit(split, data, in_memory(split), buffer)
     # The iterators of single epochs are too short-lived for autotuning.
     data = data.map(lambda image, label: (decode(contents(image, split)), label), num_parallel_calls=os.cpu_count())
     if cache.kind == "memory":
-        return Source(split, data.cache(), True, everything)
+        return CachedSplit(split, data.cache(), True, everything)
     cache.folder.mkdir(parents=True, exist_ok=True)
     for leftover in cache.folder.glob("pixels*"):  # of a run that was killed: tf.data would wait for it
         leftover.unlink()
     buffer = min(everything, _window(decoded_bytes(split) / len(split)))
-    return Source(split, data.cache(str(cache.folder / "pixels")), True, buffer)
+    return CachedSplit(split, data.cache(str(cache.folder / "pixels")), True, buffer)
 
 
 def _window(size: float) -> int:
@@ -145,4 +145,4 @@ def _window(size: float) -> int:
 
 def encoded_bytes(split: Split) -> float:
     """Mean size of the files of a stream, estimated from a sample of 16."""
-    return float(np.mean([len(picture) for picture in split.sample(_SAMPLED).images.read().as_numpy_iterator()]))
+    return float(np.mean([len(image) for image in split.sample(_SAMPLED).images.read().as_numpy_iterator()]))

@@ -13,7 +13,7 @@ from keras_effnet.preprocessing import PIXELS, ImageSpec
 def resize(image, size: int, interpolation: str = "bilinear") -> tf.Tensor:
     """Half-pixel centres, no antialiasing: bilinear is then what a browser's canvas computes, to half a grey level."""
     resized = tf.image.resize(image, (size, size), method=interpolation, antialias=False)
-    resized = tf.cast(resized, tf.float32)  # as it is, but for pictures that have the size already
+    resized = tf.cast(resized, tf.float32)  # as it is, but for images that have the size already
     # Beside an edge bicubic leaves the range of pixels.
     return tf.clip_by_value(resized, *PIXELS) if interpolation == "bicubic" else resized
 
@@ -35,12 +35,12 @@ def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
 
 
 def _box(shape, draws, augmentation: Augmentation) -> tf.Tensor:
-    """A crop window `[top, left, height, width]` within a picture of `shape`; its area is uniform in `crop_scale`.
+    """A crop window `[top, left, height, width]` within an image of `shape`; its area is uniform in `crop_scale`.
 
     `draws` are `_DRAWS` numbers, uniform in 0..1.
 
     TensorFlow's own sampler favours small windows (a median of 0.57 for areas of 0.35 to 1, and hardly ever the whole
-    picture), so that evaluation would show objects smaller than any seen in training.
+    image), so that evaluation would show objects smaller than any seen in training.
     """
     sides = tf.cast(shape[:2], tf.float32)
     smallest, largest = augmentation.crop_scale

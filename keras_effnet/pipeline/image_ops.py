@@ -1,4 +1,4 @@
-"""What a policy can do to the pixels of one picture, each a few tensor ops on bytes. Imports nothing of the package.
+"""What a policy can do to the pixels of one image, each a few tensor ops on bytes. Imports nothing of the package.
 
 Every operation is `(image, strength) -> image`, `uint8` of shape `(height, width, 3)` in and out, and computes what
 Pillow's function of that name does. What each strength means, and the one that changes nothing:
@@ -46,7 +46,7 @@ def identity(image, strength) -> tf.Tensor:
 def _warp(image, x_from, y_from) -> tf.Tensor:
     """Takes each pixel from the one nearest to `x_from(x, y), y_from(x, y)`, in pixels from the top left centre.
 
-    Looks up whole pixels in a picture with a border of grey around it: a third of the time of TensorFlow's projective
+    Looks up whole pixels in an image with a border of grey around it: a third of the time of TensorFlow's projective
     transform, which interpolates each channel alone.
     """
     height, width = tf.unstack(tf.shape(image)[:2])

@@ -108,7 +108,7 @@ def rand_augment(image, seed, layers: int = 2, magnitude: float = 9.0) -> tf.Ten
         image: Tensor of shape `(height, width, 3)`, values 0..255; floats are rounded.
         seed: Integer tensor of shape `(2,)`.
         layers: Int.
-        magnitude: Float in 0..10; at 0 only `auto_contrast` and `equalize` change a picture.
+        magnitude: Float in 0..10; at 0 only `auto_contrast` and `equalize` change an image.
 
     Returns:
         A `uint8` tensor of the same shape.

@@ -20,7 +20,7 @@ CONSTRAINED = ("formula", "macs")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ScalingCandidate:
     """Constants of compound scaling, and the network that they make of a baseline at phi = 1.
 
     Args:
@@ -29,7 +29,7 @@ class Candidate:
         macs: Int, its multiply-adds, counted: channels come in eights, blocks in wholes and pixels in fours.
         ratio: Float, `macs` over the baseline's.
         params: Int, trainable parameters.
-        memory_bytes: Int, predicted for a training step of 32 pictures in float32.
+        memory_bytes: Int, predicted for a training step of 32 images in float32.
     """
 
     scaling: CompoundScaling
@@ -67,7 +67,7 @@ def candidates(
     by: str = "formula",
     image_size: int | None = None,
     classes: int = 1000,
-) -> list[Candidate]:
+) -> list[ScalingCandidate]:
     """Constants alpha, beta, gamma >= 1 on a grid with alpha * beta^2 * gamma^2 close to `target`, at phi = 1.
 
     Some round to the same network, see `networks`.
@@ -118,28 +118,28 @@ def candidates(
         _, best = min(zip(ratios, found, strict=True), key=lambda pair: distance(pair[0]))
         raise UserError(
             f"No constants on a grid of step {step:g} have a cost within {tolerance:.0%} of {target:g} by {by}. The "
-            f"nearest are {text(best.scaling)}: {best.formula:.3f} by formula, {best.ratio:.3f} in MACs. Raise "
-            "--tolerance or lower --step."
+            f"nearest are {format_constants(best.scaling)}: {best.formula:.3f} by formula, {best.ratio:.3f} in MACs. "
+            "Raise --tolerance or lower --step."
         )
     return near
 
 
-def networks(found: Iterable[Candidate]) -> list[list[Candidate]]:
+def networks(found: Iterable[ScalingCandidate]) -> list[list[ScalingCandidate]]:
     """Candidates grouped by the network that they round to."""
-    groups: dict[Network, list[Candidate]] = {}
+    groups: dict[Network, list[ScalingCandidate]] = {}
     for candidate in found:
         groups.setdefault(expand(candidate.spec), []).append(candidate)
     return list(groups.values())
 
 
-def text(scaling: CompoundScaling) -> str:
+def format_constants(scaling: CompoundScaling) -> str:
     """`(1.2, 1.1, 1.15)`."""
     return f"({scaling.alpha:g}, {scaling.beta:g}, {scaling.gamma:g})"
 
 
-def _candidate(scaling: CompoundScaling, base: ArchitectureSpec, base_macs: int, classes: int) -> Candidate:
+def _candidate(scaling: CompoundScaling, base: ArchitectureSpec, base_macs: int, classes: int) -> ScalingCandidate:
     factors = scaling.factors(1)
     spec = base.scaled(factors.depth, factors.width, factors.resolution)
     cost = count(spec, classes=classes)
     memory = training_bytes(spec, 32, classes=classes).total
-    return Candidate(scaling, spec, cost.macs, cost.macs / base_macs, cost.params, memory)
+    return ScalingCandidate(scaling, spec, cost.macs, cost.macs / base_macs, cost.params, memory)

@@ -18,14 +18,14 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.errors import UserError
-from keras_effnet.search.grid import Candidate, candidates, networks
+from keras_effnet.search.grid import ScalingCandidate, candidates, networks
 from keras_effnet.study.executors import engine
-from keras_effnet.study.networks import Member, place
-from keras_effnet.study.plan import RESULTS, Plan, begin, prepare
+from keras_effnet.study.networks import Member, resolved_name
+from keras_effnet.study.plan import RESULTS_JSONL, Plan, begin, prepare
 from keras_effnet.study.protocol import Budget
 from keras_effnet.study.scheduler import Progress, Row, run_trials
 from keras_effnet.study.summary import OverSeeds
-from keras_effnet.study.trial import Trial
+from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
 from keras_effnet.system.files import write_text
 
@@ -37,13 +37,13 @@ class Ranked(OverSeeds):
     """A candidate after training.
 
     Args:
-        candidate: `Candidate`, the first of those that round to the same network.
+        candidate: `ScalingCandidate`, the first of those that round to the same network.
         same: Tuple of `CompoundScaling`, all constants that make this network, its own among them.
         epochs: Int, the most that it was trained for.
         accuracies: Tuple of floats, validation accuracy after them, by seed.
     """
 
-    candidate: Candidate
+    candidate: ScalingCandidate
     same: tuple[CompoundScaling, ...]
     epochs: int
     accuracies: tuple[float, ...]
@@ -86,7 +86,7 @@ def _within_noise(first: Ranked, other: Ranked) -> bool:
     return first.accuracy - other.accuracy <= 2 * error
 
 
-def member(candidate: Candidate, baseline: str, image_size: int) -> Member:
+def member(candidate: ScalingCandidate, baseline: str, image_size: int) -> Member:
     """The network of a candidate, for training."""
     scaling = candidate.scaling
     name = f"{Path(baseline).stem}-a{scaling.alpha:g}-b{scaling.beta:g}-g{scaling.gamma:g}"
@@ -162,7 +162,7 @@ def grid_search(
     _check_installed()
     if not 1 <= first <= epochs or reduction < 2 or min(finalists, seeds) < 1:
         raise UserError("A search needs 1 <= first <= epochs, a reduction of 2 or more, one finalist and one seed.")
-    baseline = place(baseline)
+    baseline = resolved_name(baseline)
     grid = {"target": target, "step": step, "tolerance": tolerance, "by": by, "image_size": image_size}
     lengths = {"epochs": epochs, "first": first, "reduction": reduction, "finalists": finalists, "seeds": seeds}
     found = candidates(baseline, **grid)
@@ -174,17 +174,17 @@ def grid_search(
         write_text(folder / ARGUMENTS, yaml.safe_dump({"baseline": baseline, **grid, **lengths}, sort_keys=False))
         halving = _Halving(rungs(first, epochs, reduction), reduction)
 
-        def trials(members: Iterable[Member], seeds: Iterable[int], until: int) -> list[Trial]:
+        def trials(members: Iterable[Member], seeds: Iterable[int], until: int) -> list[TrainingRun]:
             places = {(each, seed): folder / "trials" / each.name / f"seed{seed}" for seed in seeds for each in members}
             return [
-                Trial(protocol, each, seed, epochs, str(place.resolve()), until)
+                TrainingRun(protocol, each, seed, epochs, str(place.resolve()), until)
                 for (each, seed), place in places.items()
             ]
 
         failures = run_trials(folder, trials(groups, [0], halving.rungs[0]), submit, progress, halving.follow)
         best = halving.best(finalists)
         failures |= run_trials(folder, trials(best, range(1, seeds), epochs), submit, progress)
-        rows = jsonl.read(folder / RESULTS)
+        rows = jsonl.read(folder / RESULTS_JSONL)
     ranking = rank(rows, groups)
     if not ranking:
         name, why = next(iter(failures.items()))
@@ -228,7 +228,7 @@ class _Halving:
         self._asked: dict[str, Any] = {}
         self._finished: list[tuple[float, Member]] = []
 
-    def follow(self, trial: Trial, row: Row) -> Trial | None:
+    def follow(self, trial: TrainingRun, row: Row) -> TrainingRun | None:
         """The same training with more epochs, if it is worth them."""
         from optuna.trial import TrialState
 
@@ -250,7 +250,7 @@ class _Halving:
         return [member for _, member in sorted(self._finished, key=lambda pair: -pair[0])[:count]]
 
 
-def rank(rows: Iterable[Row], groups: Mapping[Member, Sequence[Candidate]]) -> list[Ranked]:
+def rank(rows: Iterable[Row], groups: Mapping[Member, Sequence[ScalingCandidate]]) -> list[Ranked]:
     """Candidates by what they reached: more epochs before fewer, more seeds before one, then by mean accuracy."""
     ranking = []
     for each, group in groups.items():

@@ -40,11 +40,11 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
     rng, batch = np.random.default_rng(0), config.batch_size
     labels = np.eye(classes, dtype="float32")[rng.integers(classes, size=batch)]
 
-    def pictures(size: int):
+    def images(size: int):
         return rng.integers(0, 256, (batch, size, size, 3)).astype("float32")
 
-    steps = [speed.training_step(model, pictures(size), labels) for size in member.sizes]
-    predicted = speed.prediction(model, pictures(member.image_size))
+    steps = [speed.training_step(model, images(size), labels) for size in member.sizes]
+    predicted = speed.prediction(model, images(member.image_size))
     fixed = model if member.progressive is None else build_model(config, classes)
     content = convert(float32_copy(fixed))
     latency = benchmark(content, threads=1, max_seconds=3)

@@ -68,7 +68,7 @@ class Member:
         return image_sizes(self.progressive) if self.progressive else [self.image_size]
 
 
-def place(model: str) -> str:
+def resolved_name(model: str) -> str:
     """A network's name, or where its file lies from any working directory.
 
     Raises:
@@ -102,7 +102,7 @@ def family(models: Iterable[str], image_size: int = 64) -> list[Member]:
             resolution=_resolution(name),
             base_size=image_size,
         )
-        for name in map(place, models)
+        for name in map(resolved_name, models)
     ]
 
 
@@ -149,7 +149,7 @@ def scaled(
     >>> [member.image_size for member in scaled("b0", [-2, -1, 0])]
     [48, 56, 64]
     """
-    baseline, scaling = place(baseline), scaling or CompoundScaling()
+    baseline, scaling = resolved_name(baseline), scaling or CompoundScaling()
     members: dict[str, Member] = {}
     for axis in axes:
         for phi in phis:
@@ -168,7 +168,7 @@ def scaled(
 
 
 def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: int = 3) -> list[Member]:
-    """One network trained at a fixed resolution, and the same with pictures that grow while it trains.
+    """One network trained at a fixed resolution, and the same with images that grow while it trains.
 
     Args:
         baseline: String, one of `list_models()`.
@@ -181,12 +181,12 @@ def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: 
 
     Source: progressive learning, Tan & Le, EfficientNetV2 (ICML 2021).
     """
-    baseline = place(baseline)
+    baseline = resolved_name(baseline)
     first = max(SMALLEST, image_size * start)
     shares = [first + (image_size - first) * step / (steps - 1) for step in range(steps)]
     sizes = sorted({round_resolution(share) for share in shares[:-1]} | {image_size})
     if len(sizes) < 2:
-        raise UserError(f"Pictures of {image_size} pixels have nothing to grow from; give a larger --image-size.")
+        raise UserError(f"Images of {image_size} pixels have nothing to grow from; give a larger --image-size.")
     fixed = Member(f"{Path(baseline).stem}-fixed", PROGRESSIVE, 0.0, baseline, base_size=image_size)
     growing = f"{Path(baseline).stem}-growing"
     return [fixed, replace(fixed, name=growing, progressive=",".join(map(str, sizes)))]

@@ -21,7 +21,7 @@ from keras_effnet.system import jsonl
 from keras_effnet.system.files import write_text
 from keras_effnet.system.run_folders import write_environment
 
-RESULTS, PROTOCOL = "results.jsonl", "protocol.yaml"
+RESULTS_JSONL, PROTOCOL = "results.jsonl", "protocol.yaml"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def prepare(
         members, seeds: Of the `Plan`.
 
     Returns:
-        The `Plan`, whose data can be loaded from any working directory, without checking each picture again if all
+        The `Plan`, whose data can be loaded from any working directory, without checking each image again if all
         could be decoded; and the dataset, as the first network sees it.
 
     Raises:

@@ -26,7 +26,7 @@ class Budget:
 
     Args:
         kind: `"epochs"`, `"seconds"` (of training, by the measured time of a step) or `"macs"` (three times a forward
-            pass for each picture).
+            pass for each image).
         amount: Float above 0.
     """
 
@@ -94,7 +94,7 @@ class Protocol:
         return cls(**{**values, "budget": Budget(**values["budget"])})
 
 
-def macs_per_epoch(config: TrainConfig, member: Member, pictures: int, classes: int) -> float:
-    """Multiply-adds of an epoch's training: three times a forward pass of each picture, over the sizes it grows by."""
+def macs_per_epoch(config: TrainConfig, member: Member, images: int, classes: int) -> float:
+    """Multiply-adds of an epoch's training: three times a forward pass of each image, over the sizes it grows by."""
     costs = [count(config.spec, image_size=size, classes=classes).macs for size in member.sizes]
-    return _BACKWARD * pictures * sum(costs) / len(costs)
+    return _BACKWARD * images * sum(costs) / len(costs)

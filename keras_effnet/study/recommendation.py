@@ -72,7 +72,7 @@ def _is_base(member: Member, other: Member) -> bool:
 
 
 @dataclass(frozen=True)
-class Budget:
+class CostLimit:
     """A limit on what a network may cost in use.
 
     Args:
@@ -135,7 +135,7 @@ def _cost_of(summaries: Sequence[Summary], kind: str) -> Callable[[Complexity], 
 
 
 def recommend(
-    summaries: Sequence[Summary], members: Sequence[Member], budget: Budget, *, classes: int = 1000, options=None
+    summaries: Sequence[Summary], members: Sequence[Member], budget: CostLimit, *, classes: int = 1000, options=None
 ) -> Recommendation:
     """The largest network within a budget, by compound scaling of a study's baseline, and the accuracy to expect.
 
@@ -145,7 +145,7 @@ def recommend(
     Args:
         summaries: `Summary`s of the study.
         members: `Member`s of the study.
-        budget: `Budget`.
+        budget: `CostLimit`.
         classes: Int, of the study's data.
         options: Mapping, of the study's protocol.
 
@@ -157,7 +157,7 @@ def recommend(
 
     Example:
 
-    >>> recommend(summarize(rows), plan.members, Budget("tflite_ms", 10)).phi
+    >>> recommend(summarize(rows), plan.members, CostLimit("tflite_ms", 10)).phi
     """
     if not budget.amount > 0:
         raise UserError(f"The budget must be above 0, got {budget.amount!r}.")

@@ -141,7 +141,7 @@ def measure_kinds(
 
     Args:
         spec: `ArchitectureSpec`; its `image_size` is the input's.
-        batch_size: Int, pictures.
+        batch_size: Int, images.
         classes: Int, outputs of the classifier.
         peaks: `Peaks` of this machine, measured unless given.
         runs: Int, timed runs of each convolution; of slow ones as many as fit into `max_seconds`, no fewer than 5.
@@ -151,7 +151,7 @@ def measure_kinds(
         A `Roofline`.
 
     Raises:
-        UserError: A batch of no picture.
+        UserError: A batch of no image.
 
     Example:
 

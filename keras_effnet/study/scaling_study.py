@@ -16,10 +16,10 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.study.costs import measure_cost, measure_roofline
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member
-from keras_effnet.study.plan import RESULTS, Plan, begin, prepare
+from keras_effnet.study.plan import RESULTS_JSONL, Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, Protocol, macs_per_epoch
 from keras_effnet.study.scheduler import Progress, killed, run_trials
-from keras_effnet.study.trial import Trial
+from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
 
 
@@ -83,18 +83,18 @@ def run(
     """
     progress("Looking at the data", 0, 1)
     plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads)
-    classes, pictures = len(dataset.class_names), (len(dataset.train), len(dataset.val))
+    classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
     folder = Path(folder)
     with begin(folder, plan) as whole:
         costs = _measured(folder, whole, classes, progress)
         with engine(workers, cluster) as submit:
-            failures = run_trials(folder, _trials(folder, whole, costs, classes, pictures), submit, progress)
-        return StudyResult(folder, jsonl.read(folder / RESULTS), failures)
+            failures = run_trials(folder, _trials(folder, whole, costs, classes, images), submit, progress)
+        return StudyResult(folder, jsonl.read(folder / RESULTS_JSONL), failures)
 
 
 def _measured(folder: Path, plan: Plan, classes: int, progress: Progress) -> dict[str, dict[str, Any]]:
     """What each network costs, and a roofline of each kind of network; measured where no earlier run did."""
-    rows = jsonl.read(folder / RESULTS)
+    rows = jsonl.read(folder / RESULTS_JSONL)
     costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
     seen = {row["member"] for row in rows if row["kind"] == "roofline"}
     work = [(measure_cost, member) for member in plan.members if member.name not in costs]
@@ -106,7 +106,7 @@ def _measured(folder: Path, plan: Plan, classes: int, progress: Progress) -> dic
                 row = submit(measure, plan.protocol, member, classes).result()
             except BrokenProcessPool:
                 raise killed(folder, f"measuring {member.name}") from None
-            jsonl.append(folder / RESULTS, row)
+            jsonl.append(folder / RESULTS_JSONL, row)
             if row["kind"] == "cost":
                 costs[member.name] = row
     return costs
@@ -121,19 +121,21 @@ def _kinds(members: Sequence[Member]) -> list[Member]:
     return list(first.values())
 
 
-def _trials(folder: Path, plan: Plan, costs: Mapping[str, Mapping[str, Any]], classes: int, pictures) -> list[Trial]:
+def _trials(
+    folder: Path, plan: Plan, costs: Mapping[str, Mapping[str, Any]], classes: int, images
+) -> list[TrainingRun]:
     """All trainings, seed by seed: a study that is broken off has something of every network."""
     trials = []
     for seed in range(plan.seeds):
         for member in plan.members:
-            epochs = _epochs(plan.protocol, member, costs[member.name], classes, pictures)
+            epochs = _epochs(plan.protocol, member, costs[member.name], classes, images)
             place = folder / "trials" / member.name / f"seed{seed}"
-            trials.append(Trial(plan.protocol, member, seed, epochs, str(place.resolve())))
+            trials.append(TrainingRun(plan.protocol, member, seed, epochs, str(place.resolve())))
     return trials
 
 
-def _epochs(protocol: Protocol, member: Member, cost: Mapping[str, Any], classes: int, pictures) -> int:
-    train, val = pictures
+def _epochs(protocol: Protocol, member: Member, cost: Mapping[str, Any], classes: int, images) -> int:
+    train, val = images
     config = protocol.config(member)
     milliseconds = (
         train // config.batch_size * cost["step_ms"] + math.ceil(val / config.batch_size) * cost["predict_ms"]

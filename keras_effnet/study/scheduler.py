@@ -13,8 +13,8 @@ from typing import Any
 
 from keras_effnet.errors import UserError
 from keras_effnet.study.executors import Submit, failure
-from keras_effnet.study.plan import RESULTS
-from keras_effnet.study.trial import Trial, train_trial
+from keras_effnet.study.plan import RESULTS_JSONL
+from keras_effnet.study.trial import TrainingRun, train_trial
 from keras_effnet.system import jsonl
 from keras_effnet.training.checkpoints import LAST, read_rows
 
@@ -33,16 +33,16 @@ def killed(folder: Path, doing: str) -> UserError:
 
 def run_trials(
     folder: Path,
-    trials: Sequence[Trial],
+    trials: Sequence[TrainingRun],
     submit: Submit,
     progress: Progress,
-    follow: Callable[[Trial, Row], Trial | None] = lambda trial, row: None,
+    follow: Callable[[TrainingRun, Row], TrainingRun | None] = lambda trial, row: None,
 ) -> dict[str, str]:
     """Trains what the ledger does not have.
 
     Args:
         folder: Path, of the study.
-        trials: `Trial`s, in the order in which they begin.
+        trials: `TrainingRun`s, in the order in which they begin.
         submit: See `engines`.
         progress: Called with a text, epochs done and epochs in all.
         follow: Function of a trial and its row, fresh or from the ledger, that returns what is to be trained next on
@@ -54,14 +54,14 @@ def run_trials(
     Raises:
         UserError: A process was killed, or the disk is full.
     """
-    results = folder / RESULTS
+    results = folder / RESULTS_JSONL
     known = {_key(row): row for row in jsonl.read(results) if row["kind"] == "training"}
     pending = {(trial.member.name, trial.seed, trial.target): trial for trial in trials}
-    waiting: dict[Future, Trial] = {}
+    waiting: dict[Future, TrainingRun] = {}
     failures: dict[str, str] = {}
     total, done = sum(trial.target for trial in trials), 0
 
-    def settle(trial: Trial, row: Row) -> None:
+    def settle(trial: TrainingRun, row: Row) -> None:
         nonlocal total, done
         done += trial.target
         if further := follow(trial, row):
@@ -96,7 +96,7 @@ def _key(row: Row) -> tuple[str, int, int]:
     return row["member"], row["seed"], row["epochs"]
 
 
-def _outcome(future: Future, trial: Trial, folder: Path) -> Row:
+def _outcome(future: Future, trial: TrainingRun, folder: Path) -> Row:
     try:
         return future.result()
     except BrokenProcessPool:
@@ -105,7 +105,7 @@ def _outcome(future: Future, trial: Trial, folder: Path) -> Row:
         return {"kind": "failure", "member": trial.member.name, "seed": trial.seed, "error": failure(error)}
 
 
-def _tell(waiting: Iterable[Trial], done: int, total: int, progress: Progress) -> None:
+def _tell(waiting: Iterable[TrainingRun], done: int, total: int, progress: Progress) -> None:
     behind = [(trial, len(read_rows(Path(trial.folder)))) for trial in waiting]
     training = ", ".join(str(trial) for trial, epochs in behind if epochs)
     progress(f"Training {training}" if training else "Training", done + sum(epochs for _, epochs in behind), total)

@@ -90,7 +90,7 @@ def prediction(
 
     Example:
 
-    >>> 1e3 * len(images) / prediction(model, images).median_ms  # pictures a second
+    >>> 1e3 * len(images) / prediction(model, images).median_ms  # images a second
     """
     predict = partial(model.predict_on_batch, keras.ops.convert_to_tensor(images))
     predict()

@@ -74,7 +74,7 @@ class Summary(OverSeeds):
         image_size: Int, pixels.
         accuracies: Tuple of floats, validation accuracy after the last epoch, by seed.
         epochs: Int, of each training.
-        params, macs, activations: Ints, of one picture.
+        params, macs, activations: Ints, of one image.
         train_images_per_second, predict_images_per_second: Floats.
         step_ms, predict_ms, tflite_ms: Floats, medians; `..._iqr_ms` are their interquartile ranges.
         tflite_bytes: Int, of the float32 file.

@@ -25,7 +25,7 @@ LOG = "log.txt"
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrainingRun:
     """A training of a study.
 
     Args:
@@ -72,16 +72,16 @@ def _finite(value: float) -> float | None:
 
 
 def load_data(protocol: Protocol, member: Member, **options):
-    """The study's pictures; cluttered scenes are drawn at the size of the network's input."""
+    """The study's images; cluttered scenes are drawn at the size of the network's input."""
     from keras_effnet import datasets
 
     return datasets.load(**{"image_size": member.image_size, **protocol.data, **options})
 
 
-def train_trial(trial: Trial) -> dict[str, Any]:
+def train_trial(trial: TrainingRun) -> dict[str, Any]:
     """Trains, or goes on with, a trial, and returns its row of `results.jsonl`.
 
-    The accuracy is that of the last epoch on the validation pictures: the best epoch would be chosen on them.
+    The accuracy is that of the last epoch on the validation images: the best epoch would be chosen on them.
     """
     folder = Path(trial.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def train_trial(trial: Trial) -> dict[str, Any]:
             write_text(folder / LOG, "\n".join(lines) + "\n")
 
 
-def _train(trial: Trial, folder: Path) -> dict[str, Any]:
+def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
     _start(trial.protocol.threads)
     from keras_effnet.system.energy import energy_meter
     from keras_effnet.training.checkpoints import LAST, read_rows

@@ -21,12 +21,12 @@ from keras_effnet.training.distribution import alone, synchronized_batch_norm
 from keras_effnet.training.ema import AveragedWeights
 from keras_effnet.training.optimizers import learning_rate
 
-BEST, LAST, RESULTS = "weights/best.keras", "weights/last.keras", "results.csv"
+BEST, LAST, RESULTS_CSV = "weights/best.keras", "weights/last.keras", "results.csv"
 
 
 def read_rows(folder: Path) -> list[dict[str, float]]:
     """The rows of a run folder's `results.csv`, one an epoch; none where there is no such file."""
-    path = folder / RESULTS
+    path = folder / RESULTS_CSV
     if not path.exists():
         return []
     with path.open(newline="") as stream:
@@ -115,4 +115,4 @@ class RunFolder(keras.callbacks.Callback):
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_text(self.folder / RESULTS, text.getvalue())
+        write_text(self.folder / RESULTS_CSV, text.getvalue())

@@ -34,22 +34,22 @@ def operation_sheet(
     ranges: Mapping[str, Range] = RAND_AUGMENT,
     levels: tuple[float, ...] = LEVELS,
 ) -> None:
-    """One row an operation, one column a level, with the strength above each picture.
+    """One row an operation, one column a level, with the strength above each image.
 
     Args:
         image: Array of shape `(height, width, 3)`, values 0..255.
-        path: Where the picture goes.
+        path: Where the image goes.
         ranges: Operation -> `Range`, such as `augment_policies.RAND_AUGMENT` or `AUTO_AUGMENT`.
         levels: Floats in 0..10.
     """
     image = to_bytes(image)
-    pictures, titles = [], []
+    panels, titles = [], []
     for name, bounds in ranges.items():
         for level in levels:
             strength = bounds.at(level)[0]
-            pictures.append(OPERATIONS[name](image, tf.constant(strength, tf.float32)).numpy())
+            panels.append(OPERATIONS[name](image, tf.constant(strength, tf.float32)).numpy())
             titles.append(name if bounds.zero == bounds.ten else f"{name} {strength:.3g}")
-    plots.picture_grid(np.stack(pictures), titles, path, columns=len(levels))
+    plots.image_grid(np.stack(panels), titles, path, columns=len(levels))
 
 
 def kinds_sheet(images, path: str | Path, *, columns: int = 6, seed: int = 0) -> None:
@@ -57,7 +57,7 @@ def kinds_sheet(images, path: str | Path, *, columns: int = 6, seed: int = 0) ->
 
     Args:
         images: Array of shape `(N, size, size, 3)`, values 0..255; the first is shown throughout, others mix into it.
-        path: Where the picture goes.
+        path: Where the image goes.
         columns: Int, draws a row.
         seed: Int.
     """
@@ -71,25 +71,25 @@ def kinds_sheet(images, path: str | Path, *, columns: int = 6, seed: int = 0) ->
         "random erasing": lambda image, draw: random_erasing(image, draw, 1.0),
     }
     draws = [tf.constant((seed, column)) for column in range(columns)]
-    pictures = [tf.cast(change(images[0], draw), tf.float32) for change in kinds.values() for draw in draws]
+    panels = [tf.cast(change(images[0], draw), tf.float32) for change in kinds.values() for draw in draws]
     titles = [name for name in kinds for _ in draws]
     for name, mix in {"MixUp": mixup, "CutMix": cutmix}.items():
         for column, draw in enumerate(draws):
-            # The picture before the first is the last: another one a column.
+            # The image before the first is the last: another one a column.
             pair = tf.stack([images[0], images[1 + column % (len(images) - 1)]])
             mixed, labels = mix(pair, tf.eye(2), draw, 1.0)
-            pictures.append(mixed[0])
+            panels.append(mixed[0])
             titles.append(f"{name} {labels[0, 0]:.0%}")
-    plots.picture_grid(np.stack(pictures), titles, path, columns=columns)
+    plots.image_grid(np.stack(panels), titles, path, columns=columns)
 
 
 def contact_sheet(images, augmentation: Augmentation, path: str | Path, seed: int = 0) -> None:
-    """A batch as training would see it: each picture augmented, then mixed, with what its label becomes.
+    """A batch as training would see it: each image augmented, then mixed, with what its label becomes.
 
     Args:
         images: Array of shape `(N, size, size, 3)`, values 0..255, cropped and resized.
         augmentation: `Augmentation`.
-        path: Where the picture goes.
+        path: Where the image goes.
         seed: Int.
     """
     count = len(images)
@@ -101,14 +101,14 @@ def contact_sheet(images, augmentation: Augmentation, path: str | Path, seed: in
         " + ".join(f"{share:.0%} of {number}" for number, share in enumerate(row) if share >= 0.005)
         for row in labels.numpy()
     ]
-    plots.picture_grid(batch.numpy(), titles, path, columns=min(count, 8))
+    plots.image_grid(batch.numpy(), titles, path, columns=min(count, 8))
 
 
-_SHOWN = 16  # pictures in augmented.png
+_SHOWN = 16  # images in augmented.png
 
 
 def _draw_augmented(batches: tf.data.Dataset, class_names: Sequence[str], path: Path) -> None:
-    """The first pictures of a batch as training sees them, with their classes, mixed ones by share."""
+    """The first images of a batch as training sees them, with their classes, mixed ones by share."""
     images, labels = next(iter(batches.take(1)))
 
     def title(label) -> str:
@@ -116,4 +116,4 @@ def _draw_augmented(batches: tf.data.Dataset, class_names: Sequence[str], path: 
         return shares[0][1] if len(shares) == 1 else "\n".join(f"{share:.0%} {name}" for share, name in shares)
 
     shown = slice(_SHOWN)
-    plots.picture_grid(images[shown].numpy(), [title(label) for label in labels[shown].numpy()], path, columns=8)
+    plots.image_grid(images[shown].numpy(), [title(label) for label in labels[shown].numpy()], path, columns=8)

@@ -218,7 +218,7 @@ def local_part(data, name: str):
     """The part of each batch that the devices of this process compute.
 
     Every process must be given the same batches in the same order. A smaller last batch that cannot be shared evenly is
-    filled up with its own first pictures, so that no process is left waiting for the others.
+    filled up with its own first images, so that no process is left waiting for the others.
 
     Args:
         data: `tf.data.Dataset` of batches, tensors in any structure.

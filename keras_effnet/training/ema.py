@@ -23,7 +23,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     Args:
         val: `tf.data.Dataset` that `model.evaluate` takes.
-        batches: Batches of training pictures, the same ones each time that they are iterated.
+        batches: Batches of training images, the same ones each time that they are iterated.
     """
 
     def __init__(self, val, batches: Iterable):

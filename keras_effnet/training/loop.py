@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.config.resizing import Stage
+from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.evaluation import plots
@@ -38,7 +38,7 @@ from keras_effnet.training.watchers import ChanceWatch, EpochSeeds, FiniteWatch
 
 
 def _targets(data: tf.data.Dataset, classes: int, weights: np.ndarray | None = None) -> tf.data.Dataset:
-    """Integer labels to one-hot, which label smoothing needs, and a weight for each picture where classes have one."""
+    """Integer labels to one-hot, which label smoothing needs, and a weight for each image where classes have one."""
 
     def convert(images, labels):
         soft = labels if labels.shape.rank == 2 else one_hot(labels, classes)
@@ -51,7 +51,7 @@ def _targets(data: tf.data.Dataset, classes: int, weights: np.ndarray | None = N
 
 def train(
     model: keras.Model,
-    train: tf.data.Dataset | Callable[[Stage], tf.data.Dataset],
+    train: tf.data.Dataset | Callable[[ResizeStage], tf.data.Dataset],
     val: tf.data.Dataset,
     config: TrainConfig,
     *,
@@ -67,13 +67,13 @@ def train(
         model: Classifier that ends in probabilities. Under a strategy of several devices, build it in the same
             `strategies.scope`.
         train: `tf.data.Dataset` of `(images, labels)` in batches, of known length: an epoch. Labels are integers, or
-            probabilities of shape `(batch, classes)`. Or a function from a `Stage` to the batches of all its epochs,
-            which progressive resizing needs.
+            probabilities of shape `(batch, classes)`. Or a function from a `ResizeStage` to the batches of all its
+            epochs, which progressive resizing needs.
         val: `tf.data.Dataset` of `(images, integer labels)` in batches.
         config: `TrainConfig`. Of its fields, those that build the model or the data are not read here.
         run_dir: Folder for `results.csv`, `curves.png` and `weights/{best,last}.keras`; nothing is kept without one.
         resume: Bool, whether to go on from `weights/last.keras` in `run_dir`, optimizer and schedule included.
-        class_weights: Array of shape `(classes,)`, what a picture of each class counts; all alike by default.
+        class_weights: Array of shape `(classes,)`, what an image of each class counts; all alike by default.
         callbacks: Further Keras callbacks. With several stages, each begins and ends a training for them.
         verbose: As in `model.fit`.
 
@@ -94,7 +94,7 @@ def train(
     check_batch_size(config.batch_size, config.strategy)
     if config.ema and config.strategy == "data-parallel":
         raise UserError("ema with data-parallel: one process would save an average that all share. Set one of them.")
-    whole = Stage(0, config.epochs, image_size=0)  # of whatever size the data is
+    whole = ResizeStage(0, config.epochs, image_size=0)  # of whatever size the data is
     batches, stages = (train, config.stages) if callable(train) else (lambda stage: train, (whole,))
     steps = _steps_per_epoch(batches(stages[0]), stages[0] if callable(train) else None)
     if config.accumulate > steps:
@@ -119,7 +119,7 @@ def train(
         watchers += [each for each in (averaged, run) if each is not None]
         for stage in _remaining(stages, first_epoch):
             _set_dropout(model, config, stage.strength)
-            # Pictures of another size than validation's may well be all that an early stage knows.
+            # Images of another size than validation's may well be all that an early stage knows.
             chance = [ChanceWatch(classes)] if stage.last == config.epochs else []
             with _labels_within(classes):
                 fitted = model.fit(
@@ -162,14 +162,14 @@ def _labels_within(classes: int) -> Iterator[None]:
         raise UserError(f"{BEYOND}, which has {classes}. Build it with as many as the data has.") from None
 
 
-def _steps_per_epoch(data: tf.data.Dataset, stage: Stage | None) -> int:
+def _steps_per_epoch(data: tf.data.Dataset, stage: ResizeStage | None) -> int:
     steps = int(data.cardinality())
     if steps <= 0:
         raise UserError("The training data has no known length; apply .take(n) or assert_cardinality first.")
     return steps if stage is None else steps // (stage.last - stage.first)
 
 
-def _remaining(stages: Sequence[Stage], first_epoch: int) -> list[Stage]:
+def _remaining(stages: Sequence[ResizeStage], first_epoch: int) -> list[ResizeStage]:
     """The stages from an epoch on, the first of them from its middle if need be."""
     return [replace(stage, first=max(first_epoch, stage.first)) for stage in stages if stage.last > first_epoch]
 

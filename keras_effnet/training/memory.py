@@ -76,7 +76,7 @@ def measured_step_bytes(config: TrainConfig, batch_size: int, classes: int, *, t
 
     Args:
         config: `TrainConfig`; its own batch size plays no part.
-        batch_size: Int, pictures a step.
+        batch_size: Int, images a step.
         classes: Int.
         timeout: Float, seconds after which to give up.
 
@@ -92,7 +92,7 @@ def measured_step_bytes(config: TrainConfig, batch_size: int, classes: int, *, t
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
-    what = f"A training step of {batch_size} pictures"
+    what = f"A training step of {batch_size} images"
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__, job], capture_output=True, text=True, timeout=timeout, env=environment
@@ -167,7 +167,7 @@ def _within(measure: Callable[[int], int], batch_size: int) -> float:
 def fitting_batch_size(measure: Callable[[int], int], available: int, *, largest: int, share: float = _SHARE) -> int:
     """The largest power of two whose step fits into a share of the memory.
 
-    Memory is a constant and so much for each picture. Two small batches give that line, the line gives the size, and
+    Memory is a constant and so much for each image. Two small batches give that line, the line gives the size, and
     the size is measured too before it is believed; one that does not fit is halved.
 
     Args:
@@ -180,7 +180,7 @@ def fitting_batch_size(measure: Callable[[int], int], available: int, *, largest
         Int, a power of two.
 
     Raises:
-        UserError: Not even one picture fits.
+        UserError: Not even one image fits.
     """
     budget = share * available
     largest = _power_of_two(largest)
@@ -194,7 +194,7 @@ def fitting_batch_size(measure: Callable[[int], int], available: int, *, largest
     while not fits(high):
         if high == 1:
             raise UserError(
-                f"A training step of one picture does not fit into {available / 1e9:.1f} GB of free memory; "
+                f"A training step of one image does not fit into {available / 1e9:.1f} GB of free memory; "
                 "take a smaller network or image_size."
             )
         high //= 2
@@ -214,7 +214,7 @@ def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> Trai
 
     Args:
         config: `TrainConfig`; its own batch size plays no part.
-        batch_size: Int, pictures a step.
+        batch_size: Int, images a step.
         classes: Int.
     """
     from keras_effnet.training.run import resolve_precision
@@ -231,7 +231,7 @@ def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> Trai
     )
 
 
-def automatic_batch_size(config: TrainConfig, classes: int, pictures: int) -> tuple[int, str]:
+def automatic_batch_size(config: TrainConfig, classes: int, images: int) -> tuple[int, str]:
     """The batch size of `"auto"`, and one sentence why.
 
     At most 256, and no more than leaves 16 steps an epoch; below that, what fits into 80% of the free memory. Steps are
@@ -240,16 +240,16 @@ def automatic_batch_size(config: TrainConfig, classes: int, pictures: int) -> tu
     Args:
         config: `TrainConfig`; its own batch size plays no part.
         classes: Int.
-        pictures: Int, in the training set.
+        images: Int, in the training set.
 
     Raises:
-        UserError: Not even one picture fits, or it cannot be measured.
+        UserError: Not even one image fits, or it cannot be measured.
     """
-    largest = _power_of_two(min(_LARGEST, pictures // _FEWEST_STEPS))
+    largest = _power_of_two(min(_LARGEST, images // _FEWEST_STEPS))
     bound = (
         "the largest that is tried"
         if largest == _LARGEST
-        else f"the largest power of two that leaves {_FEWEST_STEPS} steps an epoch of {pictures} pictures"
+        else f"the largest power of two that leaves {_FEWEST_STEPS} steps an epoch of {images} images"
     )
     free, name = available_bytes()
     predicted = predicted_memory(config, largest, classes).total

@@ -17,7 +17,7 @@ import tensorflow as tf
 import yaml
 
 from keras_effnet import transfer
-from keras_effnet.config.resizing import Stage
+from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import PRECISIONS, TrainConfig
 from keras_effnet.datasets.loading import ImageDataset
 from keras_effnet.datasets.splits import class_weights
@@ -76,7 +76,7 @@ def build_model(config: TrainConfig, classes: int, *, any_size: bool = False) ->
     Args:
         config: `TrainConfig`.
         classes: Int.
-        any_size: Bool, whether it takes pictures of all sizes rather than its own alone.
+        any_size: Bool, whether it takes images of all sizes rather than its own alone.
     """
     keras.utils.set_random_seed(config.seed)
     spec = config.spec
@@ -128,11 +128,11 @@ class Pipelines:
     """The batches of a training.
 
     Args:
-        train: Function from a `Stage` to the batches of all its epochs.
+        train: Function from a `ResizeStage` to the batches of all its epochs.
         val: `tf.data.Dataset` of `(images, integer labels)` in batches.
     """
 
-    train: Callable[[Stage], tf.data.Dataset]
+    train: Callable[[ResizeStage], tf.data.Dataset]
     val: tf.data.Dataset
 
 
@@ -140,11 +140,11 @@ def _pipelines(dataset: ImageDataset, config: TrainConfig, folder: Path, announc
     spec, classes = config.image_spec, len(dataset.class_names)
     cache = choose_cache(dataset.train, config.cache, folder / _CACHE)
     announce(f"Cache: {cache.reason}.")
-    pictures, augmentation = source(dataset.train, cache), _augmentation(dataset, config)
+    images, augmentation = source(dataset.train, cache), _augmentation(dataset, config)
 
-    def batches(stage: Stage) -> tf.data.Dataset:
+    def batches(stage: ResizeStage) -> tf.data.Dataset:
         return image_pipeline(
-            pictures,
+            images,
             replace(spec, size=stage.image_size),
             config.batch_size,
             training=True,
@@ -171,7 +171,7 @@ def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
 
 @contextmanager
 def _cache_removed(folder: Path) -> Iterator[None]:
-    """Leaves no pictures behind, whatever ends the run."""
+    """Leaves no images behind, whatever ends the run."""
     try:
         yield
     finally:
@@ -196,7 +196,7 @@ def _fit(
 ) -> Pipelines:
     """Builds the network and the pipelines of a config and trains; returns the pipelines, as `_finish` needs them."""
     if not len(dataset.train):
-        raise UserError(f"{dataset.name} has no pictures to train on: all of them are its test pictures.")
+        raise UserError(f"{dataset.name} has no images to train on: all of them are its test images.")
     classes = len(dataset.class_names)
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
@@ -258,7 +258,7 @@ def _finish(dataset: ImageDataset, config: TrainConfig, folder: Path, pipelines:
     """Measures the best weights' statistics anew and what they are worth, and draws it."""
     model = uncompiled(build_model(replace(config, weights=None), len(dataset.class_names)))
     load_state(model, folder / BEST)
-    batches = pipelines.train(Stage(0, 1, config.image_spec.size))
+    batches = pipelines.train(ResizeStage(0, 1, config.image_spec.size))
     transfer.reestimate_batch_norm(model, batches)
     # First of all, as it refuses a network that answers NaN.
     result = evaluate(model.predict(pipelines.val, verbose=0), dataset.val.labels)

@@ -28,7 +28,7 @@ class Throughput(keras.callbacks.Callback):
     1 more cores, a cache or smaller files would help. The first step of an epoch is left out, which may compile.
 
     Args:
-        batch_size: Int, pictures a step.
+        batch_size: Int, images a step.
 
     Example:
 

@@ -85,7 +85,7 @@ class Pause(keras.callbacks.Callback):
 
 
 class ChanceWatch(keras.callbacks.Callback):
-    """Warns, once, when a network that learns its training pictures only guesses on those for validation.
+    """Warns, once, when a network that learns its training images only guesses on those for validation.
 
     Such a gap is more than overfitting: as a rule the network computes otherwise in validation, or is asked otherwise.
     """
@@ -106,7 +106,7 @@ class ChanceWatch(keras.callbacks.Callback):
         highest = max(momenta, default=0.0)
         lag = f" (bn_momentum is {highest:g}: lower it to 0.9 or less)" if highest > 0.9 else ""
         logger.warning(
-            f"Epoch {epoch + 1}: {training:.0%} of the training pictures are right but {validation:.0%} in validation, "
+            f"Epoch {epoch + 1}: {training:.0%} of the training images are right but {validation:.0%} in validation, "
             f"as by chance. Likely causes: batch normalization statistics that lag behind a short run{lag}, pixels in "
             "another range in validation than in training, or its classes numbered in another order."
         )

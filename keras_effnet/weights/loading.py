@@ -38,9 +38,9 @@ def _read(model, path: Path) -> dict[str, list[StoredTensor]]:
 
 
 def adapt_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """The kernel of a stem trained on RGB for pictures of another channel count.
+    """The kernel of a stem trained on RGB for images of another channel count.
 
-    One channel: the sum over R, G and B, so that a grey picture gives what its RGB copy gave. More: R, G, B, R, ... in
+    One channel: the sum over R, G and B, so that a grey image gives what its RGB copy gave. More: R, G, B, R, ... in
     turn, scaled by 3 / channels, so that the stem's output keeps its size. `ImageSpec.of` treats the pixel statistics
     alike.
 

@@ -60,8 +60,8 @@ def test_a_custom_network_is_built_counted_and_trained(name):
 
     before = {weight.path: weight.numpy() for weight in model.weights}
     model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
-    pictures = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3))
-    loss = model.train_on_batch(pictures, np.array([0, 1, 2, 0]))
+    images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3))
+    loss = model.train_on_batch(images, np.array([0, 1, 2, 0]))
     assert np.isfinite(loss)
     still = [weight.path for weight in model.weights if np.array_equal(weight.numpy(), before[weight.path])]
     assert not [path for path in still if "seed" not in path]  # a gradient reaches every layer

@@ -42,7 +42,7 @@ def shapes(model):
     return {level: tuple(output.shape[1:]) for level, output in features(model).output.items()}
 
 
-def pictures(size, count=2):
+def images(size, count=2):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype("float32")
 
 
@@ -140,7 +140,7 @@ def test_sides_that_are_open_stay_open_and_any_size_runs():
     model = features(tiny(include_top=False), ["P3", "P5"])
     assert model.output["P5"].shape[1:3] == (None, None)
     for size in (64, 96):
-        out = model(pictures(size))
+        out = model(images(size))
         assert {level: value.shape[1] for level, value in out.items()} == {"P3": size // 8, "P5": size // 32}
 
 
@@ -171,7 +171,7 @@ def test_maps_are_the_block_outputs_of_keras_applications(keras_b0):
     for layer in ours.layers:
         if layer.weights:
             layer.set_weights(keras_b0.get_layer(layer.name).get_weights())
-    x = pictures(96)
+    x = images(96)
     outputs = {level: keras_b0.get_layer(name).output for level, name in B0_OUTPUTS.items()}
     expected = keras.Model(keras_b0.input, outputs)(x)
     for source in (ours, keras_b0):  # by their names, theirs are networks like ours
@@ -184,7 +184,7 @@ def test_maps_are_the_block_outputs_of_keras_applications(keras_b0):
 def test_maps_of_a_reloaded_and_fine_tuned_network_are_those_of_its_blocks(tmp_path):
     model = tiny(include_top=True)
     before = features(model)
-    x = pictures(32, 8)
+    x = images(32, 8)
     old = np.asarray(before(x)["P4"])
     model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
     model.fit(x, np.arange(8), batch_size=4, verbose=0)
@@ -203,7 +203,7 @@ def test_a_new_head_leaves_the_levels_as_they_are():
     classes = keras.layers.Dense(4, name="my_head")(body.output)
     model = keras.Model(body.input, classes)
     assert shapes(model) == shapes(body)
-    x = pictures(64)
+    x = images(64)
     equal(features(model)(x)["P5"], submodel(body, "block7a_project_bn")(x))
 
 

@@ -1,9 +1,9 @@
-"""Top-1 and top-5 accuracy of published networks on ImageNet pictures, as a Markdown table.
+"""Top-1 and top-5 accuracy of published networks on ImageNet images, as a Markdown table.
 
     python tests/benchmarks/accuracy.py FOLDER [NAME ...]
 
-FOLDER holds pictures and a `labels.csv` with columns `index`, `wnid`, `name` and `file`; `file` is empty for a class
-without a picture. A sample of one picture a class is easier than ImageNet's validation set, on which the published
+FOLDER holds images and a `labels.csv` with columns `index`, `wnid`, `name` and `file`; `file` is empty for a class
+without an image. A sample of one image a class is easier than ImageNet's validation set, on which the published
 figures were measured (Lite0 75.1%, Lite1 76.7%, Lite2 77.6%): its figures serve to compare networks and ways of
 resizing with one another, and nothing else.
 """
@@ -27,29 +27,29 @@ from keras_effnet.preprocessing import INTERPOLATIONS
 NAMES = ("lite0", "lite1", "lite2")
 
 
-def labelled_pictures(folder: Path) -> Split:
-    """The pictures that `labels.csv` names."""
+def labelled_images(folder: Path) -> Split:
+    """The images that `labels.csv` names."""
     with (folder / "labels.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["file"]]
     paths = tuple(str(folder / row["file"]) for row in rows)
     return Split(paths, np.array([int(row["index"]) for row in rows], "int32"))
 
 
-def measure(artifact: Artifact, pictures: Split, interpolation: str) -> Evaluation:
+def measure(artifact: Artifact, images: Split, interpolation: str) -> Evaluation:
     """Accuracy with the network's own crop, resized in the way that `interpolation` says."""
-    batches = image_pipeline(pictures, replace(artifact.image_spec, interpolation=interpolation), 50)
-    return evaluate(np.concatenate([artifact.predict(images.numpy()) for images, _ in batches]), pictures.labels)
+    batches = image_pipeline(images, replace(artifact.image_spec, interpolation=interpolation), 50)
+    return evaluate(np.concatenate([artifact.predict(images.numpy()) for images, _ in batches]), images.labels)
 
 
 def main(folder: str, *names: str) -> None:
-    pictures = labelled_pictures(Path(folder))
-    print(f"{len(pictures)} pictures, central crop of size / (size + 32). Easier than ImageNet's validation set.\n")
+    images = labelled_images(Path(folder))
+    print(f"{len(images)} images, central crop of size / (size + 32). Easier than ImageNet's validation set.\n")
     print("| network | size | interpolation | top-1 | top-5 |")
     print("|---|---|---|---|---|")
     for name in names or NAMES:
         artifact = artifacts.load(name)
         for interpolation in reversed(INTERPOLATIONS):
-            result = measure(artifact, pictures, interpolation)
+            result = measure(artifact, images, interpolation)
             size, top1, top5 = artifact.image_spec.size, f"{result.accuracy:.1%}", f"{result.top5:.1%}"
             print(f"| {name} | {size} | {interpolation} | {top1} | {top5} |", flush=True)
 

@@ -1,16 +1,16 @@
-"""How fast pictures come to the network, and what RandAugment costs, beside other loaders, as Markdown tables.
+"""How fast images come to the network, and what RandAugment costs, beside other loaders, as Markdown tables.
 
     python tests/benchmarks/data.py FOLDER [loaders | randaugment]
 
-FOLDER as in `accuracy.py`: pictures and a `labels.csv`. Needs the `peers` extra: torch and grain.
+FOLDER as in `accuracy.py`: images and a `labels.csv`. Needs the `peers` extra: torch and grain.
 
-`loaders`: training batches of 32 pictures of 224 pixels. Ours crops at random, resizes and mirrors; torch and grain do
+`loaders`: training batches of 32 images of 224 pixels. Ours crops at random, resizes and mirrors; torch and grain do
 the same with Pillow, in two processes and two threads; `image_dataset_from_directory` only decodes and resizes. Each
 runs through `EPOCHS` epochs at a time, in the way that its users train: ours and grain as one stream, torch with
 workers that outlive an epoch. A first such run starts workers and fills the cache of ours; `ROUNDS` more are timed, in
 turn. CPU time includes the workers' and is what to compare on a busy machine.
 
-`randaugment`: CPU time that two operations of magnitude 9 add to a picture of 224 pixels, ours and Keras', each over
+`randaugment`: CPU time that two operations of magnitude 9 add to an image of 224 pixels, ours and Keras', each over
 the same pipeline without it, all timed in turn.
 """
 
@@ -63,8 +63,8 @@ def prepare(path: str, draws: np.ndarray) -> np.ndarray:
     return np.asarray(image, "float32")
 
 
-class Pictures:
-    """What torch and grain draw from: item -> picture and label."""
+class Images:
+    """What torch and grain draw from: item -> image and label."""
 
     def __init__(self, paths: list[str], labels: list[int]):
         self.paths, self.labels = paths, labels
@@ -88,22 +88,22 @@ class Again:
         return chain.from_iterable(repeat(self.loader, EPOCHS))
 
 
-def torch_loader(pictures: Pictures) -> Iterable:
+def torch_loader(images: Images) -> Iterable:
     import torch
 
     return torch.utils.data.DataLoader(
-        pictures, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True, persistent_workers=True
+        images, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True, persistent_workers=True
     )
 
 
-def grain_loader(pictures: Pictures) -> Iterable:
+def grain_loader(images: Images) -> Iterable:
     """Threads: Pillow lets go of the interpreter while it decodes, and processes would start anew each epoch."""
     import grain
     from absl import flags
 
     flags.FLAGS.mark_as_parsed()  # grain reads flags that only absl's own start-up parses
     reading = grain.ReadOptions(num_threads=WORKERS, prefetch_buffer_size=4 * BATCH)
-    data = grain.MapDataset.source(pictures).shuffle(seed=0).repeat(EPOCHS).to_iter_dataset(reading)
+    data = grain.MapDataset.source(images).shuffle(seed=0).repeat(EPOCHS).to_iter_dataset(reading)
     return data.batch(BATCH, drop_remainder=True)
 
 
@@ -111,7 +111,7 @@ def grain_loader(pictures: Pictures) -> Iterable:
 
 
 def class_folders(folder: Path, root: Path) -> tuple[list[str], list[int]]:
-    """Links each labelled picture of `folder` into a class folder below `root`."""
+    """Links each labelled image of `folder` into a class folder below `root`."""
     with (folder / "labels.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["file"]]
     paths = []
@@ -130,7 +130,7 @@ def loaders(folder: Path, root: Path) -> dict[str, Iterable]:
     paths, labels = class_folders(folder, root)
     split = datasets.Split(tuple(paths), np.array(labels, "int32"))
     spec = ImageSpec(SIZE)
-    peers = Pictures(paths, labels)
+    peers = Images(paths, labels)
     plain = keras.utils.image_dataset_from_directory(root, image_size=(SIZE, SIZE), batch_size=BATCH, verbose=False)
     ours = partial(image_pipeline, split, spec, BATCH, training=True, epochs=(0, EPOCHS))
     return {
@@ -157,7 +157,7 @@ def cpu_seconds() -> float:
 
 
 def timed(batches: Iterable) -> tuple[float, float]:
-    """Pictures a second, and CPU milliseconds a picture."""
+    """Images a second, and CPU milliseconds an image."""
     cpu, started, count = cpu_seconds(), time.perf_counter(), 0
     for images, _ in batches:
         count += len(images)
@@ -214,7 +214,7 @@ def compare_randaugment(folder: Path, count: int = 96) -> None:
                 pass
             if turn:
                 times[name].append((time.process_time() - started) / len(pixels) * 1e3)
-    print("| RandAugment | CPU ms that it adds to a picture |\n|---|---|")
+    print("| RandAugment | CPU ms that it adds to an image |\n|---|---|")
     for name in ("ours", "keras"):
         added = [all_ - base for all_, base in zip(times[name], times["nothing"], strict=True)]
         print(f"| {name} | {median(added):.2f} |")

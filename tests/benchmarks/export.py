@@ -3,11 +3,11 @@
     python tests/benchmarks/export.py cost [NAME ...]          # b7 by default; random weights serve
     python tests/benchmarks/export.py files FOLDER [NAME ...]  # lite0, lite1, lite2 by default
 
-`cost`: seconds and peak memory of int8 with 4 calibration pictures, ours of `export_tflite` with everything that proves
+`cost`: seconds and peak memory of int8 with 4 calibration images, ours of `export_tflite` with everything that proves
 the file, theirs of `TFLiteConverter.from_keras_model` on the same network of keras.applications. Each in a process of
 its own, in turn; memory counts from the start of the process, the network included.
 
-`files`: every precision of published networks, calibrated on 100 pictures of FOLDER and compared on all others. FOLDER
+`files`: every precision of published networks, calibrated on 100 images of FOLDER and compared on all others. FOLDER
 as in `accuracy.py`. Latencies are of one thread, the files being timed in turn.
 """
 
@@ -24,18 +24,18 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from accuracy import labelled_pictures
+from accuracy import labelled_images
 
 from keras_effnet.system.machine import cpu_name
 
-ROUNDS, PICTURES = 1, 4  # a round of B7 takes minutes
+ROUNDS, IMAGES = 1, 4  # a round of B7 takes minutes
 OURS, THEIRS = "keras_effnet", "keras.applications"
 
 
-def pictures(side: int) -> np.ndarray:
-    from keras_effnet.export.calibration import synthetic_pictures
+def random_images(side: int) -> np.ndarray:
+    from keras_effnet.export.calibration import synthetic_images
 
-    return synthetic_pictures((side, side, 3), PICTURES)
+    return synthetic_images((side, side, 3), IMAGES)
 
 
 def ours(name: str) -> None:
@@ -45,7 +45,7 @@ def ours(name: str) -> None:
     model = getattr(efficientnet, f"EfficientNet{name.upper()}")(weights=None)
     started = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        path, calibration = Path(folder) / "model.tflite", pictures(model.input_shape[1])
+        path, calibration = Path(folder) / "model.tflite", random_images(model.input_shape[1])
         # Random weights give nearly tied answers, so agreement means nothing here; plain ranges are what both compute.
         result = export_tflite(
             model, path, "int8", calibration=calibration, input_type="uint8", method="minmax", allow_degraded=True
@@ -59,7 +59,7 @@ def theirs(name: str) -> None:
 
     model = getattr(keras.applications, f"EfficientNet{name.upper()}")(weights=None)
     started = time.perf_counter(), time.process_time()
-    images = pictures(model.input_shape[1])
+    images = random_images(model.input_shape[1])
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([image[None]] for image in images)
@@ -95,9 +95,9 @@ def files(folder: str, *names: str) -> None:
     from keras_effnet.export.report import cells
     from keras_effnet.inference import artifacts
 
-    source = labelled_pictures(Path(folder))
+    source = labelled_images(Path(folder))
     order = np.random.default_rng(0).permutation(len(source.labels))
-    print(f"{cpu_name()}, one thread; 100 pictures to calibrate, {len(order) - 100} others to compare on.\n")
+    print(f"{cpu_name()}, one thread; 100 images to calibrate, {len(order) - 100} others to compare on.\n")
     headers = ("precision", "size", "top-1", "top-5", "agreement", "SQNR", "latency", "memory")
     print(f"| network | {' | '.join(headers)} | to float32 |")
     print("|---" * (len(headers) + 2) + "|")

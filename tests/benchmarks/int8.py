@@ -3,7 +3,7 @@
     python tests/benchmarks/int8.py FOLDER NETWORK
 
 NETWORK is a run folder or a name such as `lite0`. FOLDER is what it was trained on, class folders, of which 100
-training pictures calibrate and all validation pictures evaluate; or one as in `accuracy.py`, pictures and a
+training images calibrate and all validation images evaluate; or one as in `accuracy.py`, images and a
 `labels.csv`, of which 100 calibrate and all others evaluate. Random weights hide what int8 destroys: never use them.
 
 Latency is that of one thread over float32's, the files being timed in turn; seconds are CPU time to make a file, with
@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from accuracy import labelled_pictures
+from accuracy import labelled_images
 
 from keras_effnet import datasets
-from keras_effnet.export.calibration import load_pictures
-from keras_effnet.export.conversion import FloatGraph, Source
+from keras_effnet.export.calibration import load_images
+from keras_effnet.export.conversion import ExportSource, FloatGraph
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.measure.latency import benchmark_in_turn
@@ -36,9 +36,9 @@ CALIBRATION = 100
 
 
 def splits(folder: Path, size: int) -> tuple[datasets.Split, datasets.Split]:
-    """Pictures to calibrate on and to evaluate on."""
+    """Images to calibrate on and to evaluate on."""
     if (folder / "labels.csv").is_file():
-        whole = labelled_pictures(folder)
+        whole = labelled_images(folder)
         order = np.random.default_rng(0).permutation(len(whole))
         return whole.select(order[:CALIBRATION]), whole.select(order[CALIBRATION:])
     dataset = datasets.load(str(folder), image_size=size)
@@ -48,10 +48,10 @@ def splits(folder: Path, size: int) -> tuple[datasets.Split, datasets.Split]:
 def main(folder: str, network: str) -> None:
     artifact = artifacts.load(network)
     chosen = splits(Path(folder), artifact.image_spec.size)
-    calibration, held_out = (load_pictures(part, artifact.image_spec, len(part)) for part in chosen)
+    calibration, held_out = (load_images(part, artifact.image_spec, len(part)) for part in chosen)
     answers = np.asarray(artifact.model.predict(held_out, verbose=0))
     with captured_output():
-        graph = Source(artifact.model, calibration).graph("float32")
+        graph = ExportSource(artifact.model, calibration).graph("float32")
         baseline = graph.content
     files: list[tuple[str, bytes, float]] = []
 
@@ -75,7 +75,7 @@ def main(folder: str, network: str) -> None:
         report = compare(answers, TFLiteModel(content).predict(held_out), chosen[1].labels)
         fidelity = f"{report.top1_agreement:.1%} | {report.sqnr_db:.1f} dB | {report.accuracy_tflite:.1%}"
         print(f"| {name} | {fidelity} | {latency.median_ms / baseline_time.median_ms:.2f} | {seconds:.1f} |")
-    print(f"\nfloat32: {report.accuracy_keras:.1%} of {report.samples} pictures. {cpu_name()}.")
+    print(f"\nfloat32: {report.accuracy_keras:.1%} of {report.samples} images. {cpu_name()}.")
 
 
 if __name__ == "__main__":

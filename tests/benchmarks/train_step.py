@@ -3,12 +3,12 @@
     python tests/benchmarks/train_step.py [--rounds 9] [SIZE:BATCH ...]      # CPU; 224:16 and 64:64 by default
     python tests/benchmarks/train_step.py --gpu [--tflops PEAK] [NAME ...]   # b0 and b4 by default
 
-On the CPU both B0s live in one process on TensorFlow, see the same pictures and take a few steps of AdamW in turn,
+On the CPU both B0s live in one process on TensorFlow, see the same images and take a few steps of AdamW in turn,
 `--rounds` times. CPU time counts all threads; the ratio is the median of the rounds' own ratios, so that other load
 weighs on both. The middle half of those ratios tells how far to trust it.
 
 On the GPU each runs in a process of its own, in mixed_bfloat16: ours under `KERAS_BACKEND=jax` (or `torch`) and XLA,
-timm's in channels_last, under autocast and torch.compile; same pictures, in GPU memory from the start. Ours reads its
+timm's in channels_last, under autocast and torch.compile; same images, in GPU memory from the start. Ours reads its
 metrics after every step, as `model.fit` does, timm's loop waits once at the end. The share of the chip's peak counts 6
 FLOPs a MAC (forward 2, backward 4) and needs the data sheet's dense bfloat16 figure in TFLOP/s.
 **The GPU part has never been run: it was written on a machine without one.**
@@ -38,7 +38,7 @@ CLASSES = 100
 GPU_BATCHES, GPU_STEPS = {"b0": 256, "b4": 64}, 30
 
 
-def pictures(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def random_images(batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (batch, size, size, 3)).astype("float32"), rng.integers(0, CLASSES, batch)
 
@@ -63,7 +63,7 @@ def keras_step(library: str, size: int, batch: int) -> Callable[[], object]:
     build = (efficientnet if library == OURS else keras.applications).EfficientNetB0
     model = build(weights=None, classes=CLASSES, input_shape=(size, size, 3))
     model.compile(keras.optimizers.AdamW(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    step = partial(model.train_on_batch, *pictures(batch, size))
+    step = partial(model.train_on_batch, *random_images(batch, size))
     timed(step, WARM_UP)
     return step
 
@@ -105,7 +105,7 @@ def ours_on_gpu(name: str) -> tuple[Callable[[], object], Callable[[], None], Ca
     spec, batch = architecture_spec(name), GPU_BATCHES[name]
     model = models.EfficientNet(spec, classes=CLASSES, dtype="mixed_bfloat16")
     model.compile(keras.optimizers.AdamW(1e-3), "sparse_categorical_crossentropy", jit_compile=True)
-    step = partial(model.train_on_batch, *map(keras.ops.convert_to_tensor, pictures(batch, spec.image_size)))
+    step = partial(model.train_on_batch, *map(keras.ops.convert_to_tensor, random_images(batch, spec.image_size)))
     if keras.backend.backend() == "jax":
         import jax
 
@@ -124,7 +124,7 @@ def timm_on_gpu(name: str) -> tuple[Callable[[], object], Callable[[], None], Ca
     rates = {"drop_rate": spec.dropout_rate, "drop_path_rate": spec.drop_connect_rate}
     model = timm.create_model(f"efficientnet_{name}", num_classes=CLASSES, **rates)
     model = model.cuda().train().to(memory_format=torch.channels_last)
-    images, labels = (torch.from_numpy(array).cuda() for array in pictures(GPU_BATCHES[name], spec.image_size))
+    images, labels = (torch.from_numpy(array).cuda() for array in random_images(GPU_BATCHES[name], spec.image_size))
     images = (images.permute(0, 3, 1, 2) / 255).contiguous(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
     forward = torch.compile(model)
@@ -140,7 +140,7 @@ def timm_on_gpu(name: str) -> tuple[Callable[[], object], Callable[[], None], Ca
 
 
 def measure_on_gpu(library: str, name: str) -> None:
-    """Prints pictures a second and bytes; in a process of its own, started by `on_gpu`."""
+    """Prints images a second and bytes; in a process of its own, started by `on_gpu`."""
     step, wait, peak = (timm_on_gpu if library == TIMM else ours_on_gpu)(name)
     timed(step, WARM_UP)
     wait()
@@ -160,7 +160,7 @@ def apart(library: str, name: str) -> list[float]:
 def on_gpu(names: list[str], tflops: float | None) -> None:
     backend = os.environ.get("KERAS_BACKEND", "jax")
     print(f"{gpu_name()}; {OURS} on {backend} / {TIMM}, mixed_bfloat16, medians of 3 runs of {GPU_STEPS} steps.\n")
-    print("| network | batch | pictures/s | ratio | peak GB | share of the chip's peak |\n|---|---|---|---|---|---|")
+    print("| network | batch | images/s | ratio | peak GB | share of the chip's peak |\n|---|---|---|---|---|---|")
     for name in names:
         runs = [(apart(OURS, name), apart(TIMM, name)) for _ in range(3)]
         (ours, ours_bytes), (theirs, their_bytes) = (

@@ -166,16 +166,16 @@ def test_info_json_is_json_with_exact_figures(cli):
 # ------------------------------------------------------------------ train
 
 
-def test_train_on_a_folder_skips_what_is_no_picture_and_says_so(cli, picture_folder):
-    folder = picture_folder({"cat": 20, "dog": 20})
-    (folder / "cat" / "notes.jpg").write_text("not a picture")
+def test_train_on_a_folder_skips_what_is_no_image_and_says_so(cli, image_folder):
+    folder = image_folder({"cat": 20, "dog": 20})
+    (folder / "cat" / "notes.jpg").write_text("not an image")
     shown = cli("train", folder, *TINY, "--name", "pets", "--json")
     assert shown.status == 0
     summary = strict(shown.out)
     assert summary["run"] == "runs/train/pets" and summary["epochs"] == 1
     assert 0 <= summary["val_accuracy"] <= 1
     assert summary["skipped"] == [str(folder / "cat" / "notes.jpg")]
-    assert "warning: Skipped 1 of 41 pictures" in shown.err
+    assert "warning: Skipped 1 of 41 images" in shown.err
     assert (Path("runs/train/pets/labels.txt")).read_text() == "cat\ndog\n"
 
 
@@ -207,10 +207,10 @@ def test_options_given_outrank_the_config_file(cli, tmp_path):
 def test_eval_of_a_run_needs_nothing_but_the_run(cli, trained):
     shown = cli("eval", trained.run_dir, "--per-class")
     assert shown.status == 0
-    assert "of 269 pictures right" in shown.out
+    assert "of 269 images right" in shown.out
     result, following = last_lines(shown.out)
     assert result.startswith(f"runs/eval/{trained.run_dir.stem}")
-    assert following.startswith("keras-effnet predict PICTURE --model")
+    assert following.startswith("keras-effnet predict IMAGE --model")
     folder = Path(result.split()[0])
     assert strict((folder / "results.json").read_text())["samples"] == 269
     with Image.open(folder / "confusion.png") as image:
@@ -231,7 +231,7 @@ def test_eval_takes_the_split_that_is_named(cli, trained):
     assert summary["accuracy"] == pytest.approx(trained.evaluation.accuracy)
 
 
-def test_eval_json_is_json_also_where_a_class_has_no_pictures(cli, trained, digits, tmp_path):
+def test_eval_json_is_json_also_where_a_class_has_no_images(cli, trained, digits, tmp_path):
     for part in ("train", "val", "test"):
         for label in range(10):
             folder = tmp_path / "data" / part / str(label)
@@ -267,7 +267,7 @@ def test_export_json_is_the_report(cli, trained):
     assert report == strict(Path("files/report.json").read_text())
 
 
-def test_export_calibrates_on_a_folder_of_loose_pictures_of_no_class(cli, trained, digits, tmp_path):
+def test_export_calibrates_on_a_folder_of_loose_images_of_no_class(cli, trained, digits, tmp_path):
     (tmp_path / "loose").mkdir()
     for number, image in enumerate(digits.train.images[:50]):
         Image.fromarray(image).save(tmp_path / f"loose/{number}.png")
@@ -288,10 +288,10 @@ def test_export_calibrates_on_a_folder_of_other_classes(cli, trained, digits, tm
     assert row[5] == "-"  # labels of other classes give no accuracy
 
 
-def test_export_exits_with_3_when_a_file_is_refused_and_keeps_the_others(cli, fragile_model, smooth_pictures, tmp_path):
+def test_export_exits_with_3_when_a_file_is_refused_and_keeps_the_others(cli, fragile_model, smooth_images, tmp_path):
     fragile_model().save(tmp_path / "fragile.keras")
     (tmp_path / "loose").mkdir()
-    for number, image in enumerate(smooth_pictures(60, 8)):
+    for number, image in enumerate(smooth_images(60, 8)):
         Image.fromarray(image).save(tmp_path / f"loose/{number}.png")
     arguments = ["export", "fragile.keras", "--quantize", "none,int8", "--calibration", "loose"]
     shown = cli(*arguments, "--out", "files")
@@ -341,7 +341,7 @@ def test_predict_takes_folders_and_prints_a_table(cli, trained, digit_files):
     shown = cli("predict", digit_files[0].parent, "--model", trained.run_dir)
     assert shown.status == 0
     assert all(path.name in shown.out for path in digit_files)
-    assert last_lines(shown.out)[0].startswith("12 pictures by ")
+    assert last_lines(shown.out)[0].startswith("12 images by ")
 
 
 def test_predict_takes_names_from_a_file(cli, trained, digit_files, tmp_path):

@@ -37,10 +37,10 @@ def lone_model(trained, tmp_path):
     return shutil.copy(trained.run_dir / "weights/best.keras", tmp_path / "alone/model.keras")
 
 
-def write_pictures(folder, pictures) -> None:
+def write_images(folder, images) -> None:
     folder.mkdir(parents=True)
-    for number, picture in enumerate(pictures):
-        Image.fromarray(picture).save(folder / f"{number:03d}.png")
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number:03d}.png")
 
 
 # ------------------------------------------------------------------ data
@@ -57,46 +57,46 @@ def test_a_missing_folder(refused, tmp_path):
 
 def test_an_empty_folder(refused, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "Put pictures in one folder per class" in refused("train", tmp_path / "empty")
+    assert "Put images in one folder per class" in refused("train", tmp_path / "empty")
 
 
-def test_one_class_only(refused, picture_folder):
-    assert "a classifier needs at least two" in refused("train", picture_folder({"cat": 5}), *TINY)
+def test_one_class_only(refused, image_folder):
+    assert "a classifier needs at least two" in refused("train", image_folder({"cat": 5}), *TINY)
 
 
-def test_loose_pictures(refused, tmp_path, smooth_pictures):
-    write_pictures(tmp_path / "loose", smooth_pictures(3, 40))
-    assert "Put pictures in one folder per class" in refused("train", tmp_path / "loose", *TINY)
+def test_loose_images(refused, tmp_path, smooth_images):
+    write_images(tmp_path / "loose", smooth_images(3, 40))
+    assert "Put images in one folder per class" in refused("train", tmp_path / "loose", *TINY)
 
 
-def test_train_and_val_of_different_classes(refused, picture_folder):
-    picture_folder({"cat": 3, "dog": 3}, root="set/train")
-    folder = picture_folder({"cat": 3, "cow": 3}, root="set/val").parent
+def test_train_and_val_of_different_classes(refused, image_folder):
+    image_folder({"cat": 3, "dog": 3}, root="set/train")
+    folder = image_folder({"cat": 3, "cow": 3}, root="set/val").parent
     assert "in one only: cow, dog" in refused("train", folder, *TINY)
 
 
-def test_more_bad_files_than_the_limit(refused, picture_folder):
-    folder = picture_folder({"cat": 10, "dog": 10})
+def test_more_bad_files_than_the_limit(refused, image_folder):
+    folder = image_folder({"cat": 10, "dog": 10})
     for number in range(3):
         (folder / "cat" / f"bad{number}.jpg").write_text("text")
     line = refused("train", folder, *TINY, "--max-bad-files", "2")
-    assert "3 of 23 pictures cannot be decoded, more than the 2 allowed" in line
+    assert "3 of 23 images cannot be decoded, more than the 2 allowed" in line
     assert "--max-bad-files" in line and "bad0.jpg" in line and "bad2.jpg" in line
 
 
-def test_fewer_pictures_than_a_batch(refused, picture_folder):
-    folder = picture_folder({"cat": 3, "dog": 3})
+def test_fewer_images_than_a_batch(refused, image_folder):
+    folder = image_folder({"cat": 3, "dog": 3})
     assert "lower the batch size" in refused("train", folder, *TINY)
 
 
-def test_odd_but_sound_pictures_are_no_bad_input(picture_folder, smooth_pictures):
-    folder = picture_folder({"cat": 2, "dog": 5})
-    picture = Image.fromarray(smooth_pictures(1, 40)[0])
-    picture.convert("CMYK").save(folder / "cat/cmyk.jpg")
-    picture.convert("L").save(folder / "cat/grayscale.jpg")
-    picture.convert("P").save(folder / "cat/palette.png")
+def test_odd_but_sound_images_are_no_bad_input(image_folder, smooth_images):
+    folder = image_folder({"cat": 2, "dog": 5})
+    image = Image.fromarray(smooth_images(1, 40)[0])
+    image.convert("CMYK").save(folder / "cat/cmyk.jpg")
+    image.convert("L").save(folder / "cat/grayscale.jpg")
+    image.convert("P").save(folder / "cat/palette.png")
     Image.fromarray(np.arange(1600, dtype="uint16").reshape(40, 40) * 40).save(folder / "cat/deep.png")
-    picture.save(folder / "cat/animated.gif", save_all=True, append_images=[picture.rotate(90)])
+    image.save(folder / "cat/animated.gif", save_all=True, append_images=[image.rotate(90)])
     dataset = keras_effnet.datasets.load(folder, max_bad_files=0)
     assert len(dataset.train) + len(dataset.val) == 12
 
@@ -208,12 +208,12 @@ def test_exporting_what_is_exported_already(refused, exported):
     assert "give the .keras file or the run folder" in refused("export", exported["none"].path)
 
 
-def test_a_picture_that_is_missing_or_none(refused, trained, tmp_path):
+def test_an_image_that_is_missing_or_none(refused, trained, tmp_path):
     assert "gone.jpg does not exist" in refused("predict", "gone.jpg", "--model", trained.run_dir)
     (tmp_path / "text.jpg").write_text("text")
-    assert "is not a picture that can be decoded" in refused("predict", "text.jpg", "--model", trained.run_dir)
+    assert "is not an image that can be decoded" in refused("predict", "text.jpg", "--model", trained.run_dir)
     (tmp_path / "empty").mkdir()
-    assert "No pictures in empty" in refused("predict", "empty", "--model", trained.run_dir)
+    assert "No images in empty" in refused("predict", "empty", "--model", trained.run_dir)
 
 
 def test_labels_that_are_missing_or_too_few(refused, trained, digits, tmp_path):
@@ -224,8 +224,8 @@ def test_labels_that_are_missing_or_too_few(refused, trained, digits, tmp_path):
     assert "10 classes but class_names has 2" in refused(*arguments, "few.txt")
 
 
-def test_evaluating_on_data_of_other_classes(refused, trained, picture_folder):
-    line = refused("eval", trained.run_dir, picture_folder({"cat": 5, "dog": 5}))
+def test_evaluating_on_data_of_other_classes(refused, trained, image_folder):
+    line = refused("eval", trained.run_dir, image_folder({"cat": 5, "dog": 5}))
     assert "The model knows 10 classes (0, 1, 2...)" in line and "the data has 2 (cat, dog" in line
 
 
@@ -235,7 +235,7 @@ def test_evaluating_without_data(refused, lone_model):
 
 def test_evaluating_on_a_split_that_is_not_there(refused, lone_model, digits, tmp_path):
     for label in range(10):
-        write_pictures(tmp_path / f"data/{label}", digits.train.images[digits.train.labels == label][:5])
+        write_images(tmp_path / f"data/{label}", digits.train.images[digits.train.labels == label][:5])
     assert "has no test split" in refused("eval", lone_model, tmp_path / "data", "--split", "test")
 
 
@@ -256,8 +256,8 @@ def test_int8_without_calibration(refused, lone_model, tmp_path):
     ],
     ids=["noise", "constant"],
 )
-def test_calibration_pictures_that_cannot_be_right(refused, lone_model, tmp_path, make, message):
-    write_pictures(tmp_path / "wrong", make(np.random.default_rng(0)).astype("uint8"))
+def test_calibration_images_that_cannot_be_right(refused, lone_model, tmp_path, make, message):
+    write_images(tmp_path / "wrong", make(np.random.default_rng(0)).astype("uint8"))
     line = refused("export", lone_model, "--quantize", "int8", "--calibration", tmp_path / "wrong", "--out", "files")
     assert message in line
     assert not list(tmp_path.glob("files/*.tflite"))
@@ -267,7 +267,7 @@ def test_a_missing_or_empty_calibration_folder(refused, lone_model, tmp_path):
     (tmp_path / "empty").mkdir()
     arguments = ["export", lone_model, "--quantize", "int8", "--calibration"]
     assert "gone does not exist" in refused(*arguments, tmp_path / "gone")
-    assert "no pictures" in refused(*arguments, tmp_path / "empty")
+    assert "no images" in refused(*arguments, tmp_path / "empty")
 
 
 def test_an_existing_output_is_not_overwritten_unless_asked_to(cli, refused, lone_model, tmp_path):

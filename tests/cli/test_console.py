@@ -42,8 +42,8 @@ def test_a_log_file_gets_no_progress_bar(not_a_terminal):
 def test_decoders_are_hushed_and_warnings_are_not(capfd, failure):
     with nullcontext() if failure is None else pytest.raises(UserError), console.hushed():
         os.write(2, b"Improper call to JPEG library in state 201\n")  # as libjpeg does
-        os.write(2, b"warning: Skipped 1 of 41 pictures\n")  # as a handler of `logging` does
+        os.write(2, b"warning: Skipped 1 of 41 images\n")  # as a handler of `logging` does
         if failure:
             raise failure
     shown = capfd.readouterr()
-    assert (shown.out, shown.err) == ("", "warning: Skipped 1 of 41 pictures\n")
+    assert (shown.out, shown.err) == ("", "warning: Skipped 1 of 41 images\n")

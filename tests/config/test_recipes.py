@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from keras_effnet.config.recipes import RECIPES, recipe_config
-from keras_effnet.config.resizing import Stage, image_sizes, stages
+from keras_effnet.config.resizing import ResizeStage, image_sizes, stages
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.training.optimizers import build_optimizer
@@ -31,8 +31,8 @@ def test_strength_falls_with_the_image_size_and_ends_whole():
 
 
 def test_without_progressive_there_is_one_stage_of_the_networks_size():
-    assert stages(None, 7, 224) == (Stage(0, 7, 224, 1.0),)
-    assert TrainConfig(model="b1", epochs=4).stages == (Stage(0, 4, 240, 1.0),)
+    assert stages(None, 7, 224) == (ResizeStage(0, 7, 224, 1.0),)
+    assert TrainConfig(model="b1", epochs=4).stages == (ResizeStage(0, 4, 240, 1.0),)
 
 
 @pytest.mark.parametrize("text", ["", "32,,64", "a,b", "64,32", "32,32,64", "16,64", "32;64", "32.5,64"])
@@ -54,7 +54,7 @@ def test_stages_must_end_with_the_networks_size_and_fit_the_epochs():
 def test_the_published_recipe_builds_the_published_optimizer(toy_model):
     # Tan & Le (ICML 2019), section 5: RMSprop with decay 0.9 and momentum 0.9, batch norm momentum 0.99, weight decay
     # 1e-5, a rate that falls by 0.97 every 2.4 epochs, 350 epochs; epsilon 1e-3 and the rate 0.016 for each 256
-    # pictures are those of its released code.
+    # images are those of its released code.
     config = recipe_config("paper", batch_size=256)
     optimizer = build_optimizer(toy_model(), config, steps=5)
     assert type(optimizer) is keras.optimizers.RMSprop
@@ -89,7 +89,7 @@ def test_a_recipe_is_a_valid_config_at_its_own_batch_size(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize(("batch", "accumulate"), [(16, 1), (64, 1), (16, 8), (512, 2)])
-def test_the_rate_grows_in_proportion_to_the_pictures_of_a_step(name, batch, accumulate):
+def test_the_rate_grows_in_proportion_to_the_images_of_a_step(name, batch, accumulate):
     own = recipe_config(name, batch_size=RECIPES[name].batch).learning_rate
     rate = recipe_config(name, batch_size=batch, accumulate=accumulate).learning_rate
     assert rate / own == pytest.approx(batch * accumulate / RECIPES[name].batch)

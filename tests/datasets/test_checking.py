@@ -22,13 +22,13 @@ def write(path, pixels, **options):
 
 
 @pytest.fixture
-def clean(tmp_path, smooth_pictures):
-    """Six training, three validation pictures of two classes, all different, 80 pixels square."""
-    pictures = iter(smooth_pictures(18, 80, seed=3))
+def clean(tmp_path, smooth_images):
+    """Six training, three validation images of two classes, all different, 80 pixels square."""
+    images = iter(smooth_images(18, 80, seed=3))
     for split, count in (("train", 6), ("val", 3)):
         for name in ("cat", "dog"):
             for number in range(count):
-                write(tmp_path / "data" / split / name / f"{number}.png", next(pictures))
+                write(tmp_path / "data" / split / name / f"{number}.png", next(images))
     return tmp_path / "data"
 
 
@@ -72,7 +72,7 @@ def test_a_changed_copy_is_a_near_leak(clean, change):
     assert check_data(clean, near_duplicates=False).groups == ()
 
 
-def test_the_same_picture_under_two_classes_contradicts(clean):
+def test_the_same_image_under_two_classes_contradicts(clean):
     shutil.copy(clean / "train/cat/0.png", clean / "train/dog/also.png")
     report = check_data(clean)
     assert [names(group, clean) for group in report.contradictions] == [["train/cat/0.png", "train/dog/also.png"]]
@@ -87,14 +87,14 @@ def test_unreadable_files_are_listed_and_counted_apart(clean):
     assert report.counts["train"] == (6, 6) and report.checked == report.total == 19
 
 
-def test_flat_pictures_of_different_colours_are_not_the_same():
+def test_flat_images_of_different_colours_are_not_the_same():
     flats = [fingerprint(np.full((50, 50, 3), level, "uint8")) for level in (20, 60, 100, 140, 180, 220)]
     assert len({item.hash for item in flats}) == 1  # the hash alone cannot tell them apart
     assert groups_of_twins(flats) == []
 
 
-def test_dark_pictures_of_different_things_are_not_the_same(smooth_pictures):
-    dark = [fingerprint((picture // 32).astype("uint8")) for picture in smooth_pictures(12, 64, seed=5)]
+def test_dark_images_of_different_things_are_not_the_same(smooth_images):
+    dark = [fingerprint((image // 32).astype("uint8")) for image in smooth_images(12, 64, seed=5)]
     assert groups_of_twins(dark) == []
 
 
@@ -113,7 +113,7 @@ def test_twins_are_found_across_the_tiles_of_the_table():
     assert groups_of_twins(prints) == sorted(map(list, planted))
 
 
-def test_many_equal_pictures_are_one_group_and_take_no_table():
+def test_many_equal_images_are_one_group_and_take_no_table():
     same = fingerprint(np.zeros((9, 9, 3), "uint8"))
     began = time.process_time()
     assert groups_of_twins([same] * 50_000) == [list(range(50_000))]
@@ -128,24 +128,24 @@ def test_lopsided_classes_get_the_weights_that_balance_them(clean):
     assert report.class_weights == {0: pytest.approx(8 / 12, abs=1e-4), 1: pytest.approx(2.0)}
 
 
-def test_sizes_are_smallest_median_and_largest(clean, smooth_pictures):
-    write(clean / "train/cat/wide.png", smooth_pictures(1, 200, seed=8)[0][:20])
+def test_sizes_are_smallest_median_and_largest(clean, smooth_images):
+    write(clean / "train/cat/wide.png", smooth_images(1, 200, seed=8)[0][:20])
     sizes = check_data(clean, image_size=96).sizes
     assert sizes.width == (80, 80, 200) and sizes.height == (20, 80, 80) and sizes.aspect == (1, 1, 10)
     assert (sizes.tiny, sizes.below) == (1, 19)
 
 
-def test_arrays_are_looked_at_as_files_are(smooth_pictures):
-    pictures = smooth_pictures(8, 24, seed=2)
-    pictures[7] = pictures[1]
+def test_arrays_are_looked_at_as_files_are(smooth_images):
+    images = smooth_images(8, 24, seed=2)
+    images[7] = images[1]
     labels = np.array([0, 1, 0, 1], "int32")
-    report = check_data(ImageDataset("arrays", ("a", "b"), Split(pictures[:4], labels), Split(pictures[4:], labels)))
+    report = check_data(ImageDataset("arrays", ("a", "b"), Split(images[:4], labels), Split(images[4:], labels)))
     (group,) = report.groups
     assert [member.name for member in group.members] == ["train[1]", "val[3]"] and group.exact
 
 
 def test_a_sample_says_that_it_is_one(clean):
-    report = check_data(clean, max_pictures=9)
+    report = check_data(clean, max_images=9)
     assert report.checked == 9 and report.total == 18
 
 
@@ -158,14 +158,14 @@ def test_the_command_writes_its_report_and_is_strict_when_asked(cli, clean):
     folder = clean.parent / written["run"]
     assert done.status == 0 and written["leaked"] == {"val": 1} and written["groups"][0]["contradicts"]
     kept = {path.name for path in folder.iterdir()}
-    assert {"report.md", "report.json", "classes.png", "pictures.png", "copies.png"} <= kept
+    assert {"report.md", "report.json", "classes.png", "images.png", "copies.png"} <= kept
     text = (folder / "report.md").read_text()
     assert "## Leaks" in text and "val/dog/again.png" in text
     strict = cli("check-data", clean, "--strict")
-    assert strict.status == 3 and "1 held-out pictures" in strict.err
+    assert strict.status == 3 and "1 held-out images" in strict.err
 
 
-@pytest.mark.pictures
-def test_real_pictures_have_no_leak(pictures_root):
-    report = check_data(pictures_root / "tiny-imagenet-10", max_pictures=600, image_size=64)
+@pytest.mark.images
+def test_real_images_have_no_leak(images_root):
+    report = check_data(images_root / "tiny-imagenet-10", max_images=600, image_size=64)
     assert report.unreadable == () and report.leaks == () and report.sizes.width == (64, 64, 64)

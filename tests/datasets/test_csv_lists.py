@@ -1,4 +1,4 @@
-"""Pictures listed in a CSV file: what is read from it, and which row is at fault."""
+"""Images listed in a CSV file: what is read from it, and which row is at fault."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from keras_effnet.preprocessing import ImageSpec
 
 @pytest.fixture
 def listed(tmp_path):
-    """Function that writes a list, and a picture for every name in `files`."""
+    """Function that writes a list, and an image for every name in `files`."""
 
     def write(text: str, files="abcdefgh", name: str = "manifest.csv"):
         folder = tmp_path / "set"
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
         for file in files:
-            Image.new("RGB", (9, 9)).save(folder / f"pictures/{file}.png")
+            Image.new("RGB", (9, 9)).save(folder / f"images/{file}.png")
         (folder / name).write_text(text, encoding="utf-8")
         return folder
 
@@ -30,7 +30,7 @@ def listed(tmp_path):
 
 
 def rows(*labels: str) -> str:
-    return "".join(f"pictures/{file}.png,{label}\n" for file, label in zip("abcdefgh", labels, strict=False))
+    return "".join(f"images/{file}.png,{label}\n" for file, label in zip("abcdefgh", labels, strict=False))
 
 
 def contents(split) -> dict[str, int]:
@@ -40,7 +40,7 @@ def contents(split) -> dict[str, int]:
 def test_a_list_gives_paths_labels_and_splits(listed):
     splits = ("train", "train", "val", "Validation", "test", "", "valid", "test")
     text = "path,label,split\n" + "".join(
-        f"pictures/{file}.png,{label},{split}\n"
+        f"images/{file}.png,{label},{split}\n"
         for file, label, split in zip("abcdefgh", "dcdcdcdc", splits, strict=True)
     )
     folder = listed(text)
@@ -77,11 +77,11 @@ def test_numbers_index_the_names_beside_the_list(listed):
         load(folder)
 
 
-CLASSES = "index,wnid,name,file\n0,n01,tench,\n1,n02,goldfish,pictures/a.png\n2,n03,shark,pictures/b.png\n"
+CLASSES = "index,wnid,name,file\n0,n01,tench,\n1,n02,goldfish,images/a.png\n2,n03,shark,images/b.png\n"
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "manifest.csv"])
-def test_a_class_list_with_a_picture_here_and_there_is_to_measure_with(listed, name):
+def test_a_class_list_with_an_image_here_and_there_is_to_measure_with(listed, name):
     folder = listed(CLASSES, name=name)
     dataset = load(folder)
     assert dataset.class_names == ("n01", "n02", "n03")
@@ -89,8 +89,8 @@ def test_a_class_list_with_a_picture_here_and_there_is_to_measure_with(listed, n
     assert len(dataset.train) == len(dataset.val) == 0
 
 
-def test_a_class_list_calibrates_on_other_pictures_than_it_compares_on(listed):
-    rows = [f"{number},{file},pictures/{file}.png" for number, file in enumerate("abcdefgh")]
+def test_a_class_list_calibrates_on_other_images_than_it_compares_on(listed):
+    rows = [f"{number},{file},images/{file}.png" for number, file in enumerate("abcdefgh")]
     text = "\n".join(["index,name,file", *rows])
     network = SimpleNamespace(image_spec=ImageSpec(8), class_names=tuple("abcdefgh"))
     calibration, held_out = _sources(network, listed(text, name="labels.csv"), samples=4, seed=0, max_bad_files=0)
@@ -98,50 +98,50 @@ def test_a_class_list_calibrates_on_other_pictures_than_it_compares_on(listed):
     assert contents(held_out) == {"b": 1, "d": 3, "f": 5, "h": 7}
 
 
-def test_a_class_list_with_enough_pictures_is_to_train_with(listed):
-    text = "index,name,file\n" + "".join(f"{n % 2},{'xy'[n % 2]},pictures/{f}.png\n" for n, f in enumerate("abcdefgh"))
+def test_a_class_list_with_enough_images_is_to_train_with(listed):
+    text = "index,name,file\n" + "".join(f"{n % 2},{'xy'[n % 2]},images/{f}.png\n" for n, f in enumerate("abcdefgh"))
     dataset = load(listed(text, name="labels.csv"), val_split=0.25)
     assert dataset.class_names == ("x", "y") and dataset.test is None
     assert (len(dataset.train), len(dataset.val)) == (6, 2)
 
 
-def test_a_label_file_beside_class_folders_is_left_alone(picture_folder):
-    folder = picture_folder({"cat": 5, "dog": 5})
+def test_a_label_file_beside_class_folders_is_left_alone(image_folder):
+    folder = image_folder({"cat": 5, "dog": 5})
     (folder / "labels.csv").write_text("file,label\ncat/000.png,x\ncat/001.png,y\n")
     assert load(folder).class_names == ("cat", "dog")
 
 
 def test_files_that_cannot_be_decoded_are_left_out(listed):
     folder = listed("path,label\n" + rows(*"xyxyxyxy"))
-    (folder / "pictures/c.png").write_bytes(b"no picture")
+    (folder / "images/c.png").write_bytes(b"no image")
     dataset = load(folder)
     assert [item.path.rsplit("/", 1)[-1] for item in dataset.skipped] == ["c.png"]
     assert sorted({**contents(dataset.train), **contents(dataset.val)}) == list("abdefgh")
-    with pytest.raises(UserError, match="1 of 8 pictures cannot be decoded"):
+    with pytest.raises(UserError, match="1 of 8 images cannot be decoded"):
         load(folder, max_bad_files=0)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\npictures/a.png,x\npictures/gone.png,y\n", r"line 3: .*pictures/gone\.png does not exist"),
-        ("path,label\npictures/a.png,x\npictures/b.png,\n", r"line 3: no label is given for pictures/b\.png"),
-        ("path,label\npictures/a.png,x\n,y\n", "line 3: no file is named"),
-        ("path,label\npictures/a.png,x\npictures/a.png,y\n", "line 3: pictures/a.png was listed on line 2"),
-        ("path,label,split\npictures/a.png,x,trian\n", r"line 2: Unknown split 'trian'\. Did you mean 'train'"),
-        ("path,lable\npictures/a.png,x\n", "no column 'label' or 'class'. Did you mean 'label' by 'lable'"),
-        ("pth,label\npictures/a.png,x\n", "no column 'path' or 'file'. Did you mean 'path' by 'pth'"),
-        ("path,label\npictures/a.png,x\npictures/b.png,x\n", r"one class only \(x\)"),
-        ("path,label\n", "lists no pictures"),
+        ("path,label\nimages/a.png,x\nimages/gone.png,y\n", r"line 3: .*images/gone\.png does not exist"),
+        ("path,label\nimages/a.png,x\nimages/b.png,\n", r"line 3: no label is given for images/b\.png"),
+        ("path,label\nimages/a.png,x\n,y\n", "line 3: no file is named"),
+        ("path,label\nimages/a.png,x\nimages/a.png,y\n", "line 3: images/a.png was listed on line 2"),
+        ("path,label,split\nimages/a.png,x,trian\n", r"line 2: Unknown split 'trian'\. Did you mean 'train'"),
+        ("path,lable\nimages/a.png,x\n", "no column 'label' or 'class'. Did you mean 'label' by 'lable'"),
+        ("pth,label\nimages/a.png,x\n", "no column 'path' or 'file'. Did you mean 'path' by 'pth'"),
+        ("path,label\nimages/a.png,x\nimages/b.png,x\n", r"one class only \(x\)"),
+        ("path,label\n", "lists no images"),
         ("", "no column 'path'"),
-        ("path,label\npictures/a.png,x\npictures/b.png,y\n", "no usable picture of class 'x' for val"),
-        ("index,name,file\n0,x,pictures/a.png\n2,z,\n", "lists no class 1"),
+        ("path,label\nimages/a.png,x\nimages/b.png,y\n", "no usable image of class 'x' for val"),
+        ("index,name,file\n0,x,images/a.png\n2,z,\n", "lists no class 1"),
         (
-            "index,name,file\n0,x,pictures/a.png\nq,z,\n",
+            "index,name,file\n0,x,images/a.png\nq,z,\n",
             "line 3: the index of a class is a whole .* got 'q'",
         ),
-        ("index,name,file\n0,x,pictures/a.png\n0,z,\n", "line 3: class 0 is 'x' further up, not 'z'"),
-        ("index,name,file\n0,x,pictures/a.png\n1,x,\n", "two classes the same name, 'x'"),
+        ("index,name,file\n0,x,images/a.png\n0,z,\n", "line 3: class 0 is 'x' further up, not 'z'"),
+        ("index,name,file\n0,x,images/a.png\n1,x,\n", "two classes the same name, 'x'"),
     ],
 )
 def test_a_faulty_list_is_refused_with_its_line_in_one_line(listed, text, message):
@@ -157,9 +157,9 @@ def test_a_list_that_is_no_text_is_refused(listed):
         load(folder)
 
 
-@pytest.mark.pictures
-def test_the_sample_of_imagenet_is_a_class_list(pictures_root):
-    dataset = load(pictures_root / "imagenet-sample-300")
+@pytest.mark.images
+def test_the_sample_of_imagenet_is_a_class_list(images_root):
+    dataset = load(images_root / "imagenet-sample-300")
     assert len(dataset.class_names) == 1000 and len(dataset.held_out) == 300
     for path, label in zip(dataset.held_out.images, dataset.held_out.labels, strict=True):
         assert f"/{dataset.class_names[label]}_" in path

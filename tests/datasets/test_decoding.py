@@ -1,4 +1,4 @@
-"""The decoder: every kind of picture becomes 8-bit RGB as Pillow sees it, and what is no picture is named."""
+"""The decoder: every kind of image becomes 8-bit RGB as Pillow sees it, and what is no image is named."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet.datasets.decoding import _scans, decode, decode_window, find_bad_files, list_pictures, read
+from keras_effnet.datasets.decoding import _scans, decode, decode_window, find_bad_files, list_images, read
 from keras_effnet.errors import UserError
 
 ROWS, COLUMNS = np.mgrid[0:40, 0:48]
 COLOURS = np.stack([COLUMNS * 5, ROWS * 6, 255 - COLUMNS * 5], axis=-1).astype("uint8")
-PICTURE = Image.fromarray(COLOURS)
-MIRRORED = PICTURE.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-TRANSLUCENT = PICTURE.convert("RGBA")
+IMAGE = Image.fromarray(COLOURS)
+MIRRORED = IMAGE.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+TRANSLUCENT = IMAGE.convert("RGBA")
 TRANSLUCENT.putalpha(Image.fromarray((COLUMNS * 5).astype("uint8")))
 
-# name: (picture, options of save)
+# name: (image, options of save)
 EXACT = {
-    "rgb.png": (PICTURE, {}),
-    "grayscale.png": (PICTURE.convert("L"), {}),
-    "grayscale_alpha.png": (PICTURE.convert("LA"), {}),
-    "one_bit.png": (PICTURE.convert("1"), {}),
-    "palette.png": (PICTURE.convert("P"), {}),
+    "rgb.png": (IMAGE, {}),
+    "grayscale.png": (IMAGE.convert("L"), {}),
+    "grayscale_alpha.png": (IMAGE.convert("LA"), {}),
+    "one_bit.png": (IMAGE.convert("1"), {}),
+    "palette.png": (IMAGE.convert("P"), {}),
     "rgba.png": (TRANSLUCENT, {}),
-    "rgb.bmp": (PICTURE, {}),
-    "grayscale.bmp": (PICTURE.convert("L"), {}),
-    "palette.bmp": (PICTURE.convert("P"), {}),
+    "rgb.bmp": (IMAGE, {}),
+    "grayscale.bmp": (IMAGE.convert("L"), {}),
+    "palette.bmp": (IMAGE.convert("P"), {}),
     "rgba.bmp": (TRANSLUCENT, {}),
-    "rgb.webp": (PICTURE, {"lossless": True}),
+    "rgb.webp": (IMAGE, {"lossless": True}),
     "rgba.webp": (TRANSLUCENT, {"lossless": True, "exact": True}),
-    "animated.webp": (PICTURE, {"lossless": True, "save_all": True, "append_images": [MIRRORED]}),
-    "still.gif": (PICTURE.convert("P"), {}),
-    "animated.gif": (PICTURE, {"save_all": True, "append_images": [MIRRORED]}),
+    "animated.webp": (IMAGE, {"lossless": True, "save_all": True, "append_images": [MIRRORED]}),
+    "still.gif": (IMAGE.convert("P"), {}),
+    "animated.gif": (IMAGE, {"save_all": True, "append_images": [MIRRORED]}),
 }
 LOSSY = {
-    "rgb.jpg": (PICTURE, {"quality": 95}),
-    "grayscale.jpg": (PICTURE.convert("L"), {"quality": 95}),
-    "cmyk.jpg": (PICTURE.convert("CMYK"), {"quality": 95}),
-    "progressive.jpg": (PICTURE, {"quality": 95, "progressive": True}),
+    "rgb.jpg": (IMAGE, {"quality": 95}),
+    "grayscale.jpg": (IMAGE.convert("L"), {"quality": 95}),
+    "cmyk.jpg": (IMAGE.convert("CMYK"), {"quality": 95}),
+    "progressive.jpg": (IMAGE, {"quality": 95, "progressive": True}),
 }
 
 
@@ -55,9 +55,9 @@ def pillow(path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_lossless_pictures_decode_to_exactly_the_pixels_that_pillow_sees(tmp_path, name):
-    picture, options = EXACT[name]
-    picture.save(tmp_path / name, **options)
+def test_lossless_images_decode_to_exactly_the_pixels_that_pillow_sees(tmp_path, name):
+    image, options = EXACT[name]
+    image.save(tmp_path / name, **options)
     pixels = read(tmp_path / name)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, pillow(tmp_path / name))
@@ -65,8 +65,8 @@ def test_lossless_pictures_decode_to_exactly_the_pixels_that_pillow_sees(tmp_pat
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_jpegs_decode_to_what_pillow_sees_within_a_few_grey_levels(tmp_path, name):
-    picture, options = LOSSY[name]
-    picture.save(tmp_path / name, **options)
+    image, options = LOSSY[name]
+    image.save(tmp_path / name, **options)
     pixels = read(tmp_path / name)
     assert pixels.dtype == np.uint8 and pixels.shape == (40, 48, 3)
     assert np.abs(pixels.astype(int) - pillow(tmp_path / name)).max() <= 6
@@ -81,17 +81,17 @@ def test_a_16_bit_png_becomes_8_bits_by_its_high_byte(tmp_path):
 
 
 def test_the_suffix_does_not_decide_what_a_file_is(tmp_path):
-    PICTURE.save(tmp_path / "png.jpg", format="PNG")
+    IMAGE.save(tmp_path / "png.jpg", format="PNG")
     np.testing.assert_array_equal(read(tmp_path / "png.jpg"), COLOURS)
 
 
 @pytest.fixture
 def bad_files(tmp_path) -> list[str]:
-    """Pictures cut in half, and files that never were one."""
+    """Images cut in half, and files that never were one."""
     folder = tmp_path / "bad"
     folder.mkdir()
     for name in ("a.jpg", "b.png", "c.bmp", "d.webp", "e.gif"):
-        source = PICTURE.convert("P") if name.endswith(".gif") else PICTURE
+        source = IMAGE.convert("P") if name.endswith(".gif") else IMAGE
         source.save(folder / name)
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
@@ -111,7 +111,7 @@ def test_every_truncated_empty_or_text_file_is_listed_with_a_reason(bad_files):
 
 
 def test_good_files_are_not_listed(tmp_path, bad_files):
-    PICTURE.save(tmp_path / "good.png")
+    IMAGE.save(tmp_path / "good.png")
     found = find_bad_files([str(tmp_path / "good.png"), bad_files[0]])
     assert [item.path for item in found] == [bad_files[0]]
 
@@ -133,9 +133,9 @@ def test_progress_sees_every_file(tmp_path, bad_files):
     assert len(seen) == len(bad_files)
 
 
-def test_reading_what_is_no_picture_says_so_in_one_line(bad_files):
+def test_reading_what_is_no_image_says_so_in_one_line(bad_files):
     for path in bad_files:
-        with pytest.raises(UserError, match="is not a picture that can be decoded") as caught:
+        with pytest.raises(UserError, match="is not an image that can be decoded") as caught:
             read(path)
         assert path in str(caught.value) and "\n" not in str(caught.value)
 
@@ -145,12 +145,12 @@ def test_reading_what_is_not_there_says_so(tmp_path):
         read(tmp_path / "gone.jpg")
 
 
-def test_pictures_are_listed_sorted_at_any_depth_and_other_files_are_not(tmp_path):
+def test_images_are_listed_sorted_at_any_depth_and_other_files_are_not(tmp_path):
     for name in ("b.JPG", "a.png", "deep/er/c.jpeg", "notes.txt", "labels.csv", "d.tiff"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
-    names = [path.removeprefix(f"{tmp_path}/") for path in list_pictures(tmp_path)]
+    names = [path.removeprefix(f"{tmp_path}/") for path in list_images(tmp_path)]
     assert names == ["a.png", "b.JPG", "deep/er/c.jpeg"]
 
 
@@ -159,7 +159,7 @@ def test_hidden_files_and_what_lies_in_hidden_folders_are_left_out(tmp_path, hid
     (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / hidden).touch()
     (tmp_path / "seen.jpg").touch()
-    assert list_pictures(tmp_path) == [str(tmp_path / "seen.jpg")]
+    assert list_images(tmp_path) == [str(tmp_path / "seen.jpg")]
 
 
 # --- windows
@@ -167,9 +167,9 @@ def test_hidden_files_and_what_lies_in_hidden_folders_are_left_out(tmp_path, hid
 
 @pytest.mark.parametrize("name", ["rgb.png", "palette.bmp", "rgb.webp", "animated.gif"])
 @pytest.mark.parametrize("box", [(0, 0, 40, 48), (3, 5, 20, 11), (39, 47, 1, 1)])
-def test_a_window_of_a_lossless_picture_is_that_part_of_it(tmp_path, name, box):
-    picture, options = EXACT[name]
-    picture.save(tmp_path / name, **options)
+def test_a_window_of_a_lossless_image_is_that_part_of_it(tmp_path, name, box):
+    image, options = EXACT[name]
+    image.save(tmp_path / name, **options)
     shapes = []
     contents = (tmp_path / name).read_bytes()
     window = decode_window(tf.constant(contents), lambda shape: shapes.append(shape.numpy()) or tf.constant(box))
@@ -181,8 +181,8 @@ def test_a_window_of_a_lossless_picture_is_that_part_of_it(tmp_path, name, box):
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_a_window_of_a_jpeg_is_that_part_of_it_within_a_few_grey_levels(tmp_path, name):
-    picture, options = LOSSY[name]
-    picture.save(tmp_path / name, **options)
+    image, options = LOSSY[name]
+    image.save(tmp_path / name, **options)
     window = decode_window((tmp_path / name).read_bytes(), lambda shape: tf.stack([7, 9, shape[0] - 7, shape[1] - 9]))
     assert np.abs(window.numpy().astype(int) - pillow(tmp_path / name)[7:, 9:]).max() <= 8
 
@@ -199,11 +199,11 @@ def _png_of(width: int, height: int) -> bytes:
 
 
 def _claiming(kind: str, width: int, height: int) -> bytes:
-    """A small picture whose header says that it is of another size."""
+    """A small image whose header says that it is of another size."""
     buffer = io.BytesIO()
     if kind == "png":
         return _png_of(width, height)
-    PICTURE.save(buffer, kind.split()[0], progressive=kind == "jpeg progressive")
+    IMAGE.save(buffer, kind.split()[0], progressive=kind == "jpeg progressive")
     data = bytearray(buffer.getvalue())
     if kind.startswith("jpeg"):
         place = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2")) + 5
@@ -212,7 +212,7 @@ def _claiming(kind: str, width: int, height: int) -> bytes:
         data[6:10] = struct.pack("<HH", width, height)
     elif kind == "bmp":
         data[18:26] = struct.pack("<ii", width, height)
-    elif kind == "webp":  # an extended file with its canvas before the picture
+    elif kind == "webp":  # an extended file with its canvas before the image
         canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
         body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + canvas + data[12:]
         data = b"RIFF" + struct.pack("<I", len(body)) + body
@@ -261,18 +261,18 @@ def test_the_emptiest_jpeg_that_there_can_be_is_not_refused(tmp_path):
     assert find_bad_files([str(tmp_path / "flat.jpg")]) == []
 
 
-def test_scans_are_counted_up_to_the_end_of_the_picture():
+def test_scans_are_counted_up_to_the_end_of_the_image():
     buffer = io.BytesIO()
-    PICTURE.save(buffer, "jpeg", progressive=True)
+    IMAGE.save(buffer, "jpeg", progressive=True)
     assert _scans(buffer.getvalue() + b"\xff\xda" * 50) == (10, 48, 40)  # libjpeg's own script for colour
     buffer = io.BytesIO()
-    PICTURE.save(buffer, "jpeg", restart_marker_rows=1)
+    IMAGE.save(buffer, "jpeg", restart_marker_rows=1)
     assert _scans(buffer.getvalue()) == (1, 48, 40)
 
 
 def test_a_jpeg_of_endless_scans_is_refused_unless_it_is_small(tmp_path):
     buffer = io.BytesIO()
-    PICTURE.resize((2000, 2000)).save(buffer, "jpeg", progressive=True)
+    IMAGE.resize((2000, 2000)).save(buffer, "jpeg", progressive=True)
     data = buffer.getvalue()
     last = data[data.rindex(b"\xff\xda") : -2]
     (tmp_path / "endless.jpg").write_bytes(data[:-2] + last * 800 + data[-2:])
@@ -314,7 +314,7 @@ def test_very_many_bad_files_are_listed_in_their_order_and_block_nothing(tmp_pat
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(b"BM or not" if number % 3 == 0 else b"\xff\xd8\xff broken" if number % 3 == 1 else b"text")
         paths.append(str(path))
-    PICTURE.save(tmp_path / "1000.jpg", "PNG")
+    IMAGE.save(tmp_path / "1000.jpg", "PNG")
     found = find_bad_files(paths)
     assert [bad.path for bad in found] == [path for path in paths if not path.endswith("/1000.jpg")]
     assert [bad.reason.split(" image")[0].split(",")[0] for bad in found[:3]] == [

@@ -1,6 +1,6 @@
-"""Damaged pictures: whatever the check lets pass, the pipeline decodes; nothing crashes, hangs or eats the memory.
+"""Damaged images: whatever the check lets pass, the pipeline decodes; nothing crashes, hangs or eats the memory.
 
-Run as a script this file is the child process that reads the damaged pictures, so that a crash of a decoder in C is a
+Run as a script this file is the child process that reads the damaged images, so that a crash of a decoder in C is a
 failed test and not the end of the tests.
 """
 
@@ -29,7 +29,7 @@ WIDTH, HEIGHT = 48, 40
 FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
 
 
-# --- pictures to damage
+# --- images to damage
 
 
 def _pixels(seed: int) -> np.ndarray:
@@ -40,9 +40,9 @@ def _pixels(seed: int) -> np.ndarray:
     return np.clip(soft + rng.integers(-9, 10, soft.shape), 0, 255).astype("uint8")
 
 
-def _saved(picture: Image.Image, kind: str, **options) -> bytes:
+def _saved(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -73,32 +73,32 @@ def _rle_bmp(indices: np.ndarray) -> bytes:
 def originals() -> dict[str, bytes]:
     """Kind, of which the first word is the format, -> a sound file of it."""
     pixels = _pixels(0)
-    picture, other = Image.fromarray(pixels), Image.fromarray(_pixels(1))
-    translucent = picture.convert("RGBA")
+    image, other = Image.fromarray(pixels), Image.fromarray(_pixels(1))
+    translucent = image.convert("RGBA")
     translucent.putalpha(other.convert("L"))
     deep = Image.fromarray(pixels[..., 0].astype("uint16") * 257)
-    animation = {"save_all": True, "append_images": [other, picture.rotate(90)]}
+    animation = {"save_all": True, "append_images": [other, image.rotate(90)]}
     return {
-        "jpeg": _saved(picture, "JPEG"),
-        "jpeg fine": _saved(picture, "JPEG", quality=95, subsampling=0),
-        "jpeg 422": _saved(picture, "JPEG", subsampling=1),
-        "jpeg progressive": _saved(picture, "JPEG", progressive=True),
-        "jpeg grey": _saved(picture.convert("L"), "JPEG"),
-        "jpeg cmyk": _saved(picture.convert("CMYK"), "JPEG"),
-        "jpeg restarts": _saved(picture, "JPEG", restart_marker_rows=1),
-        "png": _saved(picture, "PNG"),
+        "jpeg": _saved(image, "JPEG"),
+        "jpeg fine": _saved(image, "JPEG", quality=95, subsampling=0),
+        "jpeg 422": _saved(image, "JPEG", subsampling=1),
+        "jpeg progressive": _saved(image, "JPEG", progressive=True),
+        "jpeg grey": _saved(image.convert("L"), "JPEG"),
+        "jpeg cmyk": _saved(image.convert("CMYK"), "JPEG"),
+        "jpeg restarts": _saved(image, "JPEG", restart_marker_rows=1),
+        "png": _saved(image, "PNG"),
         "png interlaced": _interlaced_png(pixels),
         "png 16 bit": _saved(deep, "PNG"),
-        "png palette": _saved(picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=32), "PNG"),
+        "png palette": _saved(image.convert("P", palette=Image.Palette.ADAPTIVE, colors=32), "PNG"),
         "png alpha": _saved(translucent, "PNG"),
-        "gif": _saved(picture.convert("P"), "GIF"),
-        "gif animated": _saved(picture, "GIF", **animation),
-        "bmp": _saved(picture, "BMP"),
-        "bmp palette": _saved(picture.convert("P"), "BMP"),
+        "gif": _saved(image.convert("P"), "GIF"),
+        "gif animated": _saved(image, "GIF", **animation),
+        "bmp": _saved(image, "BMP"),
+        "bmp palette": _saved(image.convert("P"), "BMP"),
         "bmp rle": _rle_bmp(pixels[..., 0]),
-        "webp": _saved(picture, "WEBP"),
+        "webp": _saved(image, "WEBP"),
         "webp alpha": _saved(translucent, "WEBP", lossless=True),
-        "webp animated": _saved(picture, "WEBP", **animation),
+        "webp animated": _saved(image, "WEBP", **animation),
     }
 
 
@@ -189,7 +189,7 @@ def _damage_pixels(data, rng, kind, other):
         pixels = bytearray(zlib.decompress(bytes(data[start : start + length])))
     except zlib.error:
         return data
-    # Other values are other pixels; more or fewer of them are hardly ever a picture.
+    # Other values are other pixels; more or fewer of them are hardly ever an image.
     pixels = rng.choice((*(_flip, _overwrite) * 3, _truncate, _insert, _delete, _swap))(pixels, rng)
     return data[: start - 8] + _png_chunk(b"IDAT", zlib.compress(bytes(pixels))) + data[start + length + 4 :]
 
@@ -229,7 +229,7 @@ def labels(kind: str, damage: tuple[str, ...]) -> list[str]:
 
 
 def _windows(contents):
-    """One picture in windows at its corners and in its middle, which reach or miss whatever is broken."""
+    """One image in windows at its corners and in its middle, which reach or miss whatever is broken."""
     import tensorflow as tf
 
     from keras_effnet.datasets.decoding import decode_window
@@ -247,7 +247,7 @@ def _windows(contents):
 
 
 def child(seed: int, start: int, stop: int, folder: Path) -> None:
-    """Writes damaged pictures, loads them as a dataset, reads all that were not left out; prints counts as JSON."""
+    """Writes damaged images, loads them as a dataset, reads all that were not left out; prints counts as JSON."""
     import tensorflow as tf
 
     from keras_effnet import datasets
@@ -306,9 +306,9 @@ def child(seed: int, start: int, stop: int, folder: Path) -> None:
 
 
 def _run(start: int, stop: int) -> subprocess.CompletedProcess | None:
-    """What a child said of the pictures of these indices; None if it hung."""
+    """What a child said of the images of these indices; None if it hung."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, str(SEED), str(start), str(stop), str(Path(folder) / "pictures")]
+        command = [sys.executable, __file__, str(SEED), str(start), str(stop), str(Path(folder) / "images")]
         seconds = 300 + 0.6 * (stop - start)  # far more than it takes, on a busy machine too
         try:
             return subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
@@ -325,7 +325,7 @@ def _fuzz(start: int, stop: int, run: Callable = _run) -> dict:
         _fuzz(start, middle, run)
         _fuzz(middle, stop, run)
     said = "hung" if done is None else f"status {done.returncode}: {done.stdout[-500:]} {done.stderr[-1500:]}"
-    raise AssertionError(f"seed {SEED}, pictures {start} to {stop - 1}: {said}")
+    raise AssertionError(f"seed {SEED}, images {start} to {stop - 1}: {said}")
 
 
 def _check(counts: list[dict], total: int) -> tuple[Counter, Counter]:
@@ -352,23 +352,23 @@ def test_damage_is_the_same_for_the_same_seed():
     assert len({damaged(index, SEED, files)[-1] for index in range(200)}) > 190
 
 
-def test_the_picture_that_crashes_a_decoder_is_named():
+def test_the_image_that_crashes_a_decoder_is_named():
     def run(start, stop):
         crash = start <= 371 < stop
         return subprocess.CompletedProcess([], -11 if crash else 0, "" if crash else "{}", "Segmentation fault")
 
-    with pytest.raises(AssertionError, match=f"seed {SEED}, pictures 371 to 371: status -11"):
+    with pytest.raises(AssertionError, match=f"seed {SEED}, images 371 to 371: status -11"):
         _fuzz(0, 600, run)
-    with pytest.raises(AssertionError, match="pictures 5 to 5: hung"):
+    with pytest.raises(AssertionError, match="images 5 to 5: hung"):
         _fuzz(5, 6, lambda start, stop: None)
 
 
-def test_600_damaged_pictures_are_decoded_or_listed():
+def test_600_damaged_images_are_decoded_or_listed():
     _check([_fuzz(0, 600)], 600)
 
 
 @pytest.mark.soak
-def test_10000_damaged_pictures_are_decoded_or_listed():
+def test_10000_damaged_images_are_decoded_or_listed():
     refused, decoded = _check([_fuzz(start, start + 2000) for start in range(0, 10_000, 2000)], 10_000)
     for form, damage in itertools.product(FORMATS, NAMES.values()):
         label = f"{damage}, {form}"

@@ -28,7 +28,7 @@ def test_digits_are_scikit_learns_1797_in_three_parts(digits):
     assert digits.held_out is digits.test
 
 
-def test_digits_are_the_pictures_of_the_source_with_their_labels(digits):
+def test_digits_are_the_images_of_the_source_with_their_labels(digits):
     source = load_digits()
     pixels = (source.images * 255 / 16).round().astype("uint8")
     labels = {image.tobytes(): label for image, label in zip(pixels, source.target, strict=True)}
@@ -38,7 +38,7 @@ def test_digits_are_the_pictures_of_the_source_with_their_labels(digits):
             assert labels[image[..., 0].tobytes()] == label
 
 
-def test_digits_no_picture_is_in_two_parts(digits):
+def test_digits_no_image_is_in_two_parts(digits):
     parts = [keys(part) for part in (digits.train, digits.val, digits.test)]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
     total = len({image.tobytes() for image in load_digits().images})
@@ -67,7 +67,7 @@ def test_a_stratified_split_is_a_permutation_with_the_same_shares_of_each_class(
     assert np.bincount(labels[val]).tolist() == [20, 10, 2]
 
 
-def test_a_sample_is_seeded_without_repetition_and_keeps_labels_with_pictures():
+def test_a_sample_is_seeded_without_repetition_and_keeps_labels_with_images():
     split = Split(np.arange(50, dtype="uint8").reshape(50, 1, 1, 1), np.arange(50))
     sample = split.sample(20, seed=1)
     assert len(set(sample.labels)) == 20
@@ -136,8 +136,8 @@ def test_no_handwriting_of_one_part_appears_in_the_scenes_of_another(monkeypatch
 # ------------------------------------------------------------------ folders
 
 
-def test_class_folders_are_split_alike_by_class(picture_folder):
-    dataset = load(picture_folder({"cat": 20, "dog": 10}))
+def test_class_folders_are_split_alike_by_class(image_folder):
+    dataset = load(image_folder({"cat": 20, "dog": 10}))
     assert dataset.class_names == ("cat", "dog") and dataset.test is None
     assert np.bincount(dataset.train.labels).tolist() == [16, 8]
     assert np.bincount(dataset.val.labels).tolist() == [4, 2]
@@ -145,84 +145,84 @@ def test_class_folders_are_split_alike_by_class(picture_folder):
     assert dataset.train.mirror and dataset.held_out is dataset.val
 
 
-def test_the_labels_of_a_folder_follow_its_class_folders(picture_folder):
-    dataset = load(picture_folder({"cat": 5, "ant": 5, "dog": 5}))
+def test_the_labels_of_a_folder_follow_its_class_folders(image_folder):
+    dataset = load(image_folder({"cat": 5, "ant": 5, "dog": 5}))
     assert dataset.class_names == ("ant", "cat", "dog")
     for part in (dataset.train, dataset.val):
         for path, label in zip(part.images, part.labels, strict=True):
             assert f"/{dataset.class_names[label]}/" in path
 
 
-def test_the_share_held_out_can_be_set(picture_folder):
-    folder = picture_folder({"cat": 10, "dog": 10})
+def test_the_share_held_out_can_be_set(image_folder):
+    folder = image_folder({"cat": 10, "dog": 10})
     assert len(load(folder, val_split=0.5).val) == 10
     for share in (0, 1, 1.5):
         with pytest.raises(UserError, match="val_split must lie between 0 and 1"):
             load(folder, val_split=share)
 
 
-def test_the_split_of_a_folder_is_seeded(picture_folder):
-    folder = picture_folder({"cat": 20, "dog": 20})
+def test_the_split_of_a_folder_is_seeded(image_folder):
+    folder = image_folder({"cat": 20, "dog": 20})
     assert load(folder, seed=3).val.images == load(folder, seed=3).val.images
     assert load(folder, seed=3).val.images != load(folder, seed=4).val.images
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_train_and_val_folders_are_taken_as_they_are(picture_folder, name):
-    picture_folder({"cat": 6, "dog": 4}, root="set/train")
-    folder = picture_folder({"cat": 2, "dog": 1}, root=f"set/{name}").parent
+def test_train_and_val_folders_are_taken_as_they_are(image_folder, name):
+    image_folder({"cat": 6, "dog": 4}, root="set/train")
+    folder = image_folder({"cat": 2, "dog": 1}, root=f"set/{name}").parent
     dataset = load(folder)
     assert np.bincount(dataset.train.labels).tolist() == [6, 4]
     assert np.bincount(dataset.val.labels).tolist() == [2, 1]
     assert all(f"/{name}/" in path for path in dataset.val.images)
 
 
-def test_a_test_folder_is_held_out_and_never_split_off_from(picture_folder):
-    picture_folder({"cat": 10, "dog": 10}, root="set/train")
-    folder = picture_folder({"cat": 3, "dog": 3}, root="set/test").parent
+def test_a_test_folder_is_held_out_and_never_split_off_from(image_folder):
+    image_folder({"cat": 10, "dog": 10}, root="set/train")
+    folder = image_folder({"cat": 3, "dog": 3}, root="set/test").parent
     dataset = load(folder)
     assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (16, 4, 6)
     assert dataset.held_out is dataset.test
 
 
-def test_a_train_folder_alone_is_split(picture_folder):
-    folder = picture_folder({"cat": 10, "dog": 10}, root="set/train").parent
+def test_a_train_folder_alone_is_split(image_folder):
+    folder = image_folder({"cat": 10, "dog": 10}, root="set/train").parent
     dataset = load(folder)
     assert dataset.class_names == ("cat", "dog") and len(dataset.val) == 4
 
 
-def test_classes_that_differ_between_train_and_val_are_named(picture_folder):
-    picture_folder({"cat": 2, "dog": 2}, root="set/train")
-    folder = picture_folder({"cat": 2, "dgo": 2}, root="set/val").parent
+def test_classes_that_differ_between_train_and_val_are_named(image_folder):
+    image_folder({"cat": 2, "dog": 2}, root="set/train")
+    folder = image_folder({"cat": 2, "dgo": 2}, root="set/val").parent
     with pytest.raises(UserError, match="train and val have different classes; in one only: dgo, dog"):
         load(folder)
 
 
-def test_hidden_folders_are_no_class(picture_folder):
-    folder = picture_folder({"cat": 5, "dog": 5, ".cache": 5})
+def test_hidden_folders_are_no_class(image_folder):
+    folder = image_folder({"cat": 5, "dog": 5, ".cache": 5})
     assert load(folder).class_names == ("cat", "dog")
 
 
-def test_one_class_only_is_refused(picture_folder):
+def test_one_class_only_is_refused(image_folder):
     with pytest.raises(UserError, match=r"one class only \(cat\); a classifier needs at least two"):
-        load(picture_folder({"cat": 3}))
+        load(image_folder({"cat": 3}))
 
 
 def test_an_empty_folder_is_refused_with_the_layout_that_is_wanted(tmp_path):
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(UserError, match=r"nothing is empty\. Put pictures in one folder per class: nothing/cat/1\.jpg"):
+    with pytest.raises(UserError, match=r"nothing is empty\. Put images in one folder per class: nothing/cat/1\.jpg"):
         load(tmp_path / "nothing")
 
 
-def test_an_empty_class_folder_is_named(picture_folder):
-    folder = picture_folder({"cat": 3, "dog": 3, "emu": 0})
-    with pytest.raises(UserError, match=r"class folders without pictures: emu\. Remove them or add pictures"):
+def test_an_empty_class_folder_is_named(image_folder):
+    folder = image_folder({"cat": 3, "dog": 3, "emu": 0})
+    with pytest.raises(UserError, match=r"class folders without images: emu\. Remove them or add images"):
         load(folder)
 
 
-def test_loose_pictures_are_refused_with_the_layout_that_is_wanted(tmp_path):
+def test_loose_images_are_refused_with_the_layout_that_is_wanted(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"holds pictures but no class folders\. Put pictures in one folder per class"):
+    with pytest.raises(UserError, match=r"holds images but no class folders\. Put images in one folder per class"):
         load(tmp_path)
 
 
@@ -240,8 +240,8 @@ def test_a_missing_folder_a_file_and_a_typo_each_get_their_own_message(tmp_path)
 
 
 @pytest.fixture
-def folder_with_two_bad_files(picture_folder):
-    folder = picture_folder({"cat": 10, "dog": 10})
+def folder_with_two_bad_files(image_folder):
+    folder = image_folder({"cat": 10, "dog": 10})
     (folder / "cat" / "000.png").write_bytes(b"")
     (folder / "dog" / "list.jpg").write_text("milk, eggs\n")
     return folder
@@ -255,19 +255,19 @@ def test_bad_files_up_to_the_limit_are_skipped_listed_and_warned_of(folder_with_
     assert len(dataset.train) + len(dataset.val) == 19
     used = {*dataset.train.images, *dataset.val.images}
     assert not used & {item.path for item in dataset.skipped}
-    assert "Skipped 2 of 21 pictures" in caplog.text and all(name in caplog.text for name in names)
+    assert "Skipped 2 of 21 images" in caplog.text and all(name in caplog.text for name in names)
 
 
 def test_bad_files_beyond_the_limit_stop_with_their_names(folder_with_two_bad_files):
-    with pytest.raises(UserError, match="2 of 21 pictures cannot be decoded, more than the 1 allowed") as caught:
+    with pytest.raises(UserError, match="2 of 21 images cannot be decoded, more than the 1 allowed") as caught:
         load(folder_with_two_bad_files, max_bad_files=1)
     message = str(caught.value)
     assert "000.png" in message and "list.jpg" in message and "--max-bad-files" in message
     assert "\n" not in message
 
 
-def test_a_long_list_of_bad_files_is_cut(picture_folder):
-    folder = picture_folder({"cat": 12, "dog": 3})
+def test_a_long_list_of_bad_files_is_cut(image_folder):
+    folder = image_folder({"cat": 12, "dog": 3})
     for path in (folder / "cat").iterdir():
         path.write_bytes(b"")
     with pytest.raises(UserError) as caught:
@@ -275,10 +275,10 @@ def test_a_long_list_of_bad_files_is_cut(picture_folder):
     assert "12 of 15" in str(caught.value) and str(caught.value).endswith("; ...")
 
 
-def test_a_class_that_loses_all_its_pictures_is_named(picture_folder):
-    folder = picture_folder({"cat": 4, "dog": 1})
+def test_a_class_that_loses_all_its_images_is_named(image_folder):
+    folder = image_folder({"cat": 4, "dog": 1})
     (folder / "dog" / "000.png").write_bytes(b"")
-    with pytest.raises(UserError, match="no usable picture of class 'dog'"):
+    with pytest.raises(UserError, match="no usable image of class 'dog'"):
         load(folder)
 
 
@@ -304,8 +304,8 @@ def test_the_origin_of_cluttered_digits_holds_the_size(monkeypatch):
     assert again.train.images.shape[1] == 48
 
 
-def test_the_origin_of_a_folder_holds_the_split_and_any_working_directory(picture_folder, monkeypatch, tmp_path):
-    folder = picture_folder({"cat": 20, "dog": 20})
+def test_the_origin_of_a_folder_holds_the_split_and_any_working_directory(image_folder, monkeypatch, tmp_path):
+    folder = image_folder({"cat": 20, "dog": 20})
     monkeypatch.chdir(folder.parent)
     first = load(folder.name, seed=7, val_split=0.3, max_bad_files=3)
     monkeypatch.chdir("/")
@@ -314,12 +314,12 @@ def test_the_origin_of_a_folder_holds_the_split_and_any_working_directory(pictur
     assert [path.rsplit("/", 1)[-1] for path in first.val.images] == [p.rsplit("/", 1)[-1] for p in again.val.images]
 
 
-# ------------------------------------------------------------------ real pictures
+# ------------------------------------------------------------------ real images
 
 
-@pytest.mark.pictures
-def test_the_ten_class_picture_set_loads_whole(pictures_root):
-    dataset = load(pictures_root / "tiny-imagenet-10")
+@pytest.mark.images
+def test_the_ten_class_image_set_loads_whole(images_root):
+    dataset = load(images_root / "tiny-imagenet-10")
     assert len(dataset.class_names) == 10 and dataset.skipped == ()
     assert np.bincount(dataset.train.labels).tolist() == [500] * 10
     assert np.bincount(dataset.val.labels).tolist() == [50] * 10

@@ -23,16 +23,16 @@ from keras_effnet.errors import UserError
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder of 36 pictures, three classes, every one different, at several sizes and formats."""
+def images(tmp_path):
+    """A folder of 36 images, three classes, every one different, at several sizes and formats."""
     rng = np.random.default_rng(0)
     for label, name in enumerate(("ant", "bee", "cat")):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for number in range(12):
             height, width = 20 + 4 * number, 30 + label
             image = Image.fromarray(rng.integers(0, 256, (height, width, 3)).astype("uint8"))
-            image.save(tmp_path / "pictures" / name / f"{number:02d}{('.png', '.jpg')[number % 2]}")
-    return tmp_path / "pictures"
+            image.save(tmp_path / "images" / name / f"{number:02d}{('.png', '.jpg')[number % 2]}")
+    return tmp_path / "images"
 
 
 def encoded(split) -> list[tuple[bytes, int]]:
@@ -52,25 +52,25 @@ def names(folder) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_packed_pictures_have_the_classes_labels_bytes_and_division_of_their_source(pictures, tmp_path, seed):
-    pack(pictures, tmp_path / "packed")
-    source, packed = (load(folder, seed=seed, val_split=0.25) for folder in (pictures, tmp_path / "packed"))
-    assert packed.class_names == source.class_names == ("ant", "bee", "cat") and packed.name == "pictures"
+def test_packed_images_have_the_classes_labels_bytes_and_division_of_their_source(images, tmp_path, seed):
+    pack(images, tmp_path / "packed")
+    source, packed = (load(folder, seed=seed, val_split=0.25) for folder in (images, tmp_path / "packed"))
+    assert packed.class_names == source.class_names == ("ant", "bee", "cat") and packed.name == "images"
     assert len(packed.val) == 9 and packed.test is None
     for part in ("train", "val"):
         assert sorted(encoded(getattr(packed, part))) == sorted(encoded(getattr(source, part)))
 
 
-def test_a_pack_of_a_pack_is_divided_as_the_first_source_is(pictures, tmp_path):
-    pack(pictures, tmp_path / "once", shards=2)
+def test_a_pack_of_a_pack_is_divided_as_the_first_source_is(images, tmp_path):
+    pack(images, tmp_path / "once", shards=2)
     pack(tmp_path / "once", tmp_path / "twice", seed=5)
-    assert sorted(encoded(load(tmp_path / "twice").val)) == sorted(encoded(load(pictures).val))
+    assert sorted(encoded(load(tmp_path / "twice").val)) == sorted(encoded(load(images).val))
 
 
-def test_the_parts_of_a_source_stay_its_parts(picture_folder, tmp_path):
-    picture_folder({"cat": 6, "dog": 4}, root="set/train")
-    picture_folder({"cat": 2, "dog": 1}, root="set/val")
-    folder = picture_folder({"cat": 1, "dog": 3}, root="set/test").parent
+def test_the_parts_of_a_source_stay_its_parts(image_folder, tmp_path):
+    image_folder({"cat": 6, "dog": 4}, root="set/train")
+    image_folder({"cat": 2, "dog": 1}, root="set/val")
+    folder = image_folder({"cat": 1, "dog": 3}, root="set/test").parent
     pack(folder, tmp_path / "packed")
     dataset = load(tmp_path / "packed")
     assert [np.bincount(part.labels).tolist() for part in (dataset.train, dataset.val, dataset.test)] == [
@@ -85,25 +85,23 @@ def test_digits_are_packed_without_loss_and_never_to_be_mirrored(tmp_path, digit
     pack("digits", tmp_path / "packed")
     packed = load(tmp_path / "packed")
     assert not packed.test.mirror and packed.class_names == digits.class_names
-    seen = {
-        image.tobytes(): int(label) for image, label in zip(packed.test.pictures(), packed.test.labels, strict=True)
-    }
+    seen = {image.tobytes(): int(label) for image, label in zip(packed.test.decoded(), packed.test.labels, strict=True)}
     assert seen == {image.tobytes(): int(n) for image, n in zip(digits.test.images, digits.test.labels, strict=True)}
 
 
-def test_other_programs_find_the_usual_features(pictures, tmp_path):
-    pack(pictures, tmp_path / "packed")
+def test_other_programs_find_the_usual_features(images, tmp_path):
+    pack(images, tmp_path / "packed")
     record = next(iter(tf.data.TFRecordDataset(str(tmp_path / "packed/train-00000.tfrecord")).as_numpy_iterator()))
     feature = tf.train.Example.FromString(record).features.feature
     label = feature["image/class/label"].int64_list.value[0]
     text = feature["image/class/text"].bytes_list.value[0].decode()
     name = feature["image/filename"].bytes_list.value[0].decode()
     assert text == ("ant", "bee", "cat")[label]
-    assert feature["image/encoded"].bytes_list.value[0] == (pictures / text / name).read_bytes()
+    assert feature["image/encoded"].bytes_list.value[0] == (images / text / name).read_bytes()
 
 
-def test_shards_are_many_if_asked_and_each_holds_its_share_of_every_class(pictures, tmp_path):
-    packed = pack(pictures, tmp_path / "packed", shards=3)
+def test_shards_are_many_if_asked_and_each_holds_its_share_of_every_class(images, tmp_path):
+    packed = pack(images, tmp_path / "packed", shards=3)
     index = json.loads((tmp_path / "packed/index.json").read_text())
     assert packed.shards == 3 and [shard["count"] for shard in index["splits"]["train"]] == [12, 12, 12]
     with np.load(tmp_path / "packed/records.npz") as records:
@@ -112,14 +110,14 @@ def test_shards_are_many_if_asked_and_each_holds_its_share_of_every_class(pictur
         assert np.abs(np.bincount(shard, minlength=3) - 4).max() <= 1
 
 
-def test_a_shard_ends_when_it_has_enough_bytes(pictures, tmp_path, monkeypatch):
+def test_a_shard_ends_when_it_has_enough_bytes(images, tmp_path, monkeypatch):
     monkeypatch.setattr(tfrecord_writer, "SHARD_BYTES", 30_000)
-    packed = pack(pictures, tmp_path / "packed")
+    packed = pack(images, tmp_path / "packed")
     index = json.loads((tmp_path / "packed/index.json").read_text())
     sizes = [shard["bytes"] for shard in index["splits"]["train"]]
     assert packed.shards == len(sizes) > 1 and packed.bytes == sum(sizes)
     assert all(30_000 <= size < 50_000 for size in sizes[:-1])
-    assert sorted(encoded(load(tmp_path / "packed").val)) == sorted(encoded(load(pictures).val))
+    assert sorted(encoded(load(tmp_path / "packed").val)) == sorted(encoded(load(images).val))
 
 
 def test_a_mixed_order_is_seeded_and_spreads_every_class_evenly():
@@ -133,11 +131,9 @@ def test_a_mixed_order_is_seeded_and_spreads_every_class_evenly():
 # ------------------------------------------------------------------ shrinking
 
 
-def test_only_what_is_larger_than_training_needs_is_shrunk(pictures, tmp_path):
-    packed = pack(pictures, tmp_path / "packed", size=24)
-    source = {
-        contents for folder in "abc" for contents, _ in encoded(load(pictures).train) + encoded(load(pictures).val)
-    }
+def test_only_what_is_larger_than_training_needs_is_shrunk(images, tmp_path):
+    packed = pack(images, tmp_path / "packed", size=24)
+    source = {contents for folder in "abc" for contents, _ in encoded(load(images).train) + encoded(load(images).val)}
     dataset = load(tmp_path / "packed")
     kept = 0
     for contents, _ in encoded(dataset.train) + encoded(dataset.val):
@@ -151,7 +147,7 @@ def test_only_what_is_larger_than_training_needs_is_shrunk(pictures, tmp_path):
     assert kept == 9 and packed.shrunk == 27
 
 
-def test_a_shrunk_picture_is_antialiased_and_keeps_its_shape():
+def test_a_shrunk_image_is_antialiased_and_keeps_its_shape():
     stripes = np.zeros((120, 200, 3), "uint8")
     stripes[:, ::2] = 255
     buffer = io.BytesIO()
@@ -167,21 +163,21 @@ def test_a_shrunk_picture_is_antialiased_and_keeps_its_shape():
 # ------------------------------------------------------------------ faults
 
 
-def test_bad_pictures_are_left_out_counted_and_listed(pictures, tmp_path):
-    (pictures / "ant/00.png").write_bytes(b"no picture")
-    (pictures / "bee/01.jpg").write_bytes(b"")
-    packed = pack(pictures, tmp_path / "packed")
-    assert packed.pictures == 34 and len(packed.skipped) == 2
+def test_bad_images_are_left_out_counted_and_listed(images, tmp_path):
+    (images / "ant/00.png").write_bytes(b"no image")
+    (images / "bee/01.jpg").write_bytes(b"")
+    packed = pack(images, tmp_path / "packed")
+    assert packed.images == 34 and len(packed.skipped) == 2
     dataset = load(tmp_path / "packed")
     assert sorted(Path(item.path).name for item in dataset.skipped) == ["00.png", "01.jpg"]
     assert all(item.reason for item in dataset.skipped)
-    assert sorted(encoded(dataset.val)) == sorted(encoded(load(pictures).val))
+    assert sorted(encoded(dataset.val)) == sorted(encoded(load(images).val))
 
 
-def test_too_many_bad_pictures_leave_nothing_behind(pictures, tmp_path):
-    (pictures / "ant/00.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"1 of 36 pictures cannot be decoded, more than the 0 allowed.*00\.png"):
-        pack(pictures, tmp_path / "packed", max_bad_files=0)
+def test_too_many_bad_images_leave_nothing_behind(images, tmp_path):
+    (images / "ant/00.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"1 of 36 images cannot be decoded, more than the 0 allowed.*00\.png"):
+        pack(images, tmp_path / "packed", max_bad_files=0)
     assert not (tmp_path / "packed").exists()
 
 
@@ -205,24 +201,24 @@ DISK_FULL = (
 
 
 @pytest.mark.parametrize("error", DISK_FULL, ids=["python", "tensorflow"])
-def test_a_full_disk_is_named_and_leaves_nothing_behind(pictures, tmp_path, monkeypatch, error):
+def test_a_full_disk_is_named_and_leaves_nothing_behind(images, tmp_path, monkeypatch, error):
     failing_writer(monkeypatch, error, after=9)
-    with pytest.raises(UserError, match=r"disk of .*packed is full after 9 of 36 pictures .* nothing of it was kept"):
-        pack(pictures, tmp_path / "packed")
+    with pytest.raises(UserError, match=r"disk of .*packed is full after 9 of 36 images .* nothing of it was kept"):
+        pack(images, tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("surprise")], ids=repr)
-def test_an_interruption_leaves_an_earlier_pack_as_it_was(pictures, tmp_path, monkeypatch, error):
-    pack(pictures, tmp_path / "packed", shards=2)
+def test_an_interruption_leaves_an_earlier_pack_as_it_was(images, tmp_path, monkeypatch, error):
+    pack(images, tmp_path / "packed", shards=2)
     before = {path.name: path.read_bytes() for path in (tmp_path / "packed").iterdir()}
     failing_writer(monkeypatch, error, after=9)
     with pytest.raises(type(error)):
-        pack(pictures, tmp_path / "packed", overwrite=True)
+        pack(images, tmp_path / "packed", overwrite=True)
     assert {path.name: path.read_bytes() for path in (tmp_path / "packed").iterdir()} == before
 
 
-def test_a_fault_while_files_are_moved_leaves_no_shards_without_an_index(pictures, tmp_path, monkeypatch):
+def test_a_fault_while_files_are_moved_leaves_no_shards_without_an_index(images, tmp_path, monkeypatch):
     (tmp_path / "packed").mkdir()
     replace, moved = tfrecord_writer.Path.replace, []
 
@@ -234,7 +230,7 @@ def test_a_fault_while_files_are_moved_leaves_no_shards_without_an_index(picture
 
     monkeypatch.setattr(tfrecord_writer.Path, "replace", fail)
     with pytest.raises(UserError, match=r"Cannot write .*packed: Input/output error"):
-        pack(pictures, tmp_path / "packed")
+        pack(images, tmp_path / "packed")
     assert moved == ["records.npz", "train-00000.tfrecord"]  # the index is last: what has one is whole
     assert names(tmp_path / "packed") == []
 
@@ -245,54 +241,54 @@ def killed_while_writing(out):
 
 
 def killed_while_moving(out):
-    pack(out.parent / "pictures", out, shards=4)
+    pack(out.parent / "images", out, shards=4)
     (out / ".partial").mkdir()
     (out / "index.json").rename(out / ".partial/index.json")
 
 
 @pytest.mark.parametrize("killed", [killed_while_writing, killed_while_moving])
-def test_after_a_kill_nothing_is_read_and_the_next_run_starts_over(pictures, tmp_path, killed):
+def test_after_a_kill_nothing_is_read_and_the_next_run_starts_over(images, tmp_path, killed):
     out = tmp_path / "packed"
     killed(out)
     with pytest.raises(UserError, match="was not packed to the end; run `keras-effnet pack DATA"):
         load(out)
-    pack(pictures, out)
+    pack(images, out)
     assert names(out) == ["index.json", "records.npz", "train-00000.tfrecord"]
     assert len(load(out).train) + len(load(out).val) == 36
 
 
-def test_an_earlier_pack_is_replaced_only_if_asked(pictures, tmp_path):
+def test_an_earlier_pack_is_replaced_only_if_asked(images, tmp_path):
     out = tmp_path / "packed"
-    pack(pictures, out, shards=3)
+    pack(images, out, shards=3)
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"holds packed pictures already\. Replace them with --overwrite"):
-        pack(pictures, out)
-    pack(pictures, out, overwrite=True)
+    with pytest.raises(UserError, match=r"holds packed images already\. Replace them with --overwrite"):
+        pack(images, out)
+    pack(images, out, overwrite=True)
     assert names(out) == ["index.json", "notes.txt", "records.npz", "train-00000.tfrecord"]
 
 
-def test_a_folder_of_other_things_is_never_replaced(pictures, tmp_path):
+def test_a_folder_of_other_things_is_never_replaced(images, tmp_path):
     for overwrite in (False, True):
         with pytest.raises(UserError, match="is not empty, and no packed folder"):
-            pack(pictures, pictures, overwrite=overwrite)
+            pack(images, images, overwrite=overwrite)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is a file; shards are written to a folder"):
-        pack(pictures, tmp_path / "file")
+        pack(images, tmp_path / "file")
 
 
-def test_an_index_from_elsewhere_cannot_remove_files_of_other_folders(pictures, tmp_path):
+def test_an_index_from_elsewhere_cannot_remove_files_of_other_folders(images, tmp_path):
     out = tmp_path / "packed"
-    pack(pictures, out)
+    pack(images, out)
     (tmp_path / "precious.txt").write_text("mine")
     index = json.loads((out / "index.json").read_text())
     index["splits"]["train"].append({"file": "../precious.txt", "count": 0, "bytes": 4})
     (out / "index.json").write_text(json.dumps(index))
-    pack(pictures, out, overwrite=True)
+    pack(images, out, overwrite=True)
     assert (tmp_path / "precious.txt").exists()
 
 
-def test_damage_to_packed_pictures_is_found_before_they_are_read(pictures, tmp_path):
-    pack(pictures, tmp_path / "whole", shards=2)
+def test_damage_to_packed_images_is_found_before_they_are_read(images, tmp_path):
+    pack(images, tmp_path / "whole", shards=2)
 
     def damaged(change):
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
@@ -311,9 +307,9 @@ def test_damage_to_packed_pictures_is_found_before_they_are_read(pictures, tmp_p
 
 
 @pytest.mark.parametrize(("option", "value"), [("size", 2), ("shards", 0)])
-def test_senseless_numbers_are_refused(pictures, tmp_path, option, value):
+def test_senseless_numbers_are_refused(images, tmp_path, option, value):
     with pytest.raises(UserError, match=f"{option} must be at least"):
-        pack(pictures, tmp_path / "packed", **{option: value})
+        pack(images, tmp_path / "packed", **{option: value})
 
 
 SMALL_DISK = """
@@ -325,13 +321,13 @@ exit $code
 
 
 @pytest.mark.slow  # starts TensorFlow anew
-def test_a_small_disk_that_runs_full_gives_one_line_and_stays_empty(pictures, tmp_path):
+def test_a_small_disk_that_runs_full_gives_one_line_and_stays_empty(images, tmp_path):
     (tmp_path / "disk").mkdir()
     private = ["unshare", "--user", "--map-root-user", "--mount"]
     if not shutil.which("unshare") or subprocess.run([*private, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no file system can be mounted here")
     done = subprocess.run(
-        [*private, "sh", "-c", SMALL_DISK, str(tmp_path / "disk"), sys.executable, str(pictures)],
+        [*private, "sh", "-c", SMALL_DISK, str(tmp_path / "disk"), sys.executable, str(images)],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
@@ -345,18 +341,18 @@ def test_a_small_disk_that_runs_full_gives_one_line_and_stays_empty(pictures, tm
 # ------------------------------------------------------------------ the command
 
 
-def test_the_command_packs_and_says_what_to_type_next(cli, pictures, tmp_path):
-    (pictures / "cat/00.png").write_bytes(b"no picture")
-    shown = cli("pack", pictures, "my packed", "--size", 24, "--shards", 2)
+def test_the_command_packs_and_says_what_to_type_next(cli, images, tmp_path):
+    (images / "cat/00.png").write_bytes(b"no image")
+    shown = cli("pack", images, "my packed", "--size", 24, "--shards", 2)
     assert shown.status == 0
     lines = shown.out.strip().splitlines()
-    assert lines[0] == "35 pictures of 3 classes, 27 of them shrunk, 1 skipped (listed in index.json)."
+    assert lines[0] == "35 images of 3 classes, 27 of them shrunk, 1 skipped (listed in index.json)."
     assert lines[1].startswith("Result: my packed (2 shards, 0.") and lines[1].endswith(" MB)")
     assert lines[2] == "Next:   keras-effnet train 'my packed' --image-size 24"
-    again = cli("pack", pictures, "my packed")
+    again = cli("pack", images, "my packed")
     assert again.status == 2 and "--overwrite" in again.err
-    as_json = json.loads(cli("pack", pictures, "my packed", "--overwrite", "--json").out)
-    assert as_json["pictures"] == 35 and [Path(path).name for path in as_json["skipped"]] == ["00.png"]
+    as_json = json.loads(cli("pack", images, "my packed", "--overwrite", "--json").out)
+    assert as_json["images"] == 35 and [Path(path).name for path in as_json["skipped"]] == ["00.png"]
 
 
 # ------------------------------------------------------------------ shards of others
@@ -394,7 +390,7 @@ def test_shards_of_others_are_scanned_for_their_labels(tmp_path):
     write_records(folder / "validation-00000-of-00001", [of_class(1 + n % 3, 100 + n) for n in range(3)])
     dataset = load(folder)
     assert dataset.class_names == ("1", "2", "3") and dataset.test is None
-    greys = [int(image[0, 0, 0]) for image in dataset.train.pictures()]
+    greys = [int(image[0, 0, 0]) for image in dataset.train.decoded()]
     assert greys == [0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15]
     assert dataset.train.labels.tolist() == [0, 1, 2] * 4
     assert dataset.val.labels.tolist() == [0, 1, 2]
@@ -411,18 +407,18 @@ def test_the_classes_of_shards_have_the_names_in_them_or_beside_them(tmp_path):
     assert load(tmp_path / "shards").class_names == ("bird", "machine", "dog")
 
 
-def test_bad_pictures_in_shards_are_left_out(tmp_path):
+def test_bad_images_in_shards_are_left_out(tmp_path):
     records = [of_class(n % 2, n) for n in range(10)]
-    records[3] = example(image__encoded=b"no picture", image__class__label=1, image__filename=b"odd.jpg")
+    records[3] = example(image__encoded=b"no image", image__class__label=1, image__filename=b"odd.jpg")
     write_records(tmp_path / "shards/a.tfrecord", records[:2])
     write_records(tmp_path / "shards/b.tfrecord", records[2:])
     dataset = load(tmp_path / "shards")
     assert [item.path for item in dataset.skipped] == [f"{tmp_path}/shards/b.tfrecord: odd.jpg"]
     seen = {}
     for part in (dataset.train, dataset.val):
-        seen |= {int(image[0, 0, 0]): int(n) for image, n in zip(part.pictures(), part.labels, strict=True)}
+        seen |= {int(image[0, 0, 0]): int(n) for image, n in zip(part.decoded(), part.labels, strict=True)}
     assert seen == {n: n % 2 for n in range(10) if n != 3}
-    with pytest.raises(UserError, match="1 of 10 pictures cannot be decoded"):
+    with pytest.raises(UserError, match="1 of 10 images cannot be decoded"):
         load(tmp_path / "shards", max_bad_files=0)
 
 
@@ -440,16 +436,16 @@ def test_other_records_are_refused_with_what_they_hold(tmp_path):
     ):
         load(folder)
     write_records(folder / "a.tfrecord", [of_class(0, 1), of_class(-1, 1)])
-    with pytest.raises(UserError, match="the train records hold pictures without a label"):
+    with pytest.raises(UserError, match="the train records hold images without a label"):
         load(folder)
     write_records(folder / "a.tfrecord", [])
-    with pytest.raises(UserError, match="the train records hold no pictures"):
+    with pytest.raises(UserError, match="the train records hold no images"):
         load(folder)
     write_records(folder / "a.tfrecord", [of_class(0, n) for n in range(9)])
     with pytest.raises(UserError, match=r"one class only \(0\)"):
         load(folder)
     (folder / "a.tfrecord").write_bytes((folder / "a.tfrecord").read_bytes()[:-5])
-    with pytest.raises(UserError, match=r"a\.tfrecord cannot be read as TFRecords of pictures"):
+    with pytest.raises(UserError, match=r"a\.tfrecord cannot be read as TFRecords of images"):
         load(folder)
 
 

@@ -1,4 +1,4 @@
-"""Splits of every kind of pictures, streams among them; folds, class weights and arrays."""
+"""Splits of every kind of images, streams among them; folds, class weights and arrays."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def png(grey: int) -> bytes:
 
 
 def stream(*greys: int) -> Encoded:
-    """Pictures of one grey each, in a stream."""
+    """Images of one grey each, in a stream."""
     return Encoded(lambda: tf.data.Dataset.from_tensor_slices([png(grey) for grey in greys]), len(greys))
 
 
 def greys(split: Split) -> list[int]:
-    return [int(image[0, 0, 0]) for image in split.pictures()]
+    return [int(image[0, 0, 0]) for image in split.decoded()]
 
 
 # ------------------------------------------------------------------ streams
@@ -45,7 +45,7 @@ def test_a_selection_of_a_stream_keeps_its_order_and_its_labels():
     assert len(nothing) == 0 and greys(nothing) == []
 
 
-def test_a_sample_of_a_stream_keeps_labels_with_pictures():
+def test_a_sample_of_a_stream_keeps_labels_with_images():
     split = Split(stream(*range(30)), np.arange(30, dtype="int32"))
     sample = split.sample(9, seed=1)
     assert len(set(sample.labels)) == 9 and greys(sample) == sample.labels.tolist()
@@ -57,14 +57,14 @@ def test_a_stream_that_is_shorter_than_it_says_is_an_error():
         list(data)
 
 
-def test_pictures_are_the_same_from_files_an_array_and_a_stream(tmp_path):
+def test_images_are_the_same_from_files_an_array_and_a_stream(tmp_path):
     files = []
     for grey in (5, 6):
         files.append(str(tmp_path / f"{grey}.png"))
         (tmp_path / f"{grey}.png").write_bytes(png(grey))
     array = np.stack([np.full((4, 5, 3), grey, "uint8") for grey in (5, 6)])
     for images in (tuple(files), array, stream(5, 6)):
-        np.testing.assert_array_equal(list(Split(images, np.arange(2)).pictures()), array)
+        np.testing.assert_array_equal(list(Split(images, np.arange(2)).decoded()), array)
 
 
 # ------------------------------------------------------------------ folds
@@ -75,7 +75,7 @@ def validated(datasets) -> list[int]:
 
 
 def parts(kind: str) -> tuple[Split, Split]:
-    """20 training and 10 validation pictures, the grey of each its own; the class is its parity."""
+    """20 training and 10 validation images, the grey of each its own; the class is its parity."""
     first, second = np.arange(20), np.arange(20, 30)
     if kind == "array":
         images = [
@@ -90,7 +90,7 @@ def parts(kind: str) -> tuple[Split, Split]:
 
 
 @pytest.mark.parametrize("kind", ["array", "one stream", "two streams"])
-def test_folds_validate_every_picture_exactly_once_and_train_on_the_others(kind):
+def test_folds_validate_every_image_exactly_once_and_train_on_the_others(kind):
     dataset = ImageDataset("toy", ("even", "odd"), *parts(kind))
     folds = dataset.folds(3, seed=1)
     assert validated(folds) == list(range(30))
@@ -104,10 +104,10 @@ def test_folds_validate_every_picture_exactly_once_and_train_on_the_others(kind)
     assert {fold.name for fold in folds} == {"toy-fold1of3", "toy-fold2of3", "toy-fold3of3"}
 
 
-def test_folds_of_files_leave_the_test_pictures_alone_and_load_again(picture_folder):
-    picture_folder({"cat": 7, "dog": 5}, root="set/train")
-    picture_folder({"cat": 2, "dog": 2}, root="set/val")
-    folder = picture_folder({"cat": 2, "dog": 3}, root="set/test").parent
+def test_folds_of_files_leave_the_test_images_alone_and_load_again(image_folder):
+    image_folder({"cat": 7, "dog": 5}, root="set/train")
+    image_folder({"cat": 2, "dog": 2}, root="set/val")
+    folder = image_folder({"cat": 2, "dog": 3}, root="set/test").parent
     dataset = load(folder, seed=4)
     folds = dataset.folds(4)
     assert sorted(path for fold in folds for path in fold.val.images) == sorted(
@@ -132,7 +132,7 @@ def test_folds_are_alike_in_size_and_in_classes():
 
 def test_folds_that_cannot_be_are_refused():
     dataset = from_arrays(np.zeros((9, 2, 2, 3), "uint8"), [0] * 6 + [1] * 3, ["cat", "dog"])
-    with pytest.raises(UserError, match="'dog' has 3 pictures, too few for 4 folds"):
+    with pytest.raises(UserError, match="'dog' has 3 images, too few for 4 folds"):
         dataset.folds(4)
     with pytest.raises(UserError, match="at least 2 folds, got 1"):
         dataset.folds(1)
@@ -151,7 +151,7 @@ def test_class_weights_are_scikit_learns_balanced_ones_and_average_1():
     assert weights[labels].mean() == pytest.approx(1)
 
 
-def test_a_class_without_pictures_weighs_nothing():
+def test_a_class_without_images_weighs_nothing():
     weights = class_weights(np.array([0, 0, 2]), 4)
     assert weights.tolist() == [0.75, 0, 1.5, 0]
 
@@ -206,7 +206,7 @@ GOOD = np.zeros((4, 5, 5, 3), "uint8")
         (GOOD, [0.0, 1, 0, 1], None, "of type float64; whole numbers"),
         (GOOD, [-1, 1, 0, 1], None, "from -1; whole numbers from 0"),
         (GOOD, [0, 2, 0, 2], ["a", "b"], "Label 2 is beyond the 2 class names"),
-        (GOOD, [0, 2, 0, 2], None, "no usable picture of class '1' for train"),
+        (GOOD, [0, 2, 0, 2], None, "no usable image of class '1' for train"),
         (GOOD, [0, 0, 0, 0], None, "one class only"),
     ],
 )

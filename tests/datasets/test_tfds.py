@@ -15,11 +15,11 @@ from keras_effnet.errors import UserError
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
-    """A folder with the set `toy_pictures`: 20 training, 8 validation and 6 test pictures, each of its own grey."""
+    """A folder with the set `toy_images`: 20 training, 8 validation and 6 test images, each of its own grey."""
     tfds = pytest.importorskip("tensorflow_datasets", reason="TensorFlow Datasets is not installed")
     counts = {"train": range(20), "validation": range(20, 28), "test": range(28, 34)}
 
-    class ToyPictures(tfds.core.GeneratorBasedBuilder):
+    class ToyImages(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
         labelled, greys = True, counts
 
@@ -37,28 +37,28 @@ def catalogue(tmp_path_factory):
                 example = {"image": np.full((4, 5, 3), grey, "uint8"), "id": grey}
                 yield grey, example | ({"label": grey % 2} if self.labelled else {})
 
-    class Unlabelled(ToyPictures):
+    class Unlabelled(ToyImages):
         VERSION = tfds.core.Version("1.0.0")
         labelled = False
 
-    class OnlyTrain(ToyPictures):
+    class OnlyTrain(ToyImages):
         VERSION = tfds.core.Version("1.0.0")
         greys = {"train": range(20)}  # noqa: RUF012
 
     folder = str(tmp_path_factory.mktemp("tfds"))
     tfds.disable_progress_bar()
-    for builder in (ToyPictures, Unlabelled, OnlyTrain):
+    for builder in (ToyImages, Unlabelled, OnlyTrain):
         builder(data_dir=folder).download_and_prepare()
     return folder
 
 
 def greys(split) -> list[int]:
-    return [int(image[0, 0, 0]) for image in split.pictures()]
+    return [int(image[0, 0, 0]) for image in split.decoded()]
 
 
 def test_a_set_is_read_encoded_with_its_splits_and_labels(catalogue):
-    dataset = load("tfds:toy_pictures", data_dir=catalogue)
-    assert dataset.class_names == ("even", "odd") and dataset.name == "toy_pictures"
+    dataset = load("tfds:toy_images", data_dir=catalogue)
+    assert dataset.class_names == ("even", "odd") and dataset.name == "toy_images"
     for part, expected in ((dataset.train, range(20)), (dataset.val, range(20, 28)), (dataset.test, range(28, 34))):
         assert isinstance(part.images, Encoded) and sorted(greys(part)) == list(expected)
         assert [grey % 2 for grey in greys(part)] == part.labels.tolist()
@@ -66,12 +66,12 @@ def test_a_set_is_read_encoded_with_its_splits_and_labels(catalogue):
 
 
 def test_the_order_is_the_same_each_time_and_the_origin_loads_it_again(catalogue):
-    dataset = load("tfds:toy_pictures", data_dir=catalogue)
+    dataset = load("tfds:toy_images", data_dir=catalogue)
     again = load(**dataset.origin)
     assert greys(dataset.train) == greys(dataset.train) == greys(again.train)
 
 
-def test_a_set_without_validation_pictures_is_divided(catalogue):
+def test_a_set_without_validation_images_is_divided(catalogue):
     dataset = load("tfds:only_train", data_dir=catalogue, val_split=0.3)
     assert sorted(greys(dataset.train) + greys(dataset.val)) == list(range(20))
     assert np.bincount(dataset.val.labels).tolist() == [3, 3] and dataset.test is None
@@ -81,7 +81,7 @@ def test_sets_that_are_unknown_or_have_no_classes_are_refused_in_one_line(catalo
     with pytest.raises(UserError, match=r"tfds:imagenett: .*not found\. Did you mean tfds:imagenet") as caught:
         load("tfds:imagenett", data_dir=catalogue)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"no set of pictures with one class each; its features are .*image"):
+    with pytest.raises(UserError, match=r"no set of images with one class each; its features are .*image"):
         load("tfds:unlabelled", data_dir=catalogue)
 
 

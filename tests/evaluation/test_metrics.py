@@ -17,7 +17,7 @@ from keras_effnet.evaluation.metrics import (
     worst_mistakes,
 )
 
-# Six pictures of three classes; the fourth picture of class 1 is taken for 2, the last of class 2 for 0.
+# Six images of three classes; the fourth image of class 1 is taken for 2, the last of class 2 for 0.
 PROBABILITIES = np.array(
     [[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.3, 0.5], [0.1, 0.1, 0.8], [0.6, 0.3, 0.1]]
 )
@@ -43,14 +43,14 @@ def test_logits_rank_as_well_as_probabilities():
     assert evaluate(np.log(PROBABILITIES) * 3 - 7, LABELS).confusion.tolist() == [[2, 0, 0], [0, 1, 1], [1, 0, 1]]
 
 
-def test_a_class_without_pictures_has_no_accuracy():
+def test_a_class_without_images_has_no_accuracy():
     result = evaluate(PROBABILITIES[:4], LABELS[:4])
     assert result.per_class[:2] == (1.0, 0.5) and np.isnan(result.per_class[2])
     assert result.confusion.shape == (3, 3)
 
 
-def test_no_pictures_is_an_error():
-    with pytest.raises(UserError, match="No pictures to evaluate"):
+def test_no_images_is_an_error():
+    with pytest.raises(UserError, match="No images to evaluate"):
         evaluate(np.zeros((0, 3)), np.zeros(0, int))
 
 
@@ -66,8 +66,8 @@ def test_precision_recall_and_f1_are_scikit_learns():
     from sklearn.metrics import precision_recall_fscore_support
 
     rng = np.random.default_rng(0)
-    scores, labels = rng.random((200, 7)), rng.integers(0, 6, 200)  # class 6 has answers but no pictures
-    scores[:, 2] = -1  # class 2 has pictures but no answers
+    scores, labels = rng.random((200, 7)), rng.integers(0, 6, 200)  # class 6 has answers but no images
+    scores[:, 2] = -1  # class 2 has images but no answers
     result = evaluate(scores, labels)
     expected = precision_recall_fscore_support(labels, scores.argmax(1), labels=range(7), zero_division=np.nan)
     for got, column in zip((result.precision, result.per_class, result.f1, result.support), expected, strict=True):
@@ -111,7 +111,7 @@ def test_of_equal_scores_the_lower_class_comes_first():
 def test_answers_that_are_no_numbers_are_refused(value):
     broken = PROBABILITIES.copy()
     broken[2, 1] = value
-    with pytest.raises(UserError, match="NaN or infinite values to 1 of 6 pictures"):
+    with pytest.raises(UserError, match="NaN or infinite values to 1 of 6 images"):
         evaluate(broken, LABELS)
 
 
@@ -134,7 +134,7 @@ def test_who_is_right_as_often_as_claimed_has_no_calibration_error():
 def test_claiming_more_than_is_right_is_the_calibration_error():
     assert evaluate(*answered(0.95, 6, 4)).ece == pytest.approx(0.35)
     assert evaluate(*answered(1.0, 0, 5)).ece == pytest.approx(1.0)
-    # By eq. 3 of Guo et al.: 30 of 40 pictures are off by 0.35, 10 by 0.2 the other way; they do not cancel.
+    # By eq. 3 of Guo et al.: 30 of 40 images are off by 0.35, 10 by 0.2 the other way; they do not cancel.
     both = map(np.concatenate, zip(answered(0.95, 18, 12), answered(0.6, 8, 2), strict=True))
     assert evaluate(*both).ece == pytest.approx(0.75 * 0.35 + 0.25 * 0.2)
 

@@ -1,4 +1,4 @@
-"""Pictures of a run that people can read."""
+"""Images of a run that people can read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_curves_of_one_epoch_are_points_over_its_number(drawn):
 
 @pytest.mark.parametrize("longest", ["teapot", "as golden retriever  88%", "40% American Staffordshire"])
 def test_titles_do_not_run_into_each_other(drawn, longest):
-    plots.picture_grid(np.zeros((16, 8, 8, 3)), [f"goldfish\n{longest}"] * 16, "grid.png")
+    plots.image_grid(np.zeros((16, 8, 8, 3)), [f"goldfish\n{longest}"] * 16, "grid.png")
     drawn[0].draw_without_rendering()
     boxes = [axis.title.get_window_extent() for axis in drawn[0].axes[:8]]
     assert boxes[0].x0 >= 0 and boxes[-1].x1 <= drawn[0].bbox.x1

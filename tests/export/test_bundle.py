@@ -97,7 +97,7 @@ def test_layers_are_profiled_from_the_input_to_the_output(bundle):
 def test_the_report_names_the_processor_and_the_models_own_accuracy(bundle):
     text = (bundle.folder / "report.md").read_text()
     assert cpu_name() in text
-    assert f"The Keras model on the same 269 pictures: {bundle.rows[0].report.accuracy_keras:.1%}" in text
+    assert f"The Keras model on the same 269 images: {bundle.rows[0].report.accuracy_keras:.1%}" in text
     for row in bundle.rows:
         assert row.export.sha256 in text
 
@@ -130,9 +130,9 @@ def test_of_files_equally_fast_the_smallest_is_recommended(trained, digits, tmp_
     assert result.recommendation.startswith("Ship model_float16.tflite")  # dynamic is smaller and too slow
 
 
-def test_a_precision_that_is_refused_does_not_stop_the_others(fragile_model, smooth_pictures, tmp_path):
-    pictures = smooth_pictures(60, 8)
-    result = write_bundle(fragile_model(), tmp_path, ["none", "int8"], held_out=pictures, calibration=pictures)
+def test_a_precision_that_is_refused_does_not_stop_the_others(fragile_model, smooth_images, tmp_path):
+    images = smooth_images(60, 8)
+    result = write_bundle(fragile_model(), tmp_path, ["none", "int8"], held_out=images, calibration=images)
     assert [row.quantization for row in result.refused] == ["int8"]
     assert (tmp_path / "model_none.tflite").is_file() and not (tmp_path / "model_int8.tflite").exists()
     text = (tmp_path / "report.md").read_text()
@@ -144,38 +144,38 @@ def test_a_precision_that_is_refused_does_not_stop_the_others(fragile_model, smo
     json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_where_nothing_agrees_nothing_is_recommended(fragile_model, smooth_pictures, tmp_path):
-    pictures = smooth_pictures(60, 8)
-    result = write_bundle(fragile_model(), tmp_path, ["int8"], held_out=pictures, calibration=pictures)
+def test_where_nothing_agrees_nothing_is_recommended(fragile_model, smooth_images, tmp_path):
+    images = smooth_images(60, 8)
+    result = write_bundle(fragile_model(), tmp_path, ["int8"], held_out=images, calibration=images)
     assert "ship none" in result.recommendation
     assert not list(tmp_path.glob("*.tflite"))
     assert (tmp_path / "report.md").is_file()
 
 
-def test_files_that_exist_are_refused_before_any_other_is_written(toy_model, smooth_pictures, tmp_path):
+def test_files_that_exist_are_refused_before_any_other_is_written(toy_model, smooth_images, tmp_path):
     (tmp_path / "model_float16.tflite").write_bytes(b"precious")
     with pytest.raises(UserError, match="exists; pass overwrite=True"):
-        write_bundle(toy_model(size=32), tmp_path, ["none", "float16"], held_out=smooth_pictures(20, 32))
+        write_bundle(toy_model(size=32), tmp_path, ["none", "float16"], held_out=smooth_images(20, 32))
     assert [path.name for path in tmp_path.iterdir()] == ["model_float16.tflite"]
     assert (tmp_path / "model_float16.tflite").read_bytes() == b"precious"
 
 
-def test_int8_without_calibration_is_refused_before_any_file_is_written(toy_model, smooth_pictures, tmp_path):
-    with pytest.raises(UserError, match="int8 needs pictures to calibrate on"):
-        write_bundle(toy_model(size=32), tmp_path, held_out=smooth_pictures(20, 32))
+def test_int8_without_calibration_is_refused_before_any_file_is_written(toy_model, smooth_images, tmp_path):
+    with pytest.raises(UserError, match="int8 needs images to calibrate on"):
+        write_bundle(toy_model(size=32), tmp_path, held_out=smooth_images(20, 32))
     assert not list(tmp_path.iterdir())
 
 
-def test_pictures_without_labels_give_no_accuracy(toy_model, smooth_pictures, tmp_path):
-    result = write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32))
+def test_images_without_labels_give_no_accuracy(toy_model, smooth_images, tmp_path):
+    result = write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_images(20, 32))
     assert cells(result.rows[0], ["top-1", "top-5"]) == ("-", "-")
     assert "| none |" in (tmp_path / "report.md").read_text()
 
 
-def test_every_step_is_announced(toy_model, smooth_pictures, tmp_path):
+def test_every_step_is_announced(toy_model, smooth_images, tmp_path):
     steps = []
     write_bundle(
-        toy_model(size=32), tmp_path, ["none", "dynamic"], held_out=smooth_pictures(20, 32), announce=steps.append
+        toy_model(size=32), tmp_path, ["none", "dynamic"], held_out=smooth_images(20, 32), announce=steps.append
     )
     assert [step for step in steps if step.startswith("Exporting")] == ["Exporting none", "Exporting dynamic"]
     assert "Running the dynamic file (dynamic)" in steps
@@ -193,21 +193,21 @@ def test_a_row_shows_figures_rounded_for_people(bundle):
 
 
 @pytest.mark.parametrize("option", [{"input_type": "uint8"}, {"method": "minmax"}, {"float_blocks": ["stem"]}])
-def test_an_option_that_none_of_the_precisions_has_a_use_for_is_refused(toy_model, smooth_pictures, tmp_path, option):
+def test_an_option_that_none_of_the_precisions_has_a_use_for_is_refused(toy_model, smooth_images, tmp_path, option):
     with pytest.raises(UserError, match="of no use to any of the precisions"):
-        write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32), **option)
+        write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_images(20, 32), **option)
     assert not list(tmp_path.iterdir())
 
 
-def test_notes_stand_in_the_report(toy_model, smooth_pictures, tmp_path):
-    write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32), notes=["Pruned <before>."])
+def test_notes_stand_in_the_report(toy_model, smooth_images, tmp_path):
+    write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_images(20, 32), notes=["Pruned <before>."])
     assert "Pruned <before>." in (tmp_path / "report.md").read_text()
     assert "Pruned &lt;before&gt;." in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("last", ["precisions.png", "report.html", "report.json"])
 def test_a_disk_that_fills_up_under_the_report_is_said_in_one_line(
-    toy_model, smooth_pictures, tmp_path, monkeypatch, last
+    toy_model, smooth_images, tmp_path, monkeypatch, last
 ):
     replace_file = Path.replace
 
@@ -218,6 +218,6 @@ def test_a_disk_that_fills_up_under_the_report_is_said_in_one_line(
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(UserError, match=r"^Cannot write the report to .*: No space left on device\. The"):
-        write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_pictures(20, 32))
+        write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_images(20, 32))
     assert (tmp_path / "model_none.tflite").is_file()
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".") or path.name == last]

@@ -1,4 +1,4 @@
-"""Calibration pictures: taken from anywhere, at the network's size, and refused where they cannot be right."""
+"""Calibration images: taken from anywhere, at the network's size, and refused where they cannot be right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_effnet.datasets.loading import ImageDataset, Split
 from keras_effnet.errors import UserError
-from keras_effnet.export.calibration import check_pictures, load_pictures, neighbour_correlation, span_input_range
+from keras_effnet.export.calibration import check_images, load_images, neighbour_correlation, span_input_range
 from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec
@@ -23,8 +23,8 @@ SPEC = ImageSpec(32)
 # ------------------------------------------------------------------ where they come from
 
 
-def test_every_kind_of_source_gives_the_same_pictures(tmp_path, smooth_pictures):
-    pixels = smooth_pictures(6, 48)
+def test_every_kind_of_source_gives_the_same_images(tmp_path, smooth_images):
+    pixels = smooth_images(6, 48)
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     expected = np.stack([evaluation_image(image, SPEC).numpy() for image in pixels])
@@ -43,38 +43,38 @@ def test_every_kind_of_source_gives_the_same_pictures(tmp_path, smooth_pictures)
         "dataset": ImageDataset("toy", ("a",), train=split, val=split.select(np.arange(2))),
     }
     for name, source in sources.items():
-        got = load_pictures(source, SPEC, 6)
+        got = load_images(source, SPEC, 6)
         assert got.shape == (6, 32, 32, 3) and got.dtype == np.float32, name
-        key = [np.argmin([np.abs(one - picture).mean() for one in expected]) for picture in got]
+        key = [np.argmin([np.abs(image - one).mean() for one in expected]) for image in got]
         assert sorted(key) == list(range(6)), name
         np.testing.assert_allclose(got, expected[key], atol=1e-3, err_msg=name)
 
 
-def test_pictures_are_found_in_class_folders(picture_folder):
-    assert load_pictures(picture_folder({"cat": 3, "dog": 2}), SPEC).shape == (5, 32, 32, 3)
+def test_images_are_found_in_class_folders(image_folder):
+    assert load_images(image_folder({"cat": 3, "dog": 2}), SPEC).shape == (5, 32, 32, 3)
 
 
-def test_a_sample_is_drawn_seeded_and_spread_over_the_classes(picture_folder):
-    folder = picture_folder({"a": 30, "b": 30, "c": 30})
-    first, again = (load_pictures(folder, SPEC, 24, seed=1) for _ in range(2))
+def test_a_sample_is_drawn_seeded_and_spread_over_the_classes(image_folder):
+    folder = image_folder({"a": 30, "b": 30, "c": 30})
+    first, again = (load_images(folder, SPEC, 24, seed=1) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert len(first) == 24 and len(np.unique(first)) == 3
-    assert not np.array_equal(first, load_pictures(folder, SPEC, 24, seed=2))
+    assert not np.array_equal(first, load_images(folder, SPEC, 24, seed=2))
 
 
-def test_pictures_are_prepared_exactly_as_evaluation_prepares_them(digits):
-    # also where a picture happens to have the network's size already
+def test_images_are_prepared_exactly_as_evaluation_prepares_them(digits):
+    # also where an image happens to have the network's size already
     for spec in (ImageSpec(32, crop=0.75), ImageSpec(8, crop=0.5)):
         split = digits.val.select(np.arange(6))
         (expected, _) = next(image_pipeline(split, spec, 6).as_numpy_iterator())
-        np.testing.assert_allclose(load_pictures(split, spec, 6), expected, atol=1e-3)
+        np.testing.assert_allclose(load_images(split, spec, 6), expected, atol=1e-3)
 
 
-def test_a_corrupt_file_among_calibration_pictures_is_skipped_with_a_warning(picture_folder, caplog):
-    folder = picture_folder({"cat": 3, "dog": 3})
+def test_a_corrupt_file_among_calibration_images_is_skipped_with_a_warning(image_folder, caplog):
+    folder = image_folder({"cat": 3, "dog": 3})
     (folder / "cat" / "broken.jpg").write_bytes(b"")
     with caplog.at_level(logging.WARNING, "keras_effnet"):
-        assert len(load_pictures(folder, SPEC)) == 6
+        assert len(load_images(folder, SPEC)) == 6
     assert "broken.jpg" in caplog.text
 
 
@@ -88,24 +88,24 @@ def test_a_corrupt_file_among_calibration_pictures_is_skipped_with_a_warning(pic
         (np.zeros((5, 32, 32, 1)), r"must have shape \(height, width, 3\), got \[\(32, 32, 1\)\]"),
         (np.zeros((5, 40, 40, 4)), r"must have shape \(height, width, 3\), got \[\(40, 40, 4\)\]"),
     ],
-    ids=["missing", "empty", "one picture", "no channels", "one channel", "alpha"],
+    ids=["missing", "empty", "one image", "no channels", "one channel", "alpha"],
 )
-def test_what_holds_no_pictures_is_refused(source, message):
+def test_what_holds_no_images_is_refused(source, message):
     with pytest.raises(UserError, match=message):
-        load_pictures(source, SPEC)
+        load_images(source, SPEC)
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no pictures to calibrate with"):
-        load_pictures(tmp_path, SPEC)
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no images to calibrate with"):
+        load_images(tmp_path, SPEC)
 
 
 # ------------------------------------------------------------------ what cannot be right
 
 
-def test_photograph_like_pictures_and_digits_pass(smooth_pictures, digits):
-    check_pictures(smooth_pictures(20, 32).astype("float32"))
-    check_pictures(load_pictures(digits.train, SPEC, 50))
+def test_photograph_like_images_and_digits_pass(smooth_images, digits):
+    check_images(smooth_images(20, 32).astype("float32"))
+    check_images(load_images(digits.train, SPEC, 50))
 
 
 def noise(low: float, high: float) -> np.ndarray:
@@ -114,57 +114,57 @@ def noise(low: float, high: float) -> np.ndarray:
 
 def test_noise_is_refused():
     with pytest.raises(UserError, match="look like noise"):
-        check_pictures(noise(0, 255))
+        check_images(noise(0, 255))
 
 
 @pytest.mark.parametrize("value", [0, 128])
-def test_constant_pictures_are_refused(value):
-    with pytest.raises(UserError, match=f"Every calibration pixel is {value}: these are not pictures"):
-        check_pictures(np.full((20, 32, 32, 3), value, "float32"))
+def test_constant_images_are_refused(value):
+    with pytest.raises(UserError, match=f"Every calibration pixel is {value}: these are not images"):
+        check_images(np.full((20, 32, 32, 3), value, "float32"))
 
 
-def test_pixels_scaled_to_0_1_are_refused_with_the_cure(smooth_pictures):
+def test_pixels_scaled_to_0_1_are_refused_with_the_cure(smooth_images):
     with pytest.raises(UserError, match=r"give 0\.\.255, not 0\.\.1 \(multiply by 255\)"):
-        check_pictures(smooth_pictures(20, 32) / np.float32(255))
+        check_images(smooth_images(20, 32) / np.float32(255))
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1 / 127.5, -1), (1, -120), (3, 0)])
-def test_normalised_pixels_are_refused_with_the_range_that_is_wanted(smooth_pictures, scale, offset):
+def test_normalised_pixels_are_refused_with_the_range_that_is_wanted(smooth_images, scale, offset):
     with pytest.raises(UserError, match=r"the network normalises itself and takes 0\.\.255"):
-        check_pictures(smooth_pictures(20, 32) * np.float32(scale) + offset)
+        check_images(smooth_images(20, 32) * np.float32(scale) + offset)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_pixels_that_are_no_numbers_are_refused(smooth_pictures, value):
-    pictures = smooth_pictures(20, 32).astype("float32")
-    pictures[3, 4, 5, 0] = value
+def test_pixels_that_are_no_numbers_are_refused(smooth_images, value):
+    images = smooth_images(20, 32).astype("float32")
+    images[3, 4, 5, 0] = value
     with pytest.raises(UserError, match="contain NaN or infinite values"):
-        check_pictures(pictures)
+        check_images(images)
 
 
-def test_correlation_of_neighbours_tells_pictures_from_noise(smooth_pictures):
-    assert neighbour_correlation(smooth_pictures(20, 32)) > 0.9
+def test_correlation_of_neighbours_tells_images_from_noise(smooth_images):
+    assert neighbour_correlation(smooth_images(20, 32)) > 0.9
     assert abs(neighbour_correlation(noise(0, 255))) < 0.05
 
 
-@pytest.mark.pictures
-def test_real_photographs_pass_at_a_network_size(pictures_root):
-    pictures = load_pictures(pictures_root / "imagenet-sample-300", ImageSpec(224, crop=0.875), 20)
-    check_pictures(pictures)
-    assert neighbour_correlation(pictures) > 0.9
+@pytest.mark.images
+def test_real_photographs_pass_at_a_network_size(images_root):
+    images = load_images(images_root / "imagenet-sample-300", ImageSpec(224, crop=0.875), 20)
+    check_images(images)
+    assert neighbour_correlation(images) > 0.9
 
 
-def test_spanning_the_input_range_changes_two_pixels_of_a_copy(smooth_pictures):
-    pictures = smooth_pictures(4, 32).astype("float32") * 0.5 + 20
-    before = pictures.copy()
-    spanned = span_input_range(pictures)
-    np.testing.assert_array_equal(pictures, before)
+def test_spanning_the_input_range_changes_two_pixels_of_a_copy(smooth_images):
+    images = smooth_images(4, 32).astype("float32") * 0.5 + 20
+    before = images.copy()
+    spanned = span_input_range(images)
+    np.testing.assert_array_equal(images, before)
     assert (spanned.min(axis=(1, 2, 3)) == 0).all() and (spanned.max(axis=(1, 2, 3)) == 255).all()
-    assert (spanned != pictures).any(axis=-1).sum() == 2 * 4
+    assert (spanned != images).any(axis=-1).sum() == 2 * 4
 
 
 def test_a_pipeline_serves_as_calibration_too(digits):
-    pictures = load_pictures(image_pipeline(digits.val, SPEC, 16), SPEC, 40)
-    assert pictures.shape == (40, 32, 32, 3)
+    images = load_images(image_pipeline(digits.val, SPEC, 16), SPEC, 40)
+    assert images.shape == (40, 32, 32, 3)
     expected = keras.ops.image.resize(digits.val.images[:40].astype("float32"), (32, 32), antialias=False)
-    np.testing.assert_allclose(pictures, expected, atol=1e-3)
+    np.testing.assert_allclose(images, expected, atol=1e-3)

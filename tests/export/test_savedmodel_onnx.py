@@ -29,19 +29,19 @@ def leftovers(folder) -> list[str]:
 # --- SavedModel
 
 
-def test_a_saved_model_answers_in_a_process_without_keras(toy_model, smooth_pictures, tmp_path):
-    model, pictures = toy_model(), smooth_pictures(3, 8).astype("float32")
-    result = export_savedmodel(model, tmp_path / "toy" / "1", verification=pictures)
-    np.save(tmp_path / "pictures.npy", pictures)
+def test_a_saved_model_answers_in_a_process_without_keras(toy_model, smooth_images, tmp_path):
+    model, images = toy_model(), smooth_images(3, 8).astype("float32")
+    result = export_savedmodel(model, tmp_path / "toy" / "1", verification=images)
+    np.save(tmp_path / "images.npy", images)
     code = (
         "import sys, numpy as np, tensorflow as tf\n"
         f"served = tf.saved_model.load({str(result.path)!r}).signatures['serving_default']\n"
-        f"(answer,) = served(image=tf.constant(np.load({str(tmp_path / 'pictures.npy')!r}))).values()\n"
+        f"(answer,) = served(image=tf.constant(np.load({str(tmp_path / 'images.npy')!r}))).values()\n"
         f"np.save({str(tmp_path / 'answer.npy')!r}, answer)\n"
         "assert 'keras_effnet' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), model.predict(pictures, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), model.predict(images, verbose=0), atol=1e-6)
     assert result.format == "savedmodel" and result.report.samples == 3
     assert result.size_bytes == sum(file.stat().st_size for file in result.path.rglob("*") if file.is_file())
 
@@ -67,16 +67,16 @@ def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_name(tmp_path,
 
 
 @needs_onnx
-def test_an_onnx_file_answers_in_onnxruntime(toy_model, smooth_pictures, tmp_path):
+def test_an_onnx_file_answers_in_onnxruntime(toy_model, smooth_images, tmp_path):
     import onnxruntime
 
-    model, pictures = toy_model(), smooth_pictures(5, 8).astype("float32")
-    result = export_onnx(model, tmp_path / "toy.onnx", verification=pictures)
+    model, images = toy_model(), smooth_images(5, 8).astype("float32")
+    result = export_onnx(model, tmp_path / "toy.onnx", verification=images)
     session = onnxruntime.InferenceSession(result.path, providers=["CPUExecutionProvider"])
     (port,) = session.get_inputs()
     assert port.name == "image" and port.shape[1:] == [8, 8, 3] and isinstance(port.shape[0], str)  # any batch
-    (answer,) = session.run(None, {"image": pictures})
-    np.testing.assert_allclose(answer, model.predict(pictures, verbose=0), atol=1e-6)
+    (answer,) = session.run(None, {"image": images})
+    np.testing.assert_allclose(answer, model.predict(images, verbose=0), atol=1e-6)
     assert (result.format, result.size_bytes) == ("onnx", result.path.stat().st_size)
 
 
@@ -106,13 +106,13 @@ def test_a_network_of_this_package_agrees(export, name, tmp_path):
 
 
 @pytest.mark.parametrize(("export", "name"), EXPORTS)
-def test_mixed_precision_is_written_in_float32(export, name, toy_model, smooth_pictures, tmp_path):
-    mixed, plain, pictures = toy_model(dtype="mixed_float16"), toy_model(), smooth_pictures(4, 8).astype("float32")
+def test_mixed_precision_is_written_in_float32(export, name, toy_model, smooth_images, tmp_path):
+    mixed, plain, images = toy_model(dtype="mixed_float16"), toy_model(), smooth_images(4, 8).astype("float32")
     plain.set_weights(mixed.get_weights())
     export(mixed, tmp_path / name)
     run = (savedmodel_onnx._SAVEDMODEL if name == "model" else savedmodel_onnx._ONNX).open(tmp_path / name)
-    np.testing.assert_allclose(run(pictures), plain.predict(pictures, verbose=0), atol=1e-6)
-    assert np.abs(mixed.predict(pictures, verbose=0) - plain.predict(pictures, verbose=0)).max() > 1e-5
+    np.testing.assert_allclose(run(images), plain.predict(images, verbose=0), atol=1e-6)
+    assert np.abs(mixed.predict(images, verbose=0) - plain.predict(images, verbose=0)).max() > 1e-5
 
 
 def test_a_network_that_leaves_normalisation_to_others_is_compared_on_what_it_takes(tmp_path):

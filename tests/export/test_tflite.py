@@ -27,8 +27,8 @@ def toy(toy_model):
 
 
 @pytest.fixture
-def pictures(smooth_pictures) -> np.ndarray:
-    return smooth_pictures(40, 32).astype("float32")
+def images(smooth_images) -> np.ndarray:
+    return smooth_images(40, 32).astype("float32")
 
 
 def files(folder: Path) -> list[str]:
@@ -50,8 +50,8 @@ def test_class_names_lie_beside_the_file(exported):
     assert (exported["none"].path.parent / "labels.txt").read_text() == "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
 
 
-def test_the_file_and_its_record_are_all_that_is_written_without_labels(toy, pictures, tmp_path):
-    export_tflite(toy, tmp_path / "deep/er/model.tflite", "int8", calibration=pictures)
+def test_the_file_and_its_record_are_all_that_is_written_without_labels(toy, images, tmp_path):
+    export_tflite(toy, tmp_path / "deep/er/model.tflite", "int8", calibration=images)
     assert files(tmp_path) == ["deep/er/model.json", "deep/er/model.tflite"]
 
 
@@ -60,26 +60,26 @@ def test_the_record_says_how_the_file_was_made_and_what_it_was_held_against(expo
     record = json.loads(result.path.with_suffix(".json").read_text())
     assert record["sha256"] == hashlib.sha256(result.path.read_bytes()).hexdigest()
     assert (record["quantization"], record["method"], record["input_type"]) == ("int8", "corrected", "uint8")
-    assert record["calibration"]["pictures"] == 100 and len(record["calibration"]["sha256"]) == 64
+    assert record["calibration"]["images"] == 100 and len(record["calibration"]["sha256"]) == 64
     assert record["report"]["top1_agreement"] == result.report.top1_agreement
     assert record["bounds"] == {"min_agreement": 0.93, "min_sqnr_db": 10.0}
     assert record["environment"]["packages"]["tensorflow"] == tf.__version__
     assert json.loads(exported["none"].path.with_suffix(".json").read_text())["calibration"] is None
 
 
-def test_the_fingerprint_tells_calibrations_apart(toy, pictures, tmp_path):
+def test_the_fingerprint_tells_calibrations_apart(toy, images, tmp_path):
     def sha256(name, calibration):
         path = tmp_path / f"{name}.tflite"
-        return export_tflite(toy, path, "int8", calibration=calibration, verification=pictures).calibration["sha256"]
+        return export_tflite(toy, path, "int8", calibration=calibration, verification=images).calibration["sha256"]
 
-    first, again, other = sha256("a", pictures), sha256("b", pictures), sha256("c", pictures[::-1])
+    first, again, other = sha256("a", images), sha256("b", images), sha256("c", images[::-1])
     assert first == again != other
 
 
-def test_the_file_gives_the_predictions_of_the_model(toy, pictures, tmp_path):
+def test_the_file_gives_the_predictions_of_the_model(toy, images, tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(toy, path)
-    np.testing.assert_allclose(TFLiteModel(path).predict(pictures), toy.predict(pictures, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(TFLiteModel(path).predict(images), toy.predict(images, verbose=0), atol=1e-6)
 
 
 def test_calibration_comes_from_a_folder_a_dataset_an_array_or_a_split(trained, digits, tmp_path):
@@ -96,7 +96,7 @@ def test_calibration_comes_from_a_folder_a_dataset_an_array_or_a_split(trained, 
         path = tmp_path / f"{name}.tflite"
         export_tflite(trained.model, path, "int8", calibration=source, verification=digits.test)
         outputs.append(TFLiteModel(path).predict(np.repeat(np.repeat(digits.test.images[:20], 4, 1), 4, 2)))
-    for got in outputs[1:]:  # the same sixty pictures in any order give the same ranges
+    for got in outputs[1:]:  # the same sixty images in any order give the same ranges
         np.testing.assert_allclose(got, outputs[0], atol=0.02)
 
 
@@ -156,7 +156,7 @@ def test_an_unknown_input_type_gets_the_closest_one(toy, tmp_path):
 
 
 def test_int8_without_calibration_is_refused_with_what_is_wanted(toy, tmp_path):
-    with pytest.raises(UserError, match=r"int8 needs pictures to calibrate on: calibration=FOLDER \(--calibration"):
+    with pytest.raises(UserError, match=r"int8 needs images to calibrate on: calibration=FOLDER \(--calibration"):
         export_tflite(toy, tmp_path / "model.tflite", "int8")
     assert files(tmp_path) == []
 
@@ -170,16 +170,16 @@ def test_int8_without_calibration_is_refused_with_what_is_wanted(toy, tmp_path):
         ("mixed", {"float_blocks": ["dense_z"]}, "Unknown block 'dense_z'. Did you mean 'dense'"),
     ],
 )
-def test_settings_that_a_precision_has_no_use_for_are_refused(toy, pictures, tmp_path, precision, options, message):
+def test_settings_that_a_precision_has_no_use_for_are_refused(toy, images, tmp_path, precision, options, message):
     toy.layers[-1].name = "dense"
     with pytest.raises(UserError, match=message):
-        export_tflite(toy, tmp_path / "model.tflite", precision, calibration=pictures, **options)
+        export_tflite(toy, tmp_path / "model.tflite", precision, calibration=images, **options)
     assert files(tmp_path) == []
 
 
-def test_a_bound_of_ones_own_refuses_what_the_precision_would_take(fragile_model, small_pictures, tmp_path):
+def test_a_bound_of_ones_own_refuses_what_the_precision_would_take(fragile_model, small_images, tmp_path):
     def exported(name, **options):
-        return export_tflite(fragile_model(0.3), tmp_path / name, "int8", calibration=small_pictures, **options)
+        return export_tflite(fragile_model(0.3), tmp_path / name, "int8", calibration=small_images, **options)
 
     assert 0.9 <= exported("taken.tflite").report.top1_agreement < 0.99
     with pytest.raises(VerificationError, match=r"at least 99\.0% wanted"):
@@ -199,7 +199,7 @@ def test_labels_of_the_wrong_number_are_refused(toy, tmp_path, labels):
         export_tflite(toy, tmp_path / "model.tflite", labels=labels)
 
 
-# ------------------------------------------------------------------ pictures that cannot be right
+# ------------------------------------------------------------------ images that cannot be right
 
 
 @pytest.mark.parametrize(
@@ -213,60 +213,60 @@ def test_labels_of_the_wrong_number_are_refused(toy, tmp_path, labels):
     ],
     ids=["noise", "constant", "0..1", "negative", "nan"],
 )
-def test_calibration_pictures_that_cannot_be_right_are_refused_and_nothing_is_written(
-    toy, pictures, tmp_path, spoil, message
+def test_calibration_images_that_cannot_be_right_are_refused_and_nothing_is_written(
+    toy, images, tmp_path, spoil, message
 ):
     with pytest.raises(UserError, match=message):
-        export_tflite(toy, tmp_path / "model.tflite", "int8", calibration=spoil(pictures))
+        export_tflite(toy, tmp_path / "model.tflite", "int8", calibration=spoil(images))
     assert files(tmp_path) == []
 
 
-def test_few_calibration_pictures_are_warned_of(toy, pictures, tmp_path, caplog):
+def test_few_calibration_images_are_warned_of(toy, images, tmp_path, caplog):
     with caplog.at_level("WARNING", "keras_effnet"):
-        export_tflite(toy, tmp_path / "model.tflite", "int8", calibration=pictures[:5], verification=pictures)
-    assert "Only 5 calibration pictures; 20 or more are safer" in caplog.text
+        export_tflite(toy, tmp_path / "model.tflite", "int8", calibration=images[:5], verification=images)
+    assert "Only 5 calibration images; 20 or more are safer" in caplog.text
 
 
 # ------------------------------------------------------------------ found wanting
 
 
 @pytest.fixture
-def small_pictures(smooth_pictures) -> np.ndarray:
-    return smooth_pictures(60, 8)
+def small_images(smooth_images) -> np.ndarray:
+    return smooth_images(60, 8)
 
 
-def test_a_file_that_disagrees_is_not_written(fragile_model, small_pictures, tmp_path):
+def test_a_file_that_disagrees_is_not_written(fragile_model, small_images, tmp_path):
     with pytest.raises(VerificationError, match="The int8 file disagrees with the model: the same class on") as caught:
-        export_tflite(fragile_model(), tmp_path / "model.tflite", "int8", calibration=small_pictures, labels="rgb")
+        export_tflite(fragile_model(), tmp_path / "model.tflite", "int8", calibration=small_images, labels="rgb")
     message = str(caught.value)
-    assert "of 60 pictures" in message and "SQNR" in message and "take another precision" in message
+    assert "of 60 images" in message and "SQNR" in message and "take another precision" in message
     assert files(tmp_path) == []
 
 
-def test_a_file_that_disagrees_does_not_replace_an_earlier_one(fragile_model, small_pictures, tmp_path):
+def test_a_file_that_disagrees_does_not_replace_an_earlier_one(fragile_model, small_images, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"earlier")
     with pytest.raises(VerificationError):
-        export_tflite(fragile_model(), path, "int8", calibration=small_pictures, overwrite=True)
+        export_tflite(fragile_model(), path, "int8", calibration=small_images, overwrite=True)
     assert path.read_bytes() == b"earlier" and files(tmp_path) == ["model.tflite"]
 
 
-def test_a_file_that_cannot_be_run_is_found_wanting_and_not_written(fragile_model, small_pictures, tmp_path):
+def test_a_file_that_cannot_be_run_is_found_wanting_and_not_written(fragile_model, small_images, tmp_path):
     # A millionfold span of scales is beyond what the int8 kernels of LiteRT can prepare.
     with pytest.raises(VerificationError):
-        export_tflite(fragile_model(1e-6), tmp_path / "model.tflite", "int8", calibration=small_pictures)
+        export_tflite(fragile_model(1e-6), tmp_path / "model.tflite", "int8", calibration=small_images)
     assert files(tmp_path) == []
 
 
-def test_the_same_network_passes_where_arithmetic_is_float(fragile_model, small_pictures, tmp_path):
-    result = export_tflite(fragile_model(), tmp_path / "model.tflite", "float16", verification=small_pictures)
+def test_the_same_network_passes_where_arithmetic_is_float(fragile_model, small_images, tmp_path):
+    result = export_tflite(fragile_model(), tmp_path / "model.tflite", "float16", verification=small_images)
     assert result.report.top1_agreement == 1.0
 
 
-def test_a_file_that_disagrees_can_be_kept_for_research_with_a_warning(fragile_model, small_pictures, tmp_path, caplog):
+def test_a_file_that_disagrees_can_be_kept_for_research_with_a_warning(fragile_model, small_images, tmp_path, caplog):
     path = tmp_path / "model.tflite"
     with caplog.at_level("WARNING", "keras_effnet"):
-        result = export_tflite(fragile_model(), path, "int8", calibration=small_pictures, allow_degraded=True)
+        result = export_tflite(fragile_model(), path, "int8", calibration=small_images, allow_degraded=True)
     assert result.report.top1_agreement < 0.9 and path.is_file()
     assert "disagrees with the model" in caplog.text
 

@@ -10,7 +10,7 @@ from PIL import Image
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
 from keras_effnet.export import verify
-from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.calibration import load_images
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import centred_logits, compare
 from keras_effnet.preprocessing import ImageSpec
@@ -20,7 +20,7 @@ def test_figures_of_logits_are_as_worked_out_by_hand():
     expected = np.array([[3.0, 0.0, 0.0], [0.0, 6.0, 0.0], [0.0, 0.0, 9.0]])
     got = np.array([[3.0, 1.0, 3.3], [0.6, 6.0, 0.0], [900.0, 0.0, 0.0]])
     report = compare(expected, got, labels=np.array([0, 1, 1]))
-    # Centred, the logits of the first picture are (2, -1, -1), of power 6, and the difference (0, 1, 3.3) has power
+    # Centred, the logits of the first image are (2, -1, -1), of power 6, and the difference (0, 1, 3.3) has power
     # 1 + 10.89 - 4.3^2 / 3; those of the second have 24 and 0.36 - 0.6^2 / 3. The third is far worse: the median is
     # the first.
     first, second = 10 * np.log10(6 / (11.89 - 4.3**2 / 3)), 10 * np.log10(24 / 0.24)
@@ -38,7 +38,7 @@ def test_probabilities_are_compared_by_their_logarithms():
     np.testing.assert_allclose(centred_logits(probabilities), logits - logits.mean(axis=1, keepdims=True), atol=1e-12)
 
 
-def test_a_constant_added_to_all_logits_of_a_picture_is_no_error():
+def test_a_constant_added_to_all_logits_of_an_image_is_no_error():
     logits = np.random.default_rng(0).normal(size=(20, 5))
     assert compare(logits, logits + 7).sqnr_db > 200
 
@@ -64,9 +64,9 @@ def test_a_file_that_gives_nan_agrees_on_nothing():
 
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_a_report_equals_what_numpy_makes_of_the_files_own_output(trained, exported, digits, precision):
-    pictures = load_pictures(digits.test, ImageSpec(32), len(digits.test))
-    expected = trained.model.predict(pictures, verbose=0).astype("float64")
-    got = TFLiteModel(exported[precision].path).predict(pictures).astype("float64")
+    images = load_images(digits.test, ImageSpec(32), len(digits.test))
+    expected = trained.model.predict(images, verbose=0).astype("float64")
+    got = TFLiteModel(exported[precision].path).predict(images).astype("float64")
     report = verify(exported[precision].path, trained.model, digits.test)
     assert report.samples == 269
     assert report.top1_agreement == pytest.approx(np.mean(expected.argmax(1) == got.argmax(1)))
@@ -99,18 +99,18 @@ def test_labels_may_come_with_an_array_and_are_then_all_used(trained, exported, 
     assert report.samples == 269
     assert report.accuracy_keras == pytest.approx(exported["none"].report.accuracy_keras)
     for images, labels in ((digits.test.images, digits.test.labels[:5]), ("folder", digits.test.labels)):
-        with pytest.raises(UserError, match="labels need an array of pictures of the same length"):
+        with pytest.raises(UserError, match="labels need an array of images of the same length"):
             verify(exported["none"].path, trained.model, images, labels=labels)
 
 
-def test_a_file_of_another_model_is_refused(exported, toy_model, smooth_pictures):
+def test_a_file_of_another_model_is_refused(exported, toy_model, smooth_images):
     with pytest.raises(UserError, match="The file gives 10 classes, the model 3"):
-        verify(exported["none"].path, toy_model(classes=3, size=32), smooth_pictures(4, 32))
+        verify(exported["none"].path, toy_model(classes=3, size=32), smooth_images(4, 32))
 
 
-def test_a_model_of_another_input_size_is_refused(exported, toy_model, smooth_pictures):
-    with pytest.raises(UserError, match="pictures"):
-        verify(exported["none"].path, toy_model(classes=10, size=48), smooth_pictures(4, 32))
+def test_a_model_of_another_input_size_is_refused(exported, toy_model, smooth_images):
+    with pytest.raises(UserError, match="images"):
+        verify(exported["none"].path, toy_model(classes=10, size=48), smooth_images(4, 32))
 
 
 def test_the_wrong_weights_show(trained, exported, digits):

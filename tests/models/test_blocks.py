@@ -61,7 +61,7 @@ def block_model(block, function, size=8, options=OPTIONS):
 
 
 def window_sums(padding, size):
-    """A 3x3 kernel of ones with stride 2 over a picture of ones counts the pixels under each window."""
+    """A 3x3 kernel of ones with stride 2 over an image of ones counts the pixels under each window."""
     options = LayerOptions(keras.layers, replace(SPEC, padding=padding))
     inputs = keras.Input((size, size, 1))
     model = keras.Model(inputs, convolution(inputs, ConvSpec("count", "conv", 3, 2, 1, 1, size), options))
@@ -100,7 +100,7 @@ def squeeze_excite_model(channels, squeezed):
     return random_weights(keras.Model(inputs, squeeze_excite_block(inputs, reduce, expand_, OPTIONS)))
 
 
-def test_squeeze_excite_gates_each_channel_by_the_whole_picture():
+def test_squeeze_excite_gates_each_channel_by_the_whole_image():
     model = squeeze_excite_model(6, 2)
     x = RNG.normal(1, 1, (3, 5, 5, 6)).astype("float32")
     kernel_1, bias_1 = (w.numpy() for w in model.get_layer("x_se_reduce").weights)
@@ -110,7 +110,7 @@ def test_squeeze_excite_gates_each_channel_by_the_whole_picture():
     out = model.predict(x, verbose=0)
     np.testing.assert_allclose(out, x * gate[:, None, None, :], atol=1e-5)
     assert np.ptp(gate, axis=1).min() > 1e-3  # channels differ ...
-    assert np.ptp(gate, axis=0).max() > 1e-3  # ... and so do pictures
+    assert np.ptp(gate, axis=0).max() > 1e-3  # ... and so do images
 
 
 @pytest.mark.parametrize(("index", "adds"), [(0, True), (1, False), (2, False)])
@@ -239,11 +239,11 @@ def residual_model(drop_rate):
     return keras.Model([branch, shortcut], residual(branch, shortcut, "x", drop_rate, OPTIONS))
 
 
-def test_stochastic_depth_drops_whole_pictures_and_scales_the_rest():
+def test_stochastic_depth_drops_whole_images_and_scales_the_rest():
     branch, shortcut = np.ones((400, 3, 3, 2), "float32"), np.full((400, 3, 3, 2), 10, "float32")
     keras.utils.set_random_seed(0)
     out = np.asarray(residual_model(0.5)([branch, shortcut], training=True)).reshape(400, -1)
-    assert (out.min(axis=1) == out.max(axis=1)).all()  # one fate for all of a picture
+    assert (out.min(axis=1) == out.max(axis=1)).all()  # one fate for all of an image
     assert set(np.unique(out)) == {10, 12}  # the shortcut alone, or the branch twice as strong
     assert 0.4 < (out[:, 0] == 10).mean() < 0.6
 

@@ -84,7 +84,7 @@ def copy_weights(source, target):
         target.get_layer(name).set_weights(source.get_layer(name).get_weights())
 
 
-def pictures(size, count=2, channels=3, seed=0):
+def images(size, count=2, channels=3, seed=0):
     """Noise around a pattern of nine patches: noise alone looks the same to a network, whatever its seed."""
     rng = np.random.default_rng(seed)
     patches = rng.integers(0, 256, (count, 3, 3, channels)).repeat(-(-size // 3), axis=1).repeat(-(-size // 3), axis=2)
@@ -118,14 +118,14 @@ def test_built_network_has_the_published_parameters(name):
 
 
 def reference(name, height, width):
-    """keras.applications' network as a training might leave it, and two pictures that it tells apart.
+    """keras.applications' network as a training might leave it, and two images that it tells apart.
 
-    Its statistics are those of pictures: with made-up ones all pictures look alike to it by the tenth block.
+    Its statistics are those of images: with made-up ones all images look alike to it by the tenth block.
     """
     keras.utils.set_random_seed(0)
     builder = getattr(keras.applications, f"EfficientNet{name.upper()}")
     model = builder(weights=None, classifier_activation=None, input_shape=(height, width, 3))
-    x = pictures(max(height, width), 8)[:, :height, :width]
+    x = images(max(height, width), 8)[:, :height, :width]
     reestimate_batch_norm(set_normalisation(randomize(model)), [x])
     return model, x[:2]
 
@@ -166,7 +166,7 @@ def save_as_published(model, path):
 
 
 def assert_agree(got, expected):
-    """Within 1e-5, of the largest where they are large; what tells two pictures apart is far above that."""
+    """Within 1e-5, of the largest where they are large; what tells two images apart is far above that."""
     tolerance = 1e-5 * max(1, np.abs(expected).max())
     assert np.ptp(expected, axis=0).max() > 10_000 * tolerance
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
@@ -224,7 +224,7 @@ def test_only_stock_layers_are_used():
 def test_a_saved_network_opens_without_this_package(tmp_path):
     model = randomize(tiny())
     model.save(tmp_path / "model.keras")
-    x = pictures(32)
+    x = images(32)
     np.save(tmp_path / "x.npy", x)
     program = """
 import sys
@@ -258,7 +258,7 @@ def test_gradients_reach_every_trainable_weight(name):
     model = EfficientNet(spec, classes=5, drop_connect_rate=0, dropout_rate=0, classifier_activation=None)
     target = np.random.default_rng(0).normal(0, 1, (8, 5)).astype("float32")
     with tf.GradientTape() as tape:
-        loss = tf.reduce_mean((model(pictures(32, 8), training=True) - target) ** 2)
+        loss = tf.reduce_mean((model(images(32, 8), training=True) - target) ** 2)
     gradients = tape.gradient(loss, model.trainable_variables)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         assert gradient is not None, variable.path
@@ -272,7 +272,7 @@ def test_mixed_float16_computes_in_half_and_keeps_the_rest_in_float32():
     model = tiny(dtype="mixed_float16")
     assert model.get_layer("stem_conv").compute_dtype == "float16"
     assert all(variable.dtype == "float32" for variable in model.weights)
-    out = model(pictures(32))
+    out = model(images(32))
     assert keras.backend.standardize_dtype(out.dtype) == "float32"
     np.testing.assert_allclose(np.asarray(out).sum(axis=1), 1, atol=1e-5)
 
@@ -327,7 +327,7 @@ def test_symmetric_padding_differs_where_sizes_are_even_and_only_there():
     assert not layers_of(same, keras.layers.ZeroPadding2D)
     assert len(layers_of(symmetric, keras.layers.ZeroPadding2D)) == 5  # as many as strides
     symmetric.set_weights(same.get_weights())
-    even, odd = pictures(64), pictures(65)  # 65, 33, 17, 9, 5: odd before every stride
+    even, odd = images(64), images(65)  # 65, 33, 17, 9, 5: odd before every stride
     difference = np.abs(run(same, even) - run(symmetric, even)).max()
     assert difference > 1e-5
     np.testing.assert_allclose(run(same, odd), run(symmetric, odd), atol=1e-6)
@@ -337,7 +337,7 @@ def test_preprocessing_can_be_left_to_the_caller():
     inside, outside = randomize(tiny()), tiny(include_preprocessing=False)
     outside.set_weights(inside.get_weights())
     assert "rescaling" not in [layer.name for layer in outside.layers]
-    x = pictures(32)
+    x = images(32)
     by_hand = preprocess_input(x, ImageSpec.of(TINY))
     np.testing.assert_allclose(run(outside, by_hand), run(inside, x), atol=1e-5)
 
@@ -347,14 +347,14 @@ def test_the_graph_does_not_depend_on_weights(tmp_path):
     model.save_weights(tmp_path / "tiny.weights.h5")
     loaded = tiny(weights=str(tmp_path / "tiny.weights.h5"))
     assert [layer.name for layer in loaded.layers][1:] == [layer.name for layer in model.layers][1:]
-    x = pictures(32)
+    x = images(32)
     np.testing.assert_array_equal(run(loaded, x), run(model, x))
 
 
 def test_classifier_activation_none_gives_logits():
     soft, raw = randomize(tiny()), tiny(classifier_activation=None)
     raw.set_weights(soft.get_weights())
-    x = pictures(32)
+    x = images(32)
     logits = run(raw, x)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(run(soft, x), shares, atol=1e-6)
@@ -365,7 +365,7 @@ def test_pooling_summarises_the_feature_map():
     feature_map, mean, maximum = models[None], models["avg"], models["max"]
     mean.set_weights(feature_map.get_weights())
     maximum.set_weights(feature_map.get_weights())
-    x = pictures(64)
+    x = images(64)
     features = run(feature_map, x)
     assert features.shape == (2, 2, 2, expand(TINY).features)
     np.testing.assert_allclose(run(mean, x), features.mean(axis=(1, 2)), atol=1e-5)
@@ -377,7 +377,7 @@ def test_a_network_without_sides_takes_any_size():
     for size in (32, 52):
         fixed = tiny(input_shape=(size, size, 3))
         fixed.set_weights(anysize.get_weights())
-        x = pictures(size)
+        x = images(size)
         np.testing.assert_allclose(run(anysize, x), run(fixed, x), atol=1e-6)
 
 
@@ -390,7 +390,7 @@ def test_input_tensor_is_where_the_network_begins():
     model = tiny(input_tensor=inputs)
     assert model.inputs[0] is inputs
     assert model.input_shape == (None, 40, 40, 3)
-    assert run(model, [pictures(40)]).shape == (2, 10)
+    assert run(model, [images(40)]).shape == (2, 10)
 
 
 def test_input_tensor_may_lie_in_the_middle_of_a_network():
@@ -400,7 +400,7 @@ def test_input_tensor_may_lie_in_the_middle_of_a_network():
     assert model.inputs[0] is inputs
     plain = tiny(input_shape=(40, 40, 3))
     copy_weights(model, plain)
-    grey = pictures(40, channels=1)
+    grey = images(40, channels=1)
     expected = run(plain, np.repeat(grey, 3, axis=3))
     np.testing.assert_allclose(run(model, [grey]), expected, atol=1e-6)
 
@@ -410,7 +410,7 @@ def test_one_channel_works_without_imagenets_three_means():
         tiny(input_shape=(32, 32, 1), include_preprocessing=False),
         EfficientNet(architecture_spec("lite0", depth=0.2, width=0.25), classes=10, input_shape=(32, 32, 1)),
     ):
-        assert run(model, pictures(32, channels=1)).shape == (2, 10)
+        assert run(model, images(32, channels=1)).shape == (2, 10)
 
 
 def test_names():

@@ -23,7 +23,7 @@ def normalizing(fused, dtype="float32", **options):
     return fuse_batch_norm(model) if fused else model
 
 
-def pictures(seed=1, shape=SHAPE):
+def random_images(seed=1, shape=SHAPE):
     """A mean far above the spread: formulas that subtract large squares would show."""
     return np.random.default_rng(seed).normal(30, 2, shape).astype("float32")
 
@@ -52,7 +52,7 @@ def operations(model):
 @tensorflow_only
 @pytest.mark.parametrize("options", [{}, {"axis": 3}])
 def test_fused_is_what_keras_computes(options):
-    images = pictures()
+    images = random_images()
     theirs, ours = normalizing(False, **options), normalizing(True, **options)
     assert "FusedBatchNormV3" in operations(ours)
     assert "FusedBatchNormV3" not in operations(theirs)
@@ -66,7 +66,7 @@ def test_fused_is_what_keras_computes(options):
 @tensorflow_only
 def test_the_variance_of_a_batch_is_not_the_unbiased_one():
     model = normalizing(True)
-    images = pictures()
+    images = random_images()
     before = model.get_layer("bn").moving_variance.numpy()
     model(images, training=True)
     expected = 0.8 * before + 0.2 * images.var(axis=(0, 1, 2))
@@ -77,14 +77,14 @@ def test_the_variance_of_a_batch_is_not_the_unbiased_one():
 def test_a_single_position_has_no_variance():
     inputs = keras.Input((1, 1, 6))
     model = fuse_batch_norm(keras.Model(inputs, keras.layers.BatchNormalization(momentum=0.5)(inputs)))
-    model(pictures(shape=(1, 1, 1, 6)), training=True)
+    model(random_images(shape=(1, 1, 1, 6)), training=True)
     np.testing.assert_array_equal(model.layers[-1].moving_variance.numpy(), np.full(6, 0.5))
 
 
 @tensorflow_only
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_under_mixed_precision_statistics_are_measured_in_float32(dtype):
-    images = pictures()
+    images = random_images()
     theirs, ours = normalizing(False, dtype), normalizing(True, dtype)
     own, other = ours(images, training=True), theirs(images, training=True)
     assert own.dtype == other.dtype == ours.get_layer("bn").compute_dtype
@@ -101,15 +101,15 @@ def test_under_mixed_precision_statistics_are_measured_in_float32(dtype):
 def test_what_the_kernel_cannot_do_is_left_to_keras(options):
     ours, theirs = normalizing(True, **options), normalizing(False, **options)
     assert "FusedBatchNormV3" not in operations(ours)
-    np.testing.assert_array_equal(ours(pictures(), training=True), theirs(pictures(), training=True))
+    np.testing.assert_array_equal(ours(random_images(), training=True), theirs(random_images(), training=True))
 
 
 @tensorflow_only
 def test_a_mask_vectors_and_float64_are_left_to_keras():
     layer = normalizing(True).get_layer("bn")
     mask = np.arange(5 * 4 * 3).reshape(5, 4, 3) % 2 == 0
-    expected = keras.layers.BatchNormalization.call(normalizing(False).get_layer("bn"), pictures(), True, mask)
-    np.testing.assert_array_equal(layer(pictures(), training=True, mask=mask), expected)
+    expected = keras.layers.BatchNormalization.call(normalizing(False).get_layer("bn"), random_images(), True, mask)
+    np.testing.assert_array_equal(layer(random_images(), training=True, mask=mask), expected)
     for inputs in (keras.Input((6,)), keras.Input((3, 4, 6), dtype="float64")):
         dtype = "float64" if len(inputs.shape) == 4 else "float32"
         model = fuse_batch_norm(keras.Model(inputs, keras.layers.BatchNormalization(dtype=dtype)(inputs)))
@@ -118,7 +118,7 @@ def test_a_mask_vectors_and_float64_are_left_to_keras():
 
 @tensorflow_only
 def test_frozen_and_in_inference_the_moving_statistics_count():
-    model, images = normalizing(True), pictures()
+    model, images = normalizing(True), random_images()
     expected = normalizing(False)(images, training=False)
     np.testing.assert_array_equal(model(images, training=False), expected)
     model.get_layer("bn").trainable = False

@@ -80,15 +80,15 @@ def network(case: Case) -> keras.Model:
     return model
 
 
-def pictures(case: Case) -> np.ndarray:
+def images(case: Case) -> np.ndarray:
     x = np.random.default_rng(2).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
     return x if case.preprocessing else (x - 127) / 128
 
 
 def outputs(model: keras.Model, case: Case) -> np.ndarray:
-    y = np.asarray(model(pictures(case), training=False))
+    y = np.asarray(model(images(case), training=False))
     assert y.dtype == np.float32 and np.isfinite(y).all()
-    assert np.ptp(y, axis=0).min() > 1e-4, "pictures that all look alike would prove nothing"
+    assert np.ptp(y, axis=0).min() > 1e-4, "images that all look alike would prove nothing"
     return y
 
 
@@ -133,7 +133,7 @@ def test_a_saved_model_serves_what_predict_computes_bit_for_bit(case, tmp_path):
     model = network(case)
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
-    np.testing.assert_array_equal(served.serve(pictures(case)), model.predict(pictures(case), verbose=0))
+    np.testing.assert_array_equal(served.serve(images(case)), model.predict(images(case), verbose=0))
 
 
 @pytest.mark.parametrize("case", EXPORTED, ids=str)

@@ -42,7 +42,7 @@ def run(name: str, image: np.ndarray, strength: float = 0.0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """Soft colours with sharp spots, higher than wide, of which no channel reaches 0 or 255."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(40, 210, (6, 5, 3)).astype("uint8"))
@@ -56,7 +56,7 @@ def blended(enhancer):
 
 
 def moved(matrix):
-    """Function that moves pixels as Pillow does by the matrix for a strength and the picture's size."""
+    """Function that moves pixels as Pillow does by the matrix for a strength and the image's size."""
 
     def move(image, strength):
         how = Image.Transform.AFFINE
@@ -85,18 +85,18 @@ CASES = [(name, strength) for name, (_, strengths, _) in PILLOW.items() for stre
 
 
 @pytest.mark.parametrize(("name", "strength"), CASES)
-def test_an_operation_computes_what_pillow_does(name, strength, picture):
+def test_an_operation_computes_what_pillow_does(name, strength, image):
     pillow, _, most = PILLOW[name]
-    expected = np.asarray(pillow(Image.fromarray(picture), strength)).astype(int)
-    assert np.abs(run(name, picture, strength) - expected).max() <= most
-    assert np.abs(expected - picture).max() > 5  # a strength that does nothing would compare nothing
+    expected = np.asarray(pillow(Image.fromarray(image), strength)).astype(int)
+    assert np.abs(run(name, image, strength) - expected).max() <= most
+    assert np.abs(expected - image).max() > 5  # a strength that does nothing would compare nothing
 
 
 @pytest.mark.parametrize("degrees", [30.0, -30.0, 12.0, 90.0])
-def test_rotate_turns_about_the_middle_as_pillow_does(degrees, picture):
-    expected = np.asarray(Image.fromarray(picture).rotate(degrees, fillcolor=GREY)).astype(int)
+def test_rotate_turns_about_the_middle_as_pillow_does(degrees, image):
+    expected = np.asarray(Image.fromarray(image).rotate(degrees, fillcolor=GREY)).astype(int)
     # Pillow counts in fixed point, so that a pixel halfway between two may fall on the other.
-    assert (run("rotate", picture, degrees) != expected).any(axis=-1).mean() < 0.002
+    assert (run("rotate", image, degrees) != expected).any(axis=-1).mean() < 0.002
 
 
 def test_solarize_add_brightens_the_dark_half_alone():
@@ -106,9 +106,9 @@ def test_solarize_add_brightens_the_dark_half_alone():
     assert result[128:].tolist() == list(range(128, 256))
 
 
-def test_what_a_move_uncovers_is_mid_grey(picture):
-    assert (run("translate_x", picture, 0.5)[:, 27:] == 128).all()
-    assert (run("translate_y", picture, -0.5)[:30] == 128).all()
+def test_what_a_move_uncovers_is_mid_grey(image):
+    assert (run("translate_x", image, 0.5)[:, 27:] == 128).all()
+    assert (run("translate_y", image, -0.5)[:30] == 128).all()
 
 
 NEUTRAL = {"posterize": 8.0, "solarize": 256.0, "color": 1.0, "contrast": 1.0, "brightness": 1.0, "sharpness": 1.0}
@@ -116,12 +116,12 @@ STRENGTHLESS = {"auto_contrast", "equalize", "invert"}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in STRENGTHLESS])
-def test_the_neutral_strength_changes_nothing(name, picture):
-    np.testing.assert_array_equal(run(name, picture, NEUTRAL.get(name, 0.0)), picture)
+def test_the_neutral_strength_changes_nothing(name, image):
+    np.testing.assert_array_equal(run(name, image, NEUTRAL.get(name, 0.0)), image)
 
 
 @pytest.mark.parametrize("name", ["auto_contrast", "equalize"])
-def test_a_picture_of_one_colour_has_nothing_to_stretch(name):
+def test_an_image_of_one_colour_has_nothing_to_stretch(name):
     flat = np.full((20, 20, 3), (7, 128, 255), "uint8")
     np.testing.assert_array_equal(run(name, flat), flat)
 
@@ -130,9 +130,9 @@ def test_a_picture_of_one_colour_has_nothing_to_stretch(name):
 
 
 @pytest.mark.parametrize("name", [name for name in RAND_AUGMENT if name not in STRENGTHLESS])
-def test_randaugment_begins_with_no_change_at_magnitude_0(name, picture):
+def test_randaugment_begins_with_no_change_at_magnitude_0(name, image):
     for strength in RAND_AUGMENT[name].at(0):
-        np.testing.assert_array_equal(run(name, picture, strength), picture)
+        np.testing.assert_array_equal(run(name, image, strength), image)
 
 
 def test_randaugment_ends_where_the_papers_ranges_end():
@@ -161,7 +161,7 @@ def many(function, count: int, salt: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Policies report the operations that they call, `(number, strength)`, in the place of a picture."""
+    """Policies report the operations that they call, `(number, strength)`, in the place of an image."""
     from keras_effnet.pipeline import policies
 
     monkeypatch.setattr(policies.ops, "to_bytes", lambda image: tf.zeros((0, 2)))
@@ -201,45 +201,45 @@ def test_autoaugment_calls_each_operation_as_often_as_its_table_says(calls):
     assert {round(float(s), 3) for s in noted[noted[..., 0] == NAMES.index("posterize")][:, 1]} == {0.8, 2.4}
 
 
-def test_a_policy_applies_what_it_draws(picture):
+def test_a_policy_applies_what_it_draws(image):
     """Of one layer, every result is one of the operations' own, and the strongest ones all appear."""
     possible = {
-        run(name, picture, strength).tobytes(): name for name in RAND_AUGMENT for strength in RAND_AUGMENT[name].at(9)
+        run(name, image, strength).tobytes(): name for name in RAND_AUGMENT for strength in RAND_AUGMENT[name].at(9)
     }
-    results = many(lambda draw: rand_augment(picture, draw, 1, 9.0), 120)
+    results = many(lambda draw: rand_augment(image, draw, 1, 9.0), 120)
     assert {possible[result.tobytes()] for result in results} == set(RAND_AUGMENT)
 
 
-def test_no_layers_leave_the_picture_alone(picture):
-    np.testing.assert_array_equal(rand_augment(picture, seed(0, 0), 0, 9.0), picture)
+def test_no_layers_leave_the_image_alone(image):
+    np.testing.assert_array_equal(rand_augment(image, seed(0, 0), 0, 9.0), image)
 
 
 # ------------------------------------------------------------------ flip, jitter, erasing
 
 
-def test_half_of_the_pictures_are_mirrored_exactly(picture):
-    results = many(lambda draw: augment_image(picture, draw, Augmentation()), 200, 1)
-    mirrored = [np.array_equal(result, picture[:, ::-1]) for result in results]
-    kept = [np.array_equal(result, picture) for result in results]
+def test_half_of_the_images_are_mirrored_exactly(image):
+    results = many(lambda draw: augment_image(image, draw, Augmentation()), 200, 1)
+    mirrored = [np.array_equal(result, image[:, ::-1]) for result in results]
+    kept = [np.array_equal(result, image) for result in results]
     assert all(one != other for one, other in zip(mirrored, kept, strict=True))
     assert 70 < sum(mirrored) < 130
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_what_is_not_asked_for_leaves_no_trace_in_values_or_graph(picture, dtype):
+def test_what_is_not_asked_for_leaves_no_trace_in_values_or_graph(image, dtype):
     function = tf.function(lambda image, draw: augment_image(image, draw, STILL)).get_concrete_function(
-        tf.TensorSpec(picture.shape, dtype), tf.TensorSpec((2,), tf.int64)
+        tf.TensorSpec(image.shape, dtype), tf.TensorSpec((2,), tf.int64)
     )
     assert {op.type for op in function.graph.get_operations()} <= {"Placeholder", "Cast", "Identity"}
-    exact = picture.astype(dtype) + (0.25 if dtype == "float32" else 0)
+    exact = image.astype(dtype) + (0.25 if dtype == "float32" else 0)
     np.testing.assert_array_equal(augment_image(tf.constant(exact, dtype), seed(0, 0), STILL), exact)
 
 
-def jittered(picture, monkeypatch, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0) -> np.ndarray:
+def jittered(image, monkeypatch, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0) -> np.ndarray:
     """Colour jitter by amounts that are given, in the place of drawn ones."""
     draws = tf.constant([brightness, contrast, saturation, 10 * hue])
     monkeypatch.setattr(tf.random, "stateless_uniform", lambda *args, **kwargs: draws)
-    return color_jitter(picture, seed(0, 0), 1.0).numpy()
+    return color_jitter(image, seed(0, 0), 1.0).numpy()
 
 
 @pytest.mark.parametrize(
@@ -247,14 +247,14 @@ def jittered(picture, monkeypatch, brightness=0.0, contrast=0.0, saturation=0.0,
     [("brightness", ImageEnhance.Brightness), ("contrast", ImageEnhance.Contrast), ("saturation", ImageEnhance.Color)],
 )
 @pytest.mark.parametrize("amount", [-0.3, 0.4])
-def test_jitter_blends_as_pillow_does(name, enhancer, amount, picture, monkeypatch):
-    expected = np.asarray(enhancer(Image.fromarray(picture)).enhance(1 + amount)).astype(float)
-    assert np.abs(jittered(picture, monkeypatch, **{name: amount}) - expected).max() < 2
-    assert np.abs(expected - picture).max() > 10
+def test_jitter_blends_as_pillow_does(name, enhancer, amount, image, monkeypatch):
+    expected = np.asarray(enhancer(Image.fromarray(image)).enhance(1 + amount)).astype(float)
+    assert np.abs(jittered(image, monkeypatch, **{name: amount}) - expected).max() < 2
+    assert np.abs(expected - image).max() > 10
 
 
-def test_jitters_blends_follow_one_another(picture, monkeypatch):
-    soft = (100 + 0.3 * picture).astype("uint8")  # nothing is cut on the way
+def test_jitters_blends_follow_one_another(image, monkeypatch):
+    soft = (100 + 0.3 * image).astype("uint8")  # nothing is cut on the way
     expected = Image.fromarray(soft)
     for enhancer, factor in (
         (ImageEnhance.Brightness, 1.2),
@@ -266,8 +266,8 @@ def test_jitters_blends_follow_one_another(picture, monkeypatch):
     assert np.abs(result - np.asarray(expected)).max() < 3.5  # Pillow drops fractions three times
 
 
-def test_jitter_turns_hue_in_the_plane_of_chroma(picture, monkeypatch):
-    soft = (100 + 0.3 * picture).astype("uint8")
+def test_jitter_turns_hue_in_the_plane_of_chroma(image, monkeypatch):
+    soft = (100 + 0.3 * image).astype("uint8")
     turn = 0.1 * 2 * math.pi
     result = jittered(soft, monkeypatch, hue=0.1)
     for row, column in ((3, 4), (7, 31), (40, 20)):
@@ -284,15 +284,15 @@ def test_jitter_draws_within_its_strength():
     assert 60 <= means.min() < 65 and 135 < means.max() <= 140.001  # of one grey, brightness alone is seen
 
 
-def erased_box(result: np.ndarray, picture: np.ndarray) -> tuple[int, int, int, int]:
-    changed = np.argwhere((result != picture).any(axis=-1))
+def erased_box(result: np.ndarray, image: np.ndarray) -> tuple[int, int, int, int]:
+    changed = np.argwhere((result != image).any(axis=-1))
     (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0) + 1
     return top, left, bottom, right
 
 
-def test_erasing_fills_one_rectangle_of_2_to_40_percent_with_noise(picture):
+def test_erasing_fills_one_rectangle_of_2_to_40_percent_with_noise(image):
     areas, ratios = [], []
-    canvas = np.repeat(np.repeat(picture, 2, axis=0), 2, axis=1)[:100, :100]
+    canvas = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)[:100, :100]
     for result in many(lambda draw: random_erasing(canvas, draw, 1.0), 150, 3):
         top, left, bottom, right = erased_box(result, canvas)
         inside = result[top:bottom, left:right]
@@ -305,9 +305,9 @@ def test_erasing_fills_one_rectangle_of_2_to_40_percent_with_noise(picture):
     assert min(ratios) < 0.5 and max(ratios) > 2 and min(ratios) > 0.25 and max(ratios) < 4
 
 
-def test_erasing_happens_as_often_as_asked(picture):
-    results = many(lambda draw: random_erasing(picture, draw, 0.25), 400, 4)
-    hit = (results != picture).any(axis=(1, 2, 3))
+def test_erasing_happens_as_often_as_asked(image):
+    results = many(lambda draw: random_erasing(image, draw, 0.25), 400, 4)
+    hit = (results != image).any(axis=(1, 2, 3))
     assert 65 < sum(hit) < 135
 
 
@@ -316,7 +316,7 @@ def test_erasing_happens_as_often_as_asked(picture):
 
 @pytest.fixture(scope="module")
 def batch():
-    """Pictures of one value each, 10 times their number, whose labels are one-hot."""
+    """Images of one value each, 10 times their number, whose labels are one-hot."""
     values = 10.0 * np.arange(8)
     return np.broadcast_to(values[:, None, None, None], (8, 20, 30, 3)).astype("float32"), np.eye(8, dtype="float32")
 
@@ -329,7 +329,7 @@ def test_mixup_mixes_labels_by_the_share_of_the_pixels(batch):
     np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
     expected = own * 10 * np.arange(8) + other * 10 * np.roll(np.arange(8), 1)
     np.testing.assert_allclose(images, np.broadcast_to(expected[:, None, None, None], images.shape), rtol=1e-5)
-    assert len(set(own.tolist())) == 8  # each picture draws its own
+    assert len(set(own.tolist())) == 8  # each image draws its own
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 4.0])
@@ -352,7 +352,7 @@ def test_cutmix_counts_the_pixels_that_it_replaced(batch):
             np.testing.assert_array_equal(other, rows[:, None] & columns[None, :])  # a rectangle
             assert labels[number, (number - 1) % 8] == pytest.approx(other.mean(), abs=1e-6)
             areas.append(other.mean())
-            # Where no edge cuts it, it has the picture's own proportions, 20 to 30.
+            # Where no edge cuts it, it has the image's own proportions, 20 to 30.
             whole = not (rows[[0, -1]].any() or columns[[0, -1]].any())
             assert not whole or abs(rows.sum() - columns.sum() / 1.5) <= 1.5
         np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
@@ -375,7 +375,7 @@ def test_with_both_a_coin_decides_for_each_batch(batch):
     for place in range(100):
         images, labels = mix_batch(*batch, seed(8, place), both)
         np.testing.assert_allclose(labels.numpy().sum(axis=1), 1, rtol=1e-6)
-        blended = images.numpy() % 10 != 0  # MixUp makes values that no picture has
+        blended = images.numpy() % 10 != 0  # MixUp makes values that no image has
         assert blended.mean() < 0.01 or blended.mean() > 0.9
         flat += blended.mean() > 0.9
     assert 30 < flat < 70
@@ -401,56 +401,54 @@ EVERYTHING = {
 }
 
 
-def batches(pictures: np.ndarray, augmentation: Augmentation, workers: int, first: int = 0) -> tuple:
-    data = tf.data.Dataset.from_tensor_slices(pictures).enumerate(first)
+def batches(originals: np.ndarray, augmentation: Augmentation, workers: int, first: int = 0) -> tuple:
+    data = tf.data.Dataset.from_tensor_slices(originals).enumerate(first)
     data = data.map(
         lambda number, image: augment_image(image, tf.stack([number, 3]), augmentation), num_parallel_calls=workers
     )
-    assert data.element_spec == tf.TensorSpec(pictures.shape[1:], tf.float32)
-    labels = tf.eye(len(pictures))
-    images = next(iter(data.batch(len(pictures))))
+    assert data.element_spec == tf.TensorSpec(originals.shape[1:], tf.float32)
+    labels = tf.eye(len(originals))
+    images = next(iter(data.batch(len(originals))))
     images, labels = mix_batch(images, labels, seed(first, 3), augmentation)
-    assert images.shape == pictures.shape and labels.shape == (len(pictures), len(pictures))
+    assert images.shape == originals.shape and labels.shape == (len(originals), len(originals))
     return images.numpy(), labels.numpy()
 
 
 @pytest.fixture(scope="module")
-def pictures(smooth_pictures) -> np.ndarray:
-    return smooth_pictures(24, 32)
+def images(smooth_images) -> np.ndarray:
+    return smooth_images(24, 32)
 
 
 @pytest.mark.parametrize("augmentation", EVERYTHING.values(), ids=EVERYTHING)
-def test_batches_depend_on_the_seed_whatever_the_number_of_workers(augmentation, pictures):
-    alone, many = batches(pictures, augmentation, 1), batches(pictures, augmentation, 8)
+def test_batches_depend_on_the_seed_whatever_the_number_of_workers(augmentation, images):
+    alone, many = batches(images, augmentation, 1), batches(images, augmentation, 8)
     for one, other in zip(alone, many, strict=True):
         np.testing.assert_array_equal(one, other)
-    others = batches(pictures, augmentation, 8, first=1000)
+    others = batches(images, augmentation, 8, first=1000)
     assert (others[0] != alone[0]).any(axis=(1, 2, 3)).mean() > 0.9
     assert (others[1] != alone[1]).any()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_graph_computes_what_eager_execution_does(policy, pictures):
+def test_a_graph_computes_what_eager_execution_does(policy, images):
     augmentation = EVERYTHING[policy]
     function = tf.function(lambda image, draw: augment_image(image, draw, augmentation))
     for place in range(12):
-        eager = augment_image(pictures[place], seed(place, 1), augmentation)
-        np.testing.assert_allclose(function(pictures[place], seed(place, 1)), eager, atol=1e-3)
+        eager = augment_image(images[place], seed(place, 1), augmentation)
+        np.testing.assert_allclose(function(images[place], seed(place, 1)), eager, atol=1e-3)
 
 
 @pytest.mark.parametrize("augmentation", EVERYTHING.values(), ids=EVERYTHING)
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_pictures_stay_within_0_to_255(augmentation, dtype, pictures):
-    extreme = np.where(pictures > 128, 255, 0).astype(dtype)
+def test_images_stay_within_0_to_255(augmentation, dtype, images):
+    extreme = np.where(images > 128, 255, 0).astype(dtype)
     images, _ = batches(extreme, augmentation, 4)
     assert images.dtype == np.float32 and np.isfinite(images).all()
     assert images.min() >= 0 and images.max() <= 255 and images.max() > 200
 
 
-def test_floats_are_rounded_for_a_policy(picture):
-    np.testing.assert_array_equal(
-        rand_augment(picture + np.float32(0.4), seed(0, 5)), rand_augment(picture, seed(0, 5))
-    )
+def test_floats_are_rounded_for_a_policy(image):
+    np.testing.assert_array_equal(rand_augment(image + np.float32(0.4), seed(0, 5)), rand_augment(image, seed(0, 5)))
 
 
 @pytest.mark.parametrize(
@@ -475,34 +473,34 @@ def test_a_value_out_of_range_is_refused(wrong, said):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What a sheet would draw: pictures, titles, columns."""
+    """What a sheet would draw: images, titles, columns."""
     seen = {}
 
     def grid(images, titles, path, columns):
         seen.update(images=images, titles=list(titles), columns=columns)
 
-    monkeypatch.setattr(contact_sheets.plots, "picture_grid", grid)
+    monkeypatch.setattr(contact_sheets.plots, "image_grid", grid)
     return seen
 
 
-def test_the_operation_sheet_has_a_row_an_operation_and_a_column_a_level(drawn, picture):
-    contact_sheets.operation_sheet(picture, "sheet.png", levels=(0.0, 5.0, 10.0))
+def test_the_operation_sheet_has_a_row_an_operation_and_a_column_a_level(drawn, image):
+    contact_sheets.operation_sheet(image, "sheet.png", levels=(0.0, 5.0, 10.0))
     assert drawn["columns"] == 3 and len(drawn["images"]) == len(drawn["titles"]) == 14 * 3
     row = list(RAND_AUGMENT).index("rotate")
     assert drawn["titles"][3 * row : 3 * row + 3] == ["rotate 0", "rotate 15", "rotate 30"]
-    np.testing.assert_array_equal(drawn["images"][3 * row + 2], run("rotate", picture, 30.0))
+    np.testing.assert_array_equal(drawn["images"][3 * row + 2], run("rotate", image, 30.0))
 
 
-def test_the_contact_sheet_shows_a_batch_as_training_sees_it(drawn, pictures):
+def test_the_contact_sheet_shows_a_batch_as_training_sees_it(drawn, images):
     augmentation = EVERYTHING["randaugment"]
-    contact_sheets.contact_sheet(pictures[:6], augmentation, "sheet.png", seed=2)
-    one = np.stack([augment_image(image, seed(2, place), augmentation) for place, image in enumerate(pictures[:6])])
+    contact_sheets.contact_sheet(images[:6], augmentation, "sheet.png", seed=2)
+    one = np.stack([augment_image(image, seed(2, place), augmentation) for place, image in enumerate(images[:6])])
     expected, labels = mix_batch(one, np.eye(6, dtype="float32"), seed(2, 6), augmentation)
     np.testing.assert_allclose(drawn["images"], expected, atol=1e-3)
     assert f"{labels[3, 3]:.0%} of 3" in drawn["titles"][3]
 
 
-def test_sheets_are_written_as_pictures(tmp_path, pictures):
-    contact_sheets.kinds_sheet(pictures[:4], tmp_path / "kinds.png", columns=2)
+def test_sheets_are_written_as_images(tmp_path, images):
+    contact_sheets.kinds_sheet(images[:4], tmp_path / "kinds.png", columns=2)
     with Image.open(tmp_path / "kinds.png") as image:
         assert image.width > 200 and image.height > 800

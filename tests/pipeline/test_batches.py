@@ -68,14 +68,14 @@ def collect(data) -> tuple[np.ndarray, np.ndarray]:
 
 
 def greys(count: int, size: int = 40) -> Split:
-    """Pictures of one grey each, which is ten times the label."""
+    """Images of one grey each, which is ten times the label."""
     labels = np.arange(count, dtype="int32")
     return Split(np.broadcast_to((10 * labels)[:, None, None, None], (count, size, size, 3)).astype("uint8"), labels)
 
 
 @pytest.fixture
 def file_split(tmp_path):
-    """Function that writes smooth pictures of several sizes to files of a format."""
+    """Function that writes smooth images of several sizes to files of a format."""
 
     def write(suffix: str, count: int = 12) -> Split:
         rng = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def test_resize_without_a_crop_stretches_as_a_canvas_does():
     np.testing.assert_allclose(resize(image, 24), canvas_resize(image, 24), atol=1e-3)
 
 
-def test_pictures_that_have_the_size_already_become_floats_too():
+def test_images_that_have_the_size_already_become_floats_too():
     image = np.random.default_rng(1).integers(0, 256, (24, 24, 3)).astype("uint8")
     resized = resize(image, 24)
     assert resized.dtype == tf.float32
@@ -126,7 +126,7 @@ def test_bicubic_resizes_by_cubic_convolution_and_stays_within_0_to_255(shape):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_contract_says_how_pictures_are_resized(training):
+def test_the_contract_says_how_images_are_resized(training):
     image = np.random.default_rng(2).integers(0, 256, (1, 48, 48, 3)).astype("uint8")
     split = Split(image, np.zeros(1, "int32"))
     images, _ = collect(
@@ -164,7 +164,7 @@ def test_evaluation_of_files_equals_evaluation_of_their_pixels(file_split):
 # ------------------------------------------------------------------ training
 
 
-def test_training_batches_are_float_pictures_in_0_to_255_of_the_networks_size(digits):
+def test_training_batches_are_float_images_in_0_to_255_of_the_networks_size(digits):
     images, labels = next(image_pipeline(digits, SPEC, 16, training=True).as_numpy_iterator())
     assert images.shape == (16, 32, 32, 3) and images.dtype == np.float32
     assert labels.shape == (16,) and labels.dtype == np.int32
@@ -183,7 +183,7 @@ def test_training_drops_the_last_small_batch_and_knows_its_length():
     assert [len(labels) for _, labels in data.as_numpy_iterator()] == [4, 4]
 
 
-def test_labels_stay_with_their_pictures_through_shuffle_and_crop():
+def test_labels_stay_with_their_images_through_shuffle_and_crop():
     images, labels = collect(image_pipeline(greys(20), SPEC, 5, training=True))
     assert sorted(labels) == list(range(20)) and labels.tolist() != list(range(20))
     np.testing.assert_allclose(images, np.broadcast_to(10.0 * labels[:, None, None, None], images.shape), atol=1e-3)
@@ -191,8 +191,8 @@ def test_labels_stay_with_their_pictures_through_shuffle_and_crop():
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 @pytest.mark.parametrize("cache", [False, True])
-def test_labels_stay_with_their_files(picture_folder, suffix, cache):
-    dataset = load(picture_folder({"a": 8, "b": 8, "c": 8}, suffix=suffix))
+def test_labels_stay_with_their_files(image_folder, suffix, cache):
+    dataset = load(image_folder({"a": 8, "b": 8, "c": 8}, suffix=suffix))
     images, labels = collect(image_pipeline(dataset, SPEC, 3, training=True, cache=cache))
     np.testing.assert_allclose(images.mean(axis=(1, 2, 3)), 20 + 40 * labels, atol=1.5)
 
@@ -226,12 +226,12 @@ def test_another_seed_gives_other_batches(digits):
 
 def test_each_epoch_shuffles_and_crops_anew():
     image = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3)).astype("uint8")
-    one_picture = Split(np.repeat(image, 8, axis=0), np.arange(8))
-    data = image_pipeline(one_picture, SPEC, 8, training=True)
+    one_image = Split(np.repeat(image, 8, axis=0), np.arange(8))
+    data = image_pipeline(one_image, SPEC, 8, training=True)
     (first, first_labels), (second, second_labels) = collect(data), collect(data)
     assert first_labels.tolist() != second_labels.tolist()
-    crops = {picture.tobytes() for picture in (*first, *second)}
-    assert len(crops) == 16  # the same picture, never the same crop
+    crops = {image.tobytes() for image in (*first, *second)}
+    assert len(crops) == 16  # the same image, never the same crop
 
 
 def test_cached_pngs_give_exactly_the_same_batches(file_split):
@@ -265,7 +265,7 @@ def test_cropping_while_decoding_a_jpeg_gives_the_same_batches_but_for_the_left_
     assert np.abs(cached[0] - fresh[0]).mean() < 0.5
 
 
-def test_a_flip_mirrors_about_half_of_the_pictures_and_does_nothing_else():
+def test_a_flip_mirrors_about_half_of_the_images_and_does_nothing_else():
     ramp = np.broadcast_to(np.arange(32, dtype="uint8")[None, None, :, None] * 8, (64, 32, 32, 3))
     augmentation = Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=True)
     split = Split(ramp.copy(), np.zeros(64, "int32"))
@@ -277,7 +277,7 @@ def test_a_flip_mirrors_about_half_of_the_pictures_and_does_nothing_else():
 
 
 @pytest.mark.parametrize(("mirror", "expected"), [(False, {"left"}), (True, {"left", "right"})])
-def test_pictures_are_mirrored_only_where_the_dataset_allows_it(mirror, expected):
+def test_images_are_mirrored_only_where_the_dataset_allows_it(mirror, expected):
     dark_left = np.zeros((64, 32, 32, 3), "uint8")
     dark_left[:, :, 16:] = 255
     images, _ = collect(image_pipeline(Split(dark_left, np.zeros(64, "int32"), mirror), SPEC, 64, training=True))
@@ -287,7 +287,7 @@ def test_pictures_are_mirrored_only_where_the_dataset_allows_it(mirror, expected
 
 
 def test_a_crop_keeps_the_share_of_the_area_that_was_asked_for():
-    # A picture whose values are its coordinates shows how much of it a crop holds.
+    # An image whose values are its coordinates shows how much of it a crop holds.
     rows, columns = np.mgrid[0:200, 0:200]
     coordinates = np.stack([rows, columns, rows], axis=-1).astype("uint8")
     split = Split(np.repeat(coordinates[None], 32, axis=0), np.zeros(32, "int32"))
@@ -325,16 +325,16 @@ def assert_same_batches(first, second) -> None:
         np.testing.assert_array_equal(images, others)
 
 
-def test_epochs_are_the_same_batches_wherever_a_training_goes_on(smooth_pictures):
-    split = Split(smooth_pictures(14, 40), np.arange(14, dtype="int32") % 12)
+def test_epochs_are_the_same_batches_wherever_a_training_goes_on(smooth_images):
+    split = Split(smooth_images(14, 40), np.arange(14, dtype="int32") % 12)
     whole = epochs_of(split, (0, 4))
     assert len(whole) == 12
     assert_same_batches(whole, epochs_of(split, (0, 2)) + epochs_of(split, (2, 4)))
     assert_same_batches(whole[6:9], epochs_of(split, (2, 3)))
 
 
-def test_epochs_depend_on_their_number_and_the_seed_and_on_no_other_seed(smooth_pictures):
-    split = Split(smooth_pictures(12, 40), np.arange(12, dtype="int32"))
+def test_epochs_depend_on_their_number_and_the_seed_and_on_no_other_seed(smooth_images):
+    split = Split(smooth_images(12, 40), np.arange(12, dtype="int32"))
     tf.random.set_seed(0)
     expected = epochs_of(split, (0, 2))
     for seed in (1, None):
@@ -354,7 +354,7 @@ def test_neighbouring_epochs_and_seeds_share_no_order():
     assert len(orders) == 16
 
 
-def test_every_epoch_has_every_picture_once():
+def test_every_epoch_has_every_image_once():
     batches = epochs_of(greys(12), (3, 6), classes=None, augmentation=WHOLE)
     for start in range(0, 9, 3):
         images, labels = (np.concatenate(parts) for parts in zip(*batches[start : start + 3], strict=True))
@@ -362,8 +362,8 @@ def test_every_epoch_has_every_picture_once():
         np.testing.assert_allclose(images[:, 0, 0, 0], 10 * labels)
 
 
-def test_mixed_labels_are_shares_of_one_picture(smooth_pictures):
-    split = Split(smooth_pictures(12, 40), np.arange(12, dtype="int32"))
+def test_mixed_labels_are_shares_of_one_image(smooth_images):
+    split = Split(smooth_images(12, 40), np.arange(12, dtype="int32"))
     labels = np.concatenate([labels for _, labels in epochs_of(split, (0, 4))])
     assert labels.shape == (48, 12) and labels.dtype == np.float32
     np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
@@ -398,11 +398,11 @@ def encoded_greys(count: int) -> Split:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_service_deals_every_picture_out_once_with_its_label(service, workers):
+def test_a_service_deals_every_image_out_once_with_its_label(service, workers):
     data = image_pipeline(greys(24), SPEC, 4, training=True, augmentation=WHOLE, service=service(workers))
     images, labels = collect(data)
     assert len(set(labels.tolist())) == len(labels)
-    # Each of two workers drops what fills no batch of four: together nothing or four pictures.
+    # Each of two workers drops what fills no batch of four: together nothing or four images.
     assert len(labels) in ({24} if workers == 1 else {20, 24})
     np.testing.assert_allclose(images[:, 0, 0, 0], 10 * labels)
 
@@ -423,11 +423,11 @@ def test_epochs_of_a_service_have_their_length_and_differ(service, workers, spli
     assert counts.sum() == 72 and counts.min() >= 1
 
 
-def test_a_service_crops_each_picture_anew(service):
+def test_a_service_crops_each_image_anew(service):
     image = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3)).astype("uint8")
-    one_picture = Split(np.repeat(image, 8, axis=0), np.arange(8))
-    images, _ = collect(image_pipeline(one_picture, SPEC, 8, training=True, service=service(1), epochs=(0, 2)))
-    assert len({picture.tobytes() for picture in images}) == 16
+    one_image = Split(np.repeat(image, 8, axis=0), np.arange(8))
+    images, _ = collect(image_pipeline(one_image, SPEC, 8, training=True, service=service(1), epochs=(0, 2)))
+    assert len({image.tobytes() for image in images}) == 16
 
 
 def test_a_training_by_a_service_takes_all_its_epochs(service, digits, tmp_path):
@@ -443,8 +443,8 @@ def test_a_training_by_a_service_takes_all_its_epochs(service, digits, tmp_path)
 # ------------------------------------------------------------------ errors
 
 
-def test_fewer_pictures_than_a_batch_is_an_error_in_training_only():
-    with pytest.raises(UserError, match="7 training pictures do not fill a batch of 8; lower the batch size"):
+def test_fewer_images_than_a_batch_is_an_error_in_training_only():
+    with pytest.raises(UserError, match="7 training images do not fill a batch of 8; lower the batch size"):
         image_pipeline(greys(7), SPEC, 8, training=True)
     assert len(collect(image_pipeline(greys(7), SPEC, 8))[1]) == 7
 
@@ -454,9 +454,9 @@ def test_anything_but_a_dataset_is_refused_by_its_type():
         image_pipeline(np.zeros((4, 8, 8, 3)), SPEC, 2)
 
 
-@pytest.mark.pictures
-def test_real_jpegs_are_cropped_alike_with_and_without_the_cache(pictures_root):
-    files = sorted((pictures_root / "imagenet-sample-300").glob("*.JPEG"))[:16]
+@pytest.mark.images
+def test_real_jpegs_are_cropped_alike_with_and_without_the_cache(images_root):
+    files = sorted((images_root / "imagenet-sample-300").glob("*.JPEG"))[:16]
     split = Split(tuple(map(str, files)), np.arange(16, dtype="int32"))
     cached, fresh = (
         collect(image_pipeline(split, ImageSpec(96), 8, training=True, cache=cache)) for cache in (True, False)

@@ -1,4 +1,4 @@
-"""Where decoded pictures are kept between the epochs, and that they are the same ones wherever that is."""
+"""Where decoded images are kept between the epochs, and that they are the same ones wherever that is."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SPEC = ImageSpec(32)
 
 
 @pytest.fixture
-def files(tmp_path, smooth_pictures) -> Split:
+def files(tmp_path, smooth_images) -> Split:
     """PNG files, whose decoder is exact."""
     paths = []
-    for number, picture in enumerate(smooth_pictures(COUNT, WIDTH)):
+    for number, image in enumerate(smooth_images(COUNT, WIDTH)):
         path = tmp_path / f"{number}.png"
-        Image.fromarray(picture[:HEIGHT]).save(path)
+        Image.fromarray(image[:HEIGHT]).save(path)
         paths.append(str(path))
     return Split(tuple(paths), np.arange(COUNT, dtype="int32"))
 
@@ -52,8 +52,8 @@ def room(monkeypatch):
     return have
 
 
-def collect(pictures, epochs=(0, 3), batch=4) -> list[tuple[np.ndarray, np.ndarray]]:
-    return list(image_pipeline(pictures, SPEC, batch, training=True, epochs=epochs).as_numpy_iterator())
+def collect(images, epochs=(0, 3), batch=4) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(image_pipeline(images, SPEC, batch, training=True, epochs=epochs).as_numpy_iterator())
 
 
 def assert_same(first, second) -> None:
@@ -90,7 +90,7 @@ def test_auto_without_a_folder_never_takes_the_disk(files, room):
     assert choose_cache(files).kind == "none"
 
 
-def test_the_reason_names_the_measured_size_and_the_room(smooth_pictures, room, tmp_path, files, monkeypatch):
+def test_the_reason_names_the_measured_size_and_the_room(smooth_images, room, tmp_path, files, monkeypatch):
     monkeypatch.setattr(caching, "decoded_bytes", lambda split: 1_230_000_000)
     room(8e9, 50e9)
     assert choose_cache(files, "auto", tmp_path).reason == "1.23 GB of pixels are kept in memory, where 8.0 GB are free"
@@ -102,8 +102,8 @@ def test_the_reason_names_the_measured_size_and_the_room(smooth_pictures, room, 
     assert "disk" not in choose_cache(files, "auto").reason
 
 
-def test_pictures_that_are_pixels_need_no_cache(smooth_pictures):
-    cache = choose_cache(Split(smooth_pictures(4, 8), np.zeros(4, "int32")), "disk")
+def test_images_that_are_pixels_need_no_cache(smooth_images):
+    cache = choose_cache(Split(smooth_images(4, 8), np.zeros(4, "int32")), "disk")
     assert cache.kind == "none" and "in memory as they are" in cache.reason
 
 
@@ -117,14 +117,14 @@ def test_what_is_asked_for_is_done_whatever_room_there_is(files, room, tmp_path)
         choose_cache(files, "ram")
 
 
-# ------------------------------------------------------------------ the same pictures
+# ------------------------------------------------------------------ the same images
 
 
-@pytest.mark.parametrize("shuffled", [256 << 20, HEIGHT * WIDTH * 3])  # all pictures together, or one by one
+@pytest.mark.parametrize("shuffled", [256 << 20, HEIGHT * WIDTH * 3])  # all images together, or one by one
 @pytest.mark.parametrize("kind", ["files", "stream"])
 def test_files_and_streams_give_the_same_epochs_from_every_cache(request, tmp_path, monkeypatch, kind, shuffled):
     split = request.getfixturevalue(kind)
-    batch = 5  # leaves three pictures over
+    batch = 5  # leaves three images over
     memory, none = (collect(source(split, Cache(cache)), batch=batch) for cache in ("memory", "none"))
     assert_same(memory, none)
     assert len(none) == 3 * (COUNT // batch)
@@ -134,7 +134,7 @@ def test_files_and_streams_give_the_same_epochs_from_every_cache(request, tmp_pa
     kept = collect(on_disk, batch=batch)
     if on_disk.buffer > COUNT:
         assert_same(kept, none)
-    else:  # an order of its own, of the same pictures
+    else:  # an order of its own, of the same images
         for start in (0, 2, 4):
             labels = np.concatenate([labels for _, labels in kept[start : start + 2]])
             assert len(set(labels.tolist())) == 10
@@ -143,25 +143,25 @@ def test_files_and_streams_give_the_same_epochs_from_every_cache(request, tmp_pa
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_a_file_is_decoded_once(files, tmp_path, kind):
-    pictures = source(files, Cache(kind, folder=tmp_path / "cache"))
-    first = collect(pictures, (0, 1))
+    images = source(files, Cache(kind, folder=tmp_path / "cache"))
+    first = collect(images, (0, 1))
     uncached = source(files, Cache("none"))
     second = collect(uncached, (1, 2))
     for path in files.images:
         Path(path).unlink()
-    assert_same(collect(pictures, (1, 2)), second)
-    assert_same(collect(pictures, (0, 1)), first)
+    assert_same(collect(images, (1, 2)), second)
+    assert_same(collect(images, (0, 1)), first)
     with pytest.raises(tf.errors.NotFoundError):
         collect(uncached, (1, 2))
 
 
-def test_pictures_that_fill_no_batch_complete_a_cache_on_disk(files, tmp_path, monkeypatch):
+def test_images_that_fill_no_batch_complete_a_cache_on_disk(files, tmp_path, monkeypatch):
     monkeypatch.setattr(caching, "_SHUFFLED", 1)  # one by one: nothing else would read them
-    pictures = source(files, Cache("disk", folder=tmp_path / "cache"))
-    first = collect(pictures, (0, 1), batch=5)
+    images = source(files, Cache("disk", folder=tmp_path / "cache"))
+    first = collect(images, (0, 1), batch=5)
     for path in files.images:
         Path(path).unlink()
-    assert_same(collect(pictures, (0, 1), batch=5), first)
+    assert_same(collect(images, (0, 1), batch=5), first)
 
 
 def test_what_a_killed_run_left_on_disk_is_removed(files, tmp_path):
@@ -180,6 +180,6 @@ def test_what_a_killed_run_left_on_disk_is_removed(files, tmp_path):
 
 
 def test_an_iterator_that_stops_early_does_not_spoil_the_cache_in_memory(files):
-    pictures = source(files, Cache("memory"))
-    next(iter(image_pipeline(pictures, SPEC, 4, training=True, epochs=(0, 1))))
-    assert_same(collect(pictures), collect(source(files, Cache("none"))))
+    images = source(files, Cache("memory"))
+    next(iter(image_pipeline(images, SPEC, 4, training=True, epochs=(0, 1))))
+    assert_same(collect(images), collect(source(files, Cache("none"))))

@@ -19,9 +19,9 @@ from keras_effnet.errors import UserError
 from keras_effnet.search import halving as search
 from keras_effnet.search.grid import candidates, networks
 from keras_effnet.study.networks import Member
-from keras_effnet.study.plan import RESULTS
+from keras_effnet.study.plan import RESULTS_JSONL
 from keras_effnet.study.protocol import Protocol
-from keras_effnet.study.trial import Trial
+from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
 
 PAPER = CompoundScaling(1.2, 1.1, 1.15)
@@ -152,10 +152,10 @@ def test_a_search_goes_on_where_it_was(trained, tmp_path):
 def test_a_broken_off_search_repeats_nothing(trained, tmp_path):
     whole = search.grid_search("digits", tmp_path / "whole", by="formula", image_size=64)
     expected = list(trained)
-    rows = jsonl.read(tmp_path / "whole" / RESULTS)
+    rows = jsonl.read(tmp_path / "whole" / RESULTS_JSONL)
     (tmp_path / "half").mkdir()
     for row in rows[: len(rows) // 2]:
-        jsonl.append(tmp_path / "half" / RESULTS, row)
+        jsonl.append(tmp_path / "half" / RESULTS_JSONL, row)
     trained.clear()
     resumed = search.grid_search("digits", tmp_path / "half", by="formula", image_size=64)
     assert trained == expected[len(rows) // 2 :] and resumed.ranking == whole.ranking
@@ -204,7 +204,7 @@ def test_finalists_are_the_best_of_those_that_came_to_the_end(tmp_path):
     pytest.importorskip("optuna", reason="the search needs Optuna")
     halving = search._Halving([2], 3)
     for number, accuracy in enumerate((0.4, 0.7, 0.2, 0.6)):
-        trial = Trial(Protocol({}), Member(f"m{number}", "compound", 1.0, "b0"), 0, 2, str(tmp_path), 2)
+        trial = TrainingRun(Protocol({}), Member(f"m{number}", "compound", 1.0, "b0"), 0, 2, str(tmp_path), 2)
         assert halving.follow(trial, {"accuracy": accuracy}) is None
     assert [member.name for member in halving.best(2)] == ["m1", "m3"]
     assert len(halving._study.trials) == 4  # asked once for each

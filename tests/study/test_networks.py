@@ -131,7 +131,7 @@ def test_typos_get_the_closest_name(call, closest):
         call()
 
 
-def test_growing_pictures_end_at_the_networks_size():
+def test_growing_images_end_at_the_networks_size():
     fixed, growing = progressive("b0", 64)
     assert (fixed.sizes, growing.sizes) == ([64], [32, 48, 64])
     assert fixed.options | {"progressive": "32,48,64"} == growing.options
@@ -146,7 +146,7 @@ def test_equal_macs_buy_epochs_in_inverse_proportion():
     protocol = Protocol({"source": "digits"}, Budget("macs", 1e12))
     small, large = scaled("b0", [-2, 0])
     costs = {
-        member.name: macs_per_epoch(protocol.config(member), member, pictures=1000, classes=10)
+        member.name: macs_per_epoch(protocol.config(member), member, images=1000, classes=10)
         for member in (small, large)
     }
     assert costs["b0"] == 3 * 1000 * count(protocol.config(large).spec, classes=10).macs
@@ -157,7 +157,7 @@ def test_equal_macs_buy_epochs_in_inverse_proportion():
     assert epochs["b0-phi-2"] > 2 * epochs["b0"]  # rounding leaves it more than 1 / 1.92^2 of the cost
 
 
-def test_growing_pictures_cost_the_mean_of_their_sizes():
+def test_growing_images_cost_the_mean_of_their_sizes():
     protocol = Protocol({"source": "digits"})
     _, growing = progressive("b0", 64)
     spec = protocol.config(growing).spec

@@ -15,7 +15,7 @@ from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import family, scaled
 from keras_effnet.study.power_law import PowerLaw
-from keras_effnet.study.recommendation import Budget, recommend, scaled_of
+from keras_effnet.study.recommendation import CostLimit, recommend, scaled_of
 from keras_effnet.study.summary import Summary
 
 MEMBERS = scaled("b0", [-3, -2, -1, 0])
@@ -114,7 +114,7 @@ def test_a_study_of_other_axes_is_told_what_it_lacks():
 
 
 def test_a_budget_of_macs_is_filled_and_not_exceeded():
-    found = recommend(SUMMARIES, MEMBERS, Budget("macs", 3e7), classes=10)
+    found = recommend(SUMMARIES, MEMBERS, CostLimit("macs", 3e7), classes=10)
     spec = architecture_spec("b0", depth=found.depth, width=found.width, image_size=found.image_size)
     assert count(spec, classes=10).macs == found.macs == found.cost <= 3e7
     larger = CompoundScaling().factors(found.phi + 0.05)
@@ -126,30 +126,30 @@ def test_a_budget_of_macs_is_filled_and_not_exceeded():
 
 
 def test_latency_follows_the_measured_networks():
-    found = recommend(SUMMARIES, MEMBERS, Budget("tflite_ms", 3.0), classes=10)
+    found = recommend(SUMMARIES, MEMBERS, CostLimit("tflite_ms", 3.0), classes=10)
     assert found.cost == pytest.approx(found.macs * 1e-7, rel=1e-6) and 2.5 < found.cost <= 3
 
 
 def test_a_file_is_its_weights_and_a_constant():
-    found = recommend(SUMMARIES, MEMBERS, Budget("tflite_bytes", 1e7), classes=10)
+    found = recommend(SUMMARIES, MEMBERS, CostLimit("tflite_bytes", 1e7), classes=10)
     assert found.cost == pytest.approx(4 * found.params + 50_000) and 9e6 < found.cost <= 1e7
 
 
 def test_what_is_measured_and_what_is_not_is_said():
-    inside = recommend(SUMMARIES, MEMBERS, Budget("macs", 2e7), classes=10)
-    outside = recommend(SUMMARIES, MEMBERS, Budget("macs", 1e8), classes=10)
+    inside = recommend(SUMMARIES, MEMBERS, CostLimit("macs", 2e7), classes=10)
+    outside = recommend(SUMMARIES, MEMBERS, CostLimit("macs", 1e8), classes=10)
     assert inside.measured == outside.measured == (-3, 0)
     assert (inside.extrapolated, outside.extrapolated) == (False, True)
-    assert not outside.limited and recommend(SUMMARIES, MEMBERS, Budget("macs", 1e15), classes=10).limited
+    assert not outside.limited and recommend(SUMMARIES, MEMBERS, CostLimit("macs", 1e15), classes=10).limited
 
 
 def test_networks_of_other_axes_do_not_bend_the_law():
     other = [replace(each, member=f"{each.member}-w", accuracies=(0.1, 0.1)) for each in SUMMARIES]
-    budget = Budget("macs", 3e7)
+    budget = CostLimit("macs", 3e7)
     assert recommend(SUMMARIES + other, MEMBERS, budget) == recommend(SUMMARIES, MEMBERS, budget)
 
 
 @pytest.mark.parametrize(("amount", "message"), [(0, "must be above 0"), (1e3, "too small"), (math.nan, "above 0")])
 def test_senseless_budgets_are_refused(amount, message):
     with pytest.raises(UserError, match=message):
-        recommend(SUMMARIES, MEMBERS, Budget("macs", amount))
+        recommend(SUMMARIES, MEMBERS, CostLimit("macs", amount))

@@ -139,6 +139,6 @@ def test_short_convolutions_are_repeated_within_a_call_and_long_ones_are_not(mon
         assert taken == pytest.approx(call_seconds)
 
 
-def test_a_batch_of_no_picture_is_refused():
+def test_a_batch_of_no_image_is_refused():
     with pytest.raises(UserError, match="batch_size must be at least 1, got 0"):
         measure_kinds(SMALL, 0, peaks=PEAKS)

@@ -24,10 +24,10 @@ from keras_effnet.config.recipes import STUDY
 from keras_effnet.errors import UserError
 from keras_effnet.study import executors, scaling_study
 from keras_effnet.study.networks import Member, family
-from keras_effnet.study.plan import PROTOCOL, RESULTS, Plan, begin, prepare
+from keras_effnet.study.plan import PROTOCOL, RESULTS_JSONL, Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, Protocol
 from keras_effnet.study.scheduler import run_trials
-from keras_effnet.study.trial import LOG, Trial, _finite, train_trial
+from keras_effnet.study.trial import LOG, TrainingRun, _finite, train_trial
 from keras_effnet.system import jsonl
 from keras_effnet.training.checkpoints import LAST
 
@@ -83,7 +83,7 @@ def test_every_network_is_trained_with_every_seed_once(studied):
 
 def test_rows_are_those_of_the_file(studied):
     result, _ = studied
-    assert [json.loads(line) for line in (result.folder / RESULTS).read_text().splitlines()] == result.rows
+    assert [json.loads(line) for line in (result.folder / RESULTS_JSONL).read_text().splitlines()] == result.rows
 
 
 def test_a_row_is_the_end_of_its_curve(studied):
@@ -161,8 +161,8 @@ def test_another_network_of_the_same_name_is_refused(studied, tiny):
 # --- the order of trials, by an engine that trains nothing
 
 
-def trial(member="small", seed=0, epochs=4, folder="", until=None) -> Trial:
-    return Trial(Protocol({}), Member(member, "family", 0.0, "b0"), seed, epochs, str(folder), until)
+def trial(member="small", seed=0, epochs=4, folder="", until=None) -> TrainingRun:
+    return TrainingRun(Protocol({}), Member(member, "family", 0.0, "b0"), seed, epochs, str(folder), until)
 
 
 def engine_of(train):
@@ -181,7 +181,7 @@ def engine_of(train):
     return submit, calls
 
 
-def row_of(item: Trial, accuracy=0.5) -> dict:
+def row_of(item: TrainingRun, accuracy=0.5) -> dict:
     return {
         "kind": "training",
         "member": item.member.name,
@@ -196,11 +196,11 @@ def nothing(*_):
 
 
 def test_what_the_ledger_has_is_not_run(tmp_path):
-    jsonl.append(tmp_path / RESULTS, row_of(trial("b")))
+    jsonl.append(tmp_path / RESULTS_JSONL, row_of(trial("b")))
     submit, calls = engine_of(row_of)
     assert run_trials(tmp_path, [trial("a"), trial("b"), trial("b", seed=1)], submit, nothing) == {}
     assert calls == [("a", 0, 4), ("b", 1, 4)]
-    assert len(jsonl.read(tmp_path / RESULTS)) == 3
+    assert len(jsonl.read(tmp_path / RESULTS_JSONL)) == 3
 
 
 def test_a_failure_is_told_and_the_others_go_on(tmp_path):
@@ -213,7 +213,7 @@ def test_a_failure_is_told_and_the_others_go_on(tmp_path):
     failures = run_trials(tmp_path, [trial(seed=seed) for seed in range(3)], submit, nothing)
     assert failures == {"small seed 1": "The loss became NaN."}
     assert len(calls) == 3
-    assert [row["kind"] for row in jsonl.read(tmp_path / RESULTS)] == ["training", "failure", "training"]
+    assert [row["kind"] for row in jsonl.read(tmp_path / RESULTS_JSONL)] == ["training", "failure", "training"]
     # Another run tries what failed, and that alone.
     submit, calls = engine_of(row_of)
     assert run_trials(tmp_path, [trial(seed=seed) for seed in range(3)], submit, nothing) == {}
@@ -252,7 +252,7 @@ def test_a_trial_that_fails_leaves_a_traceback_for_who_looks(tmp_path, tiny):
     protocol = Protocol({"source": "digits"}, options={"optimizer": "sgd", "learning_rate": 1e30, "clip_norm": None})
     member = two_members(tiny)[0]
     with executors.engine() as submit, pytest.raises(UserError, match="NaN or infinite"):
-        submit(train_trial, Trial(protocol, member, 0, 2, str(tmp_path))).result()
+        submit(train_trial, TrainingRun(protocol, member, 0, 2, str(tmp_path))).result()
     assert "Traceback" in (tmp_path / LOG).read_text()
 
 
@@ -266,8 +266,8 @@ def test_a_protocol_holds_all_that_it_fixes(studied):
     assert options == {name: value for name, value in STUDY.values.items() if name != "epochs"}
 
 
-def test_pictures_are_found_from_any_folder_and_not_checked_again(picture_folder, tiny):
-    folder = picture_folder({"cat": 4, "dog": 4})
+def test_images_are_found_from_any_folder_and_not_checked_again(image_folder, tiny):
+    folder = image_folder({"cat": 4, "dog": 4})
     plan, dataset = prepare(os.path.relpath(folder), two_members(tiny), 1)
     assert plan.protocol.data["source"] == str(folder.resolve())
     assert plan.protocol.data["check"] is False and not dataset.skipped
@@ -425,7 +425,7 @@ def test_a_study_that_is_killed_again_and_again_repeats_no_finished_trial(tiny, 
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
                 kills += 1
-        rows = jsonl.read(folder / RESULTS)
+        rows = jsonl.read(folder / RESULTS_JSONL)
         assert rows[: len(seen)] == seen  # what was finished stays as it was
         seen = rows
     assert kills >= 3

@@ -21,7 +21,7 @@ IMAGES, LABELS = np.zeros((2, 8, 8, 3), "float32"), np.array([0, 1])
 
 
 class Observed(keras.layers.Layer):
-    """Passes pictures on. Says when it is traced, and takes so long whenever it is run."""
+    """Passes images on. Says when it is traced, and takes so long whenever it is run."""
 
     def __init__(self, events: list[str], seconds: float = 0.0):
         super().__init__()
@@ -45,7 +45,7 @@ def events() -> list[str]:
 
 @pytest.fixture
 def observed_model(events):
-    """Function that builds and compiles a classifier whose pictures pass through an `Observed`."""
+    """Function that builds and compiles a classifier whose images pass through an `Observed`."""
 
     def build(seconds: float = 0.0, **options) -> keras.Model:
         image = keras.Input((8, 8, 3))

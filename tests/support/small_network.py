@@ -23,13 +23,13 @@ import pytest
 from keras_effnet import EfficientNet, architecture_spec, datasets
 from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.calibration import load_images
 from keras_effnet.export.finetune import parent
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training.run import train_dataset
 from keras_effnet.transfer import reestimate_batch_norm
 
-PICTURES, LOGIT = 800, 8.0
+IMAGES, LOGIT = 800, 8.0
 
 
 @cache
@@ -54,11 +54,11 @@ def _knowing_digits(spec: ArchitectureSpec) -> keras.Model:
     digits = datasets.load("digits")
     keras.utils.set_random_seed(0)
     model = EfficientNet(spec, weights=None, classes=10, input_shape=(32, 32, 3))
-    pictures = load_pictures(digits.train, ImageSpec.of_model(model), PICTURES)
-    reestimate_batch_norm(model, np.split(pictures, 8))
-    features = keras.Model(model.input, model.get_layer("avg_pool").output)(pictures)
-    features = np.column_stack([features, np.ones(PICTURES)]).astype("float64")
-    logits = LOGIT * (np.eye(10)[digits.train.sample(PICTURES, 0).labels] - 0.1)
+    images = load_images(digits.train, ImageSpec.of_model(model), IMAGES)
+    reestimate_batch_norm(model, np.split(images, 8))
+    features = keras.Model(model.input, model.get_layer("avg_pool").output)(images)
+    features = np.column_stack([features, np.ones(IMAGES)]).astype("float64")
+    logits = LOGIT * (np.eye(10)[digits.train.sample(IMAGES, 0).labels] - 0.1)
     products = features.T @ features
     ridge = 0.01 * np.trace(products) / len(products) * np.eye(len(products))
     weights = np.linalg.solve(products + ridge, features.T @ logits)
@@ -106,6 +106,6 @@ def photographs(root: Path) -> datasets.ImageDataset:
 
 @cache
 def photographs_network(root: Path) -> keras.Model:
-    """Swish and squeeze-and-excite, trained from scratch on real pictures of ten classes: for slow tests."""
+    """Swish and squeeze-and-excite, trained from scratch on real images of ten classes: for slow tests."""
     with TemporaryDirectory() as folder:
         return train_dataset(photographs(root), PHOTOGRAPHS, Path(folder) / "run").model

@@ -49,14 +49,14 @@ def scrambled(model, seed=0):
     return model
 
 
-def pictures(channels=3, size=32, highest=255):
-    """Two noisy pictures, a dark one and a bright one, which a network must tell apart."""
+def images(channels=3, size=32, highest=255):
+    """Two noisy images, a dark one and a bright one, which a network must tell apart."""
     noise = np.random.default_rng(0).uniform(0, highest, (2, size, size, channels))
     return (noise * [[[[0.3]]], [[[1.0]]]]).astype("float32")
 
 
 def answer(model, pixels):
-    """What a network answers to two pictures; an answer that does not depend on them would prove nothing."""
+    """What a network answers to two images; an answer that does not depend on them would prove nothing."""
     answers = np.asarray(model(pixels, training=False))
     assert np.abs(answers[0] - answers[1]).max() > 0.1
     return answers

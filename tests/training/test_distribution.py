@@ -403,7 +403,7 @@ with strategies.scope(NAME) as distribution:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 8, 8, 3)).astype("float32"), rng.integers(0, 3, 64)
     train = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(64, seed=1).batch(16)
-    val = tf.data.Dataset.from_tensor_slices((x[:33], y[:33])).batch(16)  # the last batch is a single picture
+    val = tf.data.Dataset.from_tensor_slices((x[:33], y[:33])).batch(16)  # the last batch is a single image
     model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), "sparse_categorical_crossentropy")
     train, val = strategies.local_part(train, NAME), strategies.local_part(val, NAME)
     facts["local"] = [int(batch[0].shape[0]) for batch in val]
@@ -466,7 +466,7 @@ def test_processes_have_equal_parts_of_a_last_batch_too_small_to_share(parallel)
     _, facts, _ = parallel
     assert facts["alone"]["local"] == [16, 16, 1]
     assert facts["first"]["local"] == facts["second"]["local"] == [8, 8, 1]
-    # The last picture counts twice among 34, which is all that differs.
+    # The last image counts twice among 34, which is all that differs.
     assert facts["first"]["history"]["val_loss"] == facts["second"]["history"]["val_loss"]
     np.testing.assert_allclose(facts["first"]["history"]["val_loss"], facts["alone"]["history"]["val_loss"], atol=0.05)
 

@@ -211,14 +211,14 @@ def test_a_gpu_is_asked_where_one_trains(monkeypatch):
 
 
 class Line:
-    """Memory of `base + picture * batch_size`, and what was asked of it."""
+    """Memory of `base + image * batch_size`, and what was asked of it."""
 
-    def __init__(self, base: float, picture: float, limit: float = float("inf"), curve: float = 0):
-        self.base, self.picture, self.limit, self.curve, self.asked = base, picture, limit, curve, []
+    def __init__(self, base: float, image: float, limit: float = float("inf"), curve: float = 0):
+        self.base, self.image, self.limit, self.curve, self.asked = base, image, limit, curve, []
 
     def __call__(self, size: int) -> int:
         self.asked.append(size)
-        taken = self.base + self.picture * size + self.curve * size**2
+        taken = self.base + self.image * size + self.curve * size**2
         if taken > self.limit:
             raise MemoryError
         return int(taken)
@@ -246,7 +246,7 @@ def test_no_more_than_the_largest(largest):
 
 
 def test_what_the_line_promises_is_measured_before_it_is_believed():
-    line = Line(0, 10, curve=1)  # the line sees 10 + 20 a picture, and expects 32 to fit into 1000
+    line = Line(0, 10, curve=1)  # the line sees 10 + 20 an image, and expects 32 to fit into 1000
     assert fitting_batch_size(line, 1000, largest=64, share=1.0) == 16
     assert 32 in line.asked
 
@@ -264,7 +264,7 @@ def test_memory_that_does_not_grow_sets_no_bound():
     assert fitting_batch_size(Line(10, 0), 100, largest=64) == 64
 
 
-def test_a_picture_that_does_not_fit_is_refused():
+def test_an_image_that_does_not_fit_is_refused():
     with pytest.raises(UserError, match="smaller network"):
         fitting_batch_size(Line(100, 1), 100, largest=64)
 
@@ -294,10 +294,10 @@ def measured(monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize(("pictures", "size"), [(5000, 256), (100_000, 256), (1437, 64), (100, 4), (3, 1)])
-def test_auto_leaves_enough_steps_an_epoch_and_measures_nothing_where_memory_abounds(free, measured, pictures, size):
+@pytest.mark.parametrize(("images", "size"), [(5000, 256), (100_000, 256), (1437, 64), (100, 4), (3, 1)])
+def test_auto_leaves_enough_steps_an_epoch_and_measures_nothing_where_memory_abounds(free, measured, images, size):
     free(1000 * GB)
-    chosen, why = automatic_batch_size(TrainConfig(image_size=64), 10, pictures)
+    chosen, why = automatic_batch_size(TrainConfig(image_size=64), 10, images)
     assert chosen == size and not measured
     assert why.startswith(f"Batch size {size}: ") and "predicted" in why and "1000.0 GB free memory" in why
     assert ("16 steps" in why) == (size < 256)

@@ -127,9 +127,9 @@ def test_a_moving_average_spans_a_tenth_of_a_run_at_most(epochs, steps):
 # ------------------------------------------------------------------ accumulated gradients
 
 
-def test_two_batches_of_8_accumulated_are_one_batch_of_16(toy_model, smooth_pictures):
+def test_two_batches_of_8_accumulated_are_one_batch_of_16(toy_model, smooth_images):
     labels = np.arange(64, dtype="int32") % 3
-    data = tf.data.Dataset.from_tensor_slices((smooth_pictures(64, 8).astype("float32"), labels))
+    data = tf.data.Dataset.from_tensor_slices((smooth_images(64, 8).astype("float32"), labels))
     config = replace(CONFIG, optimizer="sgd", schedule="constant", warmup_epochs=0, epochs=2, learning_rate=0.05)
     config = replace(config, weight_decay=0.01, clip_norm=0.5)
     joined, accumulated, start = toy_model(), toy_model(), toy_model().get_weights()
@@ -151,10 +151,10 @@ def test_what_fell_during_warm_up_is_made_up_for_at_its_end(warmup):
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
 def test_accumulating_does_not_hasten_the_schedule_and_resumes_at_the_right_epoch(
-    staged_model, smooth_pictures, tmp_path, layer_decay
+    staged_model, smooth_images, tmp_path, layer_decay
 ):
     labels = np.arange(32, dtype="int32") % 3
-    data = tf.data.Dataset.from_tensor_slices((smooth_pictures(32, 32).astype("float32"), labels)).batch(8)
+    data = tf.data.Dataset.from_tensor_slices((smooth_images(32, 32).astype("float32"), labels)).batch(8)
     config = replace(CONFIG, epochs=3, warmup_epochs=0, accumulate=3, layer_decay=layer_decay)  # 3 does not divide 4
 
     class Stop(keras.callbacks.Callback):

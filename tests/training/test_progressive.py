@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_effnet.config.resizing import Stage
+from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.training import loop
 from keras_effnet.training import run as training_module
@@ -31,7 +31,7 @@ STEPS = 3
 
 
 def any_size_model() -> keras.Model:
-    """A small classifier for pictures of all sizes, with dropout and with stochastic depth."""
+    """A small classifier for images of all sizes, with dropout and with stochastic depth."""
     keras.utils.set_random_seed(0)
     image = keras.Input((None, None, 3))
     x = keras.layers.Rescaling(1 / 255)(image)
@@ -42,12 +42,12 @@ def any_size_model() -> keras.Model:
 
 
 @pytest.fixture
-def staged(smooth_pictures):
-    """Function from a `Stage` to its batches, which depend on the epoch's number alone."""
-    pictures, labels = smooth_pictures(8 * STEPS, 64).astype("float32"), np.arange(8 * STEPS) % 3
+def staged(smooth_images):
+    """Function from a `ResizeStage` to its batches, which depend on the epoch's number alone."""
+    originals, labels = smooth_images(8 * STEPS, 64).astype("float32"), np.arange(8 * STEPS) % 3
 
-    def batches(stage: Stage) -> tf.data.Dataset:
-        images = tf.image.resize(pictures, (stage.image_size,) * 2)
+    def batches(stage: ResizeStage) -> tf.data.Dataset:
+        images = tf.image.resize(originals, (stage.image_size,) * 2)
         epoch = tf.data.Dataset.from_tensor_slices((images, labels.astype("int32"))).batch(8)
         return (
             tf.data.Dataset.range(stage.first, stage.last)
@@ -59,7 +59,7 @@ def staged(smooth_pictures):
 
 
 class Spy(keras.callbacks.Callback):
-    """The epoch, the sides of its pictures and the rates of dropout at the first batch of each epoch."""
+    """The epoch, the sides of its images and the rates of dropout at the first batch of each epoch."""
 
     def __init__(self, stop: int | None = None):
         super().__init__()
@@ -84,9 +84,9 @@ def spied(batches, spy: Spy):
     return lambda stage: batches(stage).map(note)
 
 
-def test_every_epoch_sees_pictures_of_its_size_and_dropout_grows_with_them(staged):
+def test_every_epoch_sees_images_of_its_size_and_dropout_grows_with_them(staged):
     spy = Spy()
-    val = staged(Stage(0, 1, 64))
+    val = staged(ResizeStage(0, 1, 64))
     history = train(any_size_model(), spied(staged, spy), val, CONFIG, callbacks=[spy])
     assert history.epoch == spy.seen == list(range(6))
     assert spy.sides == [32] * 2 * STEPS + [48] * 2 * STEPS + [64] * 2 * STEPS
@@ -110,7 +110,7 @@ def test_the_dropout_of_a_stage_is_the_one_that_is_computed(staged, monkeypatch)
 
     kernels = Kernels()
     config = replace(CONFIG, weight_decay=0.0)
-    train(any_size_model(), staged, staged(Stage(0, 1, 64)), config, callbacks=[kernels])
+    train(any_size_model(), staged, staged(ResizeStage(0, 1, 64)), config, callbacks=[kernels])
     moved = [np.abs(b - a).max() > 1e-6 for a, b in zip(kernels.kernels, kernels.kernels[1:], strict=False)]
     assert moved == [False, True, True, True, True]
 
@@ -126,7 +126,7 @@ def _closed_in_the_first_stage(original):
 
 @pytest.mark.parametrize("stop", [3, 4], ids=["middle", "border"])
 def test_a_resumed_run_goes_on_with_the_size_it_was_at_and_ends_with_the_same_weights(staged, tmp_path, stop):
-    val = staged(Stage(0, 1, 64))
+    val = staged(ResizeStage(0, 1, 64))
     whole, resumed, spy = any_size_model(), any_size_model(), Spy()
     train(whole, staged, val, CONFIG)
     with pytest.raises(KeyboardInterrupt):
@@ -165,9 +165,9 @@ def test_a_progressive_run_scales_augmentation_and_leaves_a_file_for_the_last_si
 
 
 @pytest.mark.parametrize("until", [1, 2, 3])
-def test_a_run_that_pauses_ends_as_one_that_does_not(staged, smooth_pictures, tmp_path, until):
+def test_a_run_that_pauses_ends_as_one_that_does_not(staged, smooth_images, tmp_path, until):
     """Within a stage and at its end: no later stage may begin, and the schedule is that of the whole."""
-    val = tf.data.Dataset.from_tensors((smooth_pictures(4, 64).astype("float32"), np.arange(4) % 3))
+    val = tf.data.Dataset.from_tensors((smooth_images(4, 64).astype("float32"), np.arange(4) % 3))
     whole, paused = any_size_model(), any_size_model()
     train(whole, staged, val, CONFIG, run_dir=tmp_path / "whole")
     train(paused, staged, val, CONFIG, run_dir=tmp_path / "cut", callbacks=[Pause(until)])
@@ -178,10 +178,10 @@ def test_a_run_that_pauses_ends_as_one_that_does_not(staged, smooth_pictures, tm
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_the_step_of_a_training_is_traced_once(smooth_pictures):
+def test_the_step_of_a_training_is_traced_once(smooth_images):
     """Slots made within a trace have it traced again: twice the wait of a large network."""
     model, traces = any_size_model(), 0
-    images, labels = smooth_pictures(8, 32).astype("float32"), np.eye(3, dtype="float32")[np.arange(8) % 3]
+    images, labels = smooth_images(8, 32).astype("float32"), np.eye(3, dtype="float32")[np.arange(8) % 3]
     loop.compile_model(model, CONFIG, steps=2)
     apply = model.optimizer.apply
 

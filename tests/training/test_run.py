@@ -101,8 +101,8 @@ def test_a_run_leaves_every_file_that_it_promises(trained):
     }
     folder = trained.run_dir
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == promised
-    for picture in ("curves.png", "confusion.png"):
-        with Image.open(folder / picture) as image:
+    for plot in ("curves.png", "confusion.png"):
+        with Image.open(folder / plot) as image:
             image.verify()
 
 
@@ -216,10 +216,10 @@ def test_a_config_freezes_what_it_names():
         build_model(replace(config, freeze="blok5"), classes=3)
 
 
-def test_a_resumed_run_goes_on_with_a_rate_for_each_stage(smooth_pictures, tmp_path):
+def test_a_resumed_run_goes_on_with_a_rate_for_each_stage(smooth_images, tmp_path):
     labels = np.arange(8 * STEPS, dtype="int32") % 3
-    pictures = smooth_pictures(len(labels), 32).astype("float32")
-    batches = tf.data.Dataset.from_tensor_slices((pictures, labels)).batch(8)
+    images = smooth_images(len(labels), 32).astype("float32")
+    batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
     config = replace(CONFIG, epochs=2, layer_decay=0.5)
     spec = architecture_spec("lite0", width=0.25, dropout_rate=0.0, drop_connect_rate=0.0)
     spec = replace(spec, stages=spec.stages[:2], head=None)
@@ -439,27 +439,27 @@ def disk_config() -> TrainConfig:
     return TrainConfig(model="lite0", depth=0.1, width=0.1, image_size=32, epochs=1, batch_size=4, cache="disk")
 
 
-def test_a_cache_on_disk_serves_the_end_of_a_run_too_and_is_gone_after_it(disk_config, picture_folder, tmp_path):
-    pictures, said = datasets.load(str(picture_folder({"a": 12, "b": 12}))), []
-    result = train_dataset(pictures, disk_config, tmp_path / "new" / "run", announce=said.append)
+def test_a_cache_on_disk_serves_the_end_of_a_run_too_and_is_gone_after_it(disk_config, image_folder, tmp_path):
+    images, said = datasets.load(str(image_folder({"a": 12, "b": 12}))), []
+    result = train_dataset(images, disk_config, tmp_path / "new" / "run", announce=said.append)
     assert any("pixels are kept on disk" in line for line in said)
     assert {"env.json", "augmented.png"} <= {path.name for path in result.run_dir.iterdir()}
     assert result.epochs == 1 and not (result.run_dir / "cache").exists()
     # With no epoch left, the end alone fills the cache.
-    again = train_dataset(pictures, disk_config, result.run_dir, resume=True)
+    again = train_dataset(images, disk_config, result.run_dir, resume=True)
     assert again.epochs == 1 and not (result.run_dir / "cache").exists()
 
 
 def test_a_run_that_fails_at_its_end_leaves_its_best_checkpoint_and_no_cache(
-    disk_config, picture_folder, tmp_path, monkeypatch
+    disk_config, image_folder, tmp_path, monkeypatch
 ):
     def spoil(model, data):
         model.layers[-1].bias.assign(np.full(2, np.nan))
 
     monkeypatch.setattr(transfer, "reestimate_batch_norm", spoil)
-    pictures = datasets.load(str(picture_folder({"a": 12, "b": 12})))
+    images = datasets.load(str(image_folder({"a": 12, "b": 12})))
     with pytest.raises(UserError, match="NaN or infinite values to 4 of 4"):
-        train_dataset(pictures, disk_config, tmp_path / "run")
+        train_dataset(images, disk_config, tmp_path / "run")
     kept = keras.models.load_model(tmp_path / "run/weights/best.keras")
     assert all(np.isfinite(weight).all() for weight in kept.get_weights())
     assert not (tmp_path / "run/cache").exists()

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
-from weight_files import answer, pictures, same_weights, scrambled, tiny
+from weight_files import answer, images, same_weights, scrambled, tiny
 
 from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD
 from keras_effnet.errors import UserError
@@ -201,7 +201,7 @@ def peer():
     mean, std = (np.array(values) / 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
     normalization.set_weights([mean, std**2, np.array(0)])
     normalization.finalize_state()
-    # Through so many layers random weights lose the picture, unless each is normalised by what it really sees.
+    # Through so many layers random weights lose the image, unless each is normalised by what it really sees.
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -221,5 +221,5 @@ def test_keras_applications_files_give_its_answers(file, peer, ours, tmp_path):
     for layer in ours.layers:
         assert same_weights(layer.get_weights(), peer.get_layer(layer.name).get_weights() if layer.weights else [])
     # Both normalise pixels in their own way, and random weights make much of the last bit.
-    expected = answer(peer, pictures(size=64))
-    np.testing.assert_allclose(answer(ours, pictures(size=64)), expected, atol=1e-4 * np.abs(expected).max())
+    expected = answer(peer, images(size=64))
+    np.testing.assert_allclose(answer(ours, images(size=64)), expected, atol=1e-4 * np.abs(expected).max())

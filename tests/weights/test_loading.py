@@ -13,8 +13,8 @@ from weight_files import (
     TINY,
     TINY_LITE,
     answer,
+    images,
     lite_arrays,
-    pictures,
     same_weights,
     scrambled,
     tiny,
@@ -205,7 +205,7 @@ def rgb(tmp_path_factory):
 
 
 @pytest.mark.parametrize("preprocessing", [True, False])
-def test_a_grey_picture_gives_what_its_rgb_copy_gave(preprocessing, rgb, caplog):
+def test_a_grey_image_gives_what_its_rgb_copy_gave(preprocessing, rgb, caplog):
     model, path = rgb
     if not preprocessing:
         model = lite(3, include_preprocessing=False)
@@ -215,7 +215,7 @@ def test_a_grey_picture_gives_what_its_rgb_copy_gave(preprocessing, rgb, caplog)
     assert warnings_of(caplog) == [
         "The stem was trained on 3 channels and is adapted to 1: summed or repeated over them."
     ]
-    pixels = pictures(1, highest=255 if preprocessing else 1)
+    pixels = images(1, highest=255 if preprocessing else 1)
     np.testing.assert_allclose(answer(grey, pixels), answer(model, pixels.repeat(3, axis=3)), atol=1e-5)
 
 
@@ -235,8 +235,8 @@ def test_six_channels_that_are_rgb_twice_give_what_rgb_gave(rgb):
     model, path = rgb
     wide = lite(6)
     load_weights(wide, path, adapt=True)
-    twice = np.concatenate([pictures(), pictures()], axis=3)
-    np.testing.assert_allclose(answer(wide, twice), answer(model, pictures()), atol=1e-5)
+    twice = np.concatenate([images(), images()], axis=3)
+    np.testing.assert_allclose(answer(wide, twice), answer(model, images()), atol=1e-5)
 
 
 def test_a_stem_that_was_not_trained_on_rgb_is_not_adapted(rgb, tmp_path):
@@ -248,7 +248,7 @@ def test_a_stem_that_was_not_trained_on_rgb_is_not_adapted(rgb, tmp_path):
 
 
 def test_adapt_stem_keeps_the_answer_to_equal_channels():
-    """On pictures whose channels are all alike, every channel count answers the same."""
+    """On images whose channels are all alike, every channel count answers the same."""
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 5))
     totals = [adapt_stem(kernel, channels).sum(axis=2) for channels in (1, 3, 6, 9)]
     for total in totals[1:]:
@@ -459,7 +459,7 @@ def test_lite0_stem_equals_numpy(lite0, lite0_arrays):
 
 
 def test_lite0_logits_equal_a_forward_pass_in_numpy(lite0, lite0_arrays):
-    # Smooth pictures: noise drives a trained network to where nothing is told apart.
+    # Smooth images: noise drives a trained network to where nothing is told apart.
     y, x = np.mgrid[0:224, 0:224] / 224
     waves = np.stack([np.sin(6 * x + 2), np.sin(9 * y), np.cos(7 * (x + y))], axis=2)
     pixels = np.stack([127 + 100 * waves, 255 * np.hypot(x - 0.5, y - 0.5)[..., None].repeat(3, 2)])

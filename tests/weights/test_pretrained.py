@@ -137,7 +137,7 @@ def test_other_classes_alone_warn_of_the_classifier_alone(server, caplog):
     assert "not of 10 classes: a fresh one" in warning
 
 
-def test_grey_pictures_are_classified_as_their_rgb_copies_where_the_statistics_are_scalar(server, caplog):
+def test_grey_images_are_classified_as_their_rgb_copies_where_the_statistics_are_scalar(server, caplog):
     """One kernel, summed over R, G and B. B0's three means differ, so this is said of pixels already normalised."""
     options = {"weights": "imagenet", "include_preprocessing": False, "classifier_activation": None}
     grey = np.random.default_rng(0).normal(0, 1, (2, 64, 64, 1)).astype("float32")

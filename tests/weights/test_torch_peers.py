@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from make_torch import LAYOUTS, LITE_SIZES, LOGITS, geometry_of, lite_network, picture, torch_network
+from make_torch import LAYOUTS, LITE_SIZES, LOGITS, geometry_of, image, lite_network, torch_network
 from PIL import Image
 
 from keras_effnet.architecture.baselines import architecture_spec
@@ -54,7 +54,7 @@ def assert_same(ours, theirs, tolerance=1e-4):
 @pytest.mark.parametrize("variant", LITE_SIZES)
 def test_lite_answers_what_torch_answered(variant):
     recorded = np.array(json.loads(LOGITS.read_text())["logits"][variant])
-    logits = answer(lite(variant), picture(LITE_SIZES[variant])[None])[0]
+    logits = answer(lite(variant), image(LITE_SIZES[variant])[None])[0]
     assert recorded.std() > 0.5
     np.testing.assert_allclose(logits, recorded, atol=1e-4)
 
@@ -315,10 +315,10 @@ def test_the_geometry_that_is_refused_would_answer_something_else(peer, changes,
     assert np.abs(answer(other, peer.x) - peer.logits).max() > 0.05 * np.abs(peer.logits).max()
 
 
-@pytest.mark.pictures
+@pytest.mark.images
 @pytest.mark.parametrize("variant", LITE_SIZES)
-def test_lite_names_real_pictures_as_torch_does(variant, torch, pictures_root):
-    paths = sorted((pictures_root / "imagenet-sample-300").glob("*.JPEG"))[::100]
+def test_lite_names_real_images_as_torch_does(variant, torch, images_root):
+    paths = sorted((images_root / "imagenet-sample-300").glob("*.JPEG"))[::100]
     size = (LITE_SIZES[variant],) * 2
     pixels = np.stack([np.asarray(Image.open(p).convert("RGB").resize(size), "float32") for p in paths])
     theirs = torch_answer(torch, lite_network(variant), (pixels - 127) / 128)
@@ -331,7 +331,7 @@ def test_the_torch_package_pads_as_tensorflow_does_at_its_own_size(name, torch):
     network = lite_network(name)
     fixed = type(network).from_name(f"efficientnet-{name}")
     fixed.load_state_dict(network.state_dict())
-    x = (picture(LITE_SIZES[name])[None] - 127) / 128
+    x = (image(LITE_SIZES[name])[None] - 127) / 128
     np.testing.assert_allclose(torch_answer(torch, fixed, x), torch_answer(torch, network, x), atol=1e-6)
 
 

@@ -23,7 +23,7 @@ from keras_effnet.cli import console
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(files, threads, runs, max_seconds, as_json) -> None:
-    """Time FILES (.tflite) on this machine, one picture at a time, and measure the memory that each takes."""
+    """Time FILES (.tflite) on this machine, one image at a time, and measure the memory that each takes."""
     from keras_effnet.export.measure.latency import benchmark_in_turn
     from keras_effnet.export.measure.memory import peak_memory
 

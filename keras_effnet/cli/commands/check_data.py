@@ -16,14 +16,14 @@ _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 @click.argument("data")
 @click.option("--image-size", type=click.IntRange(1), default=224, show_default=True, help="What the network will see.")
 @click.option("--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Also almost equal ones.")
-@click.option("--max", "most", type=click.IntRange(1), help="Look at so many pictures, drawn at random.")
+@click.option("--max", "most", type=click.IntRange(1), help="Look at so many images, drawn at random.")
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out where there is no val/.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--strict", is_flag=True, help="Exit with status 3 on a leak or an unreadable file.")
 @click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(data, image_size, near_duplicates, most, val_split, seed, strict, out, as_json) -> None:
-    """Look at every picture of DATA, a folder of class folders, for what spoils a training or its result."""
+    """Look at every image of DATA, a folder of class folders, for what spoils a training or its result."""
     console.prepare_tensorflow()
     from keras_effnet.datasets.checking import check_data
     from keras_effnet.errors import VerificationError
@@ -36,11 +36,11 @@ def command(data, image_size, near_duplicates, most, val_split, seed, strict, ou
             data,
             image_size=image_size,
             near_duplicates=near_duplicates,
-            max_pictures=most,
+            max_images=most,
             examples=_EACH,
             val_split=val_split,
             seed=seed,
-            progress=console.track("Looking at pictures"),
+            progress=console.track("Looking at images"),
         )
     folder = new_run("check-data", report.name, out)
     drawn = _draw(report, folder, plots)
@@ -49,18 +49,18 @@ def command(data, image_size, near_duplicates, most, val_split, seed, strict, ou
     if as_json:
         console.emit_json(report.to_dict() | {"run": str(folder)})
     else:
-        console.table(("finding", "pictures", ""), [(name, str(count), note) for name, count, note in findings(report)])
+        console.table(("finding", "images", ""), [(name, str(count), note) for name, count, note in findings(report)])
         fix = f"less {folder}/report.md" if report.unreadable or report.groups else f"keras-effnet train {data}"
         console.finish(f"{folder} (report.md, report.json, {', '.join(drawn)})", fix)
     if strict and (report.unreadable or report.leaks):
         raise VerificationError(
-            f"{data}: {len(report.unreadable)} unreadable files, {sum(report.leaked.values())} held-out pictures that "
+            f"{data}: {len(report.unreadable)} unreadable files, {sum(report.leaked.values())} held-out images that "
             f"are also in training; see {folder / 'report.md'}."
         )
 
 
 def _draw(report, folder: Path, plots) -> list[str]:
-    """Writes the pictures of the report; their names."""
+    """Writes the images of the report; their names."""
     import numpy as np
 
     from keras_effnet.datasets.decoding import BadFile, decode_files
@@ -73,17 +73,15 @@ def _draw(report, folder: Path, plots) -> list[str]:
         (report.class_names[index], tile) for index in chosen for tile in report.examples[report.class_names[index]]
     ]
     if tiles:
-        plots.picture_grid(
-            np.stack([tile for _, tile in tiles]), [_short(n) for n, _ in tiles], folder / "pictures.png"
-        )
-        drawn.append("pictures.png")
+        plots.image_grid(np.stack([tile for _, tile in tiles]), [_short(n) for n, _ in tiles], folder / "images.png")
+        drawn.append("images.png")
     pairs = [group.members[:2] for group in _worst_first(report.groups)[:_SHEET_PAIRS]]
     if pairs and Path(pairs[0][0].name).is_file():
         members = [member for pair in pairs for member in pair]
         decoded = zip(members, decode_files([member.name for member in members]), strict=True)
         found = [(member, seen) for member, seen in decoded if not isinstance(seen, BadFile)]
         titles = [_short(f"{member.split} {member.class_name}") for member, _ in found]
-        plots.picture_grid(np.stack([sheet_tile(seen[1]) for _, seen in found]), titles, folder / "copies.png")
+        plots.image_grid(np.stack([sheet_tile(seen[1]) for _, seen in found]), titles, folder / "copies.png")
         drawn.append("copies.png")
     return drawn
 
@@ -97,7 +95,7 @@ def _worst_first(groups):
 
 
 def findings(report) -> list[tuple[str, int, str]]:
-    """Rows of a table: what, how many pictures, in words."""
+    """Rows of a table: what, how many images, in words."""
     copies = sum(len(group.members) - 1 for group in report.groups if group.exact)
     near = sum(len(group.members) - 1 for group in report.groups if not group.exact)
     labels = sum(len(group.members) for group in report.contradictions)
@@ -109,7 +107,7 @@ def findings(report) -> list[tuple[str, int, str]]:
         ("leaks", sum(report.leaked.values()), f"held out and also learned: {leaked}"),
         ("exact copies", copies, "beyond the first of each"),
         ("near copies", near, "recompressed, resized, edited, or a burst"),
-        ("contradictions", labels, "the same picture under several classes"),
+        ("contradictions", labels, "the same image under several classes"),
     ]
     if report.sizes:
         small = f"shorter side below {report.sizes.image_size}: enlarged in training"
@@ -122,7 +120,7 @@ def markdown(report, drawn: list[str]) -> str:
     """The report for people."""
     from keras_effnet.datasets.checking import LOPSIDED
 
-    lines = [f"# {report.name}: what the pictures are like", "", "| finding | pictures | |", "|---|---|---|"]
+    lines = [f"# {report.name}: what the images are like", "", "| finding | images | |", "|---|---|---|"]
     lines += [f"| {name} | {count} | {note} |" for name, count, note in findings(report)]
     if report.sizes:
         lines += ["", "| | smallest | median | largest |", "|---|---|---|---|"]

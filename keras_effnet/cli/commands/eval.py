@@ -19,7 +19,7 @@ from keras_effnet.cli import console
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
 
-PICTURED = 24  # mistakes on the contact sheet
+IMAGED = 24  # mistakes on the contact sheet
 TABLED = 20  # classes up to which all are shown
 MATRIX_IN_JSON = 100  # classes up to which the confusion matrix is spelt out: beyond, most of it is zeros
 FILES = "results.json, per_class.csv, predictions.csv, confusion.png, reliability.png, worst.png"
@@ -34,7 +34,7 @@ NOTES = {
 @click.argument("data", required=False)
 @click.option("--split", type=click.Choice(["train", "val", "test"]), help="Which part; test by default, else val.")
 @click.option("--per-class", is_flag=True, help="Precision, recall and F1 of each class; of many, the worst and best.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Pictures at once.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images at once.")
 @click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -54,7 +54,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     if part is None:
         raise UserError(f"{dataset.name} has no {split} split.")
     batches = image_pipeline(part, artifact.image_spec, artifact.batch_size)
-    progress = console.track(f"Evaluating {len(part)} pictures", -(-len(part) // artifact.batch_size))
+    progress = console.track(f"Evaluating {len(part)} images", -(-len(part) // artifact.batch_size))
     answers = judge((artifact.predict(images.numpy()), labels.numpy()) for images, labels in progress(batches))
     result = measure(answers)
     bins = reliability(answers.confidence, answers.right)
@@ -66,7 +66,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     _write_csv(folder / "per_class.csv", classes[0], (map(_cell, values) for values in map(dict.values, classes)))
     _write_csv(folder / "predictions.csv", *_predictions(answers, part, names))
     plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
-    title = f"ECE {result.ece:.2%}, {result.samples} pictures"
+    title = f"ECE {result.ece:.2%}, {result.samples} images"
     plots.reliability(bins.counts, bins.confidence, bins.accuracy, title, folder / "reliability.png")
     _draw_worst(answers, part, artifact.image_spec, names, folder / "worst.png")
 
@@ -75,11 +75,11 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     if per_class:
         _show_classes(classes)
     _show(result, answers, names, artifact.path)
-    console.finish(f"{folder} ({FILES})", f"keras-effnet predict PICTURE --model {shlex.quote(model)}")
+    console.finish(f"{folder} ({FILES})", f"keras-effnet predict IMAGE --model {shlex.quote(model)}")
 
 
 def _data(artifact, model: str, data: str | None, max_bad_files: int):
-    """The labelled pictures and the names of their classes, which must be the model's."""
+    """The labelled images and the names of their classes, which must be the model's."""
     from keras_effnet import datasets
 
     origin = {"source": data, "max_bad_files": max_bad_files} if data else artifact.data_origin
@@ -87,7 +87,7 @@ def _data(artifact, model: str, data: str | None, max_bad_files: int):
         raise UserError(f"Name the data: `keras-effnet eval {model} FOLDER`; nothing beside the model says which.")
     size = artifact.image_spec.size
     with console.hushed():
-        dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
+        dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking images"))
     # ImageNet's folders bear WordNet ids, its networks words.
     known = readable(dataset.class_names)
     names = readable(artifact.class_names or dataset.class_names)
@@ -124,20 +124,20 @@ def _summary(result, bins, names: Sequence[str]) -> dict[str, object]:
 
 def _per_class(result, names: Sequence[str]) -> list[dict[str, object]]:
     columns = (names, result.precision, result.per_class, result.f1, result.support)
-    keys = ("class", "precision", "recall", "f1", "pictures")
+    keys = ("class", "precision", "recall", "f1", "images")
     return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _predictions(answers, part, names: Sequence[str]) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
     """Header and rows of predictions.csv, in the order of the split."""
-    # Pictures that are no files are told apart by their place in the split.
-    pictures = part.images if isinstance(part.images, tuple) else range(len(part))
+    # Images that are no files are told apart by their place in the split.
+    images = part.images if isinstance(part.images, tuple) else range(len(part))
     numbers = zip(answers.labels, answers.predicted, answers.confidence, answers.likelihood, strict=True)
     rows = (
-        (picture, names[true], names[predicted], f"{share:.6g}", f"{likelihood:.6g}")
-        for picture, (true, predicted, share, likelihood) in zip(pictures, numbers, strict=True)
+        (image, names[true], names[predicted], f"{share:.6g}", f"{likelihood:.6g}")
+        for image, (true, predicted, share, likelihood) in zip(images, numbers, strict=True)
     )
-    return ("picture", "true", "predicted", "probability", "probability_of_true"), rows
+    return ("image", "true", "predicted", "probability", "probability_of_true"), rows
 
 
 def _cell(value: object) -> object:
@@ -164,14 +164,14 @@ def _draw_worst(answers, part, image_spec, names: Sequence[str], path: Path) -> 
     from keras_effnet.evaluation.metrics import least_certain, worst_mistakes
     from keras_effnet.pipeline.batches import image_pipeline
 
-    chosen = worst_mistakes(answers, PICTURED)
+    chosen = worst_mistakes(answers, IMAGED)
     if not len(chosen):
-        chosen = least_certain(answers, PICTURED)
-    # Only these are read again. Some sources give pictures in their own order, whatever the order asked for.
+        chosen = least_certain(answers, IMAGED)
+    # Only these are read again. Some sources give images in their own order, whatever the order asked for.
     inorder = np.sort(chosen)
     batches = image_pipeline(part.select(inorder), image_spec, len(inorder))
     images = np.concatenate([pixels.numpy() for pixels, _ in batches])[np.searchsorted(inorder, chosen)]
-    plots.picture_grid(images, [_title(answers, index, names) for index in chosen], path)
+    plots.image_grid(images, [_title(answers, index, names) for index in chosen], path)
 
 
 def _title(answers, index: int, names: Sequence[str]) -> str:
@@ -181,7 +181,7 @@ def _title(answers, index: int, names: Sequence[str]) -> str:
 
 
 def _brief(name: str, width: int = 18) -> str:
-    """What fits above a picture."""
+    """What fits above an image."""
     return name if len(name) <= width else f"{name[: width - 3]}..."
 
 
@@ -190,12 +190,12 @@ def _show_classes(classes: Sequence[dict[str, object]]) -> None:
 
     def row(one) -> tuple[str, ...]:
         shares = ("-" if math.isnan(one[key]) else f"{one[key]:.1%}" for key in ("precision", "recall", "f1"))
-        return (one["class"], *shares, str(one["pictures"]))
+        return (one["class"], *shares, str(one["images"]))
 
     headers = tuple(classes[0])
     if len(classes) <= TABLED:
         return console.table(headers, map(row, classes))
-    ranked = sorted((one for one in classes if one["pictures"]), key=lambda one: one["f1"])
+    ranked = sorted((one for one in classes if one["images"]), key=lambda one: one["f1"])
     half = TABLED // 2
     console.table(headers, map(row, ranked[:half]), title=f"The worst of {len(classes)} classes, by F1")
     console.table(headers, map(row, ranked[half:][-half:]), title="The best")
@@ -205,7 +205,7 @@ def _show_classes(classes: Sequence[dict[str, object]]) -> None:
 def _show(result, answers, names: Sequence[str], path: Path) -> None:
     from keras_effnet.evaluation.metrics import most_confused
 
-    click.echo(f"{path}: {result.accuracy:.2%} of {result.samples} pictures right, top five {result.top5:.2%}.")
+    click.echo(f"{path}: {result.accuracy:.2%} of {result.samples} images right, top five {result.top5:.2%}.")
     if answers.scores in NOTES:
         click.echo(NOTES[answers.scores])
     sides = f"{result.confidence:.1%} sure on average, {result.accuracy:.1%} right"

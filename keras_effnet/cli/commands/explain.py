@@ -1,4 +1,4 @@
-"""`keras-effnet explain`: where in pictures a network finds a class, drawn beside its answer."""
+"""`keras-effnet explain`: where in images a network finds a class, drawn beside its answer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from keras_effnet.errors import UserError, unknown
 
 
 @click.command("explain")
-@click.argument("pictures", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True)
 @click.option("--model", required=True, help="A .keras file, a run folder, or a name like lite0.")
 @click.option("--class", "wanted", metavar="NAME", help="Class to explain, by name or index; the most probable.")
 @click.option("--layer", metavar="NAME", help="Feature map to look at: block5c; the last by default.")
-@click.option("--top", type=click.IntRange(1, 20), default=3, show_default=True, help="Classes beside the picture.")
+@click.option("--top", type=click.IntRange(1, 20), default=3, show_default=True, help="Classes beside the image.")
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one class name a line.")
 @click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(pictures, model, wanted, layer, top, labels, out, as_json) -> None:
-    """Show what in PICTURES, files or folders of files, speaks for a class (Grad-CAM)."""
+def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
+    """Show what in IMAGES, files or folders of files, speaks for a class (Grad-CAM)."""
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.gradcam import explainer
@@ -37,7 +37,7 @@ def command(pictures, model, wanted, layer, top, labels, out, as_json) -> None:
     index = None if wanted is None else _class_index(wanted, names)
     explain = explainer(artifact.model, layer)
     folder, results = None, {}
-    for path, pixels in artifacts.each_picture(pictures, artifact.image_spec, console.track("Explaining")):
+    for path, pixels in artifacts.each_image(images, artifact.image_spec, console.track("Explaining")):
         seen = artifacts.network_input(pixels, artifact.image_spec)
         heat = explain(seen[0], index)
         best = decode_predictions(heat.probabilities[None], top=top, class_names=names)[0]
@@ -54,8 +54,8 @@ def command(pictures, model, wanted, layer, top, labels, out, as_json) -> None:
         (Path(path).name, f"{result['class']} {result['probability']:.1%}", Path(result["drawn"]).name)
         for path, result in results.items()
     ]
-    console.table(("picture", "class explained", "drawn"), rows)
-    console.finish(str(folder), f"keras-effnet explain PICTURE --model {shlex.quote(model)} --class NAME")
+    console.table(("image", "class explained", "drawn"), rows)
+    console.finish(str(folder), f"keras-effnet explain IMAGE --model {shlex.quote(model)} --class NAME")
 
 
 def _class_index(wanted: str, names: list[str]) -> int:
@@ -68,6 +68,6 @@ def _class_index(wanted: str, names: list[str]) -> int:
 
 
 def _free(folder: Path, stem: str) -> Path:
-    """A file of that name which is not there yet: pictures of several folders may be called alike."""
+    """A file of that name which is not there yet: images of several folders may be called alike."""
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
     return next(path for name in names if not (path := folder / f"{name}.png").exists())

@@ -11,13 +11,13 @@ from keras_effnet.cli import console
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.imagenet import readable
 
-MAX_HELD_OUT = 500  # pictures to compare on; they are held in memory
+MAX_HELD_OUT = 500  # images to compare on; they are held in memory
 
 
 def _sources(artifact, calibration, samples, seed, max_bad_files):
-    """Calibration pictures and held-out ones: of a labelled dataset its splits, of loose pictures two halves."""
+    """Calibration images and held-out ones: of a labelled dataset its splits, of loose images two halves."""
     from keras_effnet import datasets
-    from keras_effnet.export.calibration import load_pictures
+    from keras_effnet.export.calibration import load_images
 
     size = artifact.image_spec.size
     if calibration is None:
@@ -30,9 +30,9 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
     except UserError:
         if not Path(calibration).is_dir():
             raise
-        pictures = load_pictures(calibration, artifact.image_spec, 2 * samples, seed)
-        half = max(len(pictures) // 2, min(len(pictures), 20))
-        return pictures[:half], (pictures[half:] if len(pictures) > half else pictures)[:MAX_HELD_OUT]
+        images = load_images(calibration, artifact.image_spec, 2 * samples, seed)
+        half = max(len(images) // 2, min(len(images), 20))
+        return images[:half], (images[half:] if len(images) > half else images)[:MAX_HELD_OUT]
     if not len(dataset.train):  # a list to measure with: half of it calibrates, the other half is compared on
         test = dataset.held_out
         halves = (test.select(range(first, len(test), 2)) for first in (0, 1))
@@ -40,38 +40,34 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
     # Labels count only where they mean the model's classes; calibration does not need them.
     same = readable(artifact.class_names or ()) == readable(dataset.class_names)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
-    return dataset.train, held_out if same else load_pictures(held_out, artifact.image_spec, samples, seed)
+    return dataset.train, held_out if same else load_images(held_out, artifact.image_spec, samples, seed)
 
 
 def _names(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def _thinned(artifact, pictures, held_out, sparsity, clusters, given, samples, announce):
+def _thinned(artifact, images, held_out, sparsity, clusters, given, samples, announce):
     """The network pruned or clustered, and what the report says of that; as it is where neither is asked for."""
     from keras_effnet.export.finetune.sparsity import CLUSTERING, PRUNING, cluster, prune
     from keras_effnet.export.verification import Reference, compare
 
     if sparsity is None and clusters is None:
         return artifact.model, []
-    if pictures is None:
-        raise UserError(
-            "Pruning and clustering train on pictures: --calibration FOLDER, thousands rather than hundreds."
-        )
+    if images is None:
+        raise UserError("Pruning and clustering train on images: --calibration FOLDER, thousands rather than hundreds.")
     shared = {"samples": samples, "image_spec": artifact.image_spec, "announce": announce}
     if sparsity is not None:
-        thinned = prune(artifact.model, pictures, sparsity, replace(PRUNING, **given), **shared)
+        thinned = prune(artifact.model, images, sparsity, replace(PRUNING, **given), **shared)
         done = f"Pruned before: {thinned.zeros:.0%} of the kernels' weights are 0."
     else:
-        thinned = cluster(artifact.model, pictures, clusters, replace(CLUSTERING, **given), **shared)
+        thinned = cluster(artifact.model, images, clusters, replace(CLUSTERING, **given), **shared)
         done = f"Clustered before: kernels have at most {clusters} values."
-    held_out = pictures if held_out is None else held_out
+    held_out = images if held_out is None else held_out
     before, after = (Reference.of(model, held_out, artifact.image_spec) for model in (artifact.model, thinned.model))
     report = compare(before.answers, after.answers, before.labels)
     accuracy = "" if report.accuracy_keras is None else f"; top-1 {report.accuracy_keras:.1%} before"
-    return thinned.model, [
-        f"{done} It gives the answer of before on {report.top1_agreement:.1%} of pictures{accuracy}."
-    ]
+    return thinned.model, [f"{done} It gives the answer of before on {report.top1_agreement:.1%} of images{accuracy}."]
 
 
 def _save(network, path):
@@ -88,18 +84,18 @@ def _save(network, path):
 @click.command("export")
 @click.argument("model")
 @click.option("--quantize", default="none,float16,dynamic,int8", show_default=True, help="Precisions, by commas.")
-@click.option("--calibration", help="Pictures for int8: a folder or dataset; by default what the run was trained on.")
-@click.option("--samples", type=click.IntRange(20), default=100, show_default=True, help="Calibration pictures.")
+@click.option("--calibration", help="Images for int8: a folder or dataset; by default what the run was trained on.")
+@click.option("--samples", type=click.IntRange(20), default=100, show_default=True, help="Calibration images.")
 @click.option("--input-type", default="float32", show_default=True, help="float32, or uint8 for int8 and mixed files.")
 @click.option("--method", help="The one way to int8: corrected, minmax, percentile, equalized or qat.")
-@click.option("--qat", is_flag=True, help="Train for int8 on the calibration pictures: --method qat.")
+@click.option("--qat", is_flag=True, help="Train for int8 on the calibration images: --method qat.")
 @click.option("--float-blocks", default="", help="Blocks of a mixed file in float, by commas; by default measured.")
 @click.option("--min-agreement", type=click.FloatRange(0, 1), help="Least agreement, in place of a precision's own.")
 @click.option("--sparsity", type=float, help="Prune first: share of zeros in each kernel, as 0.75.")
 @click.option("--clusters", type=int, help="Cluster first: values that a kernel may have, as 16.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of --qat, --sparsity and --clusters.")
 @click.option("--learning-rate", type=float, help="Learning rate of the same.")
-@click.option("--training-samples", type=click.IntRange(20), default=1000, show_default=True, help="Pictures of them.")
+@click.option("--training-samples", type=click.IntRange(20), default=1000, show_default=True, help="Images of them.")
 @click.option("--also", default="", help="Other formats, by commas: savedmodel, onnx; in float32.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; by default a new run folder.")
 @click.option("--name", help="First part of the file names; by default that of the run.")
@@ -134,13 +130,13 @@ def command(
     from keras_effnet.errors import one_of
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.finetune.qat import TUNING
-    from keras_effnet.export.recipes import INPUT_TYPES, RECIPES
+    from keras_effnet.export.recipes import INPUT_TYPES, PRECISIONS
     from keras_effnet.export.report import SHORT, cells
     from keras_effnet.export.savedmodel_onnx import FORMATS
     from keras_effnet.inference import artifacts
     from keras_effnet.system.run_folders import new_run
 
-    precisions = [one_of("quantization", item, RECIPES) for item in _names(quantize) or [""]]
+    precisions = [one_of("quantization", item, PRECISIONS) for item in _names(quantize) or [""]]
     formats = [one_of("format", item, FORMATS) for item in _names(also)]
     one_of("input type", options["input_type"], INPUT_TYPES)
     if qat and method not in (None, "qat"):
@@ -152,7 +148,7 @@ def command(
         raise UserError(f"{model} is exported already; give the .keras file or the run folder.")
     name = name or (Path(model).resolve().name if Path(model).is_dir() else artifact.path.stem)
     given = {key: value for key, value in (("epochs", epochs), ("learning_rate", learning_rate)) if value is not None}
-    with console.status("Reading pictures") as spinner:
+    with console.status("Reading images") as spinner:
         training = qat or method == "qat" or sparsity is not None or clusters is not None
         most = max(options["samples"], options["training_samples"]) if training else options["samples"]
         calibrate_on, held_out = _sources(artifact, calibration, most, options["seed"], max_bad_files)
@@ -173,7 +169,7 @@ def command(
             )
             notes.append(
                 f"{written.path.name}: {written.size_bytes / 1e6:.2f} MB, float32, largest difference of a probability "
-                f"{written.report.max_abs_diff:.1g} on {written.report.samples} pictures."
+                f"{written.report.max_abs_diff:.1g} on {written.report.samples} images."
             )
         bundle = write_bundle(
             network,

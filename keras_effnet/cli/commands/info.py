@@ -70,7 +70,7 @@ def _show_list(pattern: str, scaling: dict, classes: int, pretrained: bool, as_j
         return console.emit_json({name: asdict(info) for name, info in infos.items()})
     console.table(HEADERS, map(_row, infos.values()))
     console.finish(
-        f"one picture at the size given, {classes} classes; top-1 on ImageNet as published",
+        f"one image at the size given, {classes} classes; top-1 on ImageNet as published",
         f"keras-effnet info {'b4' if 'b4' in names else names[0]} --blocks",
     )
 

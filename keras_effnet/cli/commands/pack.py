@@ -14,7 +14,7 @@ from keras_effnet.cli import console
 @click.argument("data")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--size", type=int, help="Largest training size; shorter sides are cut down to 1.15 times that.")
-@click.option("--shards", type=int, help="Files of training pictures; by default about 100 MB each.")
+@click.option("--shards", type=int, help="Files of training images; by default about 100 MB each.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the records.")
 @click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
 @click.option("--data-dir", help="Where TensorFlow Datasets keeps its files.")
@@ -23,7 +23,7 @@ from keras_effnet.cli import console
 def command(data, out, size, shards, seed, max_bad_files, data_dir, overwrite, as_json) -> None:
     """Write DATA to the folder OUT as TFRecord shards, which training reads faster.
 
-    DATA is whatever `train` takes: a folder, a CSV list, TFRecords, tfds:NAME or digits. Pictures keep their bytes
+    DATA is whatever `train` takes: a folder, a CSV list, TFRecords, tfds:NAME or digits. Images keep their bytes
     unless --size makes them smaller.
     """
     console.prepare_tensorflow()
@@ -44,7 +44,7 @@ def command(data, out, size, shards, seed, max_bad_files, data_dir, overwrite, a
     if as_json:
         return console.emit_json(vars(packed) | {"skipped": [item.path for item in packed.skipped]})
     left_out = f", {len(packed.skipped)} skipped (listed in index.json)" if packed.skipped else ""
-    click.echo(f"{packed.pictures:,} pictures of {packed.classes} classes, {packed.shrunk:,} of them shrunk{left_out}.")
+    click.echo(f"{packed.images:,} images of {packed.classes} classes, {packed.shrunk:,} of them shrunk{left_out}.")
     at = f" --image-size {size}" if size else ""
     plural = "shard" if packed.shards == 1 else "shards"
     console.finish(

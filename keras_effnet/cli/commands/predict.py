@@ -1,4 +1,4 @@
-"""`keras-effnet predict`: what is on pictures, by any `.keras`, `.tflite`, run folder or published network."""
+"""`keras-effnet predict`: what is on images, by any `.keras`, `.tflite`, run folder or published network."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ INTERRUPTED = 130
 
 
 @click.command("predict")
-@click.argument("pictures", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True)
 @click.option("--model", required=True, help="A .keras or .tflite file, a run folder, or a name like lite0.")
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes a picture.")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes an image.")
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one class name a line.")
 @click.option("--format", "form", type=click.Choice(["table", *FORMS]), help="Of stdout or of the file; table.")
 @click.option("--output", type=click.Path(path_type=Path), help="File for all predictions: .csv, .json or .jsonl.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Pictures at once.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(pictures, model, top, labels, form, output, batch_size, as_json) -> None:
-    """Name what is on PICTURES: files, or folders of files, with all the folders below."""
+def command(images, model, top, labels, form, output, batch_size, as_json) -> None:
+    """Name what is on IMAGES: files, or folders of files, with all the folders below."""
     file_form = _file_form(output, form)
     shown = "json" if as_json else "table" if output else form or "table"
     console.prepare_tensorflow()
@@ -35,12 +35,12 @@ def command(pictures, model, top, labels, form, output, batch_size, as_json) -> 
 
     artifact = artifacts.load(model, batch_size=batch_size)
     names = artifacts.class_names(artifact, labels)
-    paths = artifacts.picture_paths(pictures)
+    paths = artifacts.image_paths(images)
     if shown == "table" and len(paths) > SHOWN and output is None:
         output, file_form = _run_file(model), "csv"
 
-    progress = console.track(f"Predicting {len(paths)} pictures", -(-len(paths) // artifact.batch_size))
-    batches = artifacts.picture_batches(paths, artifact.image_spec, artifact.batch_size, progress)
+    progress = console.track(f"Predicting {len(paths)} images", -(-len(paths) // artifact.batch_size))
+    batches = artifacts.image_batches(paths, artifact.image_spec, artifact.batch_size, progress)
     rows, done = [], 0
     try:
         with ExitStack() as stack:
@@ -55,15 +55,15 @@ def command(pictures, model, top, labels, form, output, batch_size, as_json) -> 
                 done += 1
     except KeyboardInterrupt:
         kept = f", which are in {part_of(output)}" if output and done else ""
-        click.echo(f"interrupted after {done} of {len(paths)} pictures{kept}.", err=True)
+        click.echo(f"interrupted after {done} of {len(paths)} images{kept}.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
     if shown != "table":
         return
-    console.table(("picture", "classes"), rows)
+    console.table(("image", "classes"), rows)
     if done > len(rows):
         click.echo(f"... and {done - len(rows)} more in {output}.")
     where = f" in {output}" if output else ""
-    console.finish(f"{done} pictures by {artifact.path}{where}", _following(model, output))
+    console.finish(f"{done} images by {artifact.path}{where}", _following(model, output))
 
 
 def _file_form(output: Path | None, form: str | None) -> str | None:
@@ -85,11 +85,11 @@ def _run_file(model: str) -> Path:
 def _following(model: str, output: Path | None) -> str:
     if output is None:
         return "keras-effnet predict ... --output predictions.csv"
-    return f"keras-effnet explain PICTURE --model {shlex.quote(model)}   # what speaks for an answer"
+    return f"keras-effnet explain IMAGE --model {shlex.quote(model)}   # what speaks for an answer"
 
 
 def _answers(artifact, batches, names, top):
-    """Yields each picture's path and best classes, probabilities also where the network answers logits."""
+    """Yields each image's path and best classes, probabilities also where the network answers logits."""
     from keras_effnet.evaluation.metrics import check_finite, kind_of_scores, softmax
     from keras_effnet.imagenet import decode_predictions
 

@@ -42,7 +42,7 @@ def command(out, epochs, as_json) -> None:
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.metrics import evaluate
     from keras_effnet.export.bundle import write_bundle
-    from keras_effnet.export.calibration import load_pictures
+    from keras_effnet.export.calibration import load_images
     from keras_effnet.system.run_folders import new_run
     from keras_effnet.training.run import train_dataset
 
@@ -52,11 +52,11 @@ def command(out, epochs, as_json) -> None:
     with console.training_progress(config.epochs) as bars:
         result = train_dataset(dataset, config, folder, callbacks=[bars])
 
-    pictures = load_pictures(dataset.test, config.image_spec, len(dataset.test))
-    probabilities = result.model.predict(pictures, verbose=0)
+    images = load_images(dataset.test, config.image_spec, len(dataset.test))
+    probabilities = result.model.predict(images, verbose=0)
     accuracy = evaluate(probabilities, dataset.test.labels).accuracy
     titles = [f"{dataset.class_names[row.argmax()]}  {row.max():.0%}" for row in probabilities[:24]]
-    plots.picture_grid(pictures[:24], titles, folder / "predictions.png")
+    plots.image_grid(images[:24], titles, folder / "predictions.png")
 
     with console.status("Exporting") as spinner:
         bundle = write_bundle(
@@ -79,14 +79,14 @@ def command(out, epochs, as_json) -> None:
     bundle.raise_if_refused()
 
 
-def _show(bundle, folder: Path, accuracy: float, pictures: int, seconds: float) -> None:
+def _show(bundle, folder: Path, accuracy: float, images: int, seconds: float) -> None:
     from keras_effnet.export.report import SHORT, cells
 
-    title = f"{pictures} digits that training never saw; Keras model {accuracy:.1%}"
+    title = f"{images} digits that training never saw; Keras model {accuracy:.1%}"
     console.table(SHORT, [cells(row) for row in bundle.rows], title=title)
     click.echo(bundle.recommendation)
     click.echo(f"{seconds:.0f} seconds in all.")
     console.finish(
         f"{folder} (curves.png, confusion.png, predictions.png, export/report.html, export/report.md)",
-        "keras-effnet train FOLDER --model b0 --image-size 64   # your own pictures, one folder per class",
+        "keras-effnet train FOLDER --model b0 --image-size 64   # your own images, one folder per class",
     )

@@ -22,14 +22,14 @@ _BUDGETS = {
 @click.command("recommend")
 @click.option("--data", "study", type=click.Path(path_type=Path), required=True, help="A study's folder.")
 @click.option("--budget-ms", "ms", type=float, help="Latency of the float32 .tflite file, one thread, this machine.")
-@click.option("--budget-macs", "macs", type=float, help="Multiply-adds of one picture: 3e7.")
+@click.option("--budget-macs", "macs", type=float, help="Multiply-adds of one image: 3e7.")
 @click.option("--budget-mb", "mb", type=float, help="Size of the float32 .tflite file; int8 takes about a quarter.")
 @click.option("--budget-params", "params", type=float, help="Trainable parameters.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study, as_json, **amounts) -> None:
     """Say which phi a budget buys, and what accuracy to expect of it, by a study's results."""
-    from keras_effnet.study.plan import RESULTS, Plan
-    from keras_effnet.study.recommendation import Budget, recommend
+    from keras_effnet.study.plan import RESULTS_JSONL, Plan
+    from keras_effnet.study.recommendation import CostLimit, recommend
     from keras_effnet.study.summary import summarize
     from keras_effnet.system import jsonl
 
@@ -38,10 +38,10 @@ def command(study, as_json, **amounts) -> None:
         raise UserError("Give one budget: --budget-ms, --budget-macs, --budget-mb or --budget-params.")
     ((name, amount),) = given.items()
     kind, unit, label = _BUDGETS[name]
-    plan, rows = Plan.read(study), jsonl.read(study / RESULTS)
+    plan, rows = Plan.read(study), jsonl.read(study / RESULTS_JSONL)
     classes = next((row["classes"] for row in rows if row["kind"] == "cost"), 1000)
     found = recommend(
-        summarize(rows), plan.members, Budget(kind, amount * unit), classes=classes, options=plan.protocol.options
+        summarize(rows), plan.members, CostLimit(kind, amount * unit), classes=classes, options=plan.protocol.options
     )
     if as_json:
         return console.emit_json(asdict(found) | {"extrapolated": found.extrapolated})

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from keras_effnet.cli import console
 from keras_effnet.cli.options import default_threads, read_settings
 from keras_effnet.errors import UserError
-from keras_effnet.search.grid import CONSTRAINED, Candidate, candidates, networks, text
+from keras_effnet.search.grid import CONSTRAINED, ScalingCandidate, candidates, format_constants, networks
 
 _SMALL = 48  # pixels of the baseline's input where candidates are trained
 _ANEW = ("workers", "cluster", "as_json", "resume")  # what a search that is gone on with does not keep
@@ -74,7 +74,7 @@ def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> No
     headers = ("alpha, beta, gamma", "formula", "MACs x", "MACs", "parameters", "px", "GB", "net")
     rows = [
         (
-            text(each.scaling),
+            format_constants(each.scaling),
             f"{each.formula:.3f}",
             f"{each.ratio:.3f}",
             f"{each.macs:,}",
@@ -88,13 +88,13 @@ def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> No
     console.table(headers, rows)
     click.echo(
         f"{len(found)} candidates, {max(number.values())} different networks (net): channels come in eights, blocks in "
-        "wholes, pixels in fours. GB: memory of a training step of 32 pictures, predicted."
+        "wholes, pixels in fours. GB: memory of a training step of 32 images, predicted."
     )
     constraint = f"{grid['by']} within {tolerance:.0%} of {target:g}"
     console.finish(f"the list above ({baseline}, {constraint}); none was trained", "keras-effnet search DATA")
 
 
-def _figures(candidate: Candidate) -> dict:
+def _figures(candidate: ScalingCandidate) -> dict:
     scaling = candidate.scaling
     return {
         "alpha": scaling.alpha,
@@ -152,7 +152,7 @@ def _show(result) -> None:
     headers = ("alpha, beta, gamma", "formula", "MACs x", "px", "epochs", "seeds", "accuracy")
     rows = [
         (
-            ", ".join(text(scaling) for scaling in each.same[:2]) + (", ..." if len(each.same) > 2 else ""),
+            ", ".join(format_constants(scaling) for scaling in each.same[:2]) + (", ..." if len(each.same) > 2 else ""),
             f"{each.candidate.formula:.3f}",
             f"{each.candidate.ratio:.3f}",
             f"{each.candidate.spec.image_size}",
@@ -163,5 +163,7 @@ def _show(result) -> None:
         for each in result.ranking
     ]
     console.table(headers, rows)
-    also = ", ".join(text(each.candidate.scaling) for each in result.tied)
-    click.echo(f"Best: {text(result.best)}" + (f"; by their seeds {also} cannot be told from it." if also else "."))
+    also = ", ".join(format_constants(each.candidate.scaling) for each in result.tied)
+    click.echo(
+        f"Best: {format_constants(result.best)}" + (f"; by their seeds {also} cannot be told from it." if also else ".")
+    )

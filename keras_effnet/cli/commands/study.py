@@ -28,7 +28,7 @@ _FIXED = ("budget", "options", "threads")  # of a protocol: a study that is gone
     type=Names(),
     default="compound",
     show_default=True,
-    help=f"What --phi scales, one or more of {', '.join(AXES)}; or {PROGRESSIVE}: fixed against growing pictures.",
+    help=f"What --phi scales, one or more of {', '.join(AXES)}; or {PROGRESSIVE}: fixed against growing images.",
 )
 @click.option("--alpha", type=float, default=_PAPER.alpha, show_default=True, help="Growth of depth, compound.")
 @click.option("--beta", type=float, default=_PAPER.beta, show_default=True, help="Growth of width, compound.")
@@ -68,7 +68,7 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     drawn = _can_draw(wandb)
     console.prepare_tensorflow()
     from keras_effnet import study
-    from keras_effnet.study.plan import RESULTS, Plan
+    from keras_effnet.study.plan import RESULTS_JSONL, Plan
     from keras_effnet.study.report import write
     from keras_effnet.study.summary import answer, summarize
     from keras_effnet.system.run_folders import kept_if_used, new_run
@@ -92,7 +92,7 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
         console.emit_json({"study": folder, "answer": answer(summaries), "failures": result.failures})
     else:
         _show(summaries, answer(summaries))
-        files = f"{folder}/report.html" if drawn else f"{folder}/{RESULTS}"
+        files = f"{folder}/report.html" if drawn else f"{folder}/{RESULTS_JSONL}"
         console.finish(files, f"keras-effnet recommend --budget-ms 10 --data {folder}")
     if result.failures:
         first, why = next(iter(result.failures.items()))

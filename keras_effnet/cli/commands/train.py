@@ -103,7 +103,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     from keras_effnet.training.run import train_dataset
 
     with console.hushed():
-        dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking pictures"))
+        dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking images"))
     classes = len(dataset.class_names)
     if automatic:
         with console.status("Looking for the batch size that fits"):
@@ -134,7 +134,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     if as_json:
         summary = {"run": folder, "epochs": result.epochs, "val_accuracy": evaluation.accuracy}
         return console.emit_json(summary | {"skipped": [item.path for item in dataset.skipped]})
-    accuracy = f"{evaluation.accuracy:.1%} of {evaluation.samples} validation pictures right (best.keras)"
+    accuracy = f"{evaluation.accuracy:.1%} of {evaluation.samples} validation images right (best.keras)"
     click.echo(f"{config.model}, {result.epochs} epochs: {accuracy}.")
     console.finish(str(folder), f"keras-effnet export {shlex.quote(str(folder))} --quantize none,float16,dynamic,int8")
 

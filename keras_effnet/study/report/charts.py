@@ -110,7 +110,7 @@ def _network_tooltip(data: Data) -> list[alt.Tooltip]:
     has = _distinct(data["pareto"], "metric")
     labels = {"accuracy": "accuracy"} | {metric: METRICS[metric].label for metric in METRICS if metric in has}
     figures = [alt.Tooltip(f"shown.{name}:N", title=label) for name, label in labels.items()]
-    size = alt.Tooltip("image_size:Q", title="picture, pixels")
+    size = alt.Tooltip("image_size:Q", title="image, pixels")
     return [alt.Tooltip("member:N", title="network"), figures[0], alt.Tooltip("seeds:Q"), size, *figures[1:]]
 
 

@@ -27,7 +27,7 @@ class Section:
     """A chart with what is said of it.
 
     Args:
-        name: String of letters: its id on the page, and its picture's name.
+        name: String of letters: its id on the page, and its image's name.
         title: String.
         told: Function of `report_data` to the sentence under the title.
         chart: Function of `report_data` to an Altair chart.

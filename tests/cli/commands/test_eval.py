@@ -28,7 +28,7 @@ COLOURS = ("blue", "green", "red")  # of the channels from the last to the first
 
 
 def colour_model(softmax: bool = True) -> keras.Model:
-    """Names the strongest colour of 8x8 pictures, the surer the stronger it is. Nothing is trained."""
+    """Names the strongest colour of 8x8 images, the surer the stronger it is. Nothing is trained."""
     image = keras.Input((8, 8, 3))
     x = keras.layers.GlobalAveragePooling2D()(image)
     x = keras.layers.Dense(3, activation="softmax" if softmax else None)(x)
@@ -58,7 +58,7 @@ def paint(path: Path, colour: str, strength: int) -> None:
 
 @pytest.fixture
 def labelled(tmp_path) -> Path:
-    """15 pictures in folders of their colour; three lie in the wrong one, of rising strength."""
+    """15 images in folders of their colour; three lie in the wrong one, of rising strength."""
     data = tmp_path / "data"
     for part in ("train", "val", "test"):
         for colour in COLOURS:
@@ -92,7 +92,7 @@ def test_eval_counts_the_mistakes_that_are_there(cli, colours, labelled):
     assert summary["most_confused"][0] == {"true": "blue", "predicted": "green", "count": 1}
     assert summary["scores"] == "probabilities" and sum(summary["reliability"]["counts"]) == 15
     by_class = {row["class"]: row for row in rows_of(folder / "per_class.csv")}
-    assert by_class["red"] == {"class": "red", "precision": "1", "recall": "0.666667", "f1": "0.8", "pictures": "6"}
+    assert by_class["red"] == {"class": "red", "precision": "1", "recall": "0.666667", "f1": "0.8", "images": "6"}
     assert float(by_class["green"]["precision"]) == pytest.approx(4 / 6, abs=1e-6)
     stored = json.loads((folder / "results.json").read_text())
     assert stored == {key: value for key, value in summary.items() if key != "run"}
@@ -103,9 +103,9 @@ def test_predictions_csv_is_what_the_network_says_of_each_file(cli, colours, lab
     rows = rows_of(folder / "predictions.csv")
     assert len(rows) == 15
     artifact = artifacts.load(colours / "colours.keras")
-    expected = artifact.predict(np.concatenate([artifacts.picture(row["picture"], ImageSpec(8)) for row in rows]))
+    expected = artifact.predict(np.concatenate([artifacts.image(row["image"], ImageSpec(8)) for row in rows]))
     for row, probabilities in zip(rows, expected, strict=True):
-        assert row["true"] == Path(row["picture"]).parent.name
+        assert row["true"] == Path(row["image"]).parent.name
         assert row["predicted"] == COLOURS[probabilities.argmax()]
         assert float(row["probability"]) == pytest.approx(probabilities.max(), rel=1e-5)
         assert float(row["probability_of_true"]) == pytest.approx(probabilities[COLOURS.index(row["true"])], rel=1e-4)
@@ -132,7 +132,7 @@ def test_the_size_of_a_batch_changes_nothing(cli, colours, labelled):
 def drawn(monkeypatch) -> list:
     """What is given to the contact sheet, in place of drawing it."""
     calls = []
-    monkeypatch.setattr(plots, "picture_grid", lambda images, titles, path: calls.append((images, titles)))
+    monkeypatch.setattr(plots, "image_grid", lambda images, titles, path: calls.append((images, titles)))
     return calls
 
 
@@ -141,7 +141,7 @@ def test_the_contact_sheet_begins_with_the_most_confident_mistake(cli, colours, 
     assert "the most confident of 3 mistakes" in shown.out
     ((images, titles),) = drawn
     assert [title.split("  ")[0] for title in titles] == ["red\nas blue", "blue\nas green", "red\nas green"]
-    strengths = [image.mean(axis=(0, 1)).max() - 20 for image in images]  # the picture is that of the title
+    strengths = [image.mean(axis=(0, 1)).max() - 20 for image in images]  # the image is that of the title
     assert strengths == pytest.approx([200, 90, 30])
     shares = [float(title.split("  ")[1].rstrip("%")) for title in titles]
     assert shares == sorted(shares, reverse=True)
@@ -170,7 +170,7 @@ def test_without_mistakes_the_least_certain_answers_are_shown(cli, colours, labe
     assert [float(image.max()) for image in images] == [60] * 3 + [90] * 3 + [120] * 3 + [150] * 3
 
 
-def test_every_picture_of_eval_is_one(cli, colours, labelled):
+def test_every_image_of_eval_is_one(cli, colours, labelled):
     _, folder = run_eval(cli, colours / "colours.tflite", labelled)
     for name in ("confusion.png", "reliability.png", "worst.png"):
         with Image.open(folder / name) as image:
@@ -185,9 +185,9 @@ def test_a_network_of_logits_is_calibrated_by_its_softmax(cli, colours, labelled
     summary, _ = run_eval(cli, colours / "logits.keras", labelled)
     assert summary["scores"] == "logits"
     assert [summary["ece"], summary["nll"]] == pytest.approx([expected["ece"], expected["nll"]], rel=1e-4)
-    picture = labelled / "test/red/0.png"
+    image = labelled / "test/red/0.png"
     by_logits, by_softmax = (
-        json.loads(cli("predict", picture, "--model", colours / f"{name}.keras", "--json").out)[str(picture)]
+        json.loads(cli("predict", image, "--model", colours / f"{name}.keras", "--json").out)[str(image)]
         for name in ("logits", "colours")
     )
     assert [name for name, _ in by_logits] == [name for name, _ in by_softmax]
@@ -196,10 +196,9 @@ def test_a_network_of_logits_is_calibrated_by_its_softmax(cli, colours, labelled
 
 def test_of_many_classes_the_table_shows_the_worst_and_the_best(capsys):
     classes = [
-        {"class": f"c{number}", "precision": 1.0, "recall": 1.0, "f1": number / 30, "pictures": 1}
-        for number in range(30)
+        {"class": f"c{number}", "precision": 1.0, "recall": 1.0, "f1": number / 30, "images": 1} for number in range(30)
     ]
-    classes.append({"class": "absent", "precision": 0.0, "recall": float("nan"), "f1": 0.0, "pictures": 0})
+    classes.append({"class": "absent", "precision": 0.0, "recall": float("nan"), "f1": 0.0, "images": 0})
     eval_command._show_classes(classes)
     words = capsys.readouterr().out.split()
     shown = [word for word in words if word[0] == "c" and word[1:].isdigit()]
@@ -213,7 +212,7 @@ def test_of_many_classes_the_table_shows_the_worst_and_the_best(capsys):
 
 @pytest.fixture
 def gallery(tmp_path) -> Path:
-    """A folder with pictures on two levels."""
+    """A folder with images on two levels."""
     folder = tmp_path / "gallery"
     for number in range(5):
         paint(folder / f"{number}.png", COLOURS[number % 3], 50 + 20 * number)
@@ -225,7 +224,7 @@ def test_csv_json_and_json_lines_say_the_same_as_the_network(cli, colours, galle
     model = colours / "colours.keras"
     for name in ("out.csv", "out.json", "out.jsonl"):
         shown = cli("predict", gallery, "--model", model, "--top", "2", "--output", name, "--batch-size", "4")
-        assert shown.status == 0 and f"6 pictures by {model} in {name}" in shown.out, shown.err
+        assert shown.status == 0 and f"6 images by {model} in {name}" in shown.out, shown.err
         assert not Path(f"{name}.part").exists()
     by_csv = rows_of(Path("out.csv"))
     by_json = json.loads(Path("out.json").read_text())
@@ -233,7 +232,7 @@ def test_csv_json_and_json_lines_say_the_same_as_the_network(cli, colours, galle
     paths = [row["path"] for row in by_csv]
     assert paths == list(by_json) == [line["path"] for line in lines]
     assert paths == [str(gallery / name) for name in ("0.png", "1.png", "2.png", "3.png", "4.png", "deep/er/5.png")]
-    pixels = np.concatenate([artifacts.picture(path, ImageSpec(8)) for path in paths])
+    pixels = np.concatenate([artifacts.image(path, ImageSpec(8)) for path in paths])
     expected = colour_model().predict(pixels, verbose=0)
     for row, line, probabilities in zip(by_csv, lines, expected, strict=True):
         order = np.argsort(-probabilities)[:2]
@@ -269,7 +268,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_runs(cli, g
     assert shown.status == 2 and "Cannot write nowhere/out.csv" in shown.err
 
 
-def test_broken_pictures_are_named_in_the_end_and_the_others_are_predicted(cli, colours, gallery):
+def test_broken_images_are_named_in_the_end_and_the_others_are_predicted(cli, colours, gallery):
     (gallery / "2.png").write_bytes(b"\x89PNG no more")
     (gallery / "empty.jpg").touch()
     shown = cli("predict", gallery, "gone.png", "--model", colours / "colours.keras", "--json", "--batch-size", "2")
@@ -277,16 +276,16 @@ def test_broken_pictures_are_named_in_the_end_and_the_others_are_predicted(cli, 
     assert [Path(path).name for path in json.loads(shown.out)] == ["0.png", "1.png", "3.png", "4.png", "5.png"]
     skipped = [line for line in shown.err.splitlines() if line.startswith("warning: skipped: ")]
     assert len(skipped) == 3
-    assert "2.png is not a picture that can be decoded" in skipped[0] and "empty.jpg" in skipped[1]
+    assert "2.png is not an image that can be decoded" in skipped[0] and "empty.jpg" in skipped[1]
     assert "gone.png does not exist" in skipped[2]
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json", "jsonl"])
-def test_where_no_picture_can_be_read_nothing_is_written(cli, colours, tmp_path, form):
+def test_where_no_image_can_be_read_nothing_is_written(cli, colours, tmp_path, form):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/a.png").write_text("text")
     shown = cli("predict", "broken", "--model", colours / "colours.keras", "--format", form)
-    assert shown.status == 2 and shown.out == "" and "is not a picture that can be decoded" in shown.err
+    assert shown.status == 2 and shown.out == "" and "is not an image that can be decoded" in shown.err
     shown = cli("predict", "broken", "--model", colours / "colours.keras", "--output", "out.json")
     assert shown.status == 2 and not list(tmp_path.glob("out.json*"))
 
@@ -294,10 +293,10 @@ def test_where_no_picture_can_be_read_nothing_is_written(cli, colours, tmp_path,
 def test_an_empty_folder_is_refused(cli, colours, tmp_path):
     (tmp_path / "empty").mkdir()
     shown = cli("predict", "empty", "--model", colours / "colours.keras", "--output", "out.csv")
-    assert shown.status == 2 and "No pictures in empty" in shown.err
+    assert shown.status == 2 and "No images in empty" in shown.err
 
 
-def test_a_picture_named_twice_is_predicted_once(cli, colours, gallery):
+def test_an_image_named_twice_is_predicted_once(cli, colours, gallery):
     shown = cli("predict", gallery / "0.png", gallery, "--model", colours / "colours.keras", "--format", "csv")
     assert len(shown.out.splitlines()) == 1 + 6
 
@@ -321,7 +320,7 @@ def test_answers_that_are_no_numbers_are_refused(cli, gallery, colours):
 @pytest.fixture
 def interrupted(monkeypatch):
     """Stops `predict` before its third batch, as Ctrl-C does."""
-    batches = artifacts.picture_batches
+    batches = artifacts.image_batches
 
     def stopping(*args):
         for number, batch in enumerate(batches(*args)):
@@ -329,7 +328,7 @@ def interrupted(monkeypatch):
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(artifacts, "picture_batches", stopping)
+    monkeypatch.setattr(artifacts, "image_batches", stopping)
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
@@ -339,7 +338,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_file_that_was_there(cli, colours, gal
         "predict", gallery, "--model", colours / "colours.keras", "--batch-size", "2", "--output", f"out.{form}"
     )
     assert shown.status == 130
-    assert f"interrupted after 4 of 6 pictures, which are in out.{form}.part." in shown.err
+    assert f"interrupted after 4 of 6 images, which are in out.{form}.part." in shown.err
     assert Path(f"out.{form}").read_text() == "precious"
     part = Path(f"out.{form}.part")
     done = {

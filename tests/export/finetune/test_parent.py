@@ -39,16 +39,16 @@ for folder in map(Path, sys.argv[1:]):
     model, weights = build(job["network"], job["input_shape"]), np.load(folder / "weights.npz")
     for layer in model.layers:
         layer.set_weights([weights[f"{layer.name}/{i}"] for i in range(len(layer.weights))])
-    pictures = np.load(folder / "pictures.npy")
-    np.save(folder / "float.npy", model(pictures))
+    images = np.load(folder / "images.npy")
+    np.save(folder / "float.npy", model(images))
     if job["ranges"]:
-        np.save(folder / "int8.npy", quantize(model, job, 1).model(pictures))
+        np.save(folder / "int8.npy", quantize(model, job, 1).model(images))
 """
 
 
 @pytest.fixture(scope="module")
-def pictures(smooth_pictures) -> np.ndarray:
-    return span_input_range(smooth_pictures(60, 32).astype("float32"))
+def images(smooth_images) -> np.ndarray:
+    return span_input_range(smooth_images(60, 32).astype("float32"))
 
 
 def network(name: str) -> keras.Model:
@@ -69,7 +69,7 @@ def network(name: str) -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def twins(pictures, tmp_path_factory) -> dict[str, tuple[keras.Model, dict, Path]]:
+def twins(images, tmp_path_factory) -> dict[str, tuple[keras.Model, dict, Path]]:
     """Name -> network, ranges and the folder with its twin's logits. One process for all: it takes long to start."""
     jobs = {}
     for name in NETWORKS:
@@ -77,12 +77,12 @@ def twins(pictures, tmp_path_factory) -> dict[str, tuple[keras.Model, dict, Path
         ranges = {}
         if name in ("b0", "lite0"):
             model = fold_batch_norms(model)
-            ranges = starting_ranges(FloatGraph(model, pictures))
+            ranges = starting_ranges(FloatGraph(model, images))
         folder = tmp_path_factory.mktemp(name)
         job = {"network": describe(model), "input_shape": model.input_shape[1:], "ranges": ranges}
         (folder / "job.json").write_text(json.dumps(job))
         np.savez(folder / "weights.npz", **parent.weights(model))
-        np.save(folder / "pictures.npy", pictures)
+        np.save(folder / "images.npy", images)
         jobs[name] = model, ranges, folder
     folders = [str(folder) for _, _, folder in jobs.values()]
     environment = os.environ | {"TF_USE_LEGACY_KERAS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
@@ -91,33 +91,33 @@ def twins(pictures, tmp_path_factory) -> dict[str, tuple[keras.Model, dict, Path
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_twin_gives_the_logits_of_its_model(twins, pictures, name):
+def test_the_twin_gives_the_logits_of_its_model(twins, images, name):
     model, _, folder = twins[name]
-    expected = keras.ops.convert_to_numpy(model(pictures))
+    expected = keras.ops.convert_to_numpy(model(images))
     np.testing.assert_allclose(np.load(folder / "float.npy"), expected, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
-def test_what_is_trained_is_what_the_file_computes(twins, pictures):
+def test_what_is_trained_is_what_the_file_computes(twins, images):
     model, ranges, folder = twins["lite0"]
-    file = TFLiteModel(QatResult(model, ranges, pictures).tflite()).predict(pictures)
+    file = TFLiteModel(QatResult(model, ranges, images).tflite()).predict(images)
     simulated = compare(np.load(folder / "int8.npy"), file).sqnr_db
-    lost = compare(keras.ops.convert_to_numpy(model(pictures)), file).sqnr_db
+    lost = compare(keras.ops.convert_to_numpy(model(images)), file).sqnr_db
     assert simulated >= lost + 6, f"{simulated:.1f} dB beside {lost:.1f} dB without rounding"
 
 
-def test_with_swish_the_noise_is_as_strong_as_in_the_file(twins, pictures):
+def test_with_swish_the_noise_is_as_strong_as_in_the_file(twins, images):
     # Its sigmoid is rounded inside an operator of the file, which sets all later roundings off on ways of their own.
     model, ranges, folder = twins["b0"]
-    answers = keras.ops.convert_to_numpy(model(pictures))
-    file = TFLiteModel(QatResult(model, ranges, pictures).tflite()).predict(pictures)
+    answers = keras.ops.convert_to_numpy(model(images))
+    file = TFLiteModel(QatResult(model, ranges, images).tflite()).predict(images)
     simulated = compare(answers, np.load(folder / "int8.npy")).sqnr_db
     assert simulated == pytest.approx(compare(answers, file).sqnr_db, abs=3)
 
 
 @pytest.mark.parametrize("name", ["b0", "lite0"])
-def test_with_and_without_swish_the_file_is_int8_throughout(twins, pictures, name):
+def test_with_and_without_swish_the_file_is_int8_throughout(twins, images, name):
     model, ranges, _ = twins[name]
-    graph = parse(QatResult(model, ranges, pictures).tflite("uint8")).subgraphs[0]
+    graph = parse(QatResult(model, ranges, images).tflite("uint8")).subgraphs[0]
     floats = [index for index, tensor in enumerate(graph.tensors) if tensor.type == schema.TensorType.FLOAT32]
     assert floats == list(graph.outputs)
 
@@ -139,10 +139,10 @@ def toy(toy_model) -> keras.Model:
     return toy_model()
 
 
-def test_a_failed_training_says_why_in_one_line_and_keeps_its_log(toy, smooth_pictures, monkeypatch):
+def test_a_failed_training_says_why_in_one_line_and_keeps_its_log(toy, smooth_images, monkeypatch):
     monkeypatch.setattr(parent, "_TRAINER", "keras_effnet.no_such_trainer")
     with pytest.raises(UserError) as caught:
-        fine_tune(toy, smooth_pictures(4, 8), "quantize", {"ranges": {}}, FineTuning())
+        fine_tune(toy, smooth_images(4, 8), "quantize", {"ranges": {}}, FineTuning())
     message = str(caught.value)
     assert "No module named keras_effnet.no_such_trainer" in message and "\n" not in message
     log = Path(re.search(r"Its log is kept: (\S+)\.$", message)[1])
@@ -150,16 +150,16 @@ def test_a_failed_training_says_why_in_one_line_and_keeps_its_log(toy, smooth_pi
     log.unlink()
 
 
-def test_a_training_that_was_killed_is_said_to_be(toy, smooth_pictures, monkeypatch, tmp_path):
+def test_a_training_that_was_killed_is_said_to_be(toy, smooth_images, monkeypatch, tmp_path):
     (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(parent, "_TRAINER", "dying")
     with pytest.raises(UserError, match="killed by signal 9, as for want of memory") as caught:
-        fine_tune(toy, smooth_pictures(4, 8), "quantize", {"ranges": {}}, FineTuning())
+        fine_tune(toy, smooth_images(4, 8), "quantize", {"ranges": {}}, FineTuning())
     Path(re.search(r"kept: (\S+)\.$", str(caught.value))[1]).unlink()
 
 
-def test_an_interrupted_caller_leaves_no_training_behind(toy, smooth_pictures, monkeypatch, tmp_path):
+def test_an_interrupted_caller_leaves_no_training_behind(toy, smooth_images, monkeypatch, tmp_path):
     (tmp_path / "endless.py").write_text(
         "import os, pathlib, sys, time\n"
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
@@ -172,7 +172,7 @@ def test_an_interrupted_caller_leaves_no_training_behind(toy, smooth_pictures, m
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(toy, smooth_pictures(4, 8), "quantize", {"ranges": {}}, FineTuning(), interrupt)
+        fine_tune(toy, smooth_images(4, 8), "quantize", {"ranges": {}}, FineTuning(), interrupt)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

@@ -14,12 +14,12 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from small_network import PHOTOGRAPHS, digits_network, photographs, photographs_network
 
 from keras_effnet import EfficientNet, architecture_spec, datasets
-from keras_effnet.export.calibration import load_pictures
-from keras_effnet.export.conversion import Source, convert
+from keras_effnet.export.calibration import load_images
+from keras_effnet.export.conversion import ExportSource, convert
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.finetune.qat import QatResult, quantization_aware_training
 from keras_effnet.export.int8.folding import fold_batch_norms
-from keras_effnet.export.recipes import RECIPES, Settings
+from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import output_tensors
 from keras_effnet.export.verification import compare
@@ -91,9 +91,9 @@ def test_the_file_takes_raw_bytes(content):
 
 
 def test_the_file_answers_as_the_network_does(thinned, content, digits):
-    pictures = load_pictures(digits.test, ImageSpec.of_model(thinned), len(digits.test))
+    images = load_images(digits.test, ImageSpec.of_model(thinned), len(digits.test))
     report = compare(
-        keras.ops.convert_to_numpy(thinned(pictures)), TFLiteModel(content).predict(pictures), digits.test.labels
+        keras.ops.convert_to_numpy(thinned(images)), TFLiteModel(content).predict(images), digits.test.labels
     )
     assert report.accuracy_keras >= 0.9
     assert report.top1_agreement >= 0.97
@@ -142,7 +142,7 @@ def test_weights_were_trained_and_the_callers_model_was_not(thinned, result):
 
 
 @pytest.mark.parametrize("name", ["b0", "lite0", "resnet18"])
-def test_a_layers_tensor_is_found_by_its_name(name, smooth_pictures):
+def test_a_layers_tensor_is_found_by_its_name(name, smooth_images):
     keras.utils.set_random_seed(0)
     spec = architecture_spec(name, depth=0.2, width=0.25, image_size=64)
     model = fold_batch_norms(EfficientNet(spec, weights=None, classes=5, input_shape=(64, 64, 3)))
@@ -155,21 +155,21 @@ def test_a_layers_tensor_is_found_by_its_name(name, smooth_pictures):
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
-    picture = smooth_pictures(1, 64).astype("float32")
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture)
+    image = smooth_images(1, 64).astype("float32")
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
     interpreter.invoke()
     names = [name for name in found if name != "predictions"]  # there the tensor holds the logits
-    outputs = keras.Model(model.inputs, [model.get_layer(name).output for name in names])(picture)
+    outputs = keras.Model(model.inputs, [model.get_layer(name).output for name in names])(image)
     for layer, expected in zip(names, outputs, strict=True):
         got = interpreter.get_tensor(found[layer]).reshape(expected.shape)
         np.testing.assert_allclose(got, expected, atol=1e-4 * max(1, np.abs(expected).max()), err_msg=layer)
 
 
-# ------------------------------------------------------------------ real pictures
+# ------------------------------------------------------------------ real images
 
 
 def labelled(folder: Path) -> datasets.Split:
-    """The pictures that `labels.csv` names, in an order of no meaning."""
+    """The images that `labels.csv` names, in an order of no meaning."""
     with (folder / "labels.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["file"]]
     order = np.random.default_rng(0).permutation(len(rows))
@@ -178,15 +178,15 @@ def labelled(folder: Path) -> datasets.Split:
 
 
 @pytest.mark.slow
-@pytest.mark.pictures
-def test_lite0_is_no_worse_trained_than_calibrated(pictures_root):
-    artifact, source = artifacts.load("lite0"), labelled(pictures_root / "imagenet-sample-300")
+@pytest.mark.images
+def test_lite0_is_no_worse_trained_than_calibrated(images_root):
+    artifact, source = artifacts.load("lite0"), labelled(images_root / "imagenet-sample-300")
     parts = source.select(np.arange(100)), source.select(np.arange(100, 300))
-    training, held_out = (load_pictures(part, artifact.image_spec, len(part)) for part in parts)
+    training, held_out = (load_images(part, artifact.image_spec, len(part)) for part in parts)
     answers = artifact.predict(held_out)
-    float_source = Source(artifact.model, training)
+    float_source = ExportSource(artifact.model, training)
     # The first is what export_tflite(..., "int8") makes unless told otherwise.
-    corrected, plain = islice(RECIPES["int8"].candidates(float_source, Settings("uint8")), 2)
+    corrected, plain = islice(PRECISIONS["int8"].candidates(float_source, Settings("uint8")), 2)
     assert (corrected.method, plain.method) == ("corrected", "minmax")
     content = quantization_aware_training(artifact.model, training).tflite("uint8")
     by_default, uncorrected, trained = (
@@ -201,11 +201,11 @@ def test_lite0_is_no_worse_trained_than_calibrated(pictures_root):
 
 
 @pytest.mark.soak
-@pytest.mark.pictures
-def test_swish_and_squeeze_excite_keep_their_accuracy(pictures_root):
-    network, dataset = photographs_network(pictures_root), photographs(pictures_root)
+@pytest.mark.images
+def test_swish_and_squeeze_excite_keep_their_accuracy(images_root):
+    network, dataset = photographs_network(images_root), photographs(images_root)
     result = quantization_aware_training(network, dataset.train, image_spec=PHOTOGRAPHS.image_spec)
-    held_out = load_pictures(dataset.val, PHOTOGRAPHS.image_spec, len(dataset.val))
+    held_out = load_images(dataset.val, PHOTOGRAPHS.image_spec, len(dataset.val))
     report = compare(
         network.predict(held_out, verbose=0), TFLiteModel(result.tflite("uint8")).predict(held_out), dataset.val.labels
     )

@@ -10,9 +10,9 @@ from small_network import PHOTOGRAPHS, digits_network, one_trainer, photographs,
 
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
-from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.calibration import load_images
 from keras_effnet.export.candidate_trial import compressed_size
-from keras_effnet.export.conversion import Source
+from keras_effnet.export.conversion import ExportSource
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.finetune.qat import quantization_aware_training
 from keras_effnet.export.finetune.sparsity import Thinned, cluster, kernels, prune
@@ -57,8 +57,8 @@ def thinned_out(result: Thinned):
 
 
 def accuracy(model, digits) -> float:
-    pictures = load_pictures(digits.test, ImageSpec.of_model(model), len(digits.test))
-    return float(np.mean(model(pictures).numpy().argmax(axis=1) == digits.test.labels))
+    images = load_images(digits.test, ImageSpec.of_model(model), len(digits.test))
+    return float(np.mean(model(images).numpy().argmax(axis=1) == digits.test.labels))
 
 
 def pointwise_kernels(content: bytes) -> list[np.ndarray]:
@@ -154,19 +154,21 @@ def test_one_cluster_is_refused(toy_model):
         cluster(toy_model(), "nowhere", 1)
 
 
-# ------------------------------------------------------------------ real pictures
+# ------------------------------------------------------------------ real images
 
 
 @pytest.mark.soak
-@pytest.mark.pictures
-def test_three_quarters_of_a_network_are_pruned_in_int8_at_little_loss(pictures_root):
-    dataset, spec = photographs(pictures_root), PHOTOGRAPHS.image_spec
-    network = photographs_network(pictures_root)
+@pytest.mark.images
+def test_three_quarters_of_a_network_are_pruned_in_int8_at_little_loss(images_root):
+    dataset, spec = photographs(images_root), PHOTOGRAPHS.image_spec
+    network = photographs_network(images_root)
     pruned = prune(network, dataset.train, 0.75, image_spec=spec).model
-    held_out = load_pictures(dataset.val, spec, len(dataset.val))
+    held_out = load_images(dataset.val, spec, len(dataset.val))
     answers = network.predict(held_out, verbose=0)
     with captured_output():
-        dense = quantize_int8(Source(network, load_pictures(dataset.train, spec, 100)).graph("uint8").minmax, "uint8")
+        dense = quantize_int8(
+            ExportSource(network, load_images(dataset.train, spec, 100)).graph("uint8").minmax, "uint8"
+        )
     content = quantization_aware_training(pruned, dataset.train, samples=500, image_spec=spec).tflite("uint8")
     report = compare(answers, TFLiteModel(content).predict(held_out), dataset.val.labels)
     print(f"{compressed_size(content):,} bytes after gzip, {compressed_size(dense):,} when dense", report)

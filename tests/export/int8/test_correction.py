@@ -7,7 +7,7 @@ import pytest
 from small_network import swish_network
 
 import keras_effnet
-from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.calibration import load_images
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.int8.correction import _fitted, correct
 from keras_effnet.export.int8.quantizers import quantize_int8
@@ -66,9 +66,7 @@ def spoiled(content, layer, gain, shift):
 def errors(content, graph, layer):
     """Of a layer's output, pixel by pixel: how far it is from the float file's."""
     both = [(content, graph.pixels), (graph.content, graph.inputs(graph.pixels))]
-    ours, floats = (
-        next(activations(file, [output_tensors(file, [layer])[layer]], pictures))[1] for file, pictures in both
-    )
+    ours, floats = (next(activations(file, [output_tensors(file, [layer])[layer]], images))[1] for file, images in both)
     return ours - floats
 
 
@@ -78,8 +76,8 @@ def mean_error(content, graph, layer):
 
 
 def fidelity(content, graph):
-    pictures = graph.inputs(graph.pixels)
-    return sqnr_db(TFLiteModel(graph.content).predict(pictures), TFLiteModel(content).predict(pictures))
+    images = graph.inputs(graph.pixels)
+    return sqnr_db(TFLiteModel(graph.content).predict(images), TFLiteModel(content).predict(images))
 
 
 @pytest.mark.parametrize(("gain", "shift"), [(1.0, 12.0), (0.85, 0.0), (1.15, -6.0)])
@@ -144,28 +142,28 @@ def test_a_convolution_in_float_stays_as_it_is(lite):
 
 @pytest.fixture(scope="module")
 def swish(digits):
-    """A trained-like network of swish with gates, as a graph calibrated on 40 pictures, and its int8 file."""
+    """A trained-like network of swish with gates, as a graph calibrated on 40 images, and its int8 file."""
     model = swish_network()
-    graph = FloatGraph(model, load_pictures(digits.train, ImageSpec.of_model(model), 40))
+    graph = FloatGraph(model, load_images(digits.train, ImageSpec.of_model(model), 40))
     return graph, quantize_int8(graph.minmax)
 
 
-def test_a_swish_network_answers_new_pictures_better_corrected(swish, digits):
+def test_a_swish_network_answers_new_images_better_corrected(swish, digits):
     model = swish[0].model
     spec = ImageSpec.of_model(model)
     # All that calibration does not see: among half as many, rounding alone turns the comparison either way.
-    held_out = np.concatenate([load_pictures(part, spec, len(part)) for part in (digits.val, digits.test)])
+    held_out = np.concatenate([load_images(part, spec, len(part)) for part in (digits.val, digits.test)])
     answers = model.predict(held_out, verbose=0)
     agreement = np.zeros(2)
-    for count in (40, 100, 200, 400):  # of one calibration, a picture between two classes may turn either way
-        graph = FloatGraph(model, load_pictures(digits.train, spec, count))
+    for count in (40, 100, 200, 400):  # of one calibration, an image between two classes may turn either way
+        graph = FloatGraph(model, load_images(digits.train, spec, count))
         content = quantize_int8(graph.minmax)
         plain, corrected = (TFLiteModel(file).predict(held_out) for file in (content, correct(content, graph)))
         before, after = compare(answers, plain), compare(answers, corrected)
         assert before.sqnr_db > 15, "a file that int8 has destroyed shows nothing"
         assert after.sqnr_db > before.sqnr_db + 1.5
         errors = [np.abs(got - answers).mean(axis=1) for got in (plain, corrected)]
-        assert (errors[1] < errors[0]).mean() > 0.55, "more than chance would bring nearer in 539 pictures"
+        assert (errors[1] < errors[0]).mean() > 0.55, "more than chance would bring nearer in 539 images"
         agreement += before.top1_agreement, after.top1_agreement
     assert agreement[1] >= agreement[0]
 
@@ -222,7 +220,7 @@ def test_a_few_wild_values_do_not_move_the_bulk(normal):
     assert abs(shift) < 0.05 < wild.mean() - normal.mean()
 
 
-def test_few_noisy_pictures_do_not_make_a_gain():
+def test_few_noisy_images_do_not_make_a_gain():
     rng = np.random.default_rng(0)
     signal = rng.normal(0, 1, (12, 1, 400))
     noisy = quantized(signal + rng.normal(0, 1, signal.shape))

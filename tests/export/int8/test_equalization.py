@@ -31,30 +31,30 @@ def uneven_network(**options):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     rng = np.random.default_rng(1)
     coarse = rng.uniform(0, 255, (12, 4, 4, 3))
     return coarse.repeat(SIDE // 4, axis=1).repeat(SIDE // 4, axis=2).astype("float32")
 
 
-def test_equalizing_changes_nothing_in_float(pictures):
+def test_equalizing_changes_nothing_in_float(images):
     model = uneven_network(classifier_activation=None)
-    equalized, swishes = equalization.equalize(model, pictures)
-    expected, got = model.predict(pictures, verbose=0), equalized.predict(pictures, verbose=0)
+    equalized, swishes = equalization.equalize(model, images)
+    expected, got = model.predict(images, verbose=0), equalized.predict(images, verbose=0)
     assert np.ptp(np.concatenate([swish.scale for swish in swishes])) > 1, "nothing was scaled"
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_every_swish_behind_a_batch_norm_is_scaled(pictures):
+def test_every_swish_behind_a_batch_norm_is_scaled(images):
     model = uneven_network()
     norms = [layer for layer in model.layers if layer.name.endswith("_bn") and "project" not in layer.name]
-    _, swishes = equalization.equalize(model, pictures)
+    _, swishes = equalization.equalize(model, images)
     assert len(swishes) == len(norms)
 
 
-def test_relu6_network_is_left_alone(pictures):
+def test_relu6_network_is_left_alone(images):
     model = keras_effnet.EfficientNet("lite0", classes=2, input_shape=(SIDE, SIDE, 3))
-    same, swishes = equalization.equalize(model, pictures)
+    same, swishes = equalization.equalize(model, images)
     assert same is model
     assert swishes == []
 

@@ -25,21 +25,21 @@ def norms(model: keras.Model) -> list[str]:
     return [layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
 
-def assert_same_answers(one: keras.Model, other: keras.Model, pictures: np.ndarray) -> None:
-    expected, got = (keras.ops.convert_to_numpy(model(pictures)) for model in (one, other))
+def assert_same_answers(one: keras.Model, other: keras.Model, images: np.ndarray) -> None:
+    expected, got = (keras.ops.convert_to_numpy(model(images)) for model in (one, other))
     assert expected.std() > 1e-3
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", ["b0", "lite0", "resnet18"])
-def test_a_folded_network_gives_the_same_logits_without_batch_normalization(name, smooth_pictures):
+def test_a_folded_network_gives_the_same_logits_without_batch_normalization(name, smooth_images):
     keras.utils.set_random_seed(0)
     spec = architecture_spec(name, depth=0.2, width=0.25, image_size=32)
     model = lived_in(EfficientNet(spec, weights=None, classes=5, classifier_activation=None, input_shape=(32, 32, 3)))
     folded = fold_batch_norms(model)
     assert norms(model) and not norms(folded)
     assert [layer.name for layer in folded.layers][1:3] == ["rescaling", "stem_conv"]
-    assert_same_answers(model, folded, smooth_pictures(4, 32).astype("float32"))
+    assert_same_answers(model, folded, smooth_images(4, 32).astype("float32"))
 
 
 def toy(connect) -> keras.Model:
@@ -49,7 +49,7 @@ def toy(connect) -> keras.Model:
     return lived_in(keras.Model(image, keras.layers.Dense(3)(x)))
 
 
-def test_a_convolution_with_a_bias_and_a_norm_without_gain_or_offset_are_folded(smooth_pictures):
+def test_a_convolution_with_a_bias_and_a_norm_without_gain_or_offset_are_folded(smooth_images):
     def connect(x):
         x = keras.layers.Conv2D(4, 3, bias_initializer="normal")(x)
         x = keras.layers.BatchNormalization(scale=False)(x)
@@ -59,7 +59,7 @@ def test_a_convolution_with_a_bias_and_a_norm_without_gain_or_offset_are_folded(
     model = toy(connect)
     folded = fold_batch_norms(model)
     assert not norms(folded)
-    assert_same_answers(model, folded, smooth_pictures(4, 8) / 255)
+    assert_same_answers(model, folded, smooth_images(4, 8) / 255)
 
 
 def shared(x):
@@ -76,14 +76,14 @@ def without_convolution(x):
 
 
 @pytest.mark.parametrize("connect", [shared, activated_first, without_convolution])
-def test_a_norm_that_no_convolution_can_take_up_stays(connect, smooth_pictures):
+def test_a_norm_that_no_convolution_can_take_up_stays(connect, smooth_images):
     model = toy(connect)
     folded = fold_batch_norms(model)
     assert norms(folded) == norms(model)
-    assert_same_answers(model, folded, smooth_pictures(4, 8) / 255)
+    assert_same_answers(model, folded, smooth_images(4, 8) / 255)
 
 
-def test_the_model_itself_is_left_as_it_is(smooth_pictures):
+def test_the_model_itself_is_left_as_it_is(smooth_images):
     model = toy(activated_first)
     before = [weight.copy() for weight in model.get_weights()]
     fold_batch_norms(model)

@@ -12,20 +12,20 @@ from keras_effnet.system.output import captured_output
 
 
 @pytest.fixture
-def fragile_graph(fragile_model, smooth_pictures) -> FloatGraph:
-    return FloatGraph(fragile_model(), smooth_pictures(40, 8).astype("float32"))
+def fragile_graph(fragile_model, smooth_images) -> FloatGraph:
+    return FloatGraph(fragile_model(), smooth_images(40, 8).astype("float32"))
 
 
-def test_a_float_file_has_no_errors(fragile_graph, smooth_pictures):
+def test_a_float_file_has_no_errors(fragile_graph, smooth_images):
     with captured_output():
-        errors = layer_errors(fragile_graph.content, fragile_graph, smooth_pictures(4, 8))
+        errors = layer_errors(fragile_graph.content, fragile_graph, smooth_images(4, 8))
     assert [error.layer for error in errors] and min(error.sqnr_db for error in errors) > 100
     assert first_lost(errors) is None
 
 
-def test_the_first_layer_that_loses_the_signal_is_named(fragile_graph, smooth_pictures):
+def test_the_first_layer_that_loses_the_signal_is_named(fragile_graph, smooth_images):
     with captured_output():
-        errors = layer_errors(quantize_int8(fragile_graph.minmax), fragile_graph, smooth_pictures(4, 8))
+        errors = layer_errors(quantize_int8(fragile_graph.minmax), fragile_graph, smooth_images(4, 8))
     by_name = {error.layer: error.sqnr_db for error in errors}
     assert first_lost(errors).layer == "logits"  # of the colours' tensor the large channel survives
     assert by_name["logits"] < 6 < max(by_name.values())
@@ -37,7 +37,7 @@ def test_the_first_lost_is_the_first_in_order_and_not_the_worst():
     assert first_lost(errors[:1]) is None
 
 
-def test_the_error_is_that_of_the_tensors_in_decibels(toy_model, smooth_pictures, monkeypatch):
+def test_the_error_is_that_of_the_tensors_in_decibels(toy_model, smooth_images, monkeypatch):
     from keras_effnet.export.int8 import layer_errors as profile
 
     signal = np.random.default_rng(0).normal(5, 1, (4, 1000)).astype("float32")

@@ -44,8 +44,8 @@ def test_the_softmax_is_in_float_behind_the_last_dequantize(result):
 
 
 def test_small_probabilities_survive(result, digits):
-    pictures = np.repeat(np.repeat(digits.test.images[:10], 4, 1), 4, 2).astype("float32")
-    outputs = TFLiteModel(result.path).predict(pictures)
+    images = np.repeat(np.repeat(digits.test.images[:10], 4, 1), 4, 2).astype("float32")
+    outputs = TFLiteModel(result.path).predict(images)
     np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=1e-5)
     steps = outputs * 32768  # of a softmax in int16
     assert np.abs(steps - np.round(steps)).max() > 0.1

@@ -14,7 +14,7 @@ from keras_effnet.system.output import captured_output
 
 @pytest.fixture(scope="module")
 def graph() -> FloatGraph:
-    """Averages each 8x8 picture of one channel, doubled: what its tensors hold is plain arithmetic."""
+    """Averages each 8x8 image of one channel, doubled: what its tensors hold is plain arithmetic."""
     image = keras.Input((8, 8, 1))
     doubled = keras.layers.Conv2D(1, 1, use_bias=False, name="doubled")(image)
     model = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="average")(doubled))
@@ -35,9 +35,9 @@ def names_and_ranges(content: bytes) -> dict[str, tuple[float, float]]:
 def test_the_least_and_the_greatest_value_are_seen(graph):
     with captured_output():
         ranges = list(names_and_ranges(graph.minmax).values())
-    pictures = graph.pictures
-    average = 2 * pictures.mean(axis=(1, 2))
-    assert ranges[0] == pytest.approx((0, 255))  # each picture has a black and a white pixel
+    images = graph.images
+    average = 2 * images.mean(axis=(1, 2))
+    assert ranges[0] == pytest.approx((0, 255))  # each image has a black and a white pixel
     assert sorted(ranges[1:])[0] == pytest.approx((0, 510))
     assert sorted(ranges[1:])[1] == pytest.approx((average.min(), average.max()), rel=1e-5)
 
@@ -52,7 +52,7 @@ def test_ranges_of_the_bulk_leave_a_single_outlier_out(graph):
 
 def test_all_tensors_but_constants_are_observed(graph):
     with captured_output():
-        seen = observe(graph.content, graph.pictures)
+        seen = observe(graph.content, graph.images)
     model = parse(graph.content)
     constant = {i for i, t in enumerate(model.subgraphs[0].tensors) if model.buffers[t.buffer].data is not None}
     assert set(seen) == set(range(len(model.subgraphs[0].tensors))) - constant
@@ -60,7 +60,7 @@ def test_all_tensors_but_constants_are_observed(graph):
 
 def test_ranges_can_be_set_one_by_one(graph):
     with captured_output():
-        index = max(observe(graph.content, graph.pictures))
+        index = max(observe(graph.content, graph.images))
         edited = names_and_ranges(with_ranges(graph.minmax, {index: (-3.0, 4.0)}))
         plain = names_and_ranges(graph.minmax)
     changed = [name for name in plain if plain[name] != edited[name]]

@@ -69,7 +69,7 @@ def test_no_time_at_all_is_refused(exported):
         benchmark(exported["none"].path, max_seconds=0)
 
 
-def test_the_figure_is_the_time_of_one_picture(exported):
+def test_the_figure_is_the_time_of_one_image(exported):
     started = time.perf_counter()
     report = benchmark(exported["int8"].path, runs=200, warmup=0)
     elapsed = (time.perf_counter() - started) * 1e3

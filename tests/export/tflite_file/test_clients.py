@@ -70,12 +70,12 @@ def test_mediapipe_wants_the_normalisation_of_a_float_input(metadata):
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"image": (1, 8, 8, 1)}, "input [1, 8, 8, 1] is not one RGB picture"),
-        ({"image": (4, 8, 8, 3)}, "input [4, 8, 8, 3] is not one RGB picture"),
+        ({"image": (1, 8, 8, 1)}, "input [1, 8, 8, 1] is not one RGB image"),
+        ({"image": (4, 8, 8, 3)}, "input [4, 8, 8, 3] is not one RGB image"),
         ({"scores": (5,)}, "output [5] is neither [1, N] nor [1, 1, 1, N]"),
     ],
 )
-def test_mediapipe_wants_one_rgb_picture_and_scores(wrong, reason):
+def test_mediapipe_wants_one_rgb_image_and_scores(wrong, reason):
     verdict, reasons = expected(classifier("uint8", **wrong))[MEDIAPIPE]
     assert verdict == REFUSES and reason in reasons
 

@@ -11,11 +11,11 @@ from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.tflite_file.inspection import Island, check_portable, inspect, operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 
-PICTURE = tf.TensorSpec((1, 8, 8, 3), tf.float32)
+IMAGE = tf.TensorSpec((1, 8, 8, 3), tf.float32)
 
 
 def convert(function, flex: bool = False) -> bytes:
-    concrete = tf.function(function, input_signature=[PICTURE]).get_concrete_function()
+    concrete = tf.function(function, input_signature=[IMAGE]).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if flex:
@@ -29,7 +29,7 @@ def with_variable() -> bytes:
             super().__init__()
             self.total = tf.Variable(tf.zeros(3))
 
-        @tf.function(input_signature=[PICTURE])
+        @tf.function(input_signature=[IMAGE])
         def call(self, image):
             self.total.assign_add(tf.reduce_mean(image, axis=(0, 1, 2)))
             return image + self.total

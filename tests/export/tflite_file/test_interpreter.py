@@ -1,4 +1,4 @@
-"""Running a file: pictures in 0..255 in, float predictions out, and no chatter from C++."""
+"""Running a file: images in 0..255 in, float predictions out, and no chatter from C++."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def test_shape_and_classes_are_read_off_the_file(exported):
     assert model.input_shape == (1, 32, 32, 3) and model.classes == 10
 
 
-def test_bytes_serve_as_well_as_a_path(exported, smooth_pictures):
-    pictures = smooth_pictures(3, 32)
+def test_bytes_serve_as_well_as_a_path(exported, smooth_images):
+    images = smooth_images(3, 32)
     from_path, from_bytes = TFLiteModel(exported["none"].path), TFLiteModel(exported["none"].path.read_bytes())
-    np.testing.assert_array_equal(from_path.predict(pictures), from_bytes.predict(pictures))
+    np.testing.assert_array_equal(from_path.predict(images), from_bytes.predict(images))
 
 
-def test_raw_bytes_go_into_a_uint8_file_as_they_are(exported, smooth_pictures):
+def test_raw_bytes_go_into_a_uint8_file_as_they_are(exported, smooth_images):
     model = TFLiteModel(exported["int8"].path)
-    picture = smooth_pictures(1, 32)[0]
-    np.testing.assert_array_equal(model.quantized_input(picture.astype("float32")), picture)
+    image = smooth_images(1, 32)[0]
+    np.testing.assert_array_equal(model.quantized_input(image.astype("float32")), image)
     clipped = model.quantized_input(np.array([-3.0, 0.4, 0.6, 254.6, 300.0]))
     assert clipped.dtype == np.uint8 and clipped.tolist() == [0, 0, 1, 255, 255]
 
 
-def test_pictures_of_another_size_are_refused(exported):
-    with pytest.raises(UserError, match=r"takes pictures of \(32, 32, 3\), got \(8, 8, 3\)"):
+def test_images_of_another_size_are_refused(exported):
+    with pytest.raises(UserError, match=r"takes images of \(32, 32, 3\), got \(8, 8, 3\)"):
         TFLiteModel(exported["none"].path).predict(np.zeros((2, 8, 8, 3)))
 
 

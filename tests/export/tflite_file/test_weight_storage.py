@@ -69,12 +69,12 @@ def test_float16_has_every_kernel_and_bias_as_tensorflow_rounds_it(model, conten
         np.testing.assert_allclose(mine[1].astype("float32"), other[1].astype("float32"), rtol=2e-3, atol=1e-6)
 
 
-def test_float16_answers_as_tensorflows_file(model, content, smooth_pictures):
-    pictures = smooth_pictures(8, 32).astype("float32")
+def test_float16_answers_as_tensorflows_file(model, content, smooth_images):
+    images = smooth_images(8, 32).astype("float32")
     ours, theirs = (
-        TFLiteModel(c).predict(pictures) for c in (float16_weights(content), by_tensorflow(model, types=[tf.float16]))
+        TFLiteModel(c).predict(images) for c in (float16_weights(content), by_tensorflow(model, types=[tf.float16]))
     )
-    exact = TFLiteModel(content).predict(pictures)
+    exact = TFLiteModel(content).predict(images)
     assert np.abs(ours - exact).max() > 0
     assert np.abs(ours - exact).max() < 2 * np.abs(theirs - exact).max()
 
@@ -88,10 +88,10 @@ def test_int8_kernels_have_the_steps_that_tensorflow_gives_them(model, content):
         assert np.abs(values).max() == np.abs(other).max() == 127
 
 
-def test_dynamic_range_answers_as_tensorflows_file(model, content, smooth_pictures):
-    pictures = smooth_pictures(8, 32).astype("float32")
-    ours, theirs = (TFLiteModel(c).predict(pictures) for c in (int8_weights(content), by_tensorflow(model)))
-    exact = TFLiteModel(content).predict(pictures)
+def test_dynamic_range_answers_as_tensorflows_file(model, content, smooth_images):
+    images = smooth_images(8, 32).astype("float32")
+    ours, theirs = (TFLiteModel(c).predict(images) for c in (int8_weights(content), by_tensorflow(model)))
+    exact = TFLiteModel(content).predict(images)
     ours, theirs = (float(np.mean((answer - exact) ** 2)) for answer in (ours, theirs))
     assert 0 < ours < 1.5 * theirs
 
@@ -108,9 +108,9 @@ def test_files_shrink_to_a_half_and_to_a_third(content):
     assert len(int8_weights(content)) < 0.36 * len(content)
 
 
-def test_weights_beyond_float16_saturate_instead_of_becoming_infinite(toy_model, smooth_pictures):
+def test_weights_beyond_float16_saturate_instead_of_becoming_infinite(toy_model, smooth_images):
     model = toy_model()
     model.layers[-1].set_weights([np.full((8, 3), 1e6), np.zeros(3)])
     with captured_output():
         content = float16_weights(convert(model))
-    assert np.isfinite(TFLiteModel(content).predict(smooth_pictures(2, 8))).all()
+    assert np.isfinite(TFLiteModel(content).predict(smooth_images(2, 8))).all()

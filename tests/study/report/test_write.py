@@ -233,7 +233,7 @@ def test_the_page_is_small_and_names_no_host(written):
     assert not re.search(r"<(link|img|iframe)|<script[^>]*src", own)
 
 
-def test_pictures_lie_beside_the_page(written):
+def test_images_lie_beside_the_page(written):
     for name in ("pareto", "scaling", "times", "curves", "law", "roofline"):
         pixels = np.asarray(Image.open(written.parent / f"{name}.png").convert("L"))
         assert pixels.shape[1] > 1000 and pixels.std() > 5, name
@@ -310,7 +310,7 @@ def test_a_further_section_stands_after_the_charts(write):
     assert places == sorted(places)
 
 
-def test_weights_and_biases_gets_table_pictures_and_page(write, monkeypatch):
+def test_weights_and_biases_gets_table_images_and_page(write, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -17,35 +17,35 @@ from PIL import Image
 
 import keras_effnet
 from keras_effnet.errors import UserError
-from keras_effnet.export.calibration import load_pictures
+from keras_effnet.export.calibration import load_images
 from keras_effnet.imagenet import imagenet_classes
 from keras_effnet.inference import artifacts
 from keras_effnet.preprocessing import ImageSpec
 
 
 @pytest.fixture(scope="module")
-def pictures(digits) -> np.ndarray:
-    return load_pictures(digits.test.select(np.arange(40)), ImageSpec(32), 40)
+def images(digits) -> np.ndarray:
+    return load_images(digits.test.select(np.arange(40)), ImageSpec(32), 40)
 
 
 def test_the_package_offers_artifacts_as_its_documentation_says():
     assert "artifacts" in keras_effnet.__all__
 
 
-def test_run_folder_keras_and_tflite_predict_alike(trained, exported, pictures):
-    expected = trained.model.predict(pictures, verbose=0)
+def test_run_folder_keras_and_tflite_predict_alike(trained, exported, images):
+    expected = trained.model.predict(images, verbose=0)
     for path in (trained.run_dir, trained.run_dir / "weights/best.keras", exported["none"].path):
         artifact = artifacts.load(path)
         assert artifact.classes == 10 and artifact.image_spec.size == 32
-        got = artifact.predict(pictures)
+        got = artifact.predict(images)
         assert got.shape == (40, 10) and got.dtype == np.float32
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
-def test_a_file_that_takes_bytes_predicts_from_the_same_pictures(trained, exported, pictures):
-    got = artifacts.load(exported["int8"].path).predict(pictures)
+def test_a_file_that_takes_bytes_predicts_from_the_same_images(trained, exported, images):
+    got = artifacts.load(exported["int8"].path).predict(images)
     assert got.shape == (40, 10)
-    assert np.mean(got.argmax(axis=1) == trained.model.predict(pictures, verbose=0).argmax(axis=1)) >= 0.95
+    assert np.mean(got.argmax(axis=1) == trained.model.predict(images, verbose=0).argmax(axis=1)) >= 0.95
 
 
 def test_names_and_data_come_from_the_run_folder(trained, digits):
@@ -75,44 +75,44 @@ def test_an_image_contract_of_another_size_is_not_taken(trained, tmp_path):
     assert artifacts.load(tmp_path / "model.keras").image_spec.crop == 0.5
 
 
-def test_a_picture_file_comes_at_the_networks_size(tmp_path):
+def test_an_image_file_comes_at_the_networks_size(tmp_path):
     Image.new("L", (50, 90), 77).save(tmp_path / "a.png")
-    picture = artifacts.picture(tmp_path / "a.png", ImageSpec(32))
-    assert picture.shape == (1, 32, 32, 3) and (picture == 77).all()
+    image = artifacts.image(tmp_path / "a.png", ImageSpec(32))
+    assert image.shape == (1, 32, 32, 3) and (image == 77).all()
 
 
-def test_a_network_that_does_not_normalise_is_given_normalised_pictures(trained, pictures, tmp_path):
+def test_a_network_that_does_not_normalise_is_given_normalised_images(trained, images, tmp_path):
     config = trained.model.get_config()
     assert config["layers"][1]["class_name"] == "Rescaling"
     bare = keras.Model(trained.model.get_layer("rescaling").output, trained.model.output, name=trained.model.name)
     bare.save(tmp_path / "bare.keras")
     artifact = artifacts.load(tmp_path / "bare.keras")
     assert artifact.image_spec == ImageSpec(32, 127.0, 128.0, in_network=False)
-    np.testing.assert_allclose(artifact.predict(pictures), trained.model.predict(pictures, verbose=0), atol=1e-5)
-    unnormalised = bare.predict(pictures, verbose=0)
-    assert np.abs(unnormalised - artifact.predict(pictures)).max() > 0.1
+    np.testing.assert_allclose(artifact.predict(images), trained.model.predict(images, verbose=0), atol=1e-5)
+    unnormalised = bare.predict(images, verbose=0)
+    assert np.abs(unnormalised - artifact.predict(images)).max() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["keras", "tflite"])
-def test_pictures_in_0_to_1_are_warned_of_and_pixels_are_not(trained, exported, pictures, caplog, kind):
+def test_images_in_0_to_1_are_warned_of_and_pixels_are_not(trained, exported, images, caplog, kind):
     artifact = artifacts.load(trained.run_dir if kind == "keras" else exported["none"].path)
-    artifact.predict(pictures)
+    artifact.predict(images)
     assert not caplog.records
-    artifact.predict(pictures / 255)
+    artifact.predict(images / 255)
     assert "multiply by 255" in caplog.text
 
 
-def test_a_picture_for_a_network_of_other_channels_is_refused(tmp_path):
+def test_an_image_for_a_network_of_other_channels_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="takes pictures of 4 channels; files are read as RGB"):
-        artifacts.picture(tmp_path / "a.png", ImageSpec(32, 0.0, 1.0, channels=4))
+    with pytest.raises(UserError, match="takes images of 4 channels; files are read as RGB"):
+        artifacts.image(tmp_path / "a.png", ImageSpec(32, 0.0, 1.0, channels=4))
 
 
 def test_a_network_of_any_size_takes_the_size_beside_it(toy_model, tmp_path):
     inputs = keras.Input((None, None, 3))
     outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
     keras.Model(inputs, outputs, name="any").save(tmp_path / "any.keras")
-    with pytest.raises(UserError, match="any takes pictures of any size"):
+    with pytest.raises(UserError, match="any takes images of any size"):
         artifacts.load(tmp_path / "any.keras")
     ImageSpec(48, 0.0, 255.0).save(tmp_path / "image_spec.json")
     assert artifacts.load(tmp_path / "any.keras").image_spec.size == 48
@@ -148,8 +148,8 @@ def test_what_lies_in_the_current_folder_is_not_a_published_networks(tmp_path, m
     assert again.class_names == lite0.class_names and again.data_origin is None
 
 
-def test_predict_names_imagenets_classes_offline(lite0, cli, smooth_pictures):
-    Image.fromarray(smooth_pictures(1, 300)[0]).save("blobs.png")
+def test_predict_names_imagenets_classes_offline(lite0, cli, smooth_images):
+    Image.fromarray(smooth_images(1, 300)[0]).save("blobs.png")
     shown = cli("predict", "blobs.png", "--model", "lite0", "--top", "1000", "--json")
     ((_, best),) = json.loads(shown.out).items()
     words = {name.replace("_", " ") for _, name in imagenet_classes()}
@@ -157,9 +157,9 @@ def test_predict_names_imagenets_classes_offline(lite0, cli, smooth_pictures):
     assert sum(share for _, share in best) == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.pictures
-def test_predict_names_the_cat(lite0, cli, pictures_root):
-    tabby = pictures_root / "imagenet-sample-300/n02123045_tabby.JPEG"
+@pytest.mark.images
+def test_predict_names_the_cat(lite0, cli, images_root):
+    tabby = images_root / "imagenet-sample-300/n02123045_tabby.JPEG"
     shown = cli("predict", tabby, "--model", "lite0")
     assert re.search(r"n02123045_tabby\.JPEG\W+(tabby|tiger cat|Egyptian cat) \d", shown.out)
 
@@ -182,12 +182,12 @@ def test_a_network_trained_on_wordnet_ids_answers_in_words(cli, toy_model, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.pictures
-def test_lite0_is_right_on_a_sample_of_imagenet(lite0, pictures_root):
+@pytest.mark.images
+def test_lite0_is_right_on_a_sample_of_imagenet(lite0, images_root):
     # Measured: top-1 86.3%, top-5 97.0%.
     script = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks/accuracy.py"))
-    pictures = script["labelled_pictures"](pictures_root / "imagenet-sample-300")
-    result = script["measure"](lite0, pictures, "bicubic")
+    images = script["labelled_images"](images_root / "imagenet-sample-300")
+    result = script["measure"](lite0, images, "bicubic")
     assert result.samples == 300
     assert result.accuracy >= 0.835 and result.top5 >= 0.945
 
