@@ -9,8 +9,7 @@ import keras
 import numpy as np
 
 from keras_effnet import EfficientNet, architecture_spec, datasets
-from keras_effnet.evaluation import plots
-from keras_effnet.evaluation.gradcam import explainer
+from keras_effnet.evaluation import explainer, plots
 
 
 def in_corners(digits: np.ndarray) -> np.ndarray:

@@ -17,9 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from keras_effnet import datasets, transfer
-from keras_effnet.datasets.loading import ImageDataset, Split
-from keras_effnet.pipeline.batches import image_pipeline
-from keras_effnet.training.run import TrainConfig, build_model, train, train_dataset
+from keras_effnet.datasets import ImageDataset, Split
+from keras_effnet.pipeline import image_pipeline
+from keras_effnet.training import TrainConfig, build_model, train, train_dataset
 
 
 def chosen(split: Split, first: int, count: int) -> Split:

@@ -4,7 +4,7 @@ python examples/scale_and_count.py
 """
 
 from keras_effnet import CompoundScaling, architecture_spec, explain
-from keras_effnet.complexity.counting import count
+from keras_effnet.complexity import count
 
 
 def main() -> None:

@@ -10,9 +10,7 @@ import argparse
 from functools import cache
 
 from keras_effnet import study
-from keras_effnet.study.networks import family, scaled
-from keras_effnet.study.protocol import Budget
-from keras_effnet.study.summary import answer, summarize
+from keras_effnet.study import Budget, answer, family, scaled, summarize
 
 
 @cache  # prints each line once

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from keras_effnet import datasets, export
-from keras_effnet.training.run import TrainConfig, train_dataset
+from keras_effnet.training import TrainConfig, train_dataset
 
 
 def main() -> None:

@@ -15,9 +15,10 @@ import argparse
 import keras
 import numpy as np
 
-from keras_effnet import EfficientNet, architecture_spec, datasets, strategies
-from keras_effnet.pipeline.batches import image_pipeline
+from keras_effnet import EfficientNet, architecture_spec, datasets
+from keras_effnet.pipeline import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.training import distribution
 
 
 def main() -> None:
@@ -25,10 +26,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     epochs = parser.parse_args().epochs
 
-    strategy = strategies.check_strategy("data-parallel" if keras.backend.backend() == "jax" else "none")
+    strategy = distribution.check_strategy("data-parallel" if keras.backend.backend() == "jax" else "none")
     spec = architecture_spec("lite0", depth=0.1, width=0.25, image_size=32, bn_momentum=0.9)
-    with strategies.scope(strategy):
-        strategies.check_batch_size(64, strategy)
+    with distribution.scope(strategy):
+        distribution.check_batch_size(64, strategy)
         keras.utils.set_random_seed(0)  # the same initial weights and image order in every process
         digits = datasets.load("digits")
         train = image_pipeline(digits, ImageSpec.of(spec), 64, training=True)
@@ -37,18 +38,18 @@ def main() -> None:
         model = EfficientNet(spec, classes=10)
         model.compile(keras.optimizers.AdamW(3e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
         history = model.fit(
-            strategies.local_part(train, strategy),
-            validation_data=strategies.local_part(val, strategy),
+            distribution.local_part(train, strategy),
+            validation_data=distribution.local_part(val, strategy),
             epochs=epochs,
             shuffle=False,
             verbose=0,
         )
-        if strategies.is_chief():
-            with strategies.alone():  # saving creates variables, which otherwise needs all processes
+        if distribution.is_chief():
+            with distribution.alone():  # saving creates variables, which otherwise needs all processes
                 model.save("several_hosts.keras")
         total = sum(float(np.abs(weight).sum()) for weight in model.get_weights())
         loss = history.history["loss"][-1]
-        print(f"{strategies.replicas(strategy)} devices: loss {loss:.4f}, absolute sum of all weights {total:.6f}")
+        print(f"{distribution.replicas(strategy)} devices: loss {loss:.4f}, absolute sum of all weights {total:.6f}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import keras_effnet
-from keras_effnet.cli import COMMANDS, cli
+from keras_effnet.cli.app import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("CONTRIBUTING.md"), *(ROOT / "docs").glob("*.md")])

@@ -1,4 +1,4 @@
-from .gradcam import Heatmap, grad_cam
+from .gradcam import Heatmap, explainer, grad_cam
 from .metrics import Evaluation, Reliability, evaluate
 
 __all__ = [
@@ -6,5 +6,6 @@ __all__ = [
     "Heatmap",
     "Reliability",
     "evaluate",
+    "explainer",
     "grad_cam",
 ]

@@ -3,11 +3,12 @@ from .protocol import Budget
 from .recommendation import recommend
 from .report.write import write_report
 from .scaling_study import StudyResult, run
-from .summary import summarize
+from .summary import answer, summarize
 
 __all__ = [
     "Budget",
     "StudyResult",
+    "answer",
     "family",
     "progressive",
     "recommend",
