@@ -42,6 +42,7 @@ class Bundle:
 
     @property
     def refused(self) -> tuple[Row, ...]:
+        """Rows of the precisions that were not written."""
         return tuple(row for row in self.rows if row.refused)
 
     def raise_if_refused(self) -> None:
@@ -50,6 +51,7 @@ class Bundle:
             raise VerificationError(" ".join(row.refused for row in self.refused))
 
     def to_json(self) -> str:
+        """The whole bundle as indented JSON."""
         return json.dumps(asdict(self), indent=2, default=str)
 
 

@@ -91,6 +91,7 @@ class ExportCandidate:
 
     @property
     def passed(self) -> bool:
+        """Whether the report meets the bounds of the precision."""
         return self.recipe.accepts(self.report)
 
     @property

@@ -171,6 +171,7 @@ class Precision:
     min_sqnr_db: float
 
     def accepts(self, report: VerifyReport) -> bool:
+        """Whether a report meets the bounds of this precision."""
         return report.top1_agreement >= self.min_agreement and report.sqnr_db >= self.min_sqnr_db
 
 

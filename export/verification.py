@@ -121,6 +121,7 @@ class Reference:
         return cls(pixels, np.asarray(model.predict(pixels, batch_size=batch, verbose=0)), labels)
 
     def compare(self, file: TFLiteModel) -> VerifyReport:
+        """Runs a file on the images and compares it with the model."""
         return compare(self.answers, file.predict(self.images), self.labels)
 
 

@@ -137,6 +137,7 @@ class ImageSpec:
         return scale.tolist(), np.broadcast_to(offset, scale.shape).tolist() if scale.ndim else offset.tolist()
 
     def save(self, path: str | Path) -> None:
+        """Writes the spec as JSON."""
         Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod

@@ -145,6 +145,7 @@ def float_file(graph: Graph) -> list[str]:
 
 
 def half_weights(graph: Graph) -> list[str]:
+    """float16 weights, as a culprit."""
     return ["float16 weights"] if graph.precision == "float16" else []
 
 
@@ -165,23 +166,27 @@ def dtype_outside(side: str, *dtypes: str) -> Culprits:
 
 
 def not_one_rgb_image(graph: Graph) -> list[str]:
+    """Input shapes that are not a single RGB image."""
     ports = [graph.tensors[index].signature for index in graph.inputs]
     right = len(ports) == 1 and len(ports[0]) == 4 and ports[0][0] in (1, -1) and ports[0][3] == 3
     return [] if right else [", ".join(str(list(shape)) for shape in ports)]
 
 
 def several_images(graph: Graph) -> list[str]:
+    """Activation shapes with more than one image."""
     activations = (i for one in graph.steps for i in one.outputs if i not in graph.constants)
     shapes = (graph.tensors[index].shape for index in activations)
     return _unique(str(list(shape)) for shape in shapes if len(shape) > 3 and max(shape[:-3]) > 1)[:2]
 
 
 def unlike_scores(graph: Graph) -> list[str]:
+    """Output shapes that are not class scores."""
     shapes = [graph.tensors[index].shape for index in graph.outputs]
     return [] if any(len(shape) in (2, 4) for shape in shapes) else [", ".join(str(list(shape)) for shape in shapes)]
 
 
 def float_input_without_normalisation(graph: Graph) -> list[str]:
+    """float32, where the metadata lacks NormalizationOptions."""
     takes_float = any(graph.tensors[index].dtype == "float32" for index in graph.inputs)
     return [] if not takes_float or has_normalisation(graph.metadata.get("TFLITE_METADATA")) else ["float32"]
 

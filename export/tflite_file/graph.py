@@ -50,6 +50,7 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
+        """Size of the tensor in bytes."""
         return (prod(self.shape) * _bits(self.dtype) + 7) // 8
 
 

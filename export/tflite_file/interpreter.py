@@ -58,6 +58,7 @@ class TFLiteModel:
 
     @property
     def classes(self) -> int:
+        """Number of outputs."""
         return int(self.output["shape"][-1])
 
     def quantized_input(self, image: np.ndarray) -> np.ndarray:

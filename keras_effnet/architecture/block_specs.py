@@ -30,6 +30,7 @@ class ConvSpec:
 
     @property
     def name(self) -> str:
+        """Name of the layer."""
         return f"{self.prefix}_{self.op}"
 
     @property
@@ -49,6 +50,7 @@ class NormSpec:
 
     @property
     def name(self) -> str:
+        """Name of the layer."""
         return f"{self.prefix}_bn"
 
 
@@ -88,10 +90,12 @@ class ResNetBlockSpec:
 
     @property
     def weighted(self) -> tuple[ConvSpec, ...]:
+        """All parts that have weights, in order."""
         return (*self.branch, self.shortcut) if self.shortcut else self.branch
 
     @property
     def output(self) -> ConvSpec:
+        """The convolution whose output shape is that of the block."""
         return self.branch[-1]
 
 
@@ -103,4 +107,5 @@ class PreActBlockSpec(ResNetBlockSpec):
 
     @property
     def weighted(self) -> tuple[ConvSpec | NormSpec, ...]:
+        """All parts that have weights, in order."""
         return (self.pre, *super().weighted)

@@ -108,6 +108,7 @@ class PublishedVariant:
 
     @property
     def factors(self) -> ScalingFactors:
+        """The row's multipliers of depth, width and resolution."""
         return ScalingFactors(self.depth, self.width, self.resolution / BASE_RESOLUTION)
 
 

@@ -57,6 +57,7 @@ def say(line: str) -> None:
 
 
 def emit_json(value: Any) -> None:
+    """Prints a value to stdout as indented JSON."""
     click.echo(json.dumps(value, indent=2, default=str))
 
 

@@ -35,6 +35,7 @@ class Cost:
 
     @classmethod
     def total(cls, name: str, parts: Iterable[Cost]) -> Cost:
+        """The sum of some costs, under a name."""
         parts = list(parts)
         fields = ("macs", "params", "activations", "non_trainable")
         return cls(name, *(sum(getattr(part, field) for part in parts) for field in fields))
@@ -57,6 +58,7 @@ class Complexity:
 
     @classmethod
     def of(cls, blocks: Iterable[Cost]) -> Complexity:
+        """The cost of a network from those of its blocks."""
         blocks = tuple(blocks)
         total = Cost.total("total", blocks)
         return cls(total.macs, total.params, total.activations, blocks, total.params + total.non_trainable)

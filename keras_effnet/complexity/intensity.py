@@ -65,6 +65,7 @@ class Work:
 
     @classmethod
     def total(cls, parts: Iterable[Work]) -> Work:
+        """The sum of some parts' work."""
         parts = list(parts)
         return cls(*(sum(getattr(part, field) for part in parts) for field in ("macs", "flops", "bytes")))
 

@@ -45,6 +45,7 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
+        """All of it."""
         return self.parameters + self.gradients + self.optimizer + self.activations + self.program
 
     def __str__(self) -> str:

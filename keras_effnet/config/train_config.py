@@ -1,6 +1,4 @@
-"""`TrainConfig`: how a network is built and trained, as data. Imports `architecture`, `preprocessing`, `stages`;
-no Keras.
-"""
+"""`TrainConfig`: how a network is built and trained, as data. Pure Python."""
 
 from __future__ import annotations
 
@@ -216,6 +214,7 @@ class TrainConfig:
             image_sizes(self.progressive)
 
     def to_yaml(self) -> str:
+        """The config as YAML, all fields included."""
         return yaml.safe_dump(asdict(self), sort_keys=False)
 
     @staticmethod
@@ -277,4 +276,5 @@ class TrainConfig:
 
     @property
     def image_spec(self) -> ImageSpec:
+        """The `ImageSpec` of the network."""
         return ImageSpec.of(self.spec, crop=self.crop)

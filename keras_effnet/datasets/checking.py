@@ -100,6 +100,7 @@ class DataReport:
 
     @property
     def checked(self) -> int:
+        """Number of images looked at, unreadable ones included."""
         return sum(map(sum, self.counts.values())) + len(self.unreadable)
 
     @property

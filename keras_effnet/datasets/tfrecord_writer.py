@@ -29,6 +29,7 @@ class ShardWriter:
         self._written = 0
 
     def write(self, record: bytes) -> None:
+        """Appends a record, to a new shard where the current one is full."""
         if self._file is None:
             self.shards.append({"file": f"{self.split}-{len(self.shards):05d}.tfrecord", "count": 0})
             self._file = tf.io.TFRecordWriter(str(self.folder / self.shards[-1]["file"]))
@@ -41,6 +42,7 @@ class ShardWriter:
             self.close()
 
     def close(self) -> None:
+        """Closes the current shard and notes its size."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -42,6 +42,7 @@ class Answers:
 
     @property
     def right(self) -> np.ndarray:
+        """Which of the answers are right."""
         return self.predicted == self.labels
 
 

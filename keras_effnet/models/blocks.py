@@ -40,11 +40,13 @@ class LayerOptions:
     dtype: Any = None
 
     def batch_norm(self, x, name: str):
+        """Applies batch normalization."""
         return self.layers.BatchNormalization(
             momentum=self.spec.bn_momentum, epsilon=self.spec.bn_epsilon, dtype=self.dtype, name=name
         )(x)
 
     def activation(self, x, name: str, function: str | None = None):
+        """Applies an activation function as a layer of its own."""
         # A layer of its own, never Conv2D(activation=...): quantization-aware training sees layers, not arguments.
         return self.layers.Activation(function or self.spec.activation, dtype=self.dtype, name=name)(x)
 

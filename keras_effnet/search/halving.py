@@ -65,6 +65,7 @@ class SearchResult:
 
     @property
     def best(self) -> CompoundScaling:
+        """The constants ranked first."""
         return self.ranking[0].candidate.scaling
 
     @property

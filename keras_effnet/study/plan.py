@@ -49,6 +49,7 @@ class Plan:
             raise UserError(f"A study needs at least one seed, got {self.seeds}.")
 
     def save(self, folder: Path) -> None:
+        """Writes the plan to a study's folder."""
         values = self.protocol.to_dict() | {"members": [asdict(member) for member in self.members], "seeds": self.seeds}
         write_text(folder / PROTOCOL, yaml.safe_dump(values, sort_keys=False))
 

@@ -54,6 +54,7 @@ class PowerLaw:
         return cls(intercept, slope, len(u), float(center), scatter, residual)
 
     def at(self, x: float) -> float:
+        """The law's value at x."""
         return math.exp(self.intercept + self.slope * math.log(x))
 
     def band(self, x: float) -> tuple[float, float]:

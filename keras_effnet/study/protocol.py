@@ -86,6 +86,7 @@ class Protocol:
         return {"data": self.data, "budget": self.budget, "options": self.options, "threads": self.threads}
 
     def to_dict(self) -> dict[str, Any]:
+        """The protocol as plain data, for YAML."""
         return asdict(self)
 
     @classmethod

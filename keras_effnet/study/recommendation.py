@@ -42,6 +42,7 @@ class Scaled:
     options: tuple[tuple[str, Any], ...] = ()
 
     def spec(self, phi: float) -> ArchitectureSpec:
+        """The network at a compound coefficient."""
         base = architecture_spec(self.baseline, image_size=self.base_size, **dict(self.options))
         factors = self.scaling.factors(phi)
         return base.scaled(factors.depth, factors.width, factors.resolution)

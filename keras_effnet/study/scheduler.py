@@ -25,6 +25,7 @@ _POLL = 0.5  # seconds between looks at how far the trainings are
 
 
 def killed(folder: Path, doing: str) -> UserError:
+    """The error for a training process that was killed."""
     return UserError(
         f"The process {doing} was killed; memory may have run out. What was finished is kept: go on with --resume "
         f"{folder}, or begin another with a smaller batch size."

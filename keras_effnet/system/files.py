@@ -24,5 +24,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text)

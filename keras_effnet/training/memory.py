@@ -45,6 +45,7 @@ def _gpus() -> list[int]:
 
 
 def trains_on_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))

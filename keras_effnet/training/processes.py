@@ -19,6 +19,7 @@ PROCESS_ID = "KERAS_DISTRIBUTION_PROCESS_ID"
 
 
 def number(variable: str) -> int:
+    """The value of an environment variable as an integer."""
     text = os.environ.get(variable, "")
     if not text.isdecimal():
         raise UserError(f"{variable} must be a whole number, got {text!r}; `keras-effnet launch` sets it.")

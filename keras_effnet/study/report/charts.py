@@ -85,8 +85,9 @@ def _by_order(names: Sequence[str], field: str) -> alt.Color:
 
 
 def _picked(chart: str, field: str) -> alt.Parameter:
-    """What a click on the legend chooses. It belongs to the first layer of that colour: of later ones the joint legend
-    would take no clicks.
+    """Selection by a click on the legend.
+
+    It belongs to the first layer of that colour: in a later one the joint legend would ignore clicks.
     """
     return alt.selection_point(name=f"{chart}_picked", fields=[field], bind="legend")
 

@@ -1,4 +1,4 @@
-"""A study's report: one page that holds all it needs, with charts to work with, and the same charts as images.
+"""A study's report: one page that holds all it needs, with charts to work with, and the same charts as pictures.
 
 Imports `ledger`, `report_data`, `report_charts`, `report_page`, `summary`, `runs`, `errors`; Altair, vl-convert and
 wandb where they are used.
@@ -48,7 +48,7 @@ def _vega_lite() -> str:
 
 
 def _draw(spec: Mapping[str, Any], path: Path) -> None:
-    """Writes a chart as an image, PNG or SVG by the path's suffix."""
+    """Writes a chart as a picture, PNG or SVG by the path's suffix."""
     import vl_convert
 
     still = {**spec, "width": _STILL["width"]}
@@ -73,8 +73,9 @@ def _load(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_report(folder: str | Path, *, target: float | None = None, more: Sequence[Section] = ()) -> Path:
-    """Writes `report.html` to a study's folder, and each of its charts as an image: `pareto.png`, `scaling.png`,
-    `times.png`, `curves.png`, and `pareto.svg`.
+    """Writes `report.html` to a study's folder, and its charts as image files.
+
+    The files are `pareto.png`, `scaling.png`, `times.png`, `curves.png` and `pareto.svg`.
 
     The page fetches nothing: it may be mailed, or opened without a network. A study that is not finished has a report
     of what is there.
@@ -148,11 +149,11 @@ def log_to_wandb(folder: str | Path, project: str) -> str:
     networks = report_data(read(folder / "results.jsonl"))["networks"]
     columns = [name for name, value in networks[0].items() if not isinstance(value, (dict, tuple))]
     rows = [[network[column] for column in columns] for network in networks]
-    images = {image.stem: wandb.Image(str(image)) for image in sorted(folder.glob("*.png"))}
+    pictures = {picture.stem: wandb.Image(str(picture)) for picture in sorted(folder.glob("*.png"))}
     config = yaml.safe_load(_read_text(folder / "protocol.yaml")) or {}
     run = wandb.init(project=project, name=folder.resolve().name, dir=str(folder), config=config, job_type="study")
     try:
-        run.log({"networks": wandb.Table(columns=columns, data=rows), **images})
+        run.log({"networks": wandb.Table(columns=columns, data=rows), **pictures})
         report = wandb.Artifact(f"report-{run.id}", type="report")
         report.add_file(str(path))
         run.log_artifact(report)
