@@ -54,6 +54,13 @@ def test_a_copied_file_in_validation_is_an_exact_leak(clean):
     assert report.leaked == {"val": 1}
 
 
+def test_a_test_set_leaks_into_validation_too(smooth_images):
+    images = smooth_images(12, 32)
+    parts = [Split(images[start : start + 4], np.array([0, 1, 0, 1], "int32")) for start in (0, 4, 7)]
+    report = check_data(ImageDataset("arrays", ("a", "b"), *parts))  # the last of val is the first of test
+    assert report.leaked == {"val": 0, "test": 1}
+
+
 CHANGES = {
     "recompressed": lambda image: (image, {"quality": 30}),
     "halved": lambda image: (image.resize((40, 40), Image.Resampling.LANCZOS), {"quality": 90}),

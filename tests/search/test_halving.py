@@ -181,6 +181,15 @@ def test_seeds_tell_what_is_a_tie():
     assert one_seed.tied == [one_seed.ranking[1]]  # one seed cannot know; what was stopped early is behind
 
 
+@pytest.mark.parametrize(("errors", "tied"), [(0.9, True), (1.5, True), (1.99, True), (2.01, False), (2.9, False)])
+def test_candidates_within_two_standard_errors_are_tied(errors, tied):
+    """Of two seeds each, 2 points apart, means differ with a standard error of sqrt(2 * (0.02^2 / 2) / 2) = 0.0141."""
+    candidate = candidates("b0", step=0.2)[0]
+    means = (0.61, 0.61 - errors * 0.02 / 2**0.5)
+    ranking = [search.Ranked(candidate, (candidate.scaling,), 9, (mean - 0.01, mean + 0.01)) for mean in means]
+    assert search.SearchResult(None, ranking, {}).tied == ranking[1:] * tied
+
+
 @pytest.mark.parametrize("wrong", [{"first": 0}, {"first": 10}, {"reduction": 1}, {"finalists": 0}, {"seeds": 0}])
 def test_senseless_searches_are_refused(trained, tmp_path, wrong):
     with pytest.raises(UserError, match="A search needs"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.int8.ranges import observe, with_ranges
+from keras_effnet.export.int8.ranges import Observed, observe, with_ranges
 from keras_effnet.export.tflite_file.tensors import parse
 from keras_effnet.system.output import captured_output
 
@@ -65,3 +65,9 @@ def test_ranges_can_be_set_one_by_one(graph):
         plain = names_and_ranges(graph.minmax)
     changed = [name for name in plain if plain[name] != edited[name]]
     assert len(changed) == 1 and edited[changed[0]] == (-3.0, 4.0)
+
+
+def test_what_the_bulk_leaves_out_is_split_between_both_ends():
+    values = np.arange(-500.0, 501.0)
+    assert Observed(-500, 500, values).bulk(0.9) == pytest.approx((-450, 450))
+    assert Observed(0, 1000, values + 500).bulk(0.9) == pytest.approx((0, 950))  # 0 always lies inside
