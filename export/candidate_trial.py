@@ -17,7 +17,7 @@ from pathlib import Path
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import fingerprint
 from keras_effnet.export.conversion import ExportSource, weight_count
-from keras_effnet.export.int8.layer_errors import LayerError, first_lost, layer_errors
+from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
 from keras_effnet.export.recipes import Candidate, Precision, Settings, check_settings
 from keras_effnet.export.tflite_file.inspection import check_portable
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
@@ -154,7 +154,7 @@ def try_precision(
         settings=settings,
         candidate=candidate,
         report=report,
-        layers=layer_errors(candidate.content, candidate.graph, reference.images),
+        layers=measure_layer_errors(candidate.content, candidate.graph, reference.images),
         calibration=fingerprint(source.pixels) if recipe.needs_calibration else None,
         log=tuple(log),
         seconds=time.perf_counter() - started,

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.architecture.parts import computing_layers
+from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.int8.folding import fold_batch_norms

@@ -12,7 +12,7 @@ from itertools import islice
 import keras
 import numpy as np
 
-from keras_effnet.architecture.parts import Part, parts
+from keras_effnet.architecture.network_parts import Part, parts
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.models.blocks import LayerOptions, classifier
 from keras_effnet.models.saving import policy_of

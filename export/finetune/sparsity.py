@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_effnet.architecture.parts import computing_layers
+from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Images
 from keras_effnet.export.conversion import float32_copy

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import keras
 
-from keras_effnet.architecture.parts import parts
+from keras_effnet.architecture.network_parts import parts
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8

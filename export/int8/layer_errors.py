@@ -31,7 +31,7 @@ class LayerError:
     sqnr_db: float
 
 
-def layer_errors(content: bytes, graph: FloatGraph, pixels: np.ndarray) -> tuple[LayerError, ...]:
+def measure_layer_errors(content: bytes, graph: FloatGraph, pixels: np.ndarray) -> tuple[LayerError, ...]:
     """The error of each layer whose output both files have, in the order of execution.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from keras_effnet.architecture.block_specs import ConvSpec, NormSpec
-from keras_effnet.architecture.parts import computing_layers
+from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.errors import UserError
 

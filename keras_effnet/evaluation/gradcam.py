@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.architecture.parts import parts
+from keras_effnet.architecture.network_parts import parts
 from keras_effnet.errors import UserError, one_of
 
 _MOST_PROBABLE = -1

@@ -12,7 +12,7 @@ from functools import partial
 import keras
 
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
-from keras_effnet.architecture.parts import blocks
+from keras_effnet.architecture.network_parts import blocks
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.models.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import keras
 
-from keras_effnet.architecture.parts import computing_layers
+from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.models.fused_batch_norm import fuse_batch_norm
 

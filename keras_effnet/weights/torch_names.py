@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.architecture.parts import Part, parts
+from keras_effnet.architecture.network_parts import Part, parts
 from keras_effnet.errors import UserError
 from keras_effnet.weights.stored_tensor import StoredTensor, printable
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_effnet import transfer
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
-from keras_effnet.architecture.parts import parts
+from keras_effnet.architecture.network_parts import parts
 from keras_effnet.cli.app import COMMANDS
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation import plots

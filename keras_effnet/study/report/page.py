@@ -254,7 +254,7 @@ def _details(texts: Mapping[str, str]) -> str:
     )
 
 
-def page(
+def render_page(
     name: str,
     data: Data,
     summaries: Sequence[Summary],

@@ -15,7 +15,7 @@ import yaml
 
 from keras_effnet.errors import UserError
 from keras_effnet.study.report.charts import require_packages
-from keras_effnet.study.report.page import SECTIONS, Section, page
+from keras_effnet.study.report.page import SECTIONS, Section, render_page
 from keras_effnet.study.report.records import report_data
 from keras_effnet.study.summary import summarize
 from keras_effnet.system.files import atomic, write_text
@@ -109,7 +109,7 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
     _draw({**pareto, "datasets": tables}, folder / "pareto.svg")
 
     texts = {name: _read_text(folder / name) for name in ("protocol.yaml", "env.json")}
-    html = page(
+    html = render_page(
         folder.resolve().name,
         data,
         summarize(rows, target),

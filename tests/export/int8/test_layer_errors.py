@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.int8.layer_errors import LayerError, first_lost, layer_errors
+from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.system.output import captured_output
 
@@ -18,14 +18,14 @@ def fragile_graph(fragile_model, smooth_images) -> FloatGraph:
 
 def test_a_float_file_has_no_errors(fragile_graph, smooth_images):
     with captured_output():
-        errors = layer_errors(fragile_graph.content, fragile_graph, smooth_images(4, 8))
+        errors = measure_layer_errors(fragile_graph.content, fragile_graph, smooth_images(4, 8))
     assert [error.layer for error in errors] and min(error.sqnr_db for error in errors) > 100
     assert first_lost(errors) is None
 
 
 def test_the_first_layer_that_loses_the_signal_is_named(fragile_graph, smooth_images):
     with captured_output():
-        errors = layer_errors(quantize_int8(fragile_graph.minmax), fragile_graph, smooth_images(4, 8))
+        errors = measure_layer_errors(quantize_int8(fragile_graph.minmax), fragile_graph, smooth_images(4, 8))
     by_name = {error.layer: error.sqnr_db for error in errors}
     assert first_lost(errors).layer == "logits"  # of the colours' tensor the large channel survives
     assert by_name["logits"] < 6 < max(by_name.values())

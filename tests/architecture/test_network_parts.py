@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
-from keras_effnet.architecture.parts import blocks, parts
+from keras_effnet.architecture.network_parts import blocks, parts
 from keras_effnet.architecture.specs import StageSpec, expand
 from keras_effnet.errors import UserError
 from keras_effnet.models.efficientnet import EfficientNet, build, features
