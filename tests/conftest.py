@@ -1,4 +1,4 @@
-"""What several test modules share: real and made-up images, one small trained network, the command line."""
+"""Shared fixtures: real and synthetic images, one small trained network, the command line."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def pytest_configure(config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item) -> None:
-    keras.utils.set_random_seed(0)  # what fixtures draw is the same whatever ran before
+    keras.utils.set_random_seed(0)  # fixtures draw the same numbers in every order of tests
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item) -> None:
-    keras.utils.set_random_seed(0)  # and what a test draws, whatever its fixtures drew
+    keras.utils.set_random_seed(0)  # and so does a test, independently of its fixtures
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +60,7 @@ def _smooth(count: int, size: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def smooth_images() -> Callable[..., np.ndarray]:
-    """Function `(count, size, seed=0)` to `uint8` images of soft coloured blobs: anything but noise."""
+    """Function `(count, size, seed=0)` to `uint8` images of soft coloured blobs, unlike noise."""
     return _smooth
 
 
@@ -154,7 +154,7 @@ def digits() -> datasets.ImageDataset:
 
 @pytest.fixture(scope="session")
 def trained(digits, tmp_path_factory) -> TrainResult:
-    """A small network that knows its digits, with its run folder. Random weights would hide what int8 does to it."""
+    """A small network trained on digits, with its run folder. Random weights would hide the effect of int8."""
     config = TrainConfig(
         model="lite0",
         depth=0.1,
@@ -193,7 +193,7 @@ def exported(trained, digits, tmp_path_factory) -> dict[str, ExportResult]:
 
 
 class Outcome(NamedTuple):
-    """What a command printed and the status it left with."""
+    """Output and exit status of a command."""
 
     status: int
     out: str

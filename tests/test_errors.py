@@ -1,4 +1,4 @@
-"""Errors: one line, the close match, and a class for each kind of trouble."""
+"""Errors: one line, the closest match, and a class for each kind."""
 
 from __future__ import annotations
 

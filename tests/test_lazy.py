@@ -1,4 +1,4 @@
-"""What must be quick is quick: help, and the import that comes before any work."""
+"""Start-up time: `import keras_effnet` and `--help` load no framework."""
 
 import os
 import resource

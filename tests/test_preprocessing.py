@@ -1,4 +1,4 @@
-"""The normalisation contract: one arithmetic for model, data and export, and a file that carries it."""
+"""`ImageSpec`: the same normalisation in model, data and export, and its file."""
 
 import hashlib
 import inspect

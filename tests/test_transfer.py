@@ -1,4 +1,4 @@
-"""Frozen parts, another head, slower early layers, batch normalization statistics measured anew."""
+"""Transfer learning: freezing, new heads, layer-wise learning rates, batch normalization recalibration."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Networks of one's own: whatever a spec says gets built, costs what was counted, and learns."""
+"""Custom networks: built as their spec says, counted exactly, and trainable."""
 
 from dataclasses import replace
 

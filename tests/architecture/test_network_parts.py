@@ -1,4 +1,4 @@
-"""Parts by name, and feature levels: against published tables, plain sub-models and keras.applications."""
+"""Parts and feature levels against published tables, sub-models and keras.applications."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Networks of one's own as files: the same network comes back, and bad files are refused in one line."""
+"""Custom networks as YAML files: round trips, and one-line errors for bad files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it takes to build a network that is given its weights, beside keras.applications, as a Markdown table.
+"""Time to build a network with weights, beside keras.applications, as a Markdown table.
 
     python tests/benchmarks/build.py [NAME ...]
 

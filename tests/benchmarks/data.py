@@ -1,4 +1,4 @@
-"""How fast images come to the network, and what RandAugment costs, beside other loaders, as Markdown tables.
+"""Throughput of input pipelines and of RandAugment beside other loaders, as Markdown tables.
 
     python tests/benchmarks/data.py FOLDER [loaders | randaugment]
 

@@ -1,4 +1,4 @@
-"""What it takes to export a network, and what its files are worth, beside plain `TFLiteConverter`, as Markdown tables.
+"""Export of a network beside plain `TFLiteConverter`: time, memory, file size, accuracy, as Markdown tables.
 
     python tests/benchmarks/export.py cost [NAME ...]          # b7 by default; random weights serve
     python tests/benchmarks/export.py files FOLDER [NAME ...]  # lite0, lite1, lite2 by default

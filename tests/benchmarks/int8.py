@@ -1,4 +1,4 @@
-"""What each way to int8 makes of a trained network, with and without correction, as a Markdown table.
+"""Each int8 method on a trained network, with and without correction, as a Markdown table.
 
     python tests/benchmarks/int8.py FOLDER NETWORK
 

@@ -1,4 +1,4 @@
-"""What training for int8, pruning and clustering do to a published network, as a Markdown table.
+"""Quantization-aware training, pruning and clustering of a published network, as a Markdown table.
 
     python tests/benchmarks/qat.py FOLDER [NAME]
 

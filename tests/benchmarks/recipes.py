@@ -1,4 +1,4 @@
-"""Recipes beside each other at equal CPU time: accuracy from scratch on a small set of real images, table and plot.
+"""Recipes at equal CPU time: accuracy from scratch on a small set of real images, as table and plot.
 
 python tests/benchmarks/recipes.py FOLDER [--minutes 8] [--out runs/recipes]
 

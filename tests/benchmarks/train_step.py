@@ -1,4 +1,4 @@
-"""What a training step of EfficientNet costs, beside keras.applications or timm, as a Markdown table.
+"""Cost of a training step beside keras.applications or timm, as a Markdown table.
 
     python tests/benchmarks/train_step.py [--rounds 9] [SIZE:BATCH ...]      # CPU; 224:16 and 64:64 by default
     python tests/benchmarks/train_step.py --gpu [--tflops PEAK] [NAME ...]   # b0 and b4 by default

@@ -1,4 +1,4 @@
-"""Wrong input through the command line: one line, exit status 2, no traceback, and what to do about it."""
+"""Wrong input on the command line: exit status 2, and one line that names cause and cure, without a traceback."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refused(cli):
 
 @pytest.fixture
 def lone_model(trained, tmp_path):
-    """The trained network as a file by itself: no labels, no data, no contract beside it."""
+    """The trained network as a lone file, without labels, data or image spec beside it."""
     (tmp_path / "alone").mkdir()
     return shutil.copy(trained.run_dir / "weights/best.keras", tmp_path / "alone/model.keras")
 

@@ -1,4 +1,4 @@
-"""What commands show, and what they keep off the terminal."""
+"""Console output of commands: tables, progress, and what is kept off the terminal."""
 
 from __future__ import annotations
 

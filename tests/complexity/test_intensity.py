@@ -1,4 +1,4 @@
-"""FLOPs a byte, checked by hand, and kinds of convolution that leave none out."""
+"""Arithmetic intensity against hand-computed figures, and kinds of convolution that cover all of them."""
 
 from __future__ import annotations
 

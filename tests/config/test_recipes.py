@@ -1,4 +1,4 @@
-"""Recipes and stages: a training told as data, checked against the papers and by counting epochs."""
+"""Recipes and resizing stages against the papers and counted epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`TrainConfig`: to YAML and back, and every value that cannot be right named."""
+"""`TrainConfig`: YAML round trips, and refusals that name the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The look at a data set: planted faults are found, each one where it lies, and sound data has none."""
+"""Checks of a data set: planted faults are found and located, and sound data has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images listed in a CSV file: what is read from it, and which row is at fault."""
+"""Images listed in a CSV file: columns, classes, splits, and errors that name the row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoder: every kind of image becomes 8-bit RGB as Pillow sees it, and what is no image is named."""
+"""Decoding: every kind of image becomes 8-bit RGB as in Pillow, and other files are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged images: whatever the check lets pass, the pipeline decodes; nothing crashes, hangs or eats the memory.
+"""Damaged images: the pipeline decodes all that the check accepts, without a crash, a hang or unbounded memory.
 
 Run as a script this file is the child process that reads the damaged images, so that a crash of a decoder in C is a
 failed test and not the end of the tests.
@@ -329,7 +329,7 @@ def _fuzz(start: int, stop: int, run: Callable = _run) -> dict:
 
 
 def _check(counts: list[dict], total: int) -> tuple[Counter, Counter]:
-    """How many files of each label were refused and decoded. Damage that always or never tells would try nothing."""
+    """Refused and decoded files by label. Damage that is always, or never, refused would test nothing."""
     refused, decoded = (sum((Counter(part[key]) for part in counts), Counter()) for key in ("refused", "decoded"))
     print("refused", dict(refused), "decoded", dict(decoded), [part["peak_mib"] for part in counts])
     assert sum(refused[kind] + decoded[kind] for kind in originals()) == total

@@ -1,4 +1,4 @@
-"""`keras-effnet pack`, and TFRecord shards of its own and of others: what goes in comes out, whole or not at all."""
+"""`keras-effnet pack`, and TFRecord shards written here and elsewhere: complete and unchanged, or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits of every kind of images, streams among them; folds, class weights and arrays."""
+"""Splits of arrays, files and streams; cross-validation folds and class weights."""
 
 from __future__ import annotations
 

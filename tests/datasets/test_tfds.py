@@ -1,4 +1,4 @@
-"""TensorFlow Datasets: a small set written by that library itself, read back without decoding."""
+"""TensorFlow Datasets: a small set written by that library, read without decoding."""
 
 from __future__ import annotations
 

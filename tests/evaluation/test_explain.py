@@ -1,4 +1,4 @@
-"""Grad-CAM: the map against its theory, digits found where they were put, and `keras-effnet explain`."""
+"""Grad-CAM: the map against theory, digits located, and `keras-effnet explain`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of an evaluation, against ones worked out by hand."""
+"""Evaluation metrics against figures worked out by hand."""
 
 from __future__ import annotations
 

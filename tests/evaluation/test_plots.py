@@ -1,4 +1,4 @@
-"""Images of a run that people can read."""
+"""Plots of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder that a developer receives: files, labels, and a report that says which to ship."""
+"""Export bundles: files, labels, and a report with a recommendation."""
 
 from __future__ import annotations
 

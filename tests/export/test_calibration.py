@@ -1,4 +1,4 @@
-"""Calibration images: taken from anywhere, at the network's size, and refused where they cannot be right."""
+"""Calibration images: every kind of source, at the network's size, and implausible ones refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The float file that every precision is made from: one image, fixed size, converted once without its kernels."""
+"""Conversion to the float file that every precision starts from: batch 1, fixed size, without the kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`info FILE.tflite` shows what is inside a file; `benchmark` shows what it takes, in time and in memory."""
+"""`info FILE.tflite` lists the contents of a file; `benchmark` measures its time and memory."""
 
 from __future__ import annotations
 

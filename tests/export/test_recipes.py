@@ -1,4 +1,4 @@
-"""The precisions on trained weights: what each costs in size and keeps of the model. Random weights would hide it."""
+"""Precisions on trained weights: file size and agreement with the model. Random weights would hide the loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SavedModel and ONNX: they answer as the model does when run elsewhere, or there is no file."""
+"""SavedModel and ONNX: run outside Keras they predict as the model does, or no file is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`export_tflite`: a file gets its name after it ran and agreed, and otherwise there is no file."""
+"""`export_tflite`: a file is written only after it was run and agreed with the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verification: figures against ones worked out by hand, on files that really ran."""
+"""Verification of files that were run, against figures worked out by hand."""
 
 from __future__ import annotations
 

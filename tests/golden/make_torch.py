@@ -1,4 +1,4 @@
-"""Writes `torch_layouts.json` and `lite_logits.json`: what torch's networks are called inside, and what they answer.
+"""Writes `torch_layouts.json` and `lite_logits.json`: the tensor names and the logits of torch's networks.
 
     python tests/golden/make_torch.py
 

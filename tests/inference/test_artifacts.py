@@ -1,4 +1,4 @@
-"""A run folder, a .keras and a .tflite file: one way to open them, one way to predict."""
+"""Artifacts: run folders, .keras and .tflite files opened and used in the same way."""
 
 from __future__ import annotations
 

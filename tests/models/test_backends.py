@@ -1,4 +1,4 @@
-"""Networks on Keras' other backends, each in a process of its own: build, train one step, save; TensorFlow reads it."""
+"""Networks on JAX and torch, each in a separate process: build, train one step, save, reload under TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks against arithmetic done by hand in numpy."""
+"""Blocks against the same arithmetic in numpy."""
 
 from dataclasses import replace
 

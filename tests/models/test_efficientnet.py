@@ -1,4 +1,4 @@
-"""Networks built: the published sizes, the same function as keras.applications, every option where it belongs."""
+"""Networks: the same function as keras.applications, and every option of the builders."""
 
 import inspect
 import json
@@ -48,7 +48,7 @@ def set_normalisation(model):
 
 
 def randomize(model, seed=0):
-    """Gains and statistics as training leaves them: with ones and zeros, a swapped pair would not show.
+    """Gains and statistics as after training: with ones and zeros, a swapped pair would go unnoticed.
 
     Branches that are added to a shortcut get a smaller gain. Else each of B7's 48 sums adds to the rounding
     errors of float32 too.
@@ -80,7 +80,7 @@ def copy_weights(source, target):
 
 
 def images(size, count=2, channels=3, seed=0):
-    """Noise around a pattern of nine patches: noise alone looks the same to a network, whatever its seed."""
+    """Noise around nine patches of colour: to a network, pure noise looks the same for every seed."""
     rng = np.random.default_rng(seed)
     patches = rng.integers(0, 256, (count, 3, 3, channels)).repeat(-(-size // 3), axis=1).repeat(-(-size // 3), axis=2)
     noise = rng.integers(-60, 61, (count, size, size, channels))
@@ -100,9 +100,9 @@ def layers_of(model, kind):
 
 
 def reference(name, height, width):
-    """keras.applications' network as a training might leave it, and two images that it tells apart.
+    """A `keras.applications` network with weights like trained ones, and two images that it distinguishes.
 
-    Its statistics are those of images: with made-up ones all images look alike to it by the tenth block.
+    Its statistics come from images: with arbitrary ones, all images look alike from the tenth block on.
     """
     keras.utils.set_random_seed(0)
     builder = getattr(keras.applications, f"EfficientNet{name.upper()}")
@@ -148,7 +148,7 @@ def save_as_published(model, path):
 
 
 def assert_agree(got, expected):
-    """Within 1e-5, of the largest where they are large; what tells two images apart is far above that."""
+    """Within 1e-5, relative to the largest value; the difference between two images is far larger."""
     tolerance = 1e-5 * max(1, np.abs(expected).max())
     assert np.ptp(expected, axis=0).max() > 10_000 * tolerance
     np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)

@@ -1,4 +1,4 @@
-"""Which networks there are, and what is known of them."""
+"""`list_models` and `model_info`."""
 
 import json
 from dataclasses import FrozenInstanceError, replace

@@ -1,4 +1,4 @@
-"""What is saved comes back bit for bit: every format, dtype policy and way to set it; a loss scale goes on."""
+"""Saving and reloading, bit for bit, in every format under every dtype policy; the loss scale is restored."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def build(case: Case) -> keras.Model:
 
 @functools.cache
 def network(case: Case) -> keras.Model:
-    """A network whose every weight, statistics included, is another than a fresh build's."""
+    """A network whose every weight and statistic differs from those of a fresh one."""
     model = build(case)
     rng = np.random.default_rng(1)
     model.set_weights([weight * rng.uniform(0.8, 1.25, weight.shape) + 0.01 for weight in model.get_weights()])
@@ -151,7 +151,7 @@ def test_a_mixed_policy_computes_otherwise_than_float32(policy):
     assert not np.array_equal(outputs(exact, case), outputs(network(case), case))
 
 
-# ------------------------------------------------------------------ training goes on
+# ------------------------------------------------------------------ resumed training
 
 
 def trainable(policy: str) -> keras.Model:

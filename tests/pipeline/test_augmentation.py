@@ -1,4 +1,4 @@
-"""Augmentation by pixels: operations against Pillow, labels against the pixels mixed, chance against the seed."""
+"""Augmentation: operations against Pillow, mixed labels against mixed pixels, randomness against seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a split to batches: the right pixels, the right labels, the same every time for the same seed."""
+"""Batches from a split: pixels, labels, and reproducibility by seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where decoded images are kept between the epochs, and that they are the same ones wherever that is."""
+"""Caches of decoded images: where they are kept, and that every cache yields the same images."""
 
 from __future__ import annotations
 

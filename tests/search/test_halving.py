@@ -1,4 +1,4 @@
-"""The search: candidates cost what is counted, the constraint holds, the better ones get more epochs."""
+"""Grid search of the scaling constants: counted costs, the constraint, successive halving, ties."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def test_rungs(arguments, expected):
 
 
 def quality(member) -> float:
-    """A made-up truth: the more resolution the better."""
+    """Simulated accuracy: it grows with resolution."""
     return 0.5 + 0.5 * (member.resolution - 1)
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """An engine whose trainings reach `quality`, the more so the longer; yields what was trained."""
+    """Executor whose trainings approach `quality` with the epochs; yields what was trained."""
     pytest.importorskip("optuna", reason="the search needs Optuna")
     calls = []
 

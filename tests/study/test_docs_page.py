@@ -1,4 +1,4 @@
-"""docs/study.md says what its results say, and its command is one that the command line takes."""
+"""docs/study.md agrees with its results, and its command is valid."""
 
 from __future__ import annotations
 

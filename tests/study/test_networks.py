@@ -1,4 +1,4 @@
-"""Networks of a study, and the protocol that they share: arithmetic that needs no training."""
+"""Networks and protocol of a study: what can be tested without training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What more would buy: known laws are found again, the band covers what it says, no budget is exceeded."""
+"""Recommendations: known power laws are recovered, the confidence band covers 95%, no budget is exceeded."""
 
 from __future__ import annotations
 

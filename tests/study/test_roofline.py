@@ -1,4 +1,4 @@
-"""Convolutions run alone: each shape once, counted as often as it comes, against peaks that were measured."""
+"""Roofline: each shape of convolution timed once and weighted by its count, against measured peaks."""
 
 from __future__ import annotations
 

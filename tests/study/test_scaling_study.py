@@ -1,4 +1,4 @@
-"""The study: nothing trained twice, nothing lost to a kill, failures told, and a protocol that cannot drift."""
+"""Studies: nothing trained twice, nothing lost to a kill, failures reported, a fixed protocol."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ if __name__ == "__main__":
 
 
 def test_a_training_ends_with_the_study_that_began_it(tmp_path):
-    """An orphan would write into the folder of the trial that the resumed study goes on with."""
+    """An orphan would write into the folder of a trial that the resumed study continues."""
     (tmp_path / "orphan.py").write_text(ORPHAN)
     note = tmp_path / "pid"
     with subprocess.Popen([sys.executable, tmp_path / "orphan.py", note]) as parent:

@@ -1,4 +1,4 @@
-"""Times of training steps and predictions: what is slow is seen, what traces is not counted, devices are waited for."""
+"""Timing of training steps and predictions: tracing is excluded, asynchronous devices are waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rows of a study come to, by figures worked out by hand."""
+"""Summaries of a study against figures worked out by hand."""
 
 from __future__ import annotations
 

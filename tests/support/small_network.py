@@ -1,4 +1,4 @@
-"""Networks that retraining in another process is tested on.
+"""Small trained networks for tests of fine-tuning in another process.
 
 Such a process takes long to start, and longer the more layers it builds: the network for digits has half of
 `trained`'s, and trainings that are not about the process share one.

@@ -1,4 +1,4 @@
-"""Writes weights files as other libraries do, and as they never would, byte by byte: torch's two formats, safetensors.
+"""Writers of weights files, valid and hostile, byte by byte: both formats of torch, and safetensors.
 
 Neither torch nor the package's readers are used, so what the tests expect comes from the formats alone.
 """
@@ -50,13 +50,13 @@ def scrambled(model, seed=0):
 
 
 def images(channels=3, size=32, highest=255):
-    """Two noisy images, a dark one and a bright one, which a network must tell apart."""
+    """Two noisy images, a dark one and a bright one, which a network must distinguish."""
     noise = np.random.default_rng(0).uniform(0, highest, (2, size, size, channels))
     return (noise * [[[[0.3]]], [[[1.0]]]]).astype("float32")
 
 
 def answer(model, pixels):
-    """What a network answers to two images; an answer that does not depend on them would prove nothing."""
+    """Predictions for two images; a prediction that does not depend on them would prove nothing."""
     answers = np.asarray(model(pixels, training=False))
     assert np.abs(answers[0] - answers[1]).max() > 0.1
     return answers

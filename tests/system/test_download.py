@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that cuts, refuses and forgets: a whole file, or a line that says why not."""
+"""Downloads from a local server that breaks off and refuses: a complete file, or an error of one line."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""Energy counters as Linux shows them, in a made-up tree."""
+"""Energy counters, in a simulated sysfs tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of results: whole or absent, whatever happens while one is written."""
+"""JSONL results: every row complete or absent, also after a kill or on a full disk."""
 
 from __future__ import annotations
 

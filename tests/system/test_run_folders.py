@@ -1,4 +1,4 @@
-"""Run folders and files that are whole or absent."""
+"""Run folders and atomic files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A timer that warms up, waits for what it times, and stops in time."""
+"""Timing: warm-up, asynchronous results, time limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strategies: what is refused in one line, two virtual devices against one, two processes against one."""
+"""Distribution strategies: refusals, two virtual devices against one, two processes against one."""
 
 from __future__ import annotations
 

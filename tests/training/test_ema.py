@@ -1,4 +1,4 @@
-"""The moving average of the weights: right by a sum of its own, kept where it is better, no trace in the training."""
+"""Moving average of the weights: its value, the best checkpoint, and no effect on training itself."""
 
 from __future__ import annotations
 

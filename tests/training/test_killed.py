@@ -1,4 +1,4 @@
-"""Runs that end as they should not: killed at any moment, or out of disk. What is on disk is whole, and goes on."""
+"""Runs that are killed or run out of disk: files on disk stay complete, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Trainer:
         return int(line)
 
     def start(self, folder: Path) -> int:
-        """Begins a training, or goes on with the one whose checkpoint lies in `folder`; returns the child's number."""
+        """Starts a training, or resumes the one in `folder`; returns the child's process id."""
         how = "resume" if (folder / LAST).exists() else "anew"
         self.process.stdin.write(f"{folder} {how}\n")
         self.process.stdin.flush()

@@ -1,4 +1,4 @@
-"""The memory of training: predicted from the spec, what the machine has, and the batch size that fits."""
+"""Training memory: prediction from the spec, memory of the machine, and the largest batch size that fits."""
 
 from dataclasses import replace
 from pathlib import Path

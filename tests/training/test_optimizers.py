@@ -1,4 +1,4 @@
-"""Optimizers and schedules against formulas of their own, and what they count."""
+"""Optimizers and learning rate schedules against independent formulas, and their step counts."""
 
 from __future__ import annotations
 

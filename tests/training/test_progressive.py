@@ -1,4 +1,4 @@
-"""Progressive resizing: each epoch at its size and strength, a resumed run included; one file in the end."""
+"""Progressive resizing: image size and strength of each epoch, resumed runs, and the final file."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_run_that_pauses_ends_as_one_that_does_not(staged, smooth_images, tmp_
 
 
 def test_the_step_of_a_training_is_traced_once(smooth_images):
-    """Slots made within a trace have it traced again: twice the wait of a large network."""
+    """Slots created while a step is traced cause a second trace, which doubles the wait for a large network."""
     model, traces = any_size_model(), 0
     images, labels = smooth_images(8, 32).astype("float32"), np.eye(3, dtype="float32")[np.arange(8) % 3]
     loop.compile_model(model, CONFIG, steps=2)

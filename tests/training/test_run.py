@@ -1,4 +1,4 @@
-"""Training: what a run leaves behind, and that a run cut short ends as if it had not been."""
+"""Training: the files of a run, and resumed runs that end with the same weights as uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_a_resumed_run_goes_on_with_a_rate_for_each_stage(smooth_images, tmp_pat
     assert [row["learning_rate"] for row in rows(tmp_path / "cut")] == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
-# ------------------------------------------------------------------ a hollow success
+# ------------------------------------------------------------------ validation at chance level
 
 
 def normalised_toy(momentum: float) -> keras.Model:
@@ -301,7 +301,7 @@ def test_a_run_cut_short_ends_with_the_weights_of_one_that_was_not(toy_model, ba
 
     assert history.epoch == [1, 2]
     assert int(resumed.optimizer.iterations) == 3 * STEPS
-    # Adam's moments and the schedule went on too, or the weights would differ.
+    # Adam's moments and the schedule were restored too, or the weights would differ.
     for expected, got in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(got, expected, atol=2e-5)
     expected, got = rows(tmp_path / "whole"), rows(tmp_path / "cut")

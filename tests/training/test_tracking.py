@@ -1,4 +1,4 @@
-"""What a run tells about itself: who waits for whom, and what other programs read."""
+"""Tracking of a run: throughput, time spent waiting for data, TensorBoard, Weights & Biases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights files that mean harm, or are broken: one clear line each, no code run, no memory filled, the model untouched.
+"""Hostile and damaged weights files: a one-line error, no code run, bounded memory, an unchanged model.
 
 Each file is made here, byte by byte, so that none lies about in the repository.
 """
@@ -254,7 +254,7 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(write, attack, victim, ref
 
 
 def test_the_bombs_are_bombs():
-    """So deep that to print, to compare or to hash them would take longer than the sun has."""
+    """Printing, comparing or hashing objects nested this deep would never end."""
     for bomb in (LIST_BOMB, TUPLE_BOMB):
         levels = pickle.loads(b"\x80\x02" + bomb + b".")
         assert len(levels) == 65
@@ -629,7 +629,7 @@ def test_a_hostile_file_of_today_is_refused_also_within_an_archive(case, good, r
 
 @pytest.mark.parametrize("place", ["layers", "model_weights", "stem_conv", "stem_conv/stem_conv"])
 def test_a_link_to_another_file_is_not_even_looked_behind(place, good, refusal, tmp_path):
-    """On some machines opening a path is harm enough. A pipe tells: whoever writes to it waits until it is opened."""
+    """On some machines opening a path does harm. A named pipe detects it: a writer blocks until the pipe is opened."""
     os.mkfifo(tmp_path / "pipe")
     shutil.copy(good / "x.h5", tmp_path / "x.h5")
     with h5py.File(tmp_path / "x.h5", "a") as file:

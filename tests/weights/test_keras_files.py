@@ -1,4 +1,4 @@
-"""Files that Keras wrote, of our networks and of `keras.applications`', in each format that it ever had."""
+"""Weights files of Keras in each of its formats, of these networks and of `keras.applications`."""
 
 import h5py
 import keras

@@ -1,4 +1,4 @@
-"""Weights into networks: all or nothing, said in one line; and the published Lite0 against a forward pass in numpy."""
+"""Loading of weights: all or nothing, with one-line errors; the published Lite0 against a forward pass in numpy."""
 
 import logging
 import pickle
@@ -90,7 +90,7 @@ def other(request):
 
 @pytest.mark.parametrize("file", ["x.weights.h5", "x.keras"])
 def test_another_network_is_refused_in_both_directions_with_its_cure(file, other, source, files, tmp_path):
-    """Keras itself takes a file of a deeper network without a word."""
+    """Keras loads the file of a deeper network without an error."""
     stranger, difference, cure = other
     (stranger.save if file == "x.keras" else stranger.save_weights)(tmp_path / file)
     for model, folder in ((source, tmp_path), (stranger, files)):
@@ -459,7 +459,7 @@ def test_lite0_stem_equals_numpy(lite0, lite0_arrays):
 
 
 def test_lite0_logits_equal_a_forward_pass_in_numpy(lite0, lite0_arrays):
-    # Smooth images: noise drives a trained network to where nothing is told apart.
+    # Smooth images: on noise, a trained network distinguishes nothing.
     y, x = np.mgrid[0:224, 0:224] / 224
     waves = np.stack([np.sin(6 * x + 2), np.sin(9 * y), np.cos(7 * (x + y))], axis=2)
     pixels = np.stack([127 + 100 * waves, 255 * np.hypot(x - 0.5, y - 0.5)[..., None].repeat(3, 2)])

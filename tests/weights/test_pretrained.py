@@ -1,4 +1,4 @@
-"""The published weights: Keras' files over a local server in Keras' cache, the Lite packages, and what is refused."""
+"""Published weights: Keras' files from a local server through Keras' cache, the Lite packages, and refusals."""
 
 import functools
 import hashlib
@@ -95,7 +95,7 @@ def server(published, monkeypatch, tmp_path):
 
 
 def assert_same_weights(ours, model, but=()):
-    """Every layer of `ours` bears what the layer of that name bears in `model`."""
+    """Every layer of `ours` has the weights of the layer of that name in `model`."""
     layers = [layer for layer in ours.layers if layer.weights and layer.name not in but]
     assert len(layers) > 100
     for layer in layers:

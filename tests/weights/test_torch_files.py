@@ -1,4 +1,4 @@
-"""Torch checkpoints and safetensors read without torch, bit by bit; what is damaged is named.
+"""Torch checkpoints and safetensors read without torch, bit for bit; damage is reported.
 
 Files that mean harm are in `test_hostile_weights`.
 """

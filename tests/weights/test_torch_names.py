@@ -1,4 +1,4 @@
-"""Names of torch libraries into ours: picked by hand for each library, and nothing left over or missing.
+"""Mapping of torch names: hand-picked pairs for each library, nothing left over and nothing missing.
 
 The names and shapes of whole networks come from the libraries themselves (`golden/make_torch.py`). Which geometry goes
 with which library is tested beside the libraries, in `test_torch_peers`.

@@ -1,4 +1,4 @@
-"""Weights that torch wrote, loaded here: answers and names recorded from torch, and torch's own networks beside ours.
+"""Weights written by torch: logits and names recorded from torch, and torch's networks compared with these.
 
 The first half needs no torch (`golden/make_torch.py` recorded what it compares with), the second half skips without.
 """
@@ -305,7 +305,7 @@ def test_halved_weights_are_widened_exactly(peer, dtype, kind, torch, tmp_path):
 @pytest.mark.parametrize("changes", [{"padding": "same"}, {"bn_epsilon": 1e-3}], ids=str)
 @pytest.mark.parametrize("peer", ["torchvision/efficientnet_b0"], indirect=True)
 def test_the_geometry_that_is_refused_would_answer_something_else(peer, changes, torch, tmp_path):
-    """Otherwise the comparisons above could not tell it, and there would be no reason to refuse."""
+    """Otherwise the comparisons above would not notice, and there would be no reason to refuse."""
     path = save(torch, peer.network.state_dict(), file_of(peer, tmp_path), "zip")
     other = build_like(peer.name, peer.x, **changes)
     with pytest.raises(UserError, match=r"padding='symmetric', bn_epsilon=1e-05"):

@@ -28,7 +28,7 @@ COLOURS = ("blue", "green", "red")  # of the channels from the last to the first
 
 
 def colour_model(softmax: bool = True) -> keras.Model:
-    """Names the strongest colour of 8x8 images, the surer the stronger it is. Nothing is trained."""
+    """Classifies 8x8 images by their strongest colour, with a confidence that grows with it. Not trained."""
     image = keras.Input((8, 8, 3))
     x = keras.layers.GlobalAveragePooling2D()(image)
     x = keras.layers.Dense(3, activation="softmax" if softmax else None)(x)

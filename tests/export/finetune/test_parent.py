@@ -1,4 +1,4 @@
-"""The tf_keras twin: it is the same network, rounds what the file rounds, and lives in a process of its own."""
+"""The tf_keras copy for fine-tuning: the same function, the same rounding as the file, in a separate process."""
 
 from __future__ import annotations
 

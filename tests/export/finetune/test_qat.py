@@ -1,4 +1,4 @@
-"""Training for int8: the file is int8 throughout, as good as the network, with the ranges of the training."""
+"""Quantization-aware training: int8 throughout, as accurate as the network, with the trained ranges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mean and gain of each channel, put right in a quantized file."""
+"""Per-channel bias and gain correction of quantized files."""
 
 from types import SimpleNamespace
 
@@ -142,7 +142,7 @@ def test_a_convolution_in_float_stays_as_it_is(lite):
 
 @pytest.fixture(scope="module")
 def swish(digits):
-    """A trained-like network of swish with gates, as a graph calibrated on 40 images, and its int8 file."""
+    """A swish network with squeeze-and-excite and trained-like weights, calibrated on 40 images, and its int8 file."""
     model = swish_network()
     graph = FloatGraph(model, load_images(digits.train, ImageSpec.of_model(model), 40))
     return graph, quantize_int8(graph.minmax)

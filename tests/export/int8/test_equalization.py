@@ -1,4 +1,4 @@
-"""Equalized swish: exact in float, and finer where it counts in eight bits."""
+"""Swish equalization: exact in float, more accurate in int8."""
 
 import keras
 import numpy as np

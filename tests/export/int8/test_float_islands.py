@@ -1,4 +1,4 @@
-"""Mixed precision: the blocks that stay in float are those that were named, or those that int8 hurts."""
+"""Mixed precision: float blocks by name, or those that int8 hurts most."""
 
 from __future__ import annotations
 

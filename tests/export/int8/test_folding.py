@@ -11,7 +11,7 @@ from keras_effnet.export.int8.folding import fold_batch_norms
 
 
 def lived_in(model: keras.Model) -> keras.Model:
-    """Batch normalizations as a training leaves them; fresh ones would be folded into almost nothing."""
+    """Batch normalization as after training; fresh layers would fold to almost nothing."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

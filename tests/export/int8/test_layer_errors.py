@@ -1,4 +1,4 @@
-"""The error of each layer: nothing where nothing was quantized, and named where the signal goes."""
+"""Quantization error of each layer: none in a float file, and the first layer that loses the signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges of tensors: what was seen, with or without the outliers, written into the file that int8 is made from."""
+"""Ranges of tensors: observed with and without outliers, and written into the file that int8 starts from."""
 
 from __future__ import annotations
 

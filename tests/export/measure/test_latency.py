@@ -1,4 +1,4 @@
-"""Latency: a figure, its spread, and the processor it belongs to."""
+"""Latency: median, spread, and the processor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Peak memory: a figure that follows the size of weights and activations, taken outside this process."""
+"""Peak memory of a file, measured in another process: it follows the size of weights and activations."""
 
 from __future__ import annotations
 

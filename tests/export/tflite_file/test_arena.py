@@ -1,4 +1,4 @@
-"""The plan of working memory: LiteRT's own, byte for byte, and right where it can be added up by hand."""
+"""Arena plans: equal to LiteRT's byte for byte, and to sums worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which clients are expected to take a file: each rule finds what it is about, and nothing else."""
+"""Supported runtimes of a file: every rule reports its own cause and nothing else."""
 
 from __future__ import annotations
 

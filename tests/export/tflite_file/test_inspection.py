@@ -1,4 +1,4 @@
-"""What is inside a file, what of it computes in float, and which files no phone can run."""
+"""Inspection: operators, float islands, and files that phones cannot run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a file: images in 0..255 in, float predictions out, and no chatter from C++."""
+"""Interpreter: images in 0..255 in, float predictions out, and no output of C++."""
 
 from __future__ import annotations
 

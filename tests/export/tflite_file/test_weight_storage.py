@@ -1,4 +1,4 @@
-"""Weights in fewer bits: the same bytes that TensorFlow's own converter writes, from the file that is there already."""
+"""Weights stored in fewer bits: the same bytes that TensorFlow's converter writes, without another conversion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a study: what it shows is what was measured, and it works in a browser that has no network."""
+"""Report of a study: it shows what was measured, and works in a browser without network access."""
 
 from __future__ import annotations
 
