@@ -1,4 +1,4 @@
-"""The command line. Each command lives in `commands/` and is imported only when it runs, TensorFlow later still."""
+"""Command line entry point. A command module is imported only when its command runs, TensorFlow only when needed."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from keras_effnet.errors import UserError, VerificationError, first_line, unknow
 
 EXIT_USER, EXIT_VERIFICATION, EXIT_INTERRUPTED = 2, 3, 130
 
-# One line each, here, so that --help imports no command.
+# One-line help texts, kept here so that --help imports no command.
 COMMANDS = {
-    "quickstart": "Train a small network on handwritten digits, export it four ways, compare. Three minutes.",
-    "info": "List the networks, or show one: scaling, cost, blocks.",
-    "pack": "Write images as TFRecord shards, shrunk to what training needs.",
+    "quickstart": "Train on handwritten digits, export at four precisions, compare. Takes three minutes.",
+    "info": "List the networks, or show the scaling, cost and blocks of one.",
+    "pack": "Write images as TFRecord shards, optionally downscaled to the training size.",
     "train": "Train a network on a folder of images or on the embedded digits.",
-    "launch": "Run a command in several processes, on one host or several, that train together.",
-    "eval": "Measure the accuracy of a .keras or .tflite file.",
-    "predict": "Name what is on images.",
-    "explain": "Show where in images a network finds a class: Grad-CAM.",
-    "export": "Write .tflite files, each one run and compared with the model.",
+    "launch": "Start data-parallel training processes on one or several hosts.",
+    "eval": "Evaluate a .keras or .tflite file: accuracy, calibration, confusions.",
+    "predict": "Classify images.",
+    "explain": "Draw Grad-CAM heat maps: the image regions that support a class.",
+    "export": "Write .tflite files, each run and compared with the model.",
     "benchmark": "Time .tflite files on this machine.",
-    "check-data": "Look for broken files, copies, leaks and lopsided classes in a data set.",
-    "search": "Search the constants of compound scaling, alpha, beta and gamma, for a baseline.",
-    "study": "Train a family of networks by one protocol and see what size buys: accuracy, time, memory.",
-    "recommend": "Say what phi a budget of MACs, milliseconds or megabytes buys, by a study's results.",
-    "checks": "See whether this machine has what the package needs.",
+    "check-data": "Find unreadable files, duplicates, leaks and class imbalance in a dataset.",
+    "search": "Search the compound scaling constants alpha, beta and gamma for a baseline.",
+    "study": "Train a family of networks under one protocol; compare accuracy, time and memory.",
+    "recommend": "Recommend a network for a budget of MACs, milliseconds or megabytes, from a study.",
+    "checks": "Check that this machine can train and export.",
 }
 
 
 class LazyGroup(click.Group):
-    """Knows its commands by name and imports the one that is called."""
+    """Click group that imports a command module when the command is used."""
 
     def list_commands(self, ctx):
         return list(COMMANDS)
@@ -57,7 +57,7 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="keras-effnet", prog_name="keras-effnet")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """EfficientNet in Keras, from compound scaling to a proven model on a phone."""
+    """EfficientNet in Keras, from compound scaling to a verified model on a phone."""
 
 
 def _fail(message: str, status: int) -> None:
@@ -66,23 +66,26 @@ def _fail(message: str, status: int) -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line.
+    """Run the command line.
 
-    Exit status: 0 done; 1 unexpected error; 2 wrong input, named in one line; 3 a file failed its verification;
+    Exit status: 0 success; 1 unexpected error; 2 invalid input, explained in one line; 3 failed verification;
     130 interrupted.
+
+    Args:
+        args: Command line arguments without the program name; `sys.argv` by default.
     """
     args = sys.argv[1:] if args is None else args
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     debug = "--debug" in args
-    args = [arg for arg in args if arg != "--debug"]  # so that it works before and after the command
+    args = [arg for arg in args if arg != "--debug"]  # accepted before and after the command
     try:
-        # Not standalone, click returns the status of `Exit` in place of raising it.
+        # In non-standalone mode click returns the status of `Exit` instead of raising it.
         if status := cli.main(args, prog_name="keras-effnet", standalone_mode=False):
             sys.exit(status)
     except click.exceptions.NoArgsIsHelpError as help_text:
         click.echo(help_text.format_message())
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted. A training, study or search that had begun goes on with --resume RUN.", EXIT_INTERRUPTED)
+        _fail("interrupted. Resume a training, study or search with --resume RUN.", EXIT_INTERRUPTED)
     except click.ClickException as error:
         _fail(error.format_message(), EXIT_USER)
     except (UserError, VerificationError) as error:
@@ -92,6 +95,6 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        if "No space left" in str(error):  # h5py says so without an errno
-            _fail("the disk is full. Whatever was written before is whole; free some space, then --resume.", EXIT_USER)
+        if "No space left" in str(error):  # h5py raises it without an errno
+            _fail("the disk is full. All files written so far are intact; free some space, then --resume.", EXIT_USER)
         _fail(f"unexpected {type(error).__name__}: {first_line(error)} (--debug shows the traceback)", 1)

@@ -1,4 +1,4 @@
-"""What commands show: tables on stdout, progress on stderr, JSON on request, and what to do next. rich and click."""
+"""Terminal output of the commands: tables and JSON on stdout, progress on stderr. Uses rich and click."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _WARNING = "warning: "
 
 @cache
 def _progress_console():
-    """stderr under a descriptor of its own, so that progress stays visible while C++ output is captured."""
+    """Console on a duplicate of stderr, so that progress stays visible while C++ output is captured."""
     from rich.console import Console
 
     return Console(file=os.fdopen(os.dup(2), "w"))
 
 
 def prepare_tensorflow() -> None:
-    """Imports TensorFlow and Keras without their start-up messages; warnings of this package go to stderr."""
+    """Import TensorFlow and Keras without their start-up messages; send warnings of this package to stderr."""
     from keras_effnet.system.output import captured_output
 
     logger = logging.getLogger("keras_effnet")
@@ -37,13 +37,19 @@ def prepare_tensorflow() -> None:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Prints a table to stdout; first column left, the others right."""
+    """Print a table to stdout, the first column left-aligned, the others right-aligned."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    shape = {"box": box.SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}  # eight columns fit into 80 letters
-    drawn = Table(title=title, title_justify="left", title_style="bold", **shape)
+    drawn = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,  # fits eight columns into 80 characters
+    )
     for index, header in enumerate(headers):
         drawn.add_column(header, justify="right" if index else "left", no_wrap=not index, overflow="fold")
     for row in rows:
@@ -52,7 +58,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
 
 
 def say(line: str) -> None:
-    """A line on stderr, above a progress bar if there is one: what a run decided, and why."""
+    """Print a line on stderr, above the progress bar if there is one: decisions of a run and their reasons."""
     _progress_console().print(line, style="dim", highlight=False, soft_wrap=True)
 
 
@@ -62,7 +68,7 @@ def emit_json(value: Any) -> None:
 
 
 def finish(result: str, next_command: str | None = None) -> None:
-    """The last lines of every command: where the result lies, what to type next."""
+    """Print the last lines of every command: where the result is, and the next command to run."""
     click.echo(f"Result: {result}")
     if next_command:
         click.echo(f"Next:   {next_command}")
@@ -70,13 +76,13 @@ def finish(result: str, next_command: str | None = None) -> None:
 
 @contextmanager
 def status(text: str) -> Iterator[Any]:
-    """A spinner on stderr; `.update(text)` changes its text."""
+    """Show a spinner on stderr; `.update(text)` changes its text."""
     with _progress_console().status(text) as spinner:
         yield spinner
 
 
 def track(description: str, total: int | None = None):
-    """Wraps an iterable in a progress bar on stderr, if that is a terminal."""
+    """Return a function that wraps an iterable in a progress bar on stderr, if that is a terminal."""
     from rich.progress import track as rich_track
 
     console = _progress_console()
@@ -86,9 +92,9 @@ def track(description: str, total: int | None = None):
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Keeps to themselves the decoders in C, which say something of every flaw; this package's own warnings are shown.
+    """Suppress the messages of the C decoders, which report every flaw; warnings of this package are still shown.
 
-    For the check of a data set, which lists what cannot be decoded.
+    Used while a dataset is checked, because the check itself lists the unreadable files.
     """
     from keras_effnet.system.output import captured_output
 
@@ -104,9 +110,9 @@ def hushed() -> Iterator[None]:
 
 @contextmanager
 def training_progress(epochs: int):
-    """A bar over epochs and the steps of one, with time left and the latest figures; yields a Keras callback.
+    """Show progress bars for epochs and steps, with remaining time and latest metrics; yields a Keras callback.
 
-    Where stderr is no terminal, a line an epoch instead.
+    If stderr is not a terminal, prints one line per epoch instead.
     """
     import keras
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -135,7 +141,7 @@ def training_progress(epochs: int):
             if bars.disable:
                 say(f"Epoch {epoch + 1}/{epochs}: {'  '.join(filter(None, (note, speed)))}.")
 
-    # In a log file a bar would show nothing until all is over; there, a line an epoch.
+    # In a log file a bar would show nothing until the end; print one line per epoch there.
     console = _progress_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         whole = bars.add_task("epochs", total=epochs, note="")
@@ -145,9 +151,9 @@ def training_progress(epochs: int):
 
 @contextmanager
 def study_progress() -> Iterator[Any]:
-    """A bar over the epochs of all trainings, with time left; yields a function `(text, done, total)`.
+    """Show a progress bar over the epochs of all trainings; yields a function `(text, done, total)`.
 
-    Where stderr is no terminal, lines instead.
+    If stderr is not a terminal, prints lines instead.
     """
     from rich.progress import (
         BarColumn,
@@ -163,13 +169,13 @@ def study_progress() -> Iterator[Any]:
     console = _progress_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=None)
-        told = None
+        shown = None
 
-        def tell(text: str, done: float, total: float) -> None:
-            nonlocal told
+        def update(text: str, done: float, total: float) -> None:
+            nonlocal shown
             bars.update(task, description=text, completed=done, total=total)
-            if bars.disable and (text, done) != told:  # a log file gets a line for each thing that changed
+            if bars.disable and (text, done) != shown:  # a log file gets one line per change
                 say(f"{done:g}/{total:g} {text}")
-            told = text, done
+            shown = text, done
 
-        yield tell
+        yield update

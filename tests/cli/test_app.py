@@ -207,7 +207,7 @@ def test_options_given_outrank_the_config_file(cli, tmp_path):
 def test_eval_of_a_run_needs_nothing_but_the_run(cli, trained):
     shown = cli("eval", trained.run_dir, "--per-class")
     assert shown.status == 0
-    assert "of 269 images right" in shown.out
+    assert "on 269 images, top-5" in shown.out
     result, following = last_lines(shown.out)
     assert result.startswith(f"runs/eval/{trained.run_dir.stem}")
     assert following.startswith("keras-effnet predict IMAGE --model")

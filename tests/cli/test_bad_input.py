@@ -205,7 +205,7 @@ def test_a_missing_model(refused):
 
 
 def test_exporting_what_is_exported_already(refused, exported):
-    assert "give the .keras file or the run folder" in refused("export", exported["none"].path)
+    assert "pass the .keras file or the run folder" in refused("export", exported["none"].path)
 
 
 def test_an_image_that_is_missing_or_none(refused, trained, tmp_path):

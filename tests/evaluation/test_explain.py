@@ -365,7 +365,7 @@ def test_explain_asks_for_the_model_that_a_tflite_was_made_from(cli, saved, toy_
     export_tflite(toy_model(classes=10, size=32), saved / "toy.tflite")
     shown = cli("explain", "a/7.png", "--model", "toy.tflite")
     assert shown.status == 2
-    assert shown.err == "error: toy.tflite has no gradients; give the .keras file or the run folder it was made from.\n"
+    assert shown.err == "error: toy.tflite has no gradients; pass the .keras file or the run folder it was made from.\n"
 
 
 def test_explain_normalises_for_a_network_that_does_not(cli, saved, corners, figures):

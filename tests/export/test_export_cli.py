@@ -45,7 +45,7 @@ def test_a_bound_of_ones_own_is_kept_to(cli, trained):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--qat", "--method", "minmax"], "--qat is --method qat"),
+        (["--qat", "--method", "minmax"], "--qat means --method qat"),
         (["--sparsity", "0.5", "--clusters", "16"], "prune or cluster"),
         (["--also", "onxx"], "Unknown format 'onxx'. Did you mean 'onnx'"),
         (["--method", "minmx"], "Unknown method 'minmx'. Did you mean 'minmax'"),
@@ -82,7 +82,7 @@ def test_a_network_is_pruned_trained_for_int8_and_exported_by_one_command(cli, t
         *("--sparsity", "0.5", "--qat", "--epochs", "3", "--training-samples", "300", "--out", "files"),
     )
     assert shown.status == 0, shown.err
-    assert "Pruned before:" in shown.out and Path("files/digits.keras").is_file()
+    assert "Pruned before export:" in shown.out and Path("files/digits.keras").is_file()
     rows = rows_of("files")
     assert rows["int8"]["export"]["method"] == "qat"
     assert rows["int8"]["report"]["top1_agreement"] >= 0.95

@@ -16,7 +16,7 @@ def test_info_shows_what_is_inside_a_file(cli, exported):
     shown = cli("info", path)
     assert shown.status == 0
     assert "Input:  uint8 [1, 32, 32, 3], scale" in shown.out and "Output: float32 [1, 10]" in shown.out
-    assert all(text in shown.out for text in ("CONV_2D", "DEPTHWISE_CONV_2D", "output SOFTMAX (", "MB alive at once"))
+    assert all(text in shown.out for text in ("CONV_2D", "DEPTHWISE_CONV_2D", "output SOFTMAX (", "MB live at a time"))
     assert all(f"  {client:25} expected to " in shown.out for client in CLIENTS)
     result, following = shown.out.splitlines()[-2:]
     assert result.startswith(f"Result: {path.name}: int8, {path.stat().st_size / 1e6:.2f} MB")

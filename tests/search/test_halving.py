@@ -246,7 +246,7 @@ def test_a_search_that_is_gone_on_with_keeps_its_options(trained, cli, tmp_path)
     folder = tmp_path / "search" / "digits"
     for changed in (["--epochs", "3"], ["--set", "batch_size=8"], ["digits"]):
         shown = cli("search", "--resume", folder, *changed)
-        assert shown.status == 2 and "keeps its data and its options" in shown.err
+        assert shown.status == 2 and "keeps its data and options" in shown.err
     (folder / search.ARGUMENTS).write_text("[")
     assert "search.yaml is damaged" in cli("search", "--resume", folder).err
     (folder / search.ARGUMENTS).unlink()

@@ -1,1 +1,1 @@
-"""One module a command, each with a `command`; imports of Keras and TensorFlow stay inside the functions."""
+"""One module per command, each with a `command`. Keras and TensorFlow are imported inside functions only."""

@@ -1,4 +1,4 @@
-"""`keras-effnet benchmark`: latency and memory of `.tflite` files, with the processor named. No TensorFlow."""
+"""`keras-effnet benchmark`: latency and peak memory of `.tflite` files. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from keras_effnet.cli import console
 @click.command("benchmark")
 @click.argument("files", nargs=-1, required=True)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed runs, after 5 to warm up.")
+@click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed runs, after 5 warm-up runs.")
 @click.option(
     "--max-seconds",
     type=click.FloatRange(0, min_open=True),
     default=10,
     show_default=True,
-    help="Time for each file; a slow one is run less often, and 5 times at least.",
+    help="Time limit per file; slow files get fewer runs, but at least 5.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(files, threads, runs, max_seconds, as_json) -> None:
-    """Time FILES (.tflite) on this machine, one image at a time, and measure the memory that each takes."""
+    """Measure latency and peak memory of FILES (.tflite) on this machine, one image at a time."""
     from keras_effnet.export.measure.latency import benchmark_in_turn
     from keras_effnet.export.measure.memory import peak_memory
 
-    with console.status(f"Timing {len(files)} files in turn"):
+    with console.status(f"Timing {len(files)} files alternately"):
         latencies = benchmark_in_turn(files, threads, runs=runs, max_seconds=max_seconds)
         memories = [peak_memory(path, threads) for path in files]
     reports = dict(zip(files, zip(latencies, memories, strict=True), strict=True))

@@ -1,4 +1,4 @@
-"""`keras-effnet check-data`: what is wrong with a data set, before a network learns it."""
+"""`keras-effnet check-data`: find problems in a dataset before training."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 
 @click.command("check-data")
 @click.argument("data")
-@click.option("--image-size", type=click.IntRange(1), default=224, show_default=True, help="What the network will see.")
-@click.option("--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Also almost equal ones.")
-@click.option("--max", "most", type=click.IntRange(1), help="Look at so many images, drawn at random.")
-@click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out where there is no val/.")
+@click.option("--image-size", type=click.IntRange(1), default=224, show_default=True, help="Input size in pixels.")
+@click.option("--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Also find near copies.")
+@click.option("--max", "most", type=click.IntRange(1), help="Check a random sample of this many images.")
+@click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out if DATA has no val/.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--strict", is_flag=True, help="Exit with status 3 on a leak or an unreadable file.")
 @click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(data, image_size, near_duplicates, most, val_split, seed, strict, out, as_json) -> None:
-    """Look at every image of DATA, a folder of class folders, for what spoils a training or its result."""
+    """Check every image of DATA, a folder of class folders, for problems that affect training or evaluation."""
     console.prepare_tensorflow()
     from keras_effnet.datasets.checking import check_data
     from keras_effnet.errors import VerificationError
@@ -40,7 +40,7 @@ def command(data, image_size, near_duplicates, most, val_split, seed, strict, ou
             examples=_EACH,
             val_split=val_split,
             seed=seed,
-            progress=console.track("Looking at images"),
+            progress=console.track("Checking images"),
         )
     folder = new_run("check-data", report.name, out)
     drawn = _draw(report, folder, plots)
@@ -60,7 +60,7 @@ def command(data, image_size, near_duplicates, most, val_split, seed, strict, ou
 
 
 def _draw(report, folder: Path, plots) -> list[str]:
-    """Writes the images of the report; their names."""
+    """Draw the figures of the report and return their file names."""
     import numpy as np
 
     from keras_effnet.datasets.decoding import BadFile, decode_files
@@ -95,32 +95,32 @@ def _worst_first(groups):
 
 
 def findings(report) -> list[tuple[str, int, str]]:
-    """Rows of a table: what, how many images, in words."""
+    """Return the rows of the table: finding, number of images, explanation."""
     copies = sum(len(group.members) - 1 for group in report.groups if group.exact)
     near = sum(len(group.members) - 1 for group in report.groups if not group.exact)
     labels = sum(len(group.members) for group in report.contradictions)
     sampled = "" if report.checked == report.total else f"a sample of {report.total}"
     leaked = ", ".join(f"{count} of {split}" for split, count in report.leaked.items())
     rows = [
-        ("looked at", report.checked, sampled),
-        ("unreadable", len(report.unreadable), "training leaves them out"),
-        ("leaks", sum(report.leaked.values()), f"held out and also learned: {leaked}"),
-        ("exact copies", copies, "beyond the first of each"),
-        ("near copies", near, "recompressed, resized, edited, or a burst"),
-        ("contradictions", labels, "the same image under several classes"),
+        ("checked", report.checked, sampled),
+        ("unreadable", len(report.unreadable), "skipped in training"),
+        ("leaks", sum(report.leaked.values()), f"held out and also in training: {leaked}"),
+        ("exact copies", copies, "not counting the first of each"),
+        ("near copies", near, "recompressed, resized, edited, or burst shots"),
+        ("contradictions", labels, "the same image in several classes"),
     ]
     if report.sizes:
-        small = f"shorter side below {report.sizes.image_size}: enlarged in training"
+        small = f"shorter side below {report.sizes.image_size}: upscaled in training"
         rows += [("small", report.sizes.below, small), ("tiny", report.sizes.tiny, "shorter side below 32")]
     counts = report.counts["train"]
     return [*rows, ("largest class", max(counts), f"smallest {min(counts)}, ratio {report.imbalance:.3g}")]
 
 
 def markdown(report, drawn: list[str]) -> str:
-    """The report for people."""
+    """Render the report as Markdown."""
     from keras_effnet.datasets.checking import LOPSIDED
 
-    lines = [f"# {report.name}: what the images are like", "", "| finding | images | |", "|---|---|---|"]
+    lines = [f"# {report.name}: data check", "", "| finding | images | |", "|---|---|---|"]
     lines += [f"| {name} | {count} | {note} |" for name, count, note in findings(report)]
     if report.sizes:
         lines += ["", "| | smallest | median | largest |", "|---|---|---|---|"]
@@ -146,7 +146,7 @@ def markdown(report, drawn: list[str]) -> str:
     for label, name in enumerate(report.class_names):
         lines.append(f"| {name} | " + " | ".join(str(counts[label]) for counts in report.counts.values()) + " |")
     if report.imbalance > LOPSIDED:
-        lines += ["", "The classes are lopsided. Weights with which each counts the same, for `fit(class_weight=...)`:"]
+        lines += ["", "The classes are imbalanced. Weights that balance them, for `fit(class_weight=...)`:"]
         lines += ["", f"```python\n{report.class_weights}\n```"]
     return "\n".join([*lines, "", *(f"![{name}]({name})" for name in drawn), ""])
 

@@ -1,4 +1,4 @@
-"""`keras-effnet checks`: does this machine have what the package needs? Each check does the thing, small."""
+"""`keras-effnet checks`: check that this machine can train and export. Each check is a small real run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _devices() -> str:
     from keras_effnet.training.run import resolve_precision
 
     kinds = sorted({device.device_type for device in tf.config.list_physical_devices()})
-    return f"{', '.join(kinds)}; precision auto means {resolve_precision('auto')}"
+    return f"{', '.join(kinds)}; precision auto is {resolve_precision('auto')}"
 
 
 def _train_step() -> str:
@@ -69,14 +69,14 @@ CHECKS: dict[str, Callable[[], str]] = {
 @click.command("checks")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json) -> None:
-    """See whether this machine has what the package needs; exit status 1 if not."""
+    """Check that this machine can train and export; exit status 1 if not."""
     console.prepare_tensorflow()
     results = {}
     for name, check in CHECKS.items():
         with console.status(name):
             try:
                 results[name] = (True, check())
-            except Exception as error:  # a check's whole point is to report whatever goes wrong
+            except Exception as error:  # a check reports any failure
                 results[name] = (False, f"{type(error).__name__}: {first_line(error)}")
     sound = all(ok for ok, _ in results.values())
     if as_json:
@@ -84,6 +84,6 @@ def command(as_json) -> None:
     else:
         rows = [(name, "ok" if ok else "FAILED", detail) for name, (ok, detail) in results.items()]
         console.table(("check", "", "detail"), rows)
-        console.finish("all is well" if sound else "see above", "keras-effnet quickstart")
+        console.finish("all checks passed" if sound else "see above", "keras-effnet quickstart")
     if not sound:
         raise click.exceptions.Exit(1)

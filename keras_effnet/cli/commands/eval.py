@@ -1,6 +1,6 @@
-"""`keras-effnet eval`: what a `.keras` or `.tflite` file gets right, by class, and what its probabilities are worth.
+"""`keras-effnet eval`: accuracy, per-class metrics and calibration of a `.keras` or `.tflite` file.
 
-The folder that it writes is described in docs/eval.md.
+docs/eval.md describes the folder that it writes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -19,27 +20,34 @@ from keras_effnet.cli import console
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
 
-IMAGED = 24  # mistakes on the contact sheet
-TABLED = 20  # classes up to which all are shown
-MATRIX_IN_JSON = 100  # classes up to which the confusion matrix is spelt out: beyond, most of it is zeros
+if TYPE_CHECKING:
+    from keras_effnet.evaluation.metrics import Evaluation
+
+DRAWN = 24  # mistakes on the contact sheet
+TABLED = 20  # up to this many classes, all are shown
+MATRIX_IN_JSON = 100  # up to this many classes, the confusion matrix is included: larger ones are mostly zeros
 FILES = "results.json, per_class.csv, predictions.csv, confusion.png, reliability.png, worst.png"
 NOTES = {
-    "logits": "The network answers logits; probabilities are their softmax.",
-    "scores": "The network's answers do not sum to 1 (sigmoids, or rounded to 8 bits); they are taken as they are.",
+    "logits": "The network outputs logits; probabilities are computed by softmax.",
+    "scores": "The outputs do not sum to 1 (sigmoids, or values rounded to 8 bits); they are used unchanged.",
 }
 
 
 @click.command("eval")
 @click.argument("model")
 @click.argument("data", required=False)
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Which part; test by default, else val.")
-@click.option("--per-class", is_flag=True, help="Precision, recall and F1 of each class; of many, the worst and best.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images at once.")
-@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), help="Split; by default test if present, else val."
+)
+@click.option(
+    "--per-class", is_flag=True, help="Print precision, recall and F1 per class; of many, the worst and best."
+)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per batch.")
+@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Unreadable files to tolerate.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model, data, split, per_class, batch_size, max_bad_files, out, as_json) -> None:
-    """Measure MODEL (.keras, .tflite or run folder) on DATA; by default on the data it was trained on, held out."""
+    """Evaluate MODEL (.keras, .tflite or run folder) on DATA; by default on the held-out part of its training data."""
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.metrics import judge, measure, reliability
@@ -63,7 +71,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     summary = _summary(result, bins, names) | {"scores": answers.scores, "model": str(model), "data": dataset.name}
     write_text(folder / "results.json", json.dumps(summary, indent=2) + "\n")
     classes = _per_class(result, names)
-    _write_csv(folder / "per_class.csv", classes[0], (map(_cell, values) for values in map(dict.values, classes)))
+    _write_csv(folder / "per_class.csv", classes[0], (map(_cell, row.values()) for row in classes))
     _write_csv(folder / "predictions.csv", *_predictions(answers, part, names))
     plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
     title = f"ECE {result.ece:.2%}, {result.samples} images"
@@ -79,28 +87,28 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
 
 
 def _data(artifact, model: str, data: str | None, max_bad_files: int):
-    """The labelled images and the names of their classes, which must be the model's."""
+    """Load the labelled images and their class names, which must be those of the model."""
     from keras_effnet import datasets
 
     origin = {"source": data, "max_bad_files": max_bad_files} if data else artifact.data_origin
     if not origin:
-        raise UserError(f"Name the data: `keras-effnet eval {model} FOLDER`; nothing beside the model says which.")
+        raise UserError(f"Name the data: `keras-effnet eval {model} FOLDER`; the model does not record its data.")
     size = artifact.image_spec.size
     with console.hushed():
         dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking images"))
-    # ImageNet's folders bear WordNet ids, its networks words.
+    # ImageNet folders are named by WordNet ids, the classes of its networks by words.
     known = readable(dataset.class_names)
     names = readable(artifact.class_names or dataset.class_names)
     if known != names or len(names) != artifact.classes:
         raise UserError(
-            f"The model knows {artifact.classes} classes ({', '.join(names[:3])}...), the data has "
+            f"The model has {artifact.classes} classes ({', '.join(names[:3])}...), the data has "
             f"{len(known)} ({', '.join(known[:3])}...); they must be the same."
         )
     return dataset, names
 
 
 def _number(value: float) -> float | None:
-    """NaN, the share of nothing, is no JSON."""
+    """Replace NaN, which JSON does not allow, by None."""
     return None if math.isnan(value) else value
 
 
@@ -122,15 +130,20 @@ def _summary(result, bins, names: Sequence[str]) -> dict[str, object]:
     return asdict(result) | shares | described
 
 
-def _per_class(result, names: Sequence[str]) -> list[dict[str, object]]:
-    columns = (names, result.precision, result.per_class, result.f1, result.support)
-    keys = ("class", "precision", "recall", "f1", "images")
-    return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+_ClassRow = TypedDict("_ClassRow", {"class": str, "precision": float, "recall": float, "f1": float, "images": int})
+
+
+def _per_class(result: Evaluation, names: Sequence[str]) -> list[_ClassRow]:
+    columns = zip(names, result.precision, result.per_class, result.f1, result.support, strict=True)
+    return [
+        {"class": name, "precision": precision, "recall": recall, "f1": f1, "images": count}
+        for name, precision, recall, f1, count in columns
+    ]
 
 
 def _predictions(answers, part, names: Sequence[str]) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
-    """Header and rows of predictions.csv, in the order of the split."""
-    # Images that are no files are told apart by their place in the split.
+    """Return header and rows of predictions.csv, in the order of the split."""
+    # Images that are not files are identified by their index in the split.
     images = part.images if isinstance(part.images, tuple) else range(len(part))
     numbers = zip(answers.labels, answers.predicted, answers.confidence, answers.likelihood, strict=True)
     rows = (
@@ -149,7 +162,7 @@ def _cell(value: object) -> object:
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     from keras_effnet.system.files import atomic
 
-    # Names of files may be no valid text.
+    # File names may be invalid text.
     with atomic(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
@@ -157,17 +170,17 @@ def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object
 
 
 def _draw_worst(answers, part, image_spec, names: Sequence[str], path: Path) -> None:
-    """A contact sheet of the most confident mistakes, or where there is none, of the least certain answers."""
+    """Draw the most confident mistakes, or the least confident predictions if there are none."""
     import numpy as np
 
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.metrics import least_certain, worst_mistakes
     from keras_effnet.pipeline.batches import image_pipeline
 
-    chosen = worst_mistakes(answers, IMAGED)
+    chosen = worst_mistakes(answers, DRAWN)
     if not len(chosen):
-        chosen = least_certain(answers, IMAGED)
-    # Only these are read again. Some sources give images in their own order, whatever the order asked for.
+        chosen = least_certain(answers, DRAWN)
+    # Only these images are read again. Some sources return them in their own order, whatever order is requested.
     inorder = np.sort(chosen)
     batches = image_pipeline(part.select(inorder), image_spec, len(inorder))
     images = np.concatenate([pixels.numpy() for pixels, _ in batches])[np.searchsorted(inorder, chosen)]
@@ -181,16 +194,16 @@ def _title(answers, index: int, names: Sequence[str]) -> str:
 
 
 def _brief(name: str, width: int = 18) -> str:
-    """What fits above an image."""
+    """Shorten a class name so that it fits above an image."""
     return name if len(name) <= width else f"{name[: width - 3]}..."
 
 
-def _show_classes(classes: Sequence[dict[str, object]]) -> None:
-    """A table of all classes, or of the ten worst and the ten best where there are many."""
+def _show_classes(classes: Sequence[_ClassRow]) -> None:
+    """Print a table of all classes, or of the ten worst and the ten best if there are many."""
 
-    def row(one) -> tuple[str, ...]:
-        shares = ("-" if math.isnan(one[key]) else f"{one[key]:.1%}" for key in ("precision", "recall", "f1"))
-        return (one["class"], *shares, str(one["images"]))
+    def row(one: _ClassRow) -> tuple[str, ...]:
+        shares = (one["precision"], one["recall"], one["f1"])
+        return (one["class"], *("-" if math.isnan(share) else f"{share:.1%}" for share in shares), str(one["images"]))
 
     headers = tuple(classes[0])
     if len(classes) <= TABLED:
@@ -199,20 +212,20 @@ def _show_classes(classes: Sequence[dict[str, object]]) -> None:
     half = TABLED // 2
     console.table(headers, map(row, ranked[:half]), title=f"The worst of {len(classes)} classes, by F1")
     console.table(headers, map(row, ranked[half:][-half:]), title="The best")
-    click.echo("All of them are in per_class.csv.")
+    click.echo("per_class.csv lists all classes.")
 
 
 def _show(result, answers, names: Sequence[str], path: Path) -> None:
     from keras_effnet.evaluation.metrics import most_confused
 
-    click.echo(f"{path}: {result.accuracy:.2%} of {result.samples} images right, top five {result.top5:.2%}.")
+    click.echo(f"{path}: accuracy {result.accuracy:.2%} on {result.samples} images, top-5 {result.top5:.2%}.")
     if answers.scores in NOTES:
         click.echo(NOTES[answers.scores])
-    sides = f"{result.confidence:.1%} sure on average, {result.accuracy:.1%} right"
+    sides = f"mean confidence {result.confidence:.1%}, accuracy {result.accuracy:.1%}"
     click.echo(f"Calibration error (ECE) {result.ece:.2%}: {sides}. Cross-entropy {result.nll:.4f}.")
     pairs = [f"{names[true]} as {names[said]} ({count})" for true, said, count in most_confused(result.confusion, 5)]
     if pairs:
-        click.echo(f"Most often confused: {', '.join(pairs)}.")
-        click.echo(f"worst.png: the most confident of {int((~answers.right).sum())} mistakes.")
+        click.echo(f"Most frequent confusions: {', '.join(pairs)}.")
+        click.echo(f"worst.png shows the most confident of {int((~answers.right).sum())} mistakes.")
     else:
-        click.echo("No mistakes; worst.png shows the least certain answers.")
+        click.echo("No mistakes; worst.png shows the least confident predictions.")

@@ -1,4 +1,4 @@
-"""`keras-effnet explain`: where in images a network finds a class, drawn beside its answer."""
+"""`keras-effnet explain`: Grad-CAM heat maps, drawn beside the prediction."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from keras_effnet.errors import UserError, unknown
 @click.command("explain")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--model", required=True, help="A .keras file, a run folder, or a name like lite0.")
-@click.option("--class", "wanted", metavar="NAME", help="Class to explain, by name or index; the most probable.")
-@click.option("--layer", metavar="NAME", help="Feature map to look at: block5c; the last by default.")
-@click.option("--top", type=click.IntRange(1, 20), default=3, show_default=True, help="Classes beside the image.")
-@click.option("--labels", type=click.Path(path_type=Path), help="File with one class name a line.")
+@click.option("--class", "wanted", metavar="NAME", help="Class name or index; the predicted class by default.")
+@click.option("--layer", metavar="NAME", help="Feature map to use, such as block5c; the last by default.")
+@click.option("--top", type=click.IntRange(1, 20), default=3, show_default=True, help="Classes listed per image.")
+@click.option("--labels", type=click.Path(path_type=Path), help="File with one class name per line.")
 @click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
-    """Show what in IMAGES, files or folders of files, speaks for a class (Grad-CAM)."""
+    """Draw Grad-CAM heat maps for IMAGES (files or folders): the regions that support a class."""
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.gradcam import explainer
@@ -32,11 +32,12 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
 
     artifact = artifacts.load(model)
     if artifact.model is None:
-        raise UserError(f"{artifact.path} has no gradients; give the .keras file or the run folder it was made from.")
+        raise UserError(f"{artifact.path} has no gradients; pass the .keras file or the run folder it was made from.")
     names = artifacts.class_names(artifact, labels)
     index = None if wanted is None else _class_index(wanted, names)
     explain = explainer(artifact.model, layer)
-    folder, results = None, {}
+    folder: Path | None = None
+    results: dict[str, dict[str, object]] = {}
     for path, pixels in artifacts.each_image(images, artifact.image_spec, console.track("Explaining")):
         seen = artifacts.network_input(pixels, artifact.image_spec)
         heat = explain(seen[0], index)
@@ -44,14 +45,14 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
         explained = (names[heat.class_index], heat.probability)
         if explained not in best:
             best.append(explained)
-        folder = folder or new_run("explain", Path(model).resolve().stem, out)  # none for what is refused
+        folder = folder or new_run("explain", Path(model).resolve().stem, out)  # not created if every image is rejected
         drawn = _free(folder, Path(path).stem)
         plots.explanation(pixels[0], heat.map, best, best.index(explained), drawn)
         results[path] = {"class": explained[0], "probability": explained[1], "layer": heat.layer, "drawn": str(drawn)}
     if as_json:
         return console.emit_json(results)
     rows = [
-        (Path(path).name, f"{result['class']} {result['probability']:.1%}", Path(result["drawn"]).name)
+        (Path(path).name, f"{result['class']} {result['probability']:.1%}", Path(str(result["drawn"])).name)
         for path, result in results.items()
     ]
     console.table(("image", "class explained", "drawn"), rows)
@@ -59,7 +60,7 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
 
 
 def _class_index(wanted: str, names: list[str]) -> int:
-    """The class of a name or an index. Names come first: those of digits are numbers too."""
+    """Return the index of a class given by name or index. Names take precedence: those of digits are numbers too."""
     if wanted in names:
         return names.index(wanted)
     if wanted.isdecimal() and int(wanted) < len(names):
@@ -68,6 +69,6 @@ def _class_index(wanted: str, names: list[str]) -> int:
 
 
 def _free(folder: Path, stem: str) -> Path:
-    """A file of that name which is not there yet: images of several folders may be called alike."""
+    """Return an unused file name: images from different folders may have the same name."""
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
     return next(path for name in names if not (path := folder / f"{name}.png").exists())

@@ -1,4 +1,4 @@
-"""`keras-effnet export`: `.tflite` files at several precisions, each one run and compared."""
+"""`keras-effnet export`: `.tflite` files at several precisions, each run and compared with the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_HELD_OUT = 500  # images to compare on; they are held in memory
 
 
 def _sources(artifact, calibration, samples, seed, max_bad_files):
-    """Calibration images and held-out ones: of a labelled dataset its splits, of loose images two halves."""
+    """Return calibration and held-out images: the splits of a labelled dataset, or two halves of a plain folder."""
     from keras_effnet import datasets
     from keras_effnet.export.calibration import load_images
 
@@ -33,11 +33,11 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
         images = load_images(calibration, artifact.image_spec, 2 * samples, seed)
         half = max(len(images) // 2, min(len(images), 20))
         return images[:half], (images[half:] if len(images) > half else images)[:MAX_HELD_OUT]
-    if not len(dataset.train):  # a list to measure with: half of it calibrates, the other half is compared on
+    if not len(dataset.train):  # an evaluation list: one half for calibration, the other for comparison
         test = dataset.held_out
         halves = (test.select(range(first, len(test), 2)) for first in (0, 1))
         dataset = replace(dataset, **dict(zip(("train", "test"), halves, strict=True)))
-    # Labels count only where they mean the model's classes; calibration does not need them.
+    # Labels are used only if the classes are the model's; calibration does not need them.
     same = readable(artifact.class_names or ()) == readable(dataset.class_names)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
     return dataset.train, held_out if same else load_images(held_out, artifact.image_spec, samples, seed)
@@ -48,26 +48,30 @@ def _names(text: str) -> list[str]:
 
 
 def _thinned(artifact, images, held_out, sparsity, clusters, given, samples, announce):
-    """The network pruned or clustered, and what the report says of that; as it is where neither is asked for."""
+    """Return the pruned or clustered network and notes for the report; without either option, the network itself."""
     from keras_effnet.export.finetune.sparsity import CLUSTERING, PRUNING, cluster, prune
     from keras_effnet.export.verification import Reference, compare
 
     if sparsity is None and clusters is None:
         return artifact.model, []
     if images is None:
-        raise UserError("Pruning and clustering train on images: --calibration FOLDER, thousands rather than hundreds.")
+        raise UserError(
+            "Pruning and clustering need training images: --calibration FOLDER, thousands rather than hundreds."
+        )
     shared = {"samples": samples, "image_spec": artifact.image_spec, "announce": announce}
     if sparsity is not None:
         thinned = prune(artifact.model, images, sparsity, replace(PRUNING, **given), **shared)
-        done = f"Pruned before: {thinned.zeros:.0%} of the kernels' weights are 0."
+        done = f"Pruned before export: {thinned.zeros:.0%} of the kernel weights are 0."
     else:
         thinned = cluster(artifact.model, images, clusters, replace(CLUSTERING, **given), **shared)
-        done = f"Clustered before: kernels have at most {clusters} values."
+        done = f"Clustered before export: each kernel has at most {clusters} distinct values."
     held_out = images if held_out is None else held_out
     before, after = (Reference.of(model, held_out, artifact.image_spec) for model in (artifact.model, thinned.model))
     report = compare(before.answers, after.answers, before.labels)
-    accuracy = "" if report.accuracy_keras is None else f"; top-1 {report.accuracy_keras:.1%} before"
-    return thinned.model, [f"{done} It gives the answer of before on {report.top1_agreement:.1%} of images{accuracy}."]
+    accuracy = "" if report.accuracy_keras is None else f"; top-1 of the original {report.accuracy_keras:.1%}"
+    return thinned.model, [
+        f"{done} It agrees with the original network on {report.top1_agreement:.1%} of images{accuracy}."
+    ]
 
 
 def _save(network, path):
@@ -77,30 +81,32 @@ def _save(network, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             network.save(temporary)
-    except OSError as error:  # h5py's say it in words alone
+    except OSError as error:  # h5py's errors have no strerror
         raise UserError(f"Cannot write {path}: {error.strerror or first_line(error)}.") from None
 
 
 @click.command("export")
 @click.argument("model")
-@click.option("--quantize", default="none,float16,dynamic,int8", show_default=True, help="Precisions, by commas.")
-@click.option("--calibration", help="Images for int8: a folder or dataset; by default what the run was trained on.")
+@click.option("--quantize", default="none,float16,dynamic,int8", show_default=True, help="Precisions, comma-separated.")
+@click.option("--calibration", help="Images for int8: a folder or dataset; by default the training data of the run.")
 @click.option("--samples", type=click.IntRange(20), default=100, show_default=True, help="Calibration images.")
 @click.option("--input-type", default="float32", show_default=True, help="float32, or uint8 for int8 and mixed files.")
-@click.option("--method", help="The one way to int8: corrected, minmax, percentile, equalized or qat.")
-@click.option("--qat", is_flag=True, help="Train for int8 on the calibration images: --method qat.")
-@click.option("--float-blocks", default="", help="Blocks of a mixed file in float, by commas; by default measured.")
-@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Least agreement, in place of a precision's own.")
-@click.option("--sparsity", type=float, help="Prune first: share of zeros in each kernel, as 0.75.")
-@click.option("--clusters", type=int, help="Cluster first: values that a kernel may have, as 16.")
+@click.option(
+    "--method", help="int8 method: corrected, minmax, percentile, equalized or qat; by default tried in turn."
+)
+@click.option("--qat", is_flag=True, help="Quantization-aware training on the calibration images: --method qat.")
+@click.option("--float-blocks", default="", help="Float blocks of a mixed file, comma-separated; by default measured.")
+@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Minimum agreement; by default the precision's own.")
+@click.option("--sparsity", type=float, help="Prune first: share of zeros in each kernel, e.g. 0.75.")
+@click.option("--clusters", type=int, help="Cluster first: distinct values per kernel, e.g. 16.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of --qat, --sparsity and --clusters.")
-@click.option("--learning-rate", type=float, help="Learning rate of the same.")
-@click.option("--training-samples", type=click.IntRange(20), default=1000, show_default=True, help="Images of them.")
-@click.option("--also", default="", help="Other formats, by commas: savedmodel, onnx; in float32.")
+@click.option("--learning-rate", type=float, help="Learning rate of --qat, --sparsity and --clusters.")
+@click.option("--training-samples", type=click.IntRange(20), default=1000, show_default=True, help="Images for these.")
+@click.option("--also", default="", help="Further float32 formats, comma-separated: savedmodel, onnx.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; by default a new run folder.")
-@click.option("--name", help="First part of the file names; by default that of the run.")
+@click.option("--name", help="Prefix of the file names; by default the name of the run.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
+@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Unreadable files to tolerate.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--allow-degraded", is_flag=True, help="Keep files that disagree with the model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -122,7 +128,7 @@ def command(
     as_json,
     **options,
 ) -> None:
-    """Write .tflite files of MODEL (.keras, run folder, or a name like lite0), each one run and compared with it.
+    """Export MODEL (.keras, run folder, or a name like lite0) to .tflite files, each run and compared with the model.
 
     Precisions: none (float32), float16, dynamic, int8, int16x8, and mixed: int8 with blocks that stay in float.
     """
@@ -140,12 +146,12 @@ def command(
     formats = [one_of("format", item, FORMATS) for item in _names(also)]
     one_of("input type", options["input_type"], INPUT_TYPES)
     if qat and method not in (None, "qat"):
-        raise UserError(f"--qat is --method qat, and cannot be had together with --method {method}.")
+        raise UserError(f"--qat means --method qat and cannot be combined with --method {method}.")
     if sparsity is not None and clusters is not None:
         raise UserError("--sparsity and --clusters exclude each other: prune or cluster.")
     artifact = artifacts.load(model)
     if artifact.model is None:
-        raise UserError(f"{model} is exported already; give the .keras file or the run folder.")
+        raise UserError(f"{model} is already exported; pass the .keras file or the run folder.")
     name = name or (Path(model).resolve().name if Path(model).is_dir() else artifact.path.stem)
     given = {key: value for key, value in (("epochs", epochs), ("learning_rate", learning_rate)) if value is not None}
     with console.status("Reading images") as spinner:
@@ -157,8 +163,8 @@ def command(
             artifact, calibrate_on, held_out, sparsity, clusters, given, options["training_samples"], spinner.update
         )
         if network is not artifact.model:
-            _save(network, folder / f"{name}.keras")  # it took long, and exports to other precisions later
-        for suffix, export in map(FORMATS.get, formats):
+            _save(network, folder / f"{name}.keras")  # costly to make; can be exported to other precisions later
+        for suffix, export in (FORMATS[each] for each in formats):
             spinner.update(f"Exporting {name}{suffix}")
             written = export(
                 network,

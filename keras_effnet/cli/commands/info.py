@@ -1,4 +1,4 @@
-"""`keras-effnet info`: the networks and what they cost, or what is inside a `.tflite` file. No TensorFlow."""
+"""`keras-effnet info`: cost of the networks, or contents of a `.tflite` file. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
 @click.option("--resolution", type=float, default=1.0, show_default=True, help="Multiplier of the input size.")
 @click.option("--image-size", type=int, help="Side of the input in pixels.")
 @click.option("--classes", type=int, default=1000, show_default=True)
-@click.option("--pretrained", is_flag=True, help="In the list, only networks whose ImageNet weights can be had.")
-@click.option("--blocks", is_flag=True, help="Cost of each block of one network.")
+@click.option("--pretrained", is_flag=True, help="List only networks with available ImageNet weights.")
+@click.option("--blocks", is_flag=True, help="Show the cost of each block of one network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model, classes, pretrained, blocks, as_json, **scaling) -> None:
-    """List the networks, those that match MODEL ('resnet*'), or show one: its scaling, its cost, its blocks.
+    """List the networks, those that match MODEL ('resnet*'), or show the scaling, cost and blocks of one.
 
-    Of a .tflite file: its operators and types, what of it computes in float, and which clients are expected to take it.
+    For a .tflite file, show its operators and types, float islands, and the runtimes expected to support it.
     """
     if model and Path(model).suffix == ".tflite":
         if pretrained or blocks or any(scaling[name] != default for name, default in UNSCALED.items()):
@@ -70,7 +70,7 @@ def _show_list(pattern: str, scaling: dict, classes: int, pretrained: bool, as_j
         return console.emit_json({name: asdict(info) for name, info in infos.items()})
     console.table(HEADERS, map(_row, infos.values()))
     console.finish(
-        f"one image at the size given, {classes} classes; top-1 on ImageNet as published",
+        f"cost of one image at the given size, {classes} classes; top-1 on ImageNet as published",
         f"keras-effnet info {'b4' if 'b4' in names else names[0]} --blocks",
     )
 
@@ -116,14 +116,14 @@ def _show_file(path: str, as_json: bool) -> None:
     if found.precision.startswith("int"):
         click.echo("Float islands:" if found.islands else "Float islands: none")
     for island in found.islands:
-        click.echo(f"  {island.place:7}{', '.join(island.operators) or 'a detour'} ({', '.join(island.tensors)})")
+        click.echo(f"  {island.place:7}{', '.join(island.operators) or 'no operator'} ({', '.join(island.tensors)})")
     if found.dynamic:
         click.echo(f"Tensors without a fixed shape: {len(found.dynamic)}, {found.dynamic[0]} the first")
     click.echo(
-        f"Activations: {found.live_bytes / 1e6:.2f} MB alive at once, an arena of {found.arena_bytes / 1e6:.2f} MB "
-        "without a delegate; weights and scratch space come on top.\n"
+        f"Activations: {found.live_bytes / 1e6:.2f} MB live at a time, arena of {found.arena_bytes / 1e6:.2f} MB "
+        "without a delegate, not counting weights and scratch space.\n"
     )
-    click.echo("Clients, by their published rules; nothing was run:")
+    click.echo("Runtimes, by their published rules; nothing was run:")
     for verdict in found.clients:
         reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
         click.echo(f"  {verdict.client:25} {EXPECTED[verdict.expected]}{reasons}")

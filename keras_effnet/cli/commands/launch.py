@@ -1,4 +1,4 @@
-"""`keras-effnet launch`: one command in several processes that train together, on this host or one process a host."""
+"""`keras-effnet launch`: data-parallel processes of one command, on this host or one process per host."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import FrameType
+from typing import NoReturn
 
 import click
 
 from keras_effnet.errors import UserError
 from keras_effnet.training.processes import ADDRESSES, PROCESS_ID, PROCESSES
 
-_POLL, _PATIENCE = 0.1, 10  # seconds between looks at the processes, and until one that was asked to end is killed
+_POLL, _PATIENCE = 0.1, 10  # seconds between polls, and from SIGTERM to SIGKILL
 
 
 @click.command("launch")
-@click.option("--processes", type=click.IntRange(1), default=2, show_default=True, help="Processes of all hosts.")
-@click.option("--coordinator", help="HOST:PORT of process 0, which all hosts reach; by default a free port here.")
-@click.option("--process-id", type=click.IntRange(0), help="Start this process alone; the others on other hosts.")
+@click.option("--processes", type=click.IntRange(1), default=2, show_default=True, help="Processes over all hosts.")
+@click.option("--coordinator", help="HOST:PORT of process 0, reachable from all hosts; by default a free local port.")
+@click.option("--process-id", type=click.IntRange(0), help="Start only this process; the others run on other hosts.")
 @click.argument("arguments", nargs=-1, required=True)
 def command(processes, coordinator, process_id, arguments) -> None:
     """Run ARGUMENTS, a command of keras-effnet or a script.py, in several processes on Keras' JAX backend.
@@ -30,7 +32,7 @@ def command(processes, coordinator, process_id, arguments) -> None:
     \b
     keras-effnet launch --processes 2 -- train digits --strategy data-parallel
 
-    On several hosts, say it on each, with its own process id:
+    On several hosts, run it on each one with its own process id:
 
     \b
     keras-effnet launch --processes 4 --coordinator 10.0.0.1:8476 --process-id 2 -- train ...
@@ -56,10 +58,10 @@ def _free_port() -> int:
 
 
 def _run(arguments: Sequence[str], environments: dict[int, dict[str, str]]) -> int:
-    """Runs one process for each environment to the end; returns 0, or the status of the first that failed."""
+    """Run one process per environment to completion; return 0, or the status of the first that failed."""
     script = arguments[0].endswith(".py")
     started = [sys.executable, *([] if script else ["-m", "keras_effnet"]), *arguments]
-    running: dict[int, subprocess.Popen] = {}
+    running: dict[int, subprocess.Popen[str]] = {}
     echoes = []
     before = signal.signal(signal.SIGTERM, _leave)
     try:
@@ -76,34 +78,35 @@ def _run(arguments: Sequence[str], environments: dict[int, dict[str, str]]) -> i
             echoes[-1].start()
         while True:
             statuses = {number: process.poll() for number, process in running.items()}
-            failed = next((number for number, status in statuses.items() if status), None)
+            failed = next(((number, status) for number, status in statuses.items() if status), None)
             if failed is not None:
-                status = statuses[failed] if statuses[failed] > 0 else 128 - statuses[failed]  # as a shell says it
-                click.echo(f"Process {failed} ended with status {status}; the others end too.", err=True)
+                number, status = failed
+                status = status if status > 0 else 128 - status  # as in a shell
+                click.echo(f"Process {number} exited with status {status}; terminating the others.", err=True)
                 return status
             if None not in statuses.values():
                 return 0
             time.sleep(_POLL)
-    finally:  # without one of them the others would wait for ever
+    finally:  # without one of them the others would wait forever
         _end(running.values())
         signal.signal(signal.SIGTERM, before)
         for echo in echoes:
             echo.join(_PATIENCE)
 
 
-def _leave(number, frame):
-    """A scheduler's SIGTERM would leave the processes behind; as an exception it ends them first."""
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Turn SIGTERM, which would orphan the processes, into an exception, so that they are terminated first."""
     raise SystemExit(128 + number)
 
 
-def _echo(number: int, process: subprocess.Popen) -> None:
-    for line in process.stdout:
+def _echo(number: int, process: subprocess.Popen[str]) -> None:
+    for line in process.stdout or ():
         click.echo(f"[{number}] {line}", nl=False)
 
 
-def _end(processes) -> None:
+def _end(processes: Iterable[subprocess.Popen[str]]) -> None:
     for process in processes:
-        process.terminate()  # does nothing to one that has ended
+        process.terminate()  # no effect on a finished process
     deadline = time.monotonic() + _PATIENCE
     for process in processes:
         try:

@@ -1,4 +1,4 @@
-"""`keras-effnet pack`: any data as TFRecord shards, shrunk to what training needs."""
+"""`keras-effnet pack`: write a dataset as TFRecord shards, optionally downscaled."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from keras_effnet.cli import console
 @click.command("pack")
 @click.argument("data")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--size", type=int, help="Largest training size; shorter sides are cut down to 1.15 times that.")
-@click.option("--shards", type=int, help="Files of training images; by default about 100 MB each.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of the records.")
-@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
-@click.option("--data-dir", help="Where TensorFlow Datasets keeps its files.")
-@click.option("--overwrite", is_flag=True, help="Replace what was packed into OUT before.")
+@click.option("--size", type=int, help="Largest training size; shorter sides are reduced to 1.15 times that.")
+@click.option("--shards", type=int, help="Number of training shards; by default about 100 MB each.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the record order.")
+@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Unreadable files to tolerate.")
+@click.option("--data-dir", help="Data folder of TensorFlow Datasets.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier pack in OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(data, out, size, shards, seed, max_bad_files, data_dir, overwrite, as_json) -> None:
-    """Write DATA to the folder OUT as TFRecord shards, which training reads faster.
+    """Write DATA to the folder OUT as TFRecord shards, which are faster to read in training.
 
-    DATA is whatever `train` takes: a folder, a CSV list, TFRecords, tfds:NAME or digits. Images keep their bytes
-    unless --size makes them smaller.
+    DATA is any source that `train` accepts: a folder, a CSV list, TFRecords, tfds:NAME or digits. Images keep their
+    original bytes unless --size makes them smaller.
     """
     console.prepare_tensorflow()
     from keras_effnet.datasets.packing import pack
@@ -44,7 +44,7 @@ def command(data, out, size, shards, seed, max_bad_files, data_dir, overwrite, a
     if as_json:
         return console.emit_json(vars(packed) | {"skipped": [item.path for item in packed.skipped]})
     left_out = f", {len(packed.skipped)} skipped (listed in index.json)" if packed.skipped else ""
-    click.echo(f"{packed.images:,} images of {packed.classes} classes, {packed.shrunk:,} of them shrunk{left_out}.")
+    click.echo(f"{packed.images:,} images of {packed.classes} classes, {packed.shrunk:,} downscaled{left_out}.")
     at = f" --image-size {size}" if size else ""
     plural = "shard" if packed.shards == 1 else "shards"
     console.finish(

@@ -1,4 +1,4 @@
-"""`keras-effnet predict`: what is on images, by any `.keras`, `.tflite`, run folder or published network."""
+"""`keras-effnet predict`: classify images with a `.keras` or `.tflite` file, run folder or published network."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from keras_effnet.cli import console
 from keras_effnet.errors import UserError
 from keras_effnet.inference.writers import FORMS, form_of, part_of, written, written_to
 
-SHOWN = 50  # rows of a table that anybody reads
+SHOWN = 50  # maximum rows of the table
 INTERRUPTED = 130
 
 
 @click.command("predict")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--model", required=True, help="A .keras or .tflite file, a run folder, or a name like lite0.")
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes an image.")
-@click.option("--labels", type=click.Path(path_type=Path), help="File with one class name a line.")
-@click.option("--format", "form", type=click.Choice(["table", *FORMS]), help="Of stdout or of the file; table.")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes per image.")
+@click.option("--labels", type=click.Path(path_type=Path), help="File with one class name per line.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", *FORMS]), help="Format of stdout or the file. [default: table]"
+)
 @click.option("--output", type=click.Path(path_type=Path), help="File for all predictions: .csv, .json or .jsonl.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images at once.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per batch.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(images, model, top, labels, form, output, batch_size, as_json) -> None:
-    """Name what is on IMAGES: files, or folders of files, with all the folders below."""
+    """Classify IMAGES: files, or folders, which are searched recursively."""
     file_form = _file_form(output, form)
     shown = "json" if as_json else "table" if output else form or "table"
     console.prepare_tensorflow()
@@ -41,10 +43,11 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
 
     progress = console.track(f"Predicting {len(paths)} images", -(-len(paths) // artifact.batch_size))
     batches = artifacts.image_batches(paths, artifact.image_spec, artifact.batch_size, progress)
-    rows, done = [], 0
+    rows: list[tuple[str, str]] = []
+    done = 0
     try:
         with ExitStack() as stack:
-            sinks = [stack.enter_context(written_to(output, file_form))] if output else []
+            sinks = [stack.enter_context(written_to(output, file_form))] if output and file_form else []
             if shown != "table":
                 sinks.append(stack.enter_context(written(sys.stdout, shown)))
             for path, best in _answers(artifact, batches, names, top):
@@ -54,7 +57,7 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
                     rows.append((Path(path).name, ", ".join(f"{name} {share:.1%}" for name, share in best)))
                 done += 1
     except KeyboardInterrupt:
-        kept = f", which are in {part_of(output)}" if output and done else ""
+        kept = f"; the finished rows are in {part_of(output)}" if output and done else ""
         click.echo(f"interrupted after {done} of {len(paths)} images{kept}.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
     if shown != "table":
@@ -63,11 +66,11 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
     if done > len(rows):
         click.echo(f"... and {done - len(rows)} more in {output}.")
     where = f" in {output}" if output else ""
-    console.finish(f"{done} images by {artifact.path}{where}", _following(model, output))
+    console.finish(f"{done} images classified by {artifact.path}{where}", _following(model, output))
 
 
 def _file_form(output: Path | None, form: str | None) -> str | None:
-    """The form of the file; a mistake is found before the network is loaded."""
+    """Return the format of the output file, checked before the network is loaded."""
     if output is None:
         return None
     if output.is_dir() or not output.resolve().parent.is_dir():
@@ -76,7 +79,7 @@ def _file_form(output: Path | None, form: str | None) -> str | None:
 
 
 def _run_file(model: str) -> Path:
-    """A file in a new run folder: so many predictions are not for the terminal alone."""
+    """Return an output file in a new run folder, for more predictions than the table shows."""
     from keras_effnet.system.run_folders import new_run
 
     return new_run("predict", Path(model).resolve().stem) / "predictions.csv"
@@ -85,11 +88,11 @@ def _run_file(model: str) -> Path:
 def _following(model: str, output: Path | None) -> str:
     if output is None:
         return "keras-effnet predict ... --output predictions.csv"
-    return f"keras-effnet explain IMAGE --model {shlex.quote(model)}   # what speaks for an answer"
+    return f"keras-effnet explain IMAGE --model {shlex.quote(model)}   # Grad-CAM heat map"
 
 
 def _answers(artifact, batches, names, top):
-    """Yields each image's path and best classes, probabilities also where the network answers logits."""
+    """Yield the path and best classes of each image, with probabilities even if the network outputs logits."""
     from keras_effnet.evaluation.metrics import check_finite, kind_of_scores, softmax
     from keras_effnet.imagenet import decode_predictions
 
@@ -99,5 +102,5 @@ def _answers(artifact, batches, names, top):
         check_finite(scores)
         if not logits and kind_of_scores(scores) == "logits":
             logits = True
-            click.echo("note: the network answers logits; shown is their softmax.", err=True)
+            click.echo("note: the network outputs logits; probabilities are computed by softmax.", err=True)
         yield from zip(paths, decode_predictions(softmax(scores) if logits else scores, top, names), strict=True)

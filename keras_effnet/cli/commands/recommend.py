@@ -1,4 +1,4 @@
-"""`keras-effnet recommend`: the network that a budget buys, by what a study measured. No TensorFlow."""
+"""`keras-effnet recommend`: choose a network for a budget from the results of a study. No TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from keras_effnet.cli import console
 from keras_effnet.errors import UserError
 
-# Option -> field of `Summary`, and the unit that the option is in, as a multiple of the field's.
+# Option -> field of `Summary`, factor from the option's unit to the field's, and the unit's name.
 _BUDGETS = {
     "ms": ("tflite_ms", 1.0, "ms"),
     "macs": ("macs", 1.0, "MACs"),
@@ -20,14 +20,14 @@ _BUDGETS = {
 
 
 @click.command("recommend")
-@click.option("--data", "study", type=click.Path(path_type=Path), required=True, help="A study's folder.")
+@click.option("--data", "study", type=click.Path(path_type=Path), required=True, help="Folder of a study.")
 @click.option("--budget-ms", "ms", type=float, help="Latency of the float32 .tflite file, one thread, this machine.")
-@click.option("--budget-macs", "macs", type=float, help="Multiply-adds of one image: 3e7.")
-@click.option("--budget-mb", "mb", type=float, help="Size of the float32 .tflite file; int8 takes about a quarter.")
+@click.option("--budget-macs", "macs", type=float, help="Multiply-adds per image, e.g. 3e7.")
+@click.option("--budget-mb", "mb", type=float, help="Size of the float32 .tflite file; int8 is about a quarter.")
 @click.option("--budget-params", "params", type=float, help="Trainable parameters.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study, as_json, **amounts) -> None:
-    """Say which phi a budget buys, and what accuracy to expect of it, by a study's results."""
+    """Recommend the phi that fits a budget and predict its accuracy from the results of a study."""
     from keras_effnet.study.plan import RESULTS_JSONL, Plan
     from keras_effnet.study.recommendation import CostLimit, recommend
     from keras_effnet.study.summary import summarize
@@ -51,15 +51,15 @@ def command(study, as_json, **amounts) -> None:
         f"{found.macs:,} MACs, {found.params:,} parameters (counted)."
     )
     click.echo(
-        f"Takes {found.cost / unit:.3g} of {amount:g} {label}" + ("." if counted else ", by the measured trend.")
+        f"Uses {found.cost / unit:.3g} of {amount:g} {label}" + ("." if counted else ", predicted from the study.")
     )
     click.echo(
-        f"{'Extrapolated' if found.extrapolated else 'Interpolated'}: {found.accuracy:.1%} right; a training falls "
-        f"between {found.band[0]:.1%} and {found.band[1]:.1%} with 95% confidence, if the power law holds. Measured "
-        f"were phi {found.measured[0]:g} to {found.measured[1]:g}."
+        f"{'Extrapolated' if found.extrapolated else 'Interpolated'}: accuracy {found.accuracy:.1%}; one training "
+        f"reaches {found.band[0]:.1%} to {found.band[1]:.1%} with 95% confidence if the power law holds. Measured "
+        f"range: phi {found.measured[0]:g} to {found.measured[1]:g}."
     )
     if found.limited:
-        click.echo("The budget would buy more, but a study says nothing of networks so far from its own.")
+        click.echo("The budget allows a larger network, but that is too far outside the range of the study.")
     shape = f"--depth {found.depth:.4f} --width {found.width:.4f} --image-size {found.image_size}"
     console.finish(str(study), f"keras-effnet train DATA --model {found.model} {shape}")
     return None

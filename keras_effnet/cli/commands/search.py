@@ -1,4 +1,4 @@
-"""`keras-effnet search`: constants of compound scaling, listed with their real cost, or ranked by short trainings."""
+"""`keras-effnet search`: compound scaling constants, listed with their exact cost or ranked by short trainings."""
 
 from __future__ import annotations
 
@@ -12,42 +12,48 @@ from keras_effnet.cli.options import default_threads, read_settings
 from keras_effnet.errors import UserError
 from keras_effnet.search.grid import CONSTRAINED, ScalingCandidate, candidates, format_constants, networks
 
-_SMALL = 48  # pixels of the baseline's input where candidates are trained
-_ANEW = ("workers", "cluster", "as_json", "resume")  # what a search that is gone on with does not keep
+_SMALL = 48  # input size of the baseline in pixels when candidates are trained
+_ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change when a search is resumed
 
 
 @click.command("search")
 @click.argument("data", required=False)
-@click.option("--baseline", default="b0", show_default=True, help="Network to be scaled: a name or a .yaml file.")
-@click.option("--dry-run", is_flag=True, help="List the candidates and train none.")
-@click.option("--target", type=float, default=2.0, show_default=True, help="Ratio of cost at phi = 1.")
-@click.option("--step", type=float, help="Of the grid. [default: 0.05 for --dry-run, else 0.1]")
-@click.option("--tolerance", type=float, default=0.05, show_default=True, help="Share by which the ratio may be off.")
+@click.option("--baseline", default="b0", show_default=True, help="Network to scale: a name or a .yaml file.")
+@click.option("--dry-run", is_flag=True, help="List the candidates without training them.")
+@click.option("--target", type=float, default=2.0, show_default=True, help="Cost ratio at phi = 1.")
+@click.option("--step", type=float, help="Grid step. [default: 0.05 for --dry-run, else 0.1]")
+@click.option("--tolerance", type=float, default=0.05, show_default=True, help="Relative tolerance of the cost ratio.")
 @click.option(
     "--by",
     type=click.Choice(CONSTRAINED),
-    help="What the constraint holds: the formula, or the counted MACs. [default: formula for --dry-run, else macs]",
+    help="Quantity to constrain: the formula or the counted MACs. [default: formula for --dry-run, else macs]",
 )
-@click.option("--image-size", type=int, help="Pixels of the baseline. [default: its own for --dry-run, else 48]")
-@click.option("--epochs", type=click.IntRange(1), default=9, show_default=True, help="Of the longest training.")
+@click.option("--image-size", type=int, help="Input size of the baseline. [default: its own for --dry-run, else 48]")
+@click.option("--epochs", type=click.IntRange(1), default=9, show_default=True, help="Epochs of the longest training.")
 @click.option(
     "--first", type=click.IntRange(1), default=1, show_default=True, help="Epochs before the first comparison."
 )
-@click.option("--reduction", type=click.IntRange(2), default=3, show_default=True, help="One of so many goes on.")
-@click.option("--finalists", type=click.IntRange(1), default=3, show_default=True, help="Trained with all seeds.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each finalist.")
-@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all alike.")
-@click.option("--threads", type=click.IntRange(1), help="Of each training. [default: half the cores]")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
+@click.option(
+    "--reduction", type=click.IntRange(2), default=3, show_default=True, help="Keep one candidate in this many."
+)
+@click.option(
+    "--finalists", type=click.IntRange(1), default=3, show_default=True, help="Candidates that get all seeds."
+)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per finalist.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all trainings."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads per training. [default: half the cores / workers]")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
-@click.option("--name", help="Name of the search's folder; by default that of the data.")
+@click.option("--name", help="Name of the search folder; by default the name of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this search, by the same options.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Resume this search with the same options.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(data, dry_run, as_json, **options) -> None:
-    """Search alpha, beta, gamma >= 1 with alpha * beta^2 * gamma^2 close to 2 for a baseline, by trainings on DATA.
+    """Search alpha, beta, gamma >= 1 with alpha * beta^2 * gamma^2 close to 2 for a baseline, by training on DATA.
 
-    With --dry-run, list what would be trained: `search --baseline b0 --dry-run`.
+    With --dry-run, list the candidates: `search --baseline b0 --dry-run`.
     """
     if dry_run:
         return _list(as_json, **options)
@@ -62,7 +68,7 @@ def _refuse_what_is_kept() -> None:
     context = click.get_current_context()
     given = {key for key in context.params if context.get_parameter_source(key) is ParameterSource.COMMANDLINE}
     if given - set(_ANEW):
-        raise UserError("A search that is gone on with keeps its data and its options; give --workers or --ray alone.")
+        raise UserError("A resumed search keeps its data and options; only --workers and --ray may be given.")
 
 
 def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> None:
@@ -87,11 +93,11 @@ def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> No
     ]
     console.table(headers, rows)
     click.echo(
-        f"{len(found)} candidates, {max(number.values())} different networks (net): channels come in eights, blocks in "
-        "wholes, pixels in fours. GB: memory of a training step of 32 images, predicted."
+        f"{len(found)} candidates, {max(number.values())} distinct networks (net): channels are multiples of 8, "
+        "blocks are whole, pixels are multiples of 4. GB: predicted memory of a training step with 32 images."
     )
     constraint = f"{grid['by']} within {tolerance:.0%} of {target:g}"
-    console.finish(f"the list above ({baseline}, {constraint}); none was trained", "keras-effnet search DATA")
+    console.finish(f"the list above ({baseline}, {constraint}); nothing was trained", "keras-effnet search DATA")
 
 
 def _figures(candidate: ScalingCandidate) -> dict:
@@ -143,8 +149,8 @@ def _search(data, as_json, name, out, resume, settings, step, by, image_size, th
     if result.failures:
         first, why = next(iter(result.failures.items()))
         raise UserError(
-            f"{len(result.failures)} of the trainings failed, the first of them {first}: {why} The others are kept; "
-            f"--resume {folder} tries again."
+            f"{len(result.failures)} trainings failed, the first of them {first}: {why} The others are kept; "
+            f"--resume {folder} retries the failed ones."
         )
 
 
@@ -165,5 +171,5 @@ def _show(result) -> None:
     console.table(headers, rows)
     also = ", ".join(format_constants(each.candidate.scaling) for each in result.tied)
     click.echo(
-        f"Best: {format_constants(result.best)}" + (f"; by their seeds {also} cannot be told from it." if also else ".")
+        f"Best: {format_constants(result.best)}" + (f"; the seeds cannot distinguish it from {also}." if also else ".")
     )

@@ -1,4 +1,4 @@
-"""`keras-effnet study`: train networks of growing size by one protocol, and see what their cost bought."""
+"""`keras-effnet study`: train a family of networks under one protocol and compare cost with accuracy."""
 
 from __future__ import annotations
 
@@ -14,57 +14,55 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
 
 _PAPER = CompoundScaling()
-_FIXED = ("budget", "options", "threads")  # of a protocol: a study that is gone on with keeps them
+_FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resumed study keeps
 
 
 @click.command("study")
 @click.argument("data", required=False)
-@click.option("--models", type=Names(), default="", help="Networks by name, side by side: b0,b1,resnet18.")
-@click.option("--baseline", default="b0", show_default=True, help="The network that --phi and --axis scale.")
-@click.option("--phi", "phis", type=Numbers(), default="", help="Steps of scaling: -2,-1,0. 0 is the baseline.")
+@click.option("--models", type=Names(), default="", help="Networks to compare, by name: b0,b1,resnet18.")
+@click.option("--baseline", default="b0", show_default=True, help="Network that --phi and --axis scale.")
+@click.option("--phi", "phis", type=Numbers(), default="", help="Scaling steps: -2,-1,0. 0 is the baseline.")
 @click.option(
     "--axis",
     "axes",
     type=Names(),
     default="compound",
     show_default=True,
-    help=f"What --phi scales, one or more of {', '.join(AXES)}; or {PROGRESSIVE}: fixed against growing images.",
+    help=f"Dimensions that --phi scales: {', '.join(AXES)}; or {PROGRESSIVE}: fixed against increasing image size.",
 )
 @click.option("--alpha", type=float, default=_PAPER.alpha, show_default=True, help="Growth of depth, compound.")
 @click.option("--beta", type=float, default=_PAPER.beta, show_default=True, help="Growth of width, compound.")
 @click.option("--gamma", type=float, default=_PAPER.gamma, show_default=True, help="Growth of resolution, compound.")
-@click.option("--image-size", type=int, default=48, show_default=True, help="Pixels that stand for B0's 224.")
-@click.option("--seeds", type=click.IntRange(1), help="Trainings of each network. [default: 3]")
-@click.option("--epochs", type=float, help="Budget of each training, in epochs. [default: 3]")
-@click.option("--seconds", type=float, help="The same in seconds, by the measured time of a step.")
-@click.option("--macs", type=float, help="The same in multiply-adds, 1e12 for instance.")
-@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all alike.")
-@click.option("--threads", type=click.IntRange(1), help="Of each training. [default: half the cores]")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trainings at a time.")
+@click.option("--image-size", type=int, default=48, show_default=True, help="Input size that replaces B0's 224 pixels.")
+@click.option("--seeds", type=click.IntRange(1), help="Trainings per network. [default: 3]")
+@click.option("--epochs", type=float, help="Budget per training in epochs. [default: 3]")
+@click.option("--seconds", type=float, help="Budget per training in seconds, from the measured step time.")
+@click.option("--macs", type=float, help="Budget per training in multiply-adds, e.g. 1e12.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all trainings."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads per training. [default: half the cores / workers]")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
 @click.option(
-    "--target", type=click.FloatRange(0, 1), help="Accuracy whose time is told; 95% of the lowest by default."
+    "--target", type=click.FloatRange(0, 1), help="Accuracy for the time-to-accuracy; by default 95% of the lowest."
 )
-@click.option("--name", help="Name of the study's folder; by default that of the data.")
+@click.option("--name", help="Name of the study folder; by default the name of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
-@click.option(
-    "--resume", type=click.Path(path_type=Path), help="Go on with this study; networks and seeds may be added."
-)
-@click.option(
-    "--wandb", metavar="PROJECT", help="Log the report to Weights & Biases; WANDB_MODE=offline without a net."
-)
+@click.option("--resume", type=click.Path(path_type=Path), help="Resume this study; networks and seeds may be added.")
+@click.option("--wandb", metavar="PROJECT", help="Log the report to Weights & Biases; offline with WANDB_MODE=offline.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(data, resume, name, out, workers, cluster, target, wandb, as_json, **options) -> None:
-    """Train networks on DATA by one protocol and compare what they cost with what they reach.
+    """Train networks on DATA under one protocol and compare their cost with their accuracy.
 
-    A first look takes some ten minutes: `keras-effnet study digits-cluttered --phi -3,-2,-1 --seeds 2`.
+    A first look takes about ten minutes: `keras-effnet study digits-cluttered --phi -3,-2,-1 --seeds 2`.
     """
     members = _members(**{key: options.pop(key) for key in _NETWORKS})
     given = _given(options)
     if resume is None:
         _check_new(data, members)
     elif data is not None or set(given) & set(_FIXED):
-        raise UserError("A study that is gone on with keeps its data, its budget and its options; leave them out.")
+        raise UserError("A resumed study keeps its data, budget and options; leave them out.")
     drawn = _can_draw(wandb)
     console.prepare_tensorflow()
     from keras_effnet import study
@@ -97,8 +95,8 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     if result.failures:
         first, why = next(iter(result.failures.items()))
         raise UserError(
-            f"{len(result.failures)} of the trainings failed, the first of them {first}: {why} The others are kept; "
-            f"--resume {folder} tries again."
+            f"{len(result.failures)} trainings failed, the first of them {first}: {why} The others are kept; "
+            f"--resume {folder} retries the failed ones."
         )
 
 
@@ -106,12 +104,12 @@ _NETWORKS = ("models", "baseline", "phis", "axes", "alpha", "beta", "gamma", "im
 
 
 def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size) -> list[Member]:
-    """The networks that the options name, each once: a baseline that is also named by --models is the baseline."""
+    """Return the requested networks without duplicates: a baseline that --models also names counts as the baseline."""
     for axis in axes:
         one_of("axis", axis, (*AXES, PROGRESSIVE))
     dimensions = [axis for axis in axes if axis != PROGRESSIVE]
     if not phis and dimensions not in ([], ["compound"]):
-        raise UserError(f"--axis {','.join(dimensions)} wants steps: --phi -2,-1,0 for instance.")
+        raise UserError(f"--axis {','.join(dimensions)} needs scaling steps, e.g. --phi -2,-1,0.")
     scaling = CompoundScaling(alpha, beta, gamma)
     found = scaled(baseline, phis, dimensions, image_size=image_size, scaling=scaling)
     shapes = [member.options for member in found]
@@ -120,7 +118,7 @@ def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size) -> li
 
 
 def _given(options) -> dict:
-    """Arguments of `study.run` that the user set."""
+    """Return the arguments of `study.run` that the user set."""
     budget = one_budget(epochs=options["epochs"], seconds=options["seconds"], macs=options["macs"])
     values = {"budget": budget, "options": read_settings(options["settings"]) or None}
     values |= {key: options[key] for key in ("threads", "seeds")}
@@ -135,7 +133,7 @@ def _check_new(data, members) -> None:
 
 
 def _can_draw(wandb: str | None) -> bool:
-    """Whether there will be a report; said now, as the study takes a while."""
+    """Return whether a report can be drawn; checked at the start because a study takes long."""
     from keras_effnet.study.report.charts import require_packages
 
     if wandb and find_spec("wandb") is None:
@@ -145,7 +143,7 @@ def _can_draw(wandb: str | None) -> bool:
     except UserError as missing:
         if wandb:
             raise
-        console.say(f"{missing} The results will be kept, and a table shown.")
+        console.say(f"{missing} Results are saved and a table is printed instead of a report.")
         return False
     return True
 

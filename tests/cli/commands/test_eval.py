@@ -163,7 +163,7 @@ def test_a_source_that_keeps_its_own_order_gets_the_right_titles(drawn, monkeypa
 
 def test_without_mistakes_the_least_certain_answers_are_shown(cli, colours, labelled, drawn):
     shown = cli("eval", colours / "colours.keras", labelled, "--split", "val")
-    assert "No mistakes; worst.png shows the least certain" in shown.out and "confused" not in shown.out
+    assert "No mistakes; worst.png shows the least confident" in shown.out and "confused" not in shown.out
     ((images, titles),) = drawn
     assert len(titles) == 12 and not any("\n" in title for title in titles)
     # Of each colour one is as strong as of the others: the weakest, which are the least certain, come first.
@@ -181,7 +181,7 @@ def test_a_network_of_logits_is_calibrated_by_its_softmax(cli, colours, labelled
     expected, _ = run_eval(cli, colours / "colours.keras", labelled)
     colour_model(softmax=False).save(colours / "logits.keras")
     shown = cli("eval", colours / "logits.keras", labelled)
-    assert "answers logits; probabilities are their softmax" in shown.out
+    assert "outputs logits; probabilities are computed by softmax" in shown.out
     summary, _ = run_eval(cli, colours / "logits.keras", labelled)
     assert summary["scores"] == "logits"
     assert [summary["ece"], summary["nll"]] == pytest.approx([expected["ece"], expected["nll"]], rel=1e-4)
