@@ -41,7 +41,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"keras_effnet.cli.commands.{name.replace('-', '_')}").command
+        command = importlib.import_module(f"keras_effnet.cli.commands.{name.replace('-', '_')}").command
+        command.help = command.help or COMMANDS[name]  # `python -OO` drops docstrings
+        return command
 
     def resolve_command(self, ctx, args):
         if args and args[0] not in COMMANDS:
@@ -53,11 +55,14 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = "EfficientNet in Keras, from compound scaling to a verified model on a phone."
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, help=_HELP)
 @click.version_option(package_name="keras-effnet", prog_name="keras-effnet")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """EfficientNet in Keras, from compound scaling to a verified model on a phone."""
+    """Options of all commands; `main` reads `--debug`."""
 
 
 def _fail(message: str, status: int) -> None:

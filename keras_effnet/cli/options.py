@@ -1,20 +1,69 @@
-"""Options that take several values: names, numbers, and settings of a training. Shared by `study` and `search`.
-
-click; imports `config`, `protocol`, `errors`.
-"""
+"""Command-line options made from declared ones, and parameter types that the commands share. click, no framework."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import click
 import yaml
 
+from keras_effnet.config.declarations import Option, declared_options
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.errors import UserError
-from keras_effnet.study.protocol import BUDGETS, Budget
+from keras_effnet.errors import UserError, one_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+_PLAIN = {str: click.STRING, int: click.INT, float: click.FLOAT}
+
+
+class Choice(click.Choice):
+    """One of several names; an error suggests the nearest."""
+
+    def convert(self, value, param, ctx):
+        name = param.name if param is not None and param.name else "choice"
+        return one_of(name.replace("_", " "), value, self.choices)
+
+
+class _DeclaredChoice(click.Choice):
+    """The choices of a declared option, which explains some values that it does not support."""
+
+    def __init__(self, option: Option):
+        super().__init__(option.choices)
+        self._option = option
+
+    def convert(self, value, param, ctx):
+        return self._option.check(value)
+
+
+def config_options(cls: type, **types: click.ParamType) -> Callable[[F], F]:
+    """Decorator of a command: adds a command-line option for each option that a dataclass declares.
+
+    An option that is not given is None rather than its default, so that a config file or a recipe can set it.
+
+    Args:
+        cls: Dataclass with fields declared by `declarations.option`.
+        **types: click's types of options whose values on the command line are not those of the field.
+    """
+
+    def decorate(command: F) -> F:
+        for option in reversed([*declared_options(cls).values()]):
+            command = _click_option(option, types.get(option.name))(command)
+        return command
+
+    return decorate
+
+
+def _click_option(option: Option, kind: click.ParamType | None) -> Callable[[F], F]:
+    dashed = option.name.replace("_", "-")
+    notes = [f"default: {option.default}"] if option.default is not None else []
+    if condition := option.interval.condition:
+        notes.append(condition)
+    text = option.help.replace("`", "") + (f" [{'; '.join(notes)}]" if notes else "")
+    if option.kind is bool:
+        return click.option(f"--{dashed}/--no-{dashed}", option.name, default=None, help=text)
+    kind = kind or (_DeclaredChoice(option) if option.choices else _PLAIN[option.kind])
+    return click.option(f"--{dashed}", option.name, type=kind, default=None, help=text)
 
 
 class Names(click.ParamType):
@@ -62,11 +111,3 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--set {setting}: {text!r} is no value.") from None
     config = TrainConfig.from_dict(values)
     return {name: getattr(config, name) for name in values}
-
-
-def one_budget(**amounts: float | None) -> Budget | None:
-    """The budget that was given, of those in `BUDGETS`; None if none was."""
-    given = {kind: amounts[kind] for kind in BUDGETS if amounts[kind] is not None}
-    if len(given) > 1:
-        raise UserError(f"One budget, please: {' or '.join(f'--{kind}' for kind in given)}.")
-    return next((Budget(kind, float(amount)) for kind, amount in given.items()), None)

@@ -1,4 +1,4 @@
-"""Progressive resizing as arithmetic: which epochs see images of which size. Pure Python; imports `errors`."""
+"""Schedule of progressive resizing: the image size of each epoch. Pure Python."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from keras_effnet.errors import UserError
 
-SMALLEST = 32  # pixels: five strides of two
+SMALLEST = 32  # pixels; the networks halve the image five times
 
 
 @dataclass(frozen=True)
 class ResizeStage:
-    """Epochs of a training that share one image size.
+    """Consecutive epochs of a training at one image size.
 
     Args:
-        first, last: Ints, the epochs `first <= epoch < last`, counted from 0.
+        first, last: Ints, the epochs are `first <= epoch < last`, counted from 0.
         image_size: Int, pixels.
-        strength: Float in (0, 1], what dropout and augmentation are scaled by: small images overfit less.
+        strength: Float in (0, 1], factor of dropout and augmentation: small images overfit less.
     """
 
     first: int
@@ -26,33 +26,35 @@ class ResizeStage:
 
 
 def image_sizes(text: str) -> list[int]:
-    """`"32,48,64"` as numbers that grow.
+    """Parse increasing image sizes, `"32,48,64"`.
 
     Raises:
-        UserError: They are no numbers, too small, or do not grow.
+        UserError: A size is not an integer or too small, or the sizes do not increase.
     """
     try:
         sizes = [int(size) for size in text.split(",")]
     except ValueError:
         sizes = []
     if not sizes or sizes[0] < SMALLEST or sizes != sorted(set(sizes)):
-        raise UserError(f"progressive wants image sizes of {SMALLEST} or more that grow, '32,48,64'; got {text!r}.")
+        raise UserError(
+            f"progressive needs increasing image sizes of {SMALLEST} or more, such as '32,48,64'; got {text!r}."
+        )
     return sizes
 
 
 def stages(progressive: str | None, epochs: int, final: int) -> tuple[ResizeStage, ...]:
-    """The epochs by image size.
+    """Divide the epochs of a training into stages of increasing image size.
 
     Args:
         progressive: String of image sizes that share the epochs equally, or None for one size throughout.
-        epochs: Int.
-        final: Int, the network's own image size, with which training must end.
+        epochs: Int, epochs of the whole training.
+        final: Int, the network's own image size, at which training must end.
 
     Returns:
-        Tuple of `ResizeStage`s that follow each other from epoch 0 to `epochs`.
+        Tuple of consecutive `ResizeStage`s from epoch 0 to `epochs`.
 
     Raises:
-        UserError: The last size is another than `final`, or there are more stages than epochs.
+        UserError: The last size differs from `final`, or there are more stages than epochs.
 
     Example:
 
@@ -68,7 +70,9 @@ def stages(progressive: str | None, epochs: int, final: int) -> tuple[ResizeStag
     if sizes[-1] != final:
         raise UserError(f"progressive must end with the network's image size, {final}; got {progressive!r}.")
     if len(sizes) > epochs:
-        raise UserError(f"progressive has {len(sizes)} image sizes for {epochs} epochs; leave some out.")
+        raise UserError(
+            f"progressive has {len(sizes)} image sizes for {epochs} epochs; use fewer sizes or more epochs."
+        )
     ends = [round(epochs * number / len(sizes)) for number in range(len(sizes) + 1)]
     return tuple(
         ResizeStage(first, last, size, strength=size / final)

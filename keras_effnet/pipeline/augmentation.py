@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from keras_effnet.config.train_config import POLICIES
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.config.declarations import declared_options
+from keras_effnet.config.train_config import Policy, TrainConfig
 from keras_effnet.pipeline import image_ops as ops
-from keras_effnet.pipeline.policies import HIGHEST, auto_augment, rand_augment
+from keras_effnet.pipeline.policies import auto_augment, rand_augment
 
 _FLIP, _POLICY, _JITTER, _ERASING, _MIX = range(5)  # what each part folds into the seed that it shares with the others
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to images.
+    """Augmentation of training images; defaults and bounds are those of `TrainConfig`.
 
     Args:
         crop_scale: Pair of floats in (0, 1], smallest and largest share of the area that a random crop keeps.
@@ -43,25 +43,22 @@ class Augmentation:
     Source: random-resized-crop, Szegedy et al. (CVPR 2015); others at the functions that do it.
     """
 
-    crop_scale: tuple[float, float] = (0.35, 1.0)
+    crop_scale: tuple[float, float] = (TrainConfig.crop_scale, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
-    policy: str = "none"
-    layers: int = 2
-    magnitude: float = 9.0
-    color_jitter: float = 0.0
-    erasing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    policy: Policy = TrainConfig.policy
+    layers: int = TrainConfig.policy_layers
+    magnitude: float = TrainConfig.magnitude
+    color_jitter: float = TrainConfig.color_jitter
+    erasing: float = TrainConfig.erasing
+    mixup: float = TrainConfig.mixup
+    cutmix: float = TrainConfig.cutmix
 
-    def __post_init__(self):
-        one_of("augmentation policy", self.policy, POLICIES)
-        highest = {"layers": math.inf, "magnitude": HIGHEST, "color_jitter": 1, "erasing": 1}
-        for name, most in (highest | {"mixup": math.inf, "cutmix": math.inf}).items():
-            value = getattr(self, name)
-            if not 0 <= value <= most or value == math.inf:
-                limits = f"from 0 to {most:g}" if most < math.inf else "0 or more"
-                raise UserError(f"{name} is {value}; it must be {limits}.")
+    def __post_init__(self) -> None:
+        options = declared_options(TrainConfig)
+        for name in ("policy", "magnitude", "color_jitter", "erasing", "mixup", "cutmix"):
+            options[name].check(getattr(self, name))
+        options["policy_layers"].check(self.layers)
 
     @property
     def mixes(self) -> bool:

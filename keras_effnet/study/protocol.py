@@ -31,7 +31,7 @@ class Budget:
     """
 
     kind: str = "epochs"
-    amount: float = STUDY.values["epochs"]
+    amount: float = STUDY.config.epochs
 
     def __post_init__(self):
         one_of("budget", self.kind, BUDGETS)

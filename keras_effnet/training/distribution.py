@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from keras_effnet.config.declarations import declared_options
+from keras_effnet.config.train_config import NO_MULTIWORKER, STRATEGIES, TrainConfig
 from keras_effnet.errors import UserError, first_line, one_of
 from keras_effnet.training.processes import PROCESSES, alone, in_a_group, is_chief, join, number
 
@@ -29,13 +31,6 @@ __all__ = [
     "scope",
     "synchronized_batch_norm",
 ]
-
-_SEVERAL_HOSTS = (
-    "Several hosts train by --strategy data-parallel on the JAX backend, one process a host; "
-    "`keras-effnet launch` starts them, docs/scale-out.md tells how."
-)
-_NO_MULTIWORKER = f"MultiWorkerMirroredStrategy does not work with model.fit of Keras 3. {_SEVERAL_HOSTS}"
-_MULTIWORKER = ("multiworker", "multi-worker", "multiworkermirrored", "multi-worker-mirrored")
 
 
 def _mirrored_devices() -> list[str]:
@@ -109,13 +104,12 @@ class _Engine:
     accumulates: bool
 
 
-_ENGINES = {
+_ENGINES: dict[str, _Engine] = {
     "none": _Engine(None, lambda: 1, nullcontext, True),
     "mirrored": _Engine("tensorflow", lambda: len(_mirrored_devices()), _mirrored, False),
     "tpu": _Engine("tensorflow", lambda: _tpu_strategy().num_replicas_in_sync, _tpu, False),
     "data-parallel": _Engine("jax", lambda: len(_data_parallel_devices()), _data_parallel, True),
 }
-STRATEGIES = tuple(_ENGINES)
 
 
 def _tf_config_tasks() -> int:
@@ -143,9 +137,7 @@ def check_strategy(name: str, *, gradient_accumulation: int = 1) -> str:
     >>> keras_effnet.training.distribution.check_strategy("mirrored")
     'mirrored'
     """
-    if str(name).lower().replace("_", "-") in _MULTIWORKER:
-        raise UserError(_NO_MULTIWORKER)
-    engine = _ENGINES[one_of("strategy", name, STRATEGIES)]
+    engine = _ENGINES[declared_options(TrainConfig)["strategy"].check(name)]
     _check_backend(name, engine)
     if gradient_accumulation > 1 and not engine.accumulates:
         raise UserError(
@@ -154,7 +146,7 @@ def check_strategy(name: str, *, gradient_accumulation: int = 1) -> str:
         )
     if name in ("none", "mirrored"):
         if _tf_config_tasks() > 1:
-            raise UserError(f"TF_CONFIG names {_tf_config_tasks()} tasks; each would train alone. {_NO_MULTIWORKER}")
+            raise UserError(f"TF_CONFIG names {_tf_config_tasks()} tasks; each would train alone. {NO_MULTIWORKER}")
         if in_a_group():
             raise UserError(
                 f"{PROCESSES} is {number(PROCESSES)}; with --strategy {name} each would train alone. Add "

@@ -191,6 +191,30 @@ def test_train_help_documents_every_option_of_the_config(cli):
     ):
         assert option in text
     assert "The peak, reached after warm-up" in text
+    assert "[auto|float32|mixed_float16|mixed_bfloat16]" in text
+
+
+def test_train_help_is_the_same_without_docstrings_and_imports_no_framework(cli, tmp_path):
+    program = (
+        "import sys; from keras_effnet.cli import main; main(['train', '--help']);"
+        "sys.exit(','.join({'numpy', 'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules)) or 0)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-OO", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout == cli("train", "--help").out
+
+
+def test_every_command_says_what_it_does_without_docstrings(tmp_path):
+    program = (
+        "from keras_effnet.cli import COMMANDS, cli;"
+        "print([name for name in COMMANDS if not cli.get_command(None, name).help], bool(cli.help))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-OO", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert shown.stdout == "[] True\n", shown.stderr
 
 
 def test_options_given_outrank_the_config_file(cli, tmp_path):

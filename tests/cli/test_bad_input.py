@@ -147,8 +147,8 @@ def test_a_config_file_that_is_none(refused, tmp_path, text):
 
 def test_resuming_what_is_no_run(refused, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "is no training run: it has no args.yaml" in refused("train", "--resume", tmp_path / "empty")
-    assert "is no training run" in refused("train", "--resume", tmp_path / "gone")
+    assert "is not a training run: it has no args.yaml" in refused("train", "--resume", tmp_path / "empty")
+    assert "is not a training run" in refused("train", "--resume", tmp_path / "gone")
 
 
 def test_resuming_a_run_without_a_checkpoint(refused, trained, tmp_path):

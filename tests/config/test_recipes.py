@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict
 
 import keras
 import pytest
@@ -37,14 +37,14 @@ def test_without_progressive_there_is_one_stage_of_the_networks_size():
 
 @pytest.mark.parametrize("text", ["", "32,,64", "a,b", "64,32", "32,32,64", "16,64", "32;64", "32.5,64"])
 def test_sizes_that_are_none_or_do_not_grow_are_refused(text):
-    with pytest.raises(UserError, match="progressive wants image sizes of 32 or more that grow"):
+    with pytest.raises(UserError, match="progressive needs increasing image sizes of 32 or more"):
         image_sizes(text)
 
 
 def test_stages_must_end_with_the_networks_size_and_fit_the_epochs():
     with pytest.raises(UserError, match=r"must end with the network's image size, 64; got '32,48'"):
         stages("32,48", 10, 64)
-    with pytest.raises(UserError, match="3 image sizes for 2 epochs; leave some out"):
+    with pytest.raises(UserError, match="3 image sizes for 2 epochs; use fewer sizes"):
         stages("32,48,64", 2, 64)
 
 
@@ -81,10 +81,15 @@ def test_short_is_the_default_config():
 def test_a_recipe_is_a_valid_config_at_its_own_batch_size(name):
     recipe = RECIPES[name]
     config = recipe_config(name, batch_size=recipe.batch)
-    assert recipe.values.keys() <= {field.name for field in fields(TrainConfig)}
-    wanted = {"learning_rate": TrainConfig.learning_rate} | dict(recipe.values)
-    assert {key: getattr(config, key) for key in wanted} == pytest.approx(wanted)
+    assert asdict(config) == pytest.approx(asdict(recipe.config) | {"batch_size": recipe.batch})
     assert recipe.summary
+
+
+def test_the_values_of_a_recipe_are_those_that_are_not_the_defaults():
+    assert RECIPES["short"].values == {}
+    values = RECIPES["finetune"].values
+    assert values["weights"] == "imagenet" and "batch_size" not in values
+    assert TrainConfig(**values) == RECIPES["finetune"].config
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
+from keras_effnet.config.train_config import POLICIES
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline.augmentation import (
-    POLICIES,
     Augmentation,
     augment_image,
     auto_augment,
@@ -455,12 +455,12 @@ def test_floats_are_rounded_for_a_policy(image):
     ("wrong", "said"),
     [
         ({"policy": "randaugmnt"}, "Did you mean 'randaugment'"),
-        ({"magnitude": 11.0}, "magnitude is 11.0; it must be from 0 to 10"),
-        ({"layers": -1}, "layers is -1; it must be 0 or more"),
-        ({"erasing": 1.5}, "erasing is 1.5"),
-        ({"color_jitter": -0.1}, "color_jitter is -0.1"),
-        ({"mixup": math.nan}, "mixup is nan; it must be 0 or more"),
-        ({"cutmix": -1.0}, "cutmix is -1.0"),
+        ({"magnitude": 11.0}, "magnitude must be at least 0 and at most 10, got 11.0"),
+        ({"layers": -1}, "policy_layers must be at least 1 and at most 8, got -1"),
+        ({"erasing": 1.5}, "erasing must be at least 0 and at most 1, got 1.5"),
+        ({"color_jitter": -0.1}, "color_jitter must be at least 0 and at most 1, got -0.1"),
+        ({"mixup": math.nan}, "mixup must be a number, got nan"),
+        ({"cutmix": -1.0}, "cutmix must be at least 0, got -1.0"),
     ],
 )
 def test_a_value_out_of_range_is_refused(wrong, said):

@@ -192,10 +192,10 @@ def test_a_protocol_outlives_its_file():
 def test_warm_up_takes_a_quarter_of_a_short_training_at_most():
     member = Member("b0", "family", 0.0, "b0")
     assert Protocol({}).config(member, epochs=2).warmup_epochs == 0.5
-    assert Protocol({}).config(member, epochs=80).warmup_epochs == RECIPES["study"].values["warmup_epochs"]
+    assert Protocol({}).config(member, epochs=80).warmup_epochs == RECIPES["study"].config.warmup_epochs
 
 
 def test_options_prevail_over_the_studys_recipe():
     member = Member("b0", "family", 0.0, "b0")
-    assert Protocol({}).config(member).learning_rate == RECIPES["study"].values["learning_rate"]
+    assert Protocol({}).config(member).learning_rate == RECIPES["study"].config.learning_rate
     assert Protocol({}, options={"learning_rate": 0.5}).config(member).learning_rate == 0.5

@@ -478,7 +478,7 @@ def test_a_budget_is_turned_into_a_network(studied, cli):
         (("study", "digits", "--phi", "0", "--target", "60"), "0<=x<=1"),
         (("study", "digits", "--phi", "0", "--set", "batch_size=["), "is no value"),
         (("study", "digits", "--phi", "low"), "is no list of numbers"),
-        (("study", "digits", "--phi", "0", "--epochs", "1", "--macs", "1e9"), "One budget, please"),
+        (("study", "digits", "--phi", "0", "--epochs", "1", "--macs", "1e9"), "Set one budget: --epochs or --macs"),
         (("study", "digits", "--phi", "0", "--set", "lerning_rate=1"), "Did you mean 'learning_rate'"),
         (("study", "digits", "--phi", "0", "--set", "learning_rate"), "OPTION=VALUE"),
         (("study", "digits", "--phi", "0", "--set", "depth=2"), "depth is what a study varies"),

@@ -9,9 +9,10 @@ import click
 
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Names, Numbers, default_threads, one_budget, read_settings
+from keras_effnet.cli.options import Names, Numbers, default_threads, read_settings
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
+from keras_effnet.study.protocol import BUDGETS, Budget
 
 _PAPER = CompoundScaling()
 _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resumed study keeps
@@ -35,7 +36,7 @@ _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resu
 @click.option("--gamma", type=float, default=_PAPER.gamma, show_default=True, help="Growth of resolution, compound.")
 @click.option("--image-size", type=int, default=48, show_default=True, help="Input size that replaces B0's 224 pixels.")
 @click.option("--seeds", type=click.IntRange(1), help="Trainings per network. [default: 3]")
-@click.option("--epochs", type=float, help="Budget per training in epochs. [default: 3]")
+@click.option("--epochs", type=float, help=f"Budget per training in epochs. [default: {Budget().amount:g}]")
 @click.option("--seconds", type=float, help="Budget per training in seconds, from the measured step time.")
 @click.option("--macs", type=float, help="Budget per training in multiply-adds, e.g. 1e12.")
 @click.option(
@@ -119,10 +120,17 @@ def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size) -> li
 
 def _given(options) -> dict:
     """Return the arguments of `study.run` that the user set."""
-    budget = one_budget(epochs=options["epochs"], seconds=options["seconds"], macs=options["macs"])
-    values = {"budget": budget, "options": read_settings(options["settings"]) or None}
+    values = {"budget": _budget(options), "options": read_settings(options["settings"]) or None}
     values |= {key: options[key] for key in ("threads", "seeds")}
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _budget(options) -> Budget | None:
+    """The budget that the user set, or None."""
+    given = {kind: options[kind] for kind in BUDGETS if options[kind] is not None}
+    if len(given) > 1:
+        raise UserError(f"Set one budget: {' or '.join(f'--{kind}' for kind in given)}.")
+    return next((Budget(kind, float(amount)) for kind, amount in given.items()), None)
 
 
 def _check_new(data, members) -> None:

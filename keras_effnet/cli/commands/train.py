@@ -1,34 +1,26 @@
-"""`keras-effnet train`: its options are the fields of `TrainConfig`, its help their documentation."""
+"""`keras-effnet train`: train a network from the options of `TrainConfig`."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import typing
 from contextlib import closing, nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
 
 from keras_effnet.cli import console
+from keras_effnet.cli.options import Choice, config_options
 from keras_effnet.config.recipes import RECIPES, recipe_config
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.training.distribution import check_strategy, is_chief
 
 AUTO = "auto"
-
-
-def _field_help() -> dict[str, str]:
-    """Field name -> its sentence in the Args section of `TrainConfig`'s docstring."""
-    args = TrainConfig.__doc__.split("Args:")[1]
-    entries = re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", args, flags=re.MULTILINE)
-    # What follows the type is the help; the type itself stands in the option's usage.
-    kind = re.compile(r"^(Float|Int|Bool|String)( in [\[(][^\])]*[\])])?( or None)?[,.] ")
-    texts = {name: kind.sub("", " ".join(text.split())).replace("`", "") for name, text in entries}
-    return {name: text[0].upper() + text[1:] for name, text in texts.items()}
+_HELP = "Train on DATA: class folders, a CSV list, packed shards, `tfds:name`, `digits` or `digits-cluttered`."
 
 
 class _BatchSize(click.ParamType):
@@ -40,41 +32,28 @@ class _BatchSize(click.ParamType):
         return value if value == AUTO else click.INT.convert(value, param, ctx)
 
 
-def _config_options(function):
-    """One option for each field of `TrainConfig`; None means "not given", so that a config file can speak."""
-    types, texts = typing.get_type_hints(TrainConfig), _field_help()
-    for field in reversed(fields(TrainConfig)):
-        kind = next(kind for kind in (typing.get_args(types[field.name]) or (types[field.name],)) if kind is not None)
-        kind = _BatchSize() if field.name == "batch_size" else kind
-        name = field.name.replace("_", "-")
-        declaration = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
-        text = texts[field.name] + (f" [default: {field.default}]" if field.default is not None else "")
-        function = click.option(declaration, field.name, type=kind, default=None, help=text)(function)
-    return function
-
-
 def _recipes_help() -> str:
     named = "; ".join(f"{name} ({recipe.summary})" for name, recipe in RECIPES.items())
-    return f"Options that go together; those given beside it prevail. {named}."
+    return f"Named set of options; options given as well take precedence. {named}."
 
 
-@click.command("train")
+# Given as an argument: `python -OO` drops docstrings.
+@click.command("train", help=_HELP)
 @click.argument("data", required=False)
-@click.option("--name", help="Name of the run folder; by default that of the data.")
+@click.option("--name", help="Name of the run folder; the name of the data by default.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
-@click.option("--recipe", help=_recipes_help())
+@click.option("--recipe", type=Choice([*RECIPES]), help=_recipes_help())
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run folder from its last checkpoint.")
-@click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out if DATA has no val/.")
-@click.option("--fold", help="K/N: cross-validation, the K-th of N folds is held out.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where TensorFlow Datasets keeps its files.")
-@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files that are tolerated.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Resume this run folder from its last checkpoint.")
+@click.option("--val-split", type=float, default=0.2, show_default=True, help="Validation share if DATA has no val/.")
+@click.option("--fold", help="K/N, cross-validation: hold out fold K of N.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of TensorFlow Datasets' files.")
+@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files to tolerate.")
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder.")
 @click.option("--wandb", metavar="PROJECT", help="Log to Weights & Biases; WANDB_MODE=offline without a network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_config_options
+@config_options(TrainConfig, batch_size=_BatchSize())
 def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as_json, **options) -> None:
-    """Train on DATA: class folders, a CSV list, packed shards, `tfds:name`, `digits` or `digits-cluttered`."""
     source = {key: options.pop(key) for key in ("val_split", "fold", "data_dir", "max_bad_files")}
     given = {key: value for key, value in options.items() if value is not None}
     automatic = given.get("batch_size") == AUTO
@@ -83,18 +62,20 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     if resume is not None:
         origin, config = _read_run(resume, data)
         if automatic or given.get("batch_size", config.batch_size) != config.batch_size:
-            raise UserError(f"A resumed run keeps its batch size, {config.batch_size}: its steps are counted in it.")
+            raise UserError(
+                f"A resumed run keeps its batch size, {config.batch_size}: checkpoints count steps of that size."
+            )
         if recipe is not None:
-            raise UserError("A resumed run keeps its recipe; name single options instead.")
+            raise UserError("A resumed run keeps its recipe; change single options instead.")
         config = TrainConfig.from_dict(asdict(config) | given)
     else:
         if data is None:
-            raise UserError("Name the data: `keras-effnet train FOLDER`, or `keras-effnet train digits`.")
+            raise UserError("Name the data: `keras-effnet train FOLDER` or `keras-effnet train digits`.")
         given = _read_config(config_file) | given
         config = _config(recipe, given)
         origin = {"source": data, "seed": config.seed, **_origin(**source)}
 
-    size = config.spec.image_size  # an unknown name is found before TensorFlow is started
+    size = config.spec.image_size  # reports an unknown network before TensorFlow starts
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     console.prepare_tensorflow()
     from keras_effnet import datasets
@@ -106,7 +87,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
         dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking images"))
     classes = len(dataset.class_names)
     if automatic:
-        with console.status("Looking for the batch size that fits"):
+        with console.status("Searching for the largest batch size that fits"):
             batch_size, reason = memory.automatic_batch_size(config, classes, len(dataset.train))
         console.say(reason)
         config = _config(recipe, given | {"batch_size": batch_size})
@@ -114,7 +95,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     predicted = memory.predicted_memory(config, config.batch_size, classes)
     console.say(f"Memory: predicted {predicted} of {free / 1e9:.1f} GB free {where}.")
     if predicted.total > free:
-        console.say("That is more than there is: expect it to fail. --batch-size auto finds a size that fits.")
+        console.say("Training will probably run out of memory; --batch-size auto finds a size that fits.")
     folder = resume or (new_run("train", name or dataset.name, out) if is_chief() else Path(out))
     loggers = [tracking.tensorboard(folder)] if tensorboard and is_chief() else []
     record = tracking.WandbLogger(wandb, folder, asdict(config)) if wandb and is_chief() else None
@@ -129,7 +110,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
             dataset, config, folder, resume=resume is not None, callbacks=[*shown, *loggers], announce=console.say
         )
     if result is None:
-        return None  # the first of several processes tells
+        return None  # the first of several processes reports
     evaluation = result.evaluation
     if as_json:
         summary = {"run": folder, "epochs": result.epochs, "val_accuracy": evaluation.accuracy}
@@ -140,19 +121,19 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
 
 
 def _config(recipe: str | None, given: dict) -> TrainConfig:
-    """Without a recipe the learning rate is what it says, whatever the batch size."""
+    """Build the config; only a recipe scales its learning rate with the batch size."""
     return TrainConfig.from_dict(given) if recipe is None else recipe_config(recipe, **given)
 
 
-def _origin(val_split: float, fold: str | None, data_dir: Path | None, max_bad_files: int) -> dict:
-    """What `datasets.load` is told beside the source."""
-    origin = {"val_split": val_split, "max_bad_files": max_bad_files}
+def _origin(val_split: float, fold: str | None, data_dir: Path | None, max_bad_files: int) -> dict[str, Any]:
+    """Arguments of `datasets.load` other than the source, as a run folder records them."""
+    origin: dict[str, Any] = {"val_split": val_split, "max_bad_files": max_bad_files}
     if data_dir is not None:
         origin["data_dir"] = str(data_dir)
     if fold is not None:
         match = re.fullmatch(r"(\d+)/(\d+)", fold)
         if not match:
-            raise UserError(f"--fold is K/N, 1/5 for the first of five folds; got {fold!r}.")
+            raise UserError(f"--fold must be K/N, such as 1/5 for the first of five folds; got {fold!r}.")
         origin["fold"] = [int(number) for number in match.groups()]
     return origin
 
@@ -168,14 +149,14 @@ def _read_config(path: Path | None) -> dict:
 def _read_run(folder: Path, data: str | None) -> tuple[dict, TrainConfig]:
     args = folder / "args.yaml"
     if not args.is_file():
-        raise UserError(f"{folder} is no training run: it has no args.yaml.")
+        raise UserError(f"{folder} is not a training run: it has no args.yaml.")
     try:
         saved = yaml.safe_load(args.read_text())
         origin, config = dict(saved["data"]), saved["config"]
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
-        raise UserError(f"{args} is damaged: it wants `data` and `config`. Start the training anew.") from None
+        raise UserError(f"{args} is damaged: `data` or `config` is missing. Start a new training.") from None
     if data is not None:
         origin["source"] = data
     if "source" not in origin:
-        raise UserError(f"{args} does not say where its data came from; name it: train DATA --resume {folder}.")
+        raise UserError(f"{args} does not record the data; name it: keras-effnet train DATA --resume {folder}.")
     return origin, TrainConfig.from_dict(config)
