@@ -15,10 +15,11 @@ import keras
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Images
 from keras_effnet.export.candidate_trial import ExportCandidate, keep, try_precision
+from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
-from keras_effnet.export.recipes import DEFAULT, PRECISIONS, Settings
+from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.report import Row, recommend, write_report
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
 from keras_effnet.export.tflite_file.inspection import inspect
@@ -85,7 +86,7 @@ def _memory(path: Path) -> float | None:
 def write_bundle(
     model: keras.Model,
     folder: str | Path,
-    quantizations: Sequence[str] = DEFAULT,
+    quantizations: Sequence[str] = DEFAULT_QUANTIZATIONS,
     *,
     held_out: Images | None,
     calibration: Images | None = None,

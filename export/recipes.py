@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.export.choices import INPUT_TYPES
 from keras_effnet.export.conversion import ExportSource, FloatGraph
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.correction import correct
@@ -20,7 +21,6 @@ from keras_effnet.export.int8.ranges import scaled_swish_ranges, with_ranges
 from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8_weights
 from keras_effnet.export.verification import VerifyReport
 
-INPUT_TYPES = ("float32", "uint8")
 _COMPARED = 32  # calibration images on which two ways to take ranges are compared
 
 
@@ -186,7 +186,6 @@ PRECISIONS: dict[str, Precision] = {
     "mixed": Precision(_mixed, True, True, 1.0, 0.97, 15.0),
 }
 CALIBRATED = tuple(name for name, recipe in PRECISIONS.items() if recipe.needs_calibration)
-DEFAULT = ("none", "float16", "dynamic", "int8")  # what most ship; the others are asked for
 
 
 def check_settings(quantization: str, settings: Settings) -> Precision:

@@ -262,4 +262,4 @@ def _size_and_digest(path: Path) -> tuple[int, str]:
 
 
 # Name of a format -> what follows the name of a model, and the function that writes it.
-FORMATS = {"savedmodel": ("_savedmodel", export_savedmodel), "onnx": (".onnx", export_onnx)}
+WRITERS = {"savedmodel": ("_savedmodel", export_savedmodel), "onnx": (".onnx", export_onnx)}

@@ -77,6 +77,23 @@ class Names(click.ParamType):
         return [part.strip() for part in value.split(",") if part.strip()]
 
 
+class ChoiceList(Names):
+    """Comma-separated names, each one of several; an error suggests the nearest.
+
+    Args:
+        what: String, what a name stands for, in the error.
+        choices: The valid names.
+        required: Bool, whether an empty list is an error.
+    """
+
+    def __init__(self, what: str, choices: Sequence[str], *, required: bool = False):
+        self._what, self._choices, self._required = what, choices, required
+
+    def convert(self, value, param, ctx):
+        names = super().convert(value, param, ctx)
+        return [one_of(self._what, name, self._choices) for name in names or [""] * self._required]
+
+
 class Numbers(Names):
     """`-2,-1,0.5` as a list of floats."""
 

@@ -208,7 +208,7 @@ def test_train_help_is_the_same_without_docstrings_and_imports_no_framework(cli,
 
 def test_every_command_says_what_it_does_without_docstrings(tmp_path):
     program = (
-        "from keras_effnet.cli import COMMANDS, cli;"
+        "from keras_effnet.cli.app import COMMANDS, cli;"
         "print([name for name in COMMANDS if not cli.get_command(None, name).help], bool(cli.help))"
     )
     shown = subprocess.run(

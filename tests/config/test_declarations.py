@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from keras_effnet.cli.options import config_options
+from keras_effnet.cli.options import Choice, ChoiceList, config_options
 from keras_effnet.config.declarations import Interval, declared_options, documented, option
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
@@ -152,6 +152,21 @@ def test_help_states_meaning_choices_default_and_range():
 
 def test_a_misspelt_choice_on_the_command_line_gets_the_nearest():
     assert "Did you mean 'petrol'?" in str(run("--fuel", "petrl").exception)
+
+
+def test_names_separated_by_commas_are_checked_one_by_one():
+    fuels = ChoiceList("fuel", ["petrol", "gas"])
+    assert fuels.convert("gas, petrol,", None, None) == ["gas", "petrol"]
+    assert fuels.convert("", None, None) == []
+    with pytest.raises(UserError, match=r"Unknown fuel 'gass'\. Did you mean 'gas'"):
+        fuels.convert("petrol,gass", None, None)
+    with pytest.raises(UserError, match="Unknown fuel ''"):
+        ChoiceList("fuel", ["petrol", "gas"], required=True).convert("", None, None)
+
+
+def test_a_choice_names_its_option_in_an_error():
+    with pytest.raises(UserError, match=r"Unknown input type 'uint9'\. Did you mean 'uint8'"):
+        Choice(["float32", "uint8"]).convert("uint9", click.Option(["--input-type"]), None)
 
 
 # ------------------------------------------------------------------ TrainConfig

@@ -8,7 +8,9 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.options import Choice, ChoiceList, Names
 from keras_effnet.errors import UserError, first_line
+from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, FORMATS, INPUT_TYPES, INT8_METHODS, QUANTIZATIONS
 from keras_effnet.imagenet import readable
 
 MAX_HELD_OUT = 500  # images to compare on; they are held in memory
@@ -41,10 +43,6 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
     same = readable(artifact.class_names or ()) == readable(dataset.class_names)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
     return dataset.train, held_out if same else load_images(held_out, artifact.image_spec, samples, seed)
-
-
-def _names(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _thinned(artifact, images, held_out, sparsity, clusters, given, samples, announce):
@@ -87,22 +85,42 @@ def _save(network, path):
 
 @click.command("export")
 @click.argument("model")
-@click.option("--quantize", default="none,float16,dynamic,int8", show_default=True, help="Precisions, comma-separated.")
+@click.option(
+    "--quantize",
+    type=ChoiceList("quantization", QUANTIZATIONS, required=True),
+    default=",".join(DEFAULT_QUANTIZATIONS),
+    show_default=True,
+    help=f"Precisions, comma-separated: {', '.join(QUANTIZATIONS)}.",
+)
 @click.option("--calibration", help="Images for int8: a folder or dataset; by default the training data of the run.")
 @click.option("--samples", type=click.IntRange(20), default=100, show_default=True, help="Calibration images.")
-@click.option("--input-type", default="float32", show_default=True, help="float32, or uint8 for int8 and mixed files.")
 @click.option(
-    "--method", help="int8 method: corrected, minmax, percentile, equalized or qat; by default tried in turn."
+    "--input-type",
+    type=Choice(INPUT_TYPES),
+    default="float32",
+    show_default=True,
+    help="Input of the files; uint8 for int8 and mixed files only.",
 )
+@click.option("--method", type=Choice(INT8_METHODS), help="int8 method; by default all but qat are tried in turn.")
 @click.option("--qat", is_flag=True, help="Quantization-aware training on the calibration images: --method qat.")
-@click.option("--float-blocks", default="", help="Float blocks of a mixed file, comma-separated; by default measured.")
+@click.option(
+    "--float-blocks",
+    type=Names(),
+    default="",
+    help="Float blocks of a mixed file, comma-separated; by default measured.",
+)
 @click.option("--min-agreement", type=click.FloatRange(0, 1), help="Minimum agreement; by default the precision's own.")
 @click.option("--sparsity", type=float, help="Prune first: share of zeros in each kernel, e.g. 0.75.")
 @click.option("--clusters", type=int, help="Cluster first: distinct values per kernel, e.g. 16.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of --qat, --sparsity and --clusters.")
 @click.option("--learning-rate", type=float, help="Learning rate of --qat, --sparsity and --clusters.")
 @click.option("--training-samples", type=click.IntRange(20), default=1000, show_default=True, help="Images for these.")
-@click.option("--also", default="", help="Further float32 formats, comma-separated: savedmodel, onnx.")
+@click.option(
+    "--also",
+    type=ChoiceList("format", FORMATS),
+    default="",
+    help=f"Further float32 formats, comma-separated: {', '.join(FORMATS)}.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; by default a new run folder.")
 @click.option("--name", help="Prefix of the file names; by default the name of the run.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -133,18 +151,13 @@ def command(
     Precisions: none (float32), float16, dynamic, int8, int16x8, and mixed: int8 with blocks that stay in float.
     """
     console.prepare_tensorflow()
-    from keras_effnet.errors import one_of
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.finetune.qat import TUNING
-    from keras_effnet.export.recipes import INPUT_TYPES, PRECISIONS
     from keras_effnet.export.report import SHORT, cells
-    from keras_effnet.export.savedmodel_onnx import FORMATS
+    from keras_effnet.export.savedmodel_onnx import WRITERS
     from keras_effnet.inference import artifacts
     from keras_effnet.system.run_folders import new_run
 
-    precisions = [one_of("quantization", item, PRECISIONS) for item in _names(quantize) or [""]]
-    formats = [one_of("format", item, FORMATS) for item in _names(also)]
-    one_of("input type", options["input_type"], INPUT_TYPES)
     if qat and method not in (None, "qat"):
         raise UserError(f"--qat means --method qat and cannot be combined with --method {method}.")
     if sparsity is not None and clusters is not None:
@@ -164,7 +177,7 @@ def command(
         )
         if network is not artifact.model:
             _save(network, folder / f"{name}.keras")  # costly to make; can be exported to other precisions later
-        for suffix, export in (FORMATS[each] for each in formats):
+        for suffix, export in (WRITERS[kind] for kind in also):
             spinner.update(f"Exporting {name}{suffix}")
             written = export(
                 network,
@@ -180,12 +193,12 @@ def command(
         bundle = write_bundle(
             network,
             folder,
-            precisions,
+            quantize,
             held_out=held_out,
             calibration=calibrate_on,
             name=name,
             method="qat" if qat else method,
-            float_blocks=_names(float_blocks),
+            float_blocks=float_blocks,
             tuning=replace(TUNING, **given),
             labels=artifact.class_names,
             image_spec=artifact.image_spec,
@@ -200,6 +213,6 @@ def command(
         console.table(SHORT, rows, title=f"{name}, verified by running each file")
         for line in (bundle.recommendation, *notes):
             click.echo(line)
-        example = f"keras-effnet eval {folder}/{name}_{precisions[-1]}.tflite DATA"
+        example = f"keras-effnet eval {folder}/{name}_{quantize[-1]}.tflite DATA"
         console.finish(f"{folder} (report.html, report.md)", example)
     bundle.raise_if_refused()

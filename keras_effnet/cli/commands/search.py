@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import default_threads, read_settings
+from keras_effnet.cli.options import Choice, default_threads, read_settings
 from keras_effnet.errors import UserError
 from keras_effnet.search.grid import CONSTRAINED, ScalingCandidate, candidates, format_constants, networks
 
@@ -25,7 +25,7 @@ _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change w
 @click.option("--tolerance", type=float, default=0.05, show_default=True, help="Relative tolerance of the cost ratio.")
 @click.option(
     "--by",
-    type=click.Choice(CONSTRAINED),
+    type=Choice(CONSTRAINED),
     help="Quantity to constrain: the formula or the counted MACs. [default: formula for --dry-run, else macs]",
 )
 @click.option("--image-size", type=int, help="Input size of the baseline. [default: its own for --dry-run, else 48]")

@@ -9,8 +9,8 @@ import click
 
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Names, Numbers, default_threads, read_settings
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.cli.options import ChoiceList, Names, Numbers, default_threads, read_settings
+from keras_effnet.errors import UserError
 from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
 from keras_effnet.study.protocol import BUDGETS, Budget
 
@@ -26,7 +26,7 @@ _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resu
 @click.option(
     "--axis",
     "axes",
-    type=Names(),
+    type=ChoiceList("axis", (*AXES, PROGRESSIVE)),
     default="compound",
     show_default=True,
     help=f"Dimensions that --phi scales: {', '.join(AXES)}; or {PROGRESSIVE}: fixed against increasing image size.",
@@ -106,8 +106,6 @@ _NETWORKS = ("models", "baseline", "phis", "axes", "alpha", "beta", "gamma", "im
 
 def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size) -> list[Member]:
     """Return the requested networks without duplicates: a baseline that --models also names counts as the baseline."""
-    for axis in axes:
-        one_of("axis", axis, (*AXES, PROGRESSIVE))
     dimensions = [axis for axis in axes if axis != PROGRESSIVE]
     if not phis and dimensions not in ([], ["compound"]):
         raise UserError(f"--axis {','.join(dimensions)} needs scaling steps, e.g. --phi -2,-1,0.")

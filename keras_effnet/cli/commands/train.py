@@ -54,6 +54,7 @@ def _recipes_help() -> str:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @config_options(TrainConfig, batch_size=_BatchSize())
 def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as_json, **options) -> None:
+    """Run `keras-effnet train`, whose help is `_HELP`."""
     source = {key: options.pop(key) for key in ("val_split", "fold", "data_dir", "max_bad_files")}
     given = {key: value for key, value in options.items() if value is not None}
     automatic = given.get("batch_size") == AUTO
