@@ -1,4 +1,4 @@
-"""Command-line options made from declared ones, and parameter types that the commands share. click, no framework."""
+"""Command-line options generated from declared ones, and parameter types that commands share. click, no framework."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PLAIN = {str: click.STRING, int: click.INT, float: click.FLOAT}
 
 
 class Choice(click.Choice):
-    """One of several names; an error suggests the nearest."""
+    """Name among several; an error suggests the closest one."""
 
     def convert(self, value, param, ctx):
         name = param.name if param is not None and param.name else "choice"
@@ -26,7 +26,7 @@ class Choice(click.Choice):
 
 
 class _DeclaredChoice(click.Choice):
-    """The choices of a declared option, which explains some values that it does not support."""
+    """Choices of a declared option, whose check explains unsupported values."""
 
     def __init__(self, option: Option):
         super().__init__(option.choices)
@@ -37,13 +37,16 @@ class _DeclaredChoice(click.Choice):
 
 
 def config_options(cls: type, **types: click.ParamType) -> Callable[[F], F]:
-    """Decorator of a command: adds a command-line option for each option that a dataclass declares.
+    """Command decorator that adds a command-line option for each option that a dataclass declares.
 
-    An option that is not given is None rather than its default, so that a config file or a recipe can set it.
+    An option that is not given is None instead of its default, so that a config file or a recipe can set it.
 
     Args:
         cls: Dataclass with fields declared by `declarations.option`.
-        **types: click's types of options whose values on the command line are not those of the field.
+        **types: click's types, by option name, for options that accept other values on the command line.
+
+    Returns:
+        The decorator.
     """
 
     def decorate(command: F) -> F:
@@ -67,7 +70,7 @@ def _click_option(option: Option, kind: click.ParamType | None) -> Callable[[F],
 
 
 class Names(click.ParamType):
-    """`b0,b1` as a list; empty for an empty text."""
+    """Comma-separated names, `b0,b1`, as a list; empty for an empty string."""
 
     name = "names"
 
@@ -78,10 +81,10 @@ class Names(click.ParamType):
 
 
 class ChoiceList(Names):
-    """Comma-separated names, each one of several; an error suggests the nearest.
+    """Comma-separated names, each checked against the valid ones; an error suggests the closest.
 
     Args:
-        what: String, what a name stands for, in the error.
+        what: String, the kind of name, for the error.
         choices: The valid names.
         required: Bool, whether an empty list is an error.
     """
@@ -95,7 +98,7 @@ class ChoiceList(Names):
 
 
 class Numbers(Names):
-    """`-2,-1,0.5` as a list of floats."""
+    """Comma-separated numbers, `-2,-1,0.5`, as a list of floats."""
 
     name = "numbers"
 
@@ -103,28 +106,35 @@ class Numbers(Names):
         try:
             return [float(part) for part in super().convert(value, param, ctx)]
         except ValueError:
-            self.fail(f"{value!r} is no list of numbers such as -2,-1,0.", param, ctx)
+            self.fail(f"{value!r} is not a list of numbers such as -2,-1,0.", param, ctx)
 
 
 def default_threads(workers: int) -> int:
-    """Threads of each training, if the user names none: half of the cores, shared among the workers.
+    """Default number of threads of each training: half of the cores, divided among the workers.
 
-    TensorFlow runs several operations at a time beside the threads within one. On two cores a small EfficientNet
-    takes a fifth less processor time with one thread than with two, and is no slower.
+    TensorFlow also runs several operations at a time. On two cores a small EfficientNet uses a fifth less CPU time with
+    one thread than with two and is no slower.
+
+    Args:
+        workers: Int, trainings at a time.
     """
     return max(1, (os.cpu_count() or 1) // (2 * workers))
 
 
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """`("learning_rate=1e-3", "policy=randaugment")` as options of `TrainConfig`, checked."""
+    """Parse settings such as `("learning_rate=1e-3", "policy=randaugment")` into checked options of `TrainConfig`.
+
+    Raises:
+        UserError: A setting has no value, or an option is unknown or invalid.
+    """
     values = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise UserError(f"--set wants OPTION=VALUE, batch_size=64 for instance; got {setting!r}.")
+            raise UserError(f"--set needs OPTION=VALUE, for example batch_size=64; got {setting!r}.")
         try:
             values[name.strip().replace("-", "_")] = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise UserError(f"--set {setting}: {text!r} is no value.") from None
+            raise UserError(f"--set {setting}: {text!r} is not a valid value.") from None
     config = TrainConfig.from_dict(values)
     return {name: getattr(config, name) for name in values}
