@@ -1,4 +1,4 @@
-"""How a network is built and trained, as data. Pure Python."""
+"""Training options, named recipes, and the schedule of image sizes. Pure Python."""
 
 import lazy_loader
 

@@ -233,7 +233,7 @@ class TrainConfig:
 
     @property
     def stages(self) -> tuple[ResizeStage, ...]:
-        """Stages of progressive resizing; a single one unless `progressive` is set. See `stages.stages`."""
+        """Stages of progressive resizing; a single one unless `progressive` is set. See `resizing.stages`."""
         return stages(self.progressive, self.epochs, self.spec.image_size)
 
     @property

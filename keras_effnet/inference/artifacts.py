@@ -1,6 +1,7 @@
-"""Whatever holds a trained network, `.keras`, `.tflite` or run folder, as one thing that predicts.
+"""One predictor for every form of a trained network: a `.keras` or `.tflite` file, a run folder, a published name.
 
-What a file cannot carry lies beside it (`labels.txt`, `image_spec.json`) or in the run folder above it.
+Metadata that the file cannot hold (`labels.txt`, `image_spec.json`) is read from its folder or the one above.
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypedDict
 
 import keras
 import numpy as np
@@ -37,11 +39,11 @@ class Artifact:
         path: Path of the file.
         predict: Function from images `(N, size, size, channels)`, values 0..255, to predictions `(N, classes)`.
         classes: Int.
-        image_spec: `ImageSpec`, how images are cropped and sized.
-        class_names: Names from `labels.txt`, or ImageNet's for a published network; None where none fit.
+        image_spec: `ImageSpec`, how images are cropped and resized.
+        class_names: Names from `labels.txt`, or ImageNet's for a published network; None if there are none.
         data_origin: Arguments of `datasets.load` for the data that the network was trained on, from `args.yaml`.
         model: The Keras model, or None for a `.tflite`.
-        batch_size: Int, images that the network takes at once; `predict` divides more into such batches.
+        batch_size: Int, images per call of the network; `predict` divides its input into such batches.
     """
 
     path: Path
@@ -49,18 +51,23 @@ class Artifact:
     classes: int
     image_spec: ImageSpec
     class_names: tuple[str, ...] | None = None
-    data_origin: dict[str, object] | None = None
+    data_origin: dict[str, Any] | None = None
     model: keras.Model | None = None
     batch_size: int = 1
 
 
 def _sidecar(path: Path, name: str) -> Path | None:
-    """A file beside `path` or in the folder above."""
+    """Find a file in the folder of `path` or in its parent."""
     return next((folder / name for folder in path.resolve().parents[:2] if (folder / name).is_file()), None)
 
 
-def _description(path: Path, classes: int) -> dict[str, object]:
-    """What `labels.txt` and `args.yaml` say: the arguments of `Artifact` that no model file holds."""
+class _Description(TypedDict):
+    class_names: tuple[str, ...] | None
+    data_origin: dict[str, Any] | None
+
+
+def _description(path: Path, classes: int) -> _Description:
+    """Read `labels.txt` and `args.yaml`: the arguments of `Artifact` that no model file holds."""
     labels, args = _sidecar(path, "labels.txt"), _sidecar(path, "args.yaml")
     names = tuple(labels.read_text().splitlines()) if labels else ()
     origin = (yaml.safe_load(args.read_text()) or {}).get("data") if args else None
@@ -70,37 +77,40 @@ def _description(path: Path, classes: int) -> dict[str, object]:
 def _image_spec(path: Path, input_shape: tuple[int | None, ...]) -> ImageSpec | None:
     saved = _sidecar(path, "image_spec.json")
     spec = ImageSpec.load(saved) if saved else None
-    # The file itself knows its shape best; beside it may lie the contract of another.
+    # The model file is authoritative about its shape; the JSON may belong to another model.
     fits = spec and input_shape[1] in (spec.size, None) and input_shape[3] == spec.channels
     return spec if fits else None
 
 
 def resolve(path: str | Path) -> Path:
-    """The model file that a path means: itself, or the best weights of a run folder.
+    """Resolve a path to a model file: the file itself, or the best weights of a run folder.
 
     Raises:
-        UserError: Nothing there, or a folder without weights.
+        UserError: The path does not exist, or is a folder without weights.
     """
     path = Path(path)
     if path.is_dir():
         if not (path / BEST).is_file():
-            raise UserError(f"{path} is a folder without {BEST}; give a run folder, a .keras or a .tflite file.")
+            raise UserError(f"{path} is a folder without {BEST}; expected a run folder, a .keras or a .tflite file.")
         return path / BEST
     if not path.is_file():
         near = f" Did you mean {close!r}?" if (close := closest(str(path), SPECS)) else ""
-        raise UserError(f"Model {path} does not exist.{near} Give a run folder, a .keras or a .tflite file.")
+        raise UserError(f"Model {path} does not exist.{near} Expected a run folder, a .keras or a .tflite file.")
     return path
 
 
 def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
-    """Opens a `.keras` file, a `.tflite` file, a run folder, or a published network by its name.
+    """Load a trained network from a `.keras` file, a `.tflite` file, a run folder, or by the name of a published one.
 
     Args:
-        path: Path, or a name like `"lite0"`.
-        batch_size: Int, images that a Keras network takes at once. A `.tflite` always takes one.
+        path: Path, or a name such as `"lite0"`.
+        batch_size: Int, images per call of a Keras network. A `.tflite` always processes one at a time.
+
+    Returns:
+        An `Artifact`.
 
     Raises:
-        UserError: It is missing, damaged, of another kind, or no weights are packaged for that name.
+        UserError: The file is missing, damaged or of another kind, or no weights are packaged for the name.
 
     Example:
 
@@ -120,13 +130,13 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
         raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
     model = load_model(path, compile=False)
     if len(model.inputs) != 1 or len(model.input_shape) != 4 or len(model.output_shape) != 2:
-        raise UserError(f"{path} is no image classifier: {model.input_shape} in, {model.output_shape} out.")
+        raise UserError(f"{path} is not an image classifier: input {model.input_shape}, output {model.output_shape}.")
     spec = _image_spec(path, model.input_shape) or ImageSpec.of_model(model)
     return _of_model(path, model, spec, batch_size, **_description(path, model.output_shape[-1]))
 
 
 def _published(name: str, batch_size: int) -> Artifact:
-    """A published network with its ImageNet weights."""
+    """Load a published network with its ImageNet weights."""
     spec = SPECS[name]
     crop = spec.image_size / (spec.image_size + 32)  # as the published accuracies were measured
     image_spec = ImageSpec.of(spec, crop=crop, interpolation="bicubic")
@@ -136,7 +146,7 @@ def _published(name: str, batch_size: int) -> Artifact:
 
 def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size: int, **description) -> Artifact:
     def run(images: np.ndarray) -> np.ndarray:
-        # `model.predict` sets up a data pipeline at each call, which takes as long as some images do.
+        # `model.predict` builds a data pipeline at each call, which takes as long as several images.
         starts = range(0, len(images), batch_size)
         return np.concatenate([model.predict_on_batch(images[start : start + batch_size]) for start in starts])
 
@@ -146,33 +156,40 @@ def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size:
 
 
 def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -> Callable[[np.ndarray], np.ndarray]:
-    """`run` for images in 0..255."""
+    """Wrap `run` to accept images with values 0..255."""
     return lambda images: run(network_input(images, image_spec))
 
 
 def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
-    """Images in 0..255 as a network takes them: normalised where it leaves that to others."""
+    """Convert images with values 0..255 to a network's input: normalized, unless the network normalizes itself."""
     check_range(images)
     return images if image_spec.in_network else preprocess_input(images, image_spec)
 
 
 def _check_channels(image_spec: ImageSpec) -> None:
     if image_spec.channels != 3:
-        raise UserError(f"The network takes images of {image_spec.channels} channels; files are read as RGB, 3.")
+        raise UserError(f"The network expects {image_spec.channels} channels; files are decoded to RGB, 3 channels.")
 
 
 def image(path: str | Path, image_spec: ImageSpec) -> np.ndarray:
-    """One image file at a network's size, as a batch of shape `(1, size, size, 3)`.
+    """Read an image file at a network's size, as a batch of shape `(1, size, size, 3)`.
+
+    Args:
+        path: Path of the file.
+        image_spec: `ImageSpec` of the network.
+
+    Returns:
+        Float array, values 0..255.
 
     Raises:
-        UserError: The file cannot be read, or the network takes another number of channels than files have.
+        UserError: The file cannot be read, or the network does not have 3 input channels.
     """
     _check_channels(image_spec)
     return evaluation_image(read(path), image_spec).numpy()[None]
 
 
 def image_paths(items: Sequence[str | Path]) -> list[str]:
-    """The files among some paths and all image files below the folders among them, each once.
+    """List image files: the given files and all image files below the given folders, without duplicates.
 
     Raises:
         UserError: There are none.
@@ -187,33 +204,36 @@ def image_paths(items: Sequence[str | Path]) -> list[str]:
 def image_batches(
     paths: Sequence[str], image_spec: ImageSpec, batch_size: int, progress: Callable[[Iterable], Iterable] = iter
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yields paths and images of shape `(batch, size, size, 3)`, values 0..255, decoded while the last are used.
+    """Read image files in batches, decoding the next batch while the current one is in use.
 
-    What cannot be read is left out, and warned of in the end.
+    Files that cannot be read are skipped; a warning names each of them at the end.
 
     Args:
         paths: Paths of files.
         image_spec: `ImageSpec` of the network.
         batch_size: Int.
-        progress: Wraps the iteration over the batches, for a progress bar.
+        progress: Function that wraps the iterable of batches, for a progress bar.
+
+    Yields:
+        Pairs of the paths and the images, an array of shape `(batch, size, size, 3)`, values 0..255.
 
     Raises:
-        UserError: None of the files can be read, or the network takes another number of channels than files have.
+        UserError: None of the files can be read, or the network does not have 3 input channels.
     """
     _check_channels(image_spec)
 
     def load(number, path):
         return number, evaluation_image(decode(tf.io.read_file(path)), image_spec)
 
-    # Names of files are bytes: not all of them are valid text.
+    # File names are bytes and need not be valid text.
     data = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), [os.fsencode(path) for path in paths]))
     data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     readable_files = np.zeros(len(paths), bool)
     for numbers, pixels in progress(data.batch(batch_size).prefetch(1).as_numpy_iterator()):
         readable_files[numbers] = True
-        yield [paths[number] for number in numbers], pixels
+        yield [paths[number] for number in numbers.tolist()], pixels
 
-    failures = [_failure(paths[number]) for number in np.flatnonzero(~readable_files)]
+    failures = [_failure(paths[number]) for number in np.flatnonzero(~readable_files).tolist()]
     if len(failures) == len(paths):
         raise failures[0]
     for failure in failures:
@@ -221,36 +241,48 @@ def image_batches(
 
 
 def _failure(path: str) -> UserError:
-    """Why an image was left out: the pipeline only drops it."""
+    """Reason why an image was skipped; the pipeline drops it without one."""
     try:
         read(path)
     except UserError as error:
         return error
     except OSError as error:
         return UserError(f"{path} cannot be read: {error.strerror}.")
-    return UserError(f"{path} could not be read when its turn came.")
+    return UserError(f"{path} could not be read during prediction.")
 
 
 def each_image(
     items: Sequence[str | Path], image_spec: ImageSpec, progress: Callable[[Iterable], Iterable] = iter
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields path and image, of shape `(1, size, size, 3)`, of files, and of all files below folders.
+    """Read images one at a time, from files and from all files below folders.
 
-    As `image_batches` of one, with the same arguments and errors.
+    Args:
+        items: Paths of files and folders.
+        image_spec: `ImageSpec` of the network.
+        progress: Function that wraps the iterable of images, for a progress bar.
+
+    Yields:
+        Pairs of the path and the image, an array of shape `(1, size, size, 3)`, values 0..255.
+
+    Raises:
+        UserError: As `image_batches`.
     """
     for (path,), pixels in image_batches(image_paths(items), image_spec, 1, progress):
         yield path, pixels
 
 
 def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:
-    """Names of an artifact's classes as people read them: those of a file, its own, or numbers.
+    """Readable class names of an artifact: from a labels file, its own, or numbered.
 
     Args:
         artifact: `Artifact`.
-        labels: Path of a file with one name a line, in place of the artifact's own.
+        labels: Path of a file with one name per line, used instead of the artifact's own names.
+
+    Returns:
+        List of strings.
 
     Raises:
-        UserError: There is no such file.
+        UserError: The labels file does not exist.
     """
     if labels is None:
         return list(readable(artifact.class_names or (f"class {index}" for index in range(artifact.classes))))

@@ -1,6 +1,6 @@
-"""Predictions on their way out, image by image: CSV, JSON and JSON lines, to the terminal or to a file.
+"""Writers of predictions as CSV, JSON and JSON Lines, to the terminal or to a file. Pure Python.
 
-Nothing is held back: what was predicted before a crash stands in the file. Standard library; imports `errors`.
+Each image is written at once, so the predictions made before a crash are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Best = Sequence[tuple[str, float]]  # class names and probabilities of one image
 
 @dataclass(frozen=True)
 class _Form:
-    """How predictions are spelt: what comes before the first, each of them, and what closes the last."""
+    """Text format: header before the first prediction, row of each, separator, footer after the last."""
 
     head: Callable[[Best], str]
     row: Callable[[str, Best], str]
@@ -45,7 +45,7 @@ def _csv_row(path: str, best: Best) -> str:
 
 
 def _json_row(path: str, best: Best) -> str:
-    """One member of the object that holds them all, without its braces."""
+    """Member of a JSON object, without the braces."""
     return json.dumps({path: best}, indent=2)[2:-2]
 
 
@@ -62,20 +62,20 @@ FORMS = {
 
 
 def form_of(path: Path) -> str:
-    """The form that a file's suffix names.
+    """Format of a predictions file by its suffix.
 
     Raises:
-        UserError: It names none.
+        UserError: The suffix is unknown.
     """
     form = path.suffix.lower().removeprefix(".")
     if form not in FORMS:
-        raise UserError(f"{path.name} does not say its form: end it in .{', .'.join(FORMS)}, or give --format.")
+        raise UserError(f"{path.name} has no known format: end it in .{', .'.join(FORMS)}, or use --format.")
     return form
 
 
 @contextmanager
 def written(stream: TextIO, form: str) -> Iterator[Callable[[str, Best], None]]:
-    """Yields a function that writes one image's path and best classes. However the block ends, the text is whole."""
+    """Context that yields a function to write an image's path and best classes; the footer is always written."""
     spelling, started = FORMS[form], False
 
     def write(path: str, best: Best) -> None:
@@ -91,22 +91,22 @@ def written(stream: TextIO, form: str) -> Iterator[Callable[[str, Best], None]]:
 
 
 def part_of(path: Path) -> Path:
-    """Where predictions wait until all are there."""
+    """Temporary file of incomplete predictions."""
     return path.with_name(path.name + ".part")
 
 
 @contextmanager
 def written_to(path: Path, form: str) -> Iterator[Callable[[str, Best], None]]:
-    """`written` to a file, line by line beside it as `.part`, which takes the file's name when the block succeeds.
+    """Like `written`, to a `.part` file that replaces `path` when the block succeeds.
 
-    An earlier file stays as it was until then; after an interrupt or a crash the `.part` holds what was done.
+    An existing file is untouched until then; after an interrupt or a crash the `.part` file holds the predictions made.
 
     Raises:
         UserError: The file cannot be written.
     """
     part = part_of(path)
     try:
-        # Line by line, so that even a killed process leaves what it did. Names of files may be no valid text.
+        # Line buffered, so that a killed process leaves its predictions. File names need not be valid text.
         stream = part.open("w", buffering=1, encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from None

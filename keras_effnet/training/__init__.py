@@ -1,4 +1,4 @@
-"""Training loop, checkpoints, moving average of the weights, devices and memory."""
+"""Training: loop, run folders, checkpoints, moving average, several devices, memory."""
 
 import lazy_loader
 

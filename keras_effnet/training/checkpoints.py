@@ -1,7 +1,4 @@
-"""What happens between the epochs of a training: checkpoints and results kept, a hollow success noticed.
-
-Keras alone, no `tf.`; imports `averaging`, `optimizers`, `runs`, `errors`.
-"""
+"""Run folder of a training: checkpoints and `results.csv`, written after every epoch. Keras only."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ BEST, LAST, RESULTS_CSV = "weights/best.keras", "weights/last.keras", "results.c
 
 
 def read_rows(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run folder's `results.csv`, one an epoch; none where there is no such file."""
+    """Read a run folder's `results.csv`, one row per epoch; an empty list if there is none."""
     path = folder / RESULTS_CSV
     if not path.exists():
         return []
@@ -35,37 +32,37 @@ def read_rows(folder: Path) -> list[dict[str, float]]:
 
 
 def best_accuracy(row: Mapping[str, float]) -> float:
-    """The validation accuracy of an epoch, of its weights or of their average, whichever is better."""
+    """Validation accuracy of an epoch: the better of its weights and their moving average."""
     return max(row["val_accuracy"], row.get("val_ema_accuracy", -1.0))
 
 
 def resume_command(folder: Path) -> str:
-    """What to type to go on with a run, for the end of a message: no full stop may become part of the path."""
+    """Command that resumes a run, for the end of a message: a full stop after it would become part of the path."""
     return f"keras-effnet train --resume {shlex.quote(str(folder))}"
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
-    """The same layers as a model without optimizer: a third of the file, and nothing to restore."""
+    """Copy of a model without its optimizer, sharing the layers: its file is a third of the size."""
     return keras.Model(model.input, model.output, name=model.name)
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Saves a `.keras` file, whole or not at all."""
+    """Save a `.keras` file atomically."""
     with atomic(path) as temporary:
         model.save(temporary)
 
 
 class RunFolder(keras.callbacks.Callback):
-    """Keeps `last` and `best` checkpoints and `results.csv` after every epoch, each file whole or absent.
+    """Save `last` and `best` checkpoints and `results.csv` after every epoch, each file atomically.
 
-    `last.keras` alone decides where a resumed run starts: its optimizer has counted the steps, so no second file can
-    contradict it. Rows of epochs that the checkpoint does not hold are dropped on resume.
+    Only `last.keras` determines where a resumed run starts: its optimizer counts the steps, so no second file can
+    contradict it. On resume, rows of later epochs than the checkpoint's are dropped.
 
     Args:
         folder: Path of the run folder.
-        first_epoch: Int, epochs behind the checkpoint that the run goes on from.
-        averaged: `AveragedWeights` that stands before this in the callbacks, or None. The better of both weights is
-            the epoch's candidate for `best`.
+        first_epoch: Int, epochs completed by the checkpoint that the run resumes from.
+        averaged: `AveragedWeights` that precedes this callback, or None. The better of weights and average is the
+            epoch's candidate for `best`.
     """
 
     def __init__(self, folder: Path, first_epoch: int, averaged: AveragedWeights | None = None):
@@ -74,7 +71,7 @@ class RunFolder(keras.callbacks.Callback):
         self.rows = [row for row in read_rows(folder) if row["epoch"] <= first_epoch]
         self.best = max(map(best_accuracy, self.rows), default=-1.0)
         (folder / "weights").mkdir(parents=True, exist_ok=True)
-        for leftover in (folder / "weights").glob(".*.keras"):  # of a run that was killed while saving
+        for leftover in (folder / "weights").glob(".*.keras"):  # of a run that was killed while it saved
             leftover.unlink()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -86,14 +83,14 @@ class RunFolder(keras.callbacks.Callback):
         seconds = time.perf_counter() - self.started
         self.rows.append({"epoch": epoch + 1, **logs, "learning_rate": rate, "seconds": round(seconds, 2)})
         try:
-            # As a file for any backend, and without the other processes.
+            # In a form that every backend loads, and by this process alone.
             with alone(), synchronized_batch_norm(self.model, "none"):
                 self._keep(logs)
         except OSError as error:
             self.rows.pop()
-            cure = "Make room and train anew."
+            cure = "Free some space and train again."
             if epoch:
-                cure = f"The last good checkpoint, of epoch {epoch}, is intact; make room and go on: "
+                cure = f"The last good checkpoint, of epoch {epoch}, is intact; free some space and resume: "
                 cure += resume_command(self.folder)
             raise UserError(
                 f"Cannot write epoch {epoch + 1} to {self.folder}: {error.strerror or error}. {cure}"
@@ -102,16 +99,16 @@ class RunFolder(keras.callbacks.Callback):
     def _keep(self, logs: dict[str, float]) -> None:
         accuracy = best_accuracy(logs)
         if accuracy > self.best:
-            average = accuracy > logs["val_accuracy"]
-            with self.averaged.in_place() if average else nullcontext():
+            average = self.averaged if accuracy > logs["val_accuracy"] else None
+            with average.in_place() if average else nullcontext():
                 save_model(uncompiled(self.model), self.folder / BEST)
             self.best = accuracy
         self._write_rows()
-        save_model(self.model, self.folder / LAST)  # last: only now does the epoch count
+        save_model(self.model, self.folder / LAST)  # last, because this file marks the epoch as completed
 
     def _write_rows(self):
         text = io.StringIO()
-        columns = dict.fromkeys(key for row in self.rows for key in row)  # a resumed run may note more than it did
+        columns = dict.fromkeys(key for row in self.rows for key in row)  # a resumed run may have further columns
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)

@@ -1,7 +1,4 @@
-"""What augmentation does, to look at: every operation at every strength, or a batch as training would see it.
-
-Imports `augment`, `augment_ops`, `augment_policies`, `plots`.
-"""
+"""Contact sheets of augmentation: every operation at every strength, and batches as training sees them. TensorFlow."""
 
 from __future__ import annotations
 
@@ -34,12 +31,12 @@ def operation_sheet(
     ranges: Mapping[str, Range] = RAND_AUGMENT,
     levels: tuple[float, ...] = LEVELS,
 ) -> None:
-    """One row an operation, one column a level, with the strength above each image.
+    """Draw augmentation operations: a row per operation, a column per level, titled with the strength.
 
     Args:
         image: Array of shape `(height, width, 3)`, values 0..255.
-        path: Where the image goes.
-        ranges: Operation -> `Range`, such as `augment_policies.RAND_AUGMENT` or `AUTO_AUGMENT`.
+        path: File to write.
+        ranges: Operation -> `Range`, such as `policies.RAND_AUGMENT` or `AUTO_AUGMENT`.
         levels: Floats in 0..10.
     """
     image = to_bytes(image)
@@ -53,12 +50,12 @@ def operation_sheet(
 
 
 def kinds_sheet(images, path: str | Path, *, columns: int = 6, seed: int = 0) -> None:
-    """One row for each kind of augmentation at its usual strength, `columns` draws of it.
+    """Draw each kind of augmentation at its usual strength: a row per kind, `columns` random draws of it.
 
     Args:
-        images: Array of shape `(N, size, size, 3)`, values 0..255; the first is shown throughout, others mix into it.
-        path: Where the image goes.
-        columns: Int, draws a row.
+        images: Array of shape `(N, size, size, 3)`, values 0..255; all rows show the first, mixed with the others.
+        path: File to write.
+        columns: Int, draws per row.
         seed: Int.
     """
     images = tf.cast(images, tf.float32)
@@ -75,7 +72,7 @@ def kinds_sheet(images, path: str | Path, *, columns: int = 6, seed: int = 0) ->
     titles = [name for name in kinds for _ in draws]
     for name, mix in {"MixUp": mixup, "CutMix": cutmix}.items():
         for column, draw in enumerate(draws):
-            # The image before the first is the last: another one a column.
+            # Mix with another image in each column.
             pair = tf.stack([images[0], images[1 + column % (len(images) - 1)]])
             mixed, labels = mix(pair, tf.eye(2), draw, 1.0)
             panels.append(mixed[0])
@@ -83,37 +80,42 @@ def kinds_sheet(images, path: str | Path, *, columns: int = 6, seed: int = 0) ->
     plots.image_grid(np.stack(panels), titles, path, columns=columns)
 
 
-def contact_sheet(images, augmentation: Augmentation, path: str | Path, seed: int = 0) -> None:
-    """A batch as training would see it: each image augmented, then mixed, with what its label becomes.
+def augmented_batch(images, augmentation: Augmentation, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Augment images as training does: each image first, then mixing among the batch.
 
     Args:
         images: Array of shape `(N, size, size, 3)`, values 0..255, cropped and resized.
         augmentation: `Augmentation`.
-        path: Where the image goes.
         seed: Int.
+
+    Returns:
+        Pair of the images, of the same shape, and of their labels, of shape `(N, N)`: the shares of the N images.
     """
     count = len(images)
     batch = tf.stack(
         [augment_image(image, tf.constant((seed, place)), augmentation) for place, image in enumerate(images)]
     )
     batch, labels = mix_batch(batch, tf.eye(count), tf.constant((seed, count)), augmentation)
-    titles = [
-        " + ".join(f"{share:.0%} of {number}" for number, share in enumerate(row) if share >= 0.005)
-        for row in labels.numpy()
-    ]
-    plots.image_grid(batch.numpy(), titles, path, columns=min(count, 8))
+    return batch.numpy(), labels.numpy()
 
 
-_SHOWN = 16  # images in augmented.png
+def contact_sheet(
+    images, labels, path: str | Path, *, class_names: Sequence[str] | None = None, columns: int = 8
+) -> None:
+    """Draw a training batch, each image titled with its class or the shares of the classes that it mixes.
+
+    Args:
+        images: Array of shape `(N, height, width, 3)`, values 0..255.
+        labels: Array of shape `(N, classes)`, probabilities.
+        path: File to write.
+        class_names: Names of the classes; their numbers by default.
+        columns: Int, images per row.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    names = list(class_names or map(str, range(labels.shape[1])))
+    plots.image_grid(images, [_title(label, names) for label in labels], path, columns=min(len(images), columns))
 
 
-def _draw_augmented(batches: tf.data.Dataset, class_names: Sequence[str], path: Path) -> None:
-    """The first images of a batch as training sees them, with their classes, mixed ones by share."""
-    images, labels = next(iter(batches.take(1)))
-
-    def title(label) -> str:
-        shares = [(float(share), class_names[index]) for index, share in enumerate(label) if share > 0.005]
-        return shares[0][1] if len(shares) == 1 else "\n".join(f"{share:.0%} {name}" for share, name in shares)
-
-    shown = slice(_SHOWN)
-    plots.image_grid(images[shown].numpy(), [title(label) for label in labels[shown].numpy()], path, columns=8)
+def _title(label: np.ndarray, names: Sequence[str]) -> str:
+    shares = [(float(share), names[index]) for index, share in enumerate(label) if share > 0.005]
+    return shares[0][1] if len(shares) == 1 else "\n".join(f"{share:.0%} {name}" for share, name in shares)

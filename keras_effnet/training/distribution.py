@@ -1,8 +1,7 @@
-"""Training on several devices: which engine shares a batch, on which of Keras' backends, and what does not work.
+"""Strategies for training on several devices: TensorFlow's on one host, data parallelism of JAX on several.
 
-One batch is cut up among devices that hold the same weights, by TensorFlow on one host and by Keras' own
-`keras.distribution` on JAX over several. Imports `process_group`, `errors`; frameworks wait until a
-strategy is used.
+All devices hold the same weights, and each computes a part of every batch. Frameworks are imported when a strategy is
+used.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ __all__ = [
 
 
 def _mirrored_devices() -> list[str]:
-    """All GPUs; without one, the logical CPUs, of which a test may make several."""
+    """All GPUs; without one, the logical CPUs, of which tests create several."""
     import tensorflow as tf
 
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -43,7 +42,7 @@ def _mirrored_devices() -> list[str]:
 
 @cache
 def _mirrored_strategy():
-    """One for the whole process: a second one's collective operations would take the first one's numbers, and fail."""
+    """One strategy per process: the collective operations of a second one would reuse the first one's keys and fail."""
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(_mirrored_devices())
@@ -64,8 +63,8 @@ def _tpu_strategy():
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver("")
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except Exception as error:  # each way of having no TPU fails in its own
-        raise UserError(f"--strategy tpu finds no TPU on this machine: {first_line(error)}") from error
+    except Exception as error:  # a missing TPU raises various errors
+        raise UserError(f"--strategy tpu found no TPU on this machine: {first_line(error)}") from error
     return tf.distribute.TPUStrategy(resolver)
 
 
@@ -87,8 +86,8 @@ def _data_parallel_devices() -> list[str]:
 def _data_parallel() -> Iterator[Any]:
     import keras
 
-    # Not Keras' own sharding: it gives the processes unequal numbers of batches when the last one is smaller, and then
-    # they wait for each other for ever. `local_part` gives each an equal part of every batch.
+    # Without Keras' own sharding, which gives the processes unequal numbers of batches if the last one is smaller, so
+    # that they wait for each other forever. `local_part` gives each process an equal part of every batch.
     distribution = keras.distribution.DataParallel(devices=_data_parallel_devices(), auto_shard_dataset=False)
     with distribution.scope():
         yield distribution
@@ -96,7 +95,14 @@ def _data_parallel() -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class _Engine:
-    """What a strategy needs and does: Keras' backend (None: any), its devices, its scope, gradient accumulation."""
+    """Requirements and implementation of a strategy.
+
+    Args:
+        backend: String, the Keras backend that it needs; None for any.
+        devices: Function that returns the number of devices.
+        scope: Function that returns the context in which models are built and trained.
+        accumulates: Bool, whether gradient accumulation works.
+    """
 
     backend: str | None
     devices: Callable[[], int]
@@ -113,24 +119,27 @@ _ENGINES: dict[str, _Engine] = {
 
 
 def _tf_config_tasks() -> int:
-    """How many tasks TensorFlow's `TF_CONFIG` names; managed clouds set it for a single one too."""
+    """Number of tasks in TensorFlow's `TF_CONFIG`; managed clouds set it even for a single one."""
     try:
         cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
         return sum(len(tasks) for tasks in cluster.values())
     except (ValueError, AttributeError, TypeError):
-        raise UserError("TF_CONFIG is set, but is no JSON with a cluster in it; unset it.") from None
+        raise UserError("TF_CONFIG is set but is not JSON with a cluster; unset it.") from None
 
 
 def check_strategy(name: str, *, gradient_accumulation: int = 1) -> str:
-    """Returns a strategy's name if it can work here, before anything is built.
+    """Check that a strategy works on this machine, before anything is built.
 
     Args:
         name: String, one of `STRATEGIES`.
-        gradient_accumulation: Int, batches that are summed up for one step.
+        gradient_accumulation: Int, batches whose gradients are accumulated for one update.
+
+    Returns:
+        String, the name.
 
     Raises:
-        UserError: There is no such strategy; it needs another backend of Keras, or cannot accumulate gradients; or
-            this process is one of several, which this strategy would not bring together.
+        UserError: The strategy is unknown, needs another Keras backend or cannot accumulate gradients; or this process
+            is one of several that this strategy would not connect.
 
     Example:
 
@@ -141,15 +150,15 @@ def check_strategy(name: str, *, gradient_accumulation: int = 1) -> str:
     _check_backend(name, engine)
     if gradient_accumulation > 1 and not engine.accumulates:
         raise UserError(
-            f"--strategy {name} cannot accumulate gradients, here over {gradient_accumulation} batches: Keras fails. "
-            "Raise the batch size, or use --strategy none or data-parallel."
+            f"--strategy {name} cannot accumulate gradients over {gradient_accumulation} batches: Keras fails. "
+            "Increase the batch size, or use --strategy none or data-parallel."
         )
     if name in ("none", "mirrored"):
         if _tf_config_tasks() > 1:
             raise UserError(f"TF_CONFIG names {_tf_config_tasks()} tasks; each would train alone. {NO_MULTIWORKER}")
         if in_a_group():
             raise UserError(
-                f"{PROCESSES} is {number(PROCESSES)}; with --strategy {name} each would train alone. Add "
+                f"{PROCESSES} is {number(PROCESSES)}; with --strategy {name} each process would train alone. Use "
                 "--strategy data-parallel."
             )
     return name
@@ -170,10 +179,10 @@ def _check_backend(name: str, engine: _Engine) -> None:
 
 @contextmanager
 def scope(name: str) -> Iterator[Any]:
-    """Where a model is built, compiled and trained for a strategy.
+    """Context in which a model is built, compiled and trained under a strategy.
 
     Args:
-        name: String, one of `STRATEGIES`, as `check_strategy` returned it. `"none"` does nothing.
+        name: String, one of `STRATEGIES`, as returned by `check_strategy`. `"none"` does nothing.
 
     Yields:
         The `tf.distribute.Strategy`, the `keras.distribution.DataParallel`, or None.
@@ -189,35 +198,40 @@ def scope(name: str) -> Iterator[Any]:
 
 
 def replicas(name: str) -> int:
-    """How many devices share a batch, those of all hosts together."""
+    """Number of devices that share a batch, over all hosts."""
     return _ENGINES[one_of("strategy", name, STRATEGIES)].devices()
 
 
 def check_batch_size(batch_size: int, name: str) -> int:
-    """Returns the part of a batch that each device computes.
+    """Number of images of a batch that each device computes.
+
+    Args:
+        batch_size: Int, images per step over all devices.
+        name: String, one of `STRATEGIES`.
 
     Raises:
-        UserError: The batch size, that of all devices together, cannot be shared evenly.
+        UserError: The batch cannot be divided evenly among the devices.
     """
     count = replicas(name)
     if batch_size % count:
         nearest = max(count, round(batch_size / count) * count)
-        raise UserError(f"A batch of {batch_size} cannot be shared by {count} devices; take {nearest}.")
+        raise UserError(f"A batch of {batch_size} cannot be divided among {count} devices; use {nearest}.")
     return batch_size // count
 
 
 def local_part(data, name: str):
-    """The part of each batch that the devices of this process compute.
+    """Part of each batch that the devices of this process compute.
 
-    Every process must be given the same batches in the same order. A smaller last batch that cannot be shared evenly is
-    filled up with its own first images, so that no process is left waiting for the others.
+    Every process must receive the same batches in the same order. A smaller last batch that cannot be divided evenly is
+    padded with its own first images, so that no process waits for the others.
 
     Args:
         data: `tf.data.Dataset` of batches, tensors in any structure.
         name: String, one of `STRATEGIES`.
 
     Returns:
-        A `tf.data.Dataset` of as many batches; for TensorFlow's strategies, which cut up batches themselves, `data`.
+        A `tf.data.Dataset` with as many batches; `data` itself for TensorFlow's strategies, which split batches
+        themselves.
     """
     if name != "data-parallel":
         return data
@@ -238,14 +252,14 @@ def local_part(data, name: str):
 
 @contextmanager
 def synchronized_batch_norm(model, name: str = "mirrored") -> Iterator[None]:
-    """Batch normalization that measures the whole batch instead of each device's part, for TensorFlow's strategies.
+    """Context with synchronized batch normalization: statistics of the whole batch instead of each device's part.
 
-    To be entered before `compile`. Afterwards the layers are as before, so that files saved then open everywhere: Keras
-    refuses `synchronized=True` on other backends. On JAX there is nothing to do, a shared batch is one batch.
+    Enter it before `compile`. The layers are restored on exit, because Keras refuses files with `synchronized=True` on
+    other backends than TensorFlow. JAX needs no change: there a batch divided among devices is still one batch.
 
     Args:
         model: Keras model, not compiled yet.
-        name: String, the strategy; `"none"` changes nothing.
+        name: String, the strategy; `"none"` turns synchronization off.
 
     Source: synchronized batch normalization, Peng et al., MegDet (CVPR 2018).
     """

@@ -1,4 +1,4 @@
-"""The moving average of the weights, evaluated beside the weights themselves. Keras alone; imports `transfer`."""
+"""Moving average of the weights (EMA), evaluated after every epoch. Keras only."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from keras_effnet.training.optimizers import innermost
 from keras_effnet.transfer import NormStatistics
 
-_BATCHES = 16  # on which batch normalization is measured for averaged weights, each time
+_BATCHES = 16  # to re-estimate batch normalization for averaged weights, every epoch
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Evaluates the averaged weights after every epoch, as `val_ema_loss` and `val_ema_accuracy`.
+    """Evaluate the moving average of the weights after every epoch, as `val_ema_loss` and `val_ema_accuracy`.
 
-    The optimizer keeps the average (`use_ema=True`), so checkpoints hold it. Batch normalization is measured anew for
-    averaged weights, with which the network has never run. Training goes on with the weights that it had, to the bit;
-    Keras' own `SwapEMAWeights` rounds them, and `fit` leaves the average in their place.
+    The optimizer keeps the average (`use_ema=True`), so checkpoints hold it. Batch normalization statistics are
+    re-estimated for the averaged weights, with which the network has never run. Training continues with bit-identical
+    weights; Keras' `SwapEMAWeights` rounds them, and `fit` leaves the average in their place.
 
     Args:
-        val: `tf.data.Dataset` that `model.evaluate` takes.
-        batches: Batches of training images, the same ones each time that they are iterated.
+        val: `tf.data.Dataset` that `model.evaluate` accepts.
+        batches: Batches of training images, the same ones in every iteration.
     """
 
     def __init__(self, val, batches: Iterable):
@@ -48,13 +48,13 @@ class AveragedWeights(keras.callbacks.Callback):
             logs |= {f"val_ema_{key}": results[key] for key in ("loss", "accuracy")}
 
     def on_train_end(self, logs=None):
-        # After the last epoch, or the one that a callback stopped at, `fit` has put the average in the weights' place.
+        # When training ends, `fit` overwrites the weights with the average.
         if self._raw is not None:
             self.model.set_weights(self._raw)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights of the latest epoch."""
+        """Context in which the model has the averaged weights of the latest epoch."""
         raw = self.model.get_weights()
         self.model.set_weights(self._weights)
         try:

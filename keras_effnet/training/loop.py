@@ -1,8 +1,4 @@
-"""`model.fit` as a config says: optimizer and schedule, stages of progressive resizing, checkpoints, a resumed run.
-
-Imports `config`, `fused`, `optimizers`, `pipeline`, `averaging`, `callbacks`, `tracking`, `strategies`, `plots`,
-`saving`.
-"""
+"""Training loop: `model.fit` with the optimizer, schedule, resizing stages and checkpoints of a config. TensorFlow."""
 
 from __future__ import annotations
 
@@ -38,7 +34,7 @@ from keras_effnet.training.watchers import ChanceWatch, EpochSeeds, FiniteWatch
 
 
 def _targets(data: tf.data.Dataset, classes: int, weights: np.ndarray | None = None) -> tf.data.Dataset:
-    """Integer labels to one-hot, which label smoothing needs, and a weight for each image where classes have one."""
+    """Convert integer labels to one-hot, which label smoothing needs, and add sample weights from class weights."""
 
     def convert(images, labels):
         soft = labels if labels.shape.rank == 2 else one_hot(labels, classes)
@@ -51,8 +47,8 @@ def _targets(data: tf.data.Dataset, classes: int, weights: np.ndarray | None = N
 
 def train(
     model: keras.Model,
-    train: tf.data.Dataset | Callable[[ResizeStage], tf.data.Dataset],
-    val: tf.data.Dataset,
+    train_data: tf.data.Dataset | Callable[[ResizeStage], tf.data.Dataset],
+    val_data: tf.data.Dataset,
     config: TrainConfig,
     *,
     run_dir: str | Path | None = None,
@@ -61,28 +57,30 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = 0,
 ) -> keras.callbacks.History:
-    """Trains a model as a config says: optimizer, schedule, smoothed labels, moving average, in the model's precision.
+    """Train a model with the optimizer, schedule, label smoothing and moving average of a config.
+
+    The precision is that of the model's dtype policy.
 
     Args:
         model: Classifier that ends in probabilities. Under a strategy of several devices, build it in the same
-            `strategies.scope`.
-        train: `tf.data.Dataset` of `(images, labels)` in batches, of known length: an epoch. Labels are integers, or
-            probabilities of shape `(batch, classes)`. Or a function from a `ResizeStage` to the batches of all its
-            epochs, which progressive resizing needs.
-        val: `tf.data.Dataset` of `(images, integer labels)` in batches.
-        config: `TrainConfig`. Of its fields, those that build the model or the data are not read here.
-        run_dir: Folder for `results.csv`, `curves.png` and `weights/{best,last}.keras`; nothing is kept without one.
-        resume: Bool, whether to go on from `weights/last.keras` in `run_dir`, optimizer and schedule included.
-        class_weights: Array of shape `(classes,)`, what an image of each class counts; all alike by default.
-        callbacks: Further Keras callbacks. With several stages, each begins and ends a training for them.
+            `distribution.scope`.
+        train_data: `tf.data.Dataset` of `(images, labels)` in batches, one epoch of known length. Labels are integers
+            or probabilities of shape `(batch, classes)`. Progressive resizing needs a function from a `ResizeStage` to
+            the batches of all its epochs instead.
+        val_data: `tf.data.Dataset` of `(images, integer labels)` in batches.
+        config: `TrainConfig`. Options that describe the model or the data are not used here.
+        run_dir: Folder for `results.csv`, `curves.png` and `weights/{best,last}.keras`; without one nothing is saved.
+        resume: Bool, whether to resume from `weights/last.keras` in `run_dir`, including optimizer and schedule.
+        class_weights: Array of shape `(classes,)`, the weight of each class in the loss; equal by default.
+        callbacks: Further Keras callbacks. With several stages, `on_train_begin` and `on_train_end` run once per stage.
         verbose: As in `model.fit`.
 
     Returns:
-        Keras' `History`, of the epochs run now.
+        Keras' `History` of the epochs run by this call.
 
     Raises:
         UserError: Nothing to resume, a dataset of unknown length, a full disk, or a loss that became NaN; the message
-            names the step, the rate and the last good checkpoint.
+            names the step, the learning rate and the last good checkpoint.
 
     Example:
 
@@ -93,21 +91,21 @@ def train(
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     check_batch_size(config.batch_size, config.strategy)
     if config.ema and config.strategy == "data-parallel":
-        raise UserError("ema with data-parallel: one process would save an average that all share. Set one of them.")
-    whole = ResizeStage(0, config.epochs, image_size=0)  # of whatever size the data is
-    batches, stages = (train, config.stages) if callable(train) else (lambda stage: train, (whole,))
-    steps = _steps_per_epoch(batches(stages[0]), stages[0] if callable(train) else None)
+        raise UserError("ema does not work with strategy data-parallel: use only one of them.")
+    whole = ResizeStage(0, config.epochs, image_size=0)  # the image size is that of the data
+    batches, stages = (train_data, config.stages) if callable(train_data) else (lambda stage: train_data, (whole,))
+    steps = _steps_per_epoch(batches(stages[0]), stages[0] if callable(train_data) else None)
     if config.accumulate > steps:
-        raise UserError(f"accumulate joins {config.accumulate} batches, but an epoch has only {steps}.")
+        raise UserError(f"accumulate is {config.accumulate} batches, but an epoch has only {steps}.")
     classes = model.output_shape[-1]
-    images = next(iter(val))[0].numpy()  # not of `train`: the first batch of a shuffle costs reading all of it
+    images = next(iter(val_data))[0].numpy()  # validation data: a shuffled dataset fills its buffer first
     check_range(images, ImageSpec.of_model(model, size=images.shape[1]).input_range)
     folder = Path(run_dir) if run_dir is not None else None
 
     def shared(data, weights=None):
         return local_part(_targets(data, classes, weights), config.strategy)
 
-    val, throughput = shared(val), Throughput(config.batch_size)
+    val, throughput = shared(val_data), Throughput(config.batch_size)
     averaged = AveragedWeights(val, batches(replace(stages[-1], first=0, last=1))) if config.ema else None
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
@@ -119,7 +117,7 @@ def train(
         watchers += [each for each in (averaged, run) if each is not None]
         for stage in _remaining(stages, first_epoch):
             _set_dropout(model, config, stage.strength)
-            # Images of another size than validation's may well be all that an early stage knows.
+            # An early stage may know only images of another size than validation uses.
             chance = [ChanceWatch(classes)] if stage.last == config.epochs else []
             with _labels_within(classes):
                 fitted = model.fit(
@@ -127,65 +125,71 @@ def train(
                     validation_data=val,
                     initial_epoch=stage.first,
                     epochs=stage.last,
-                    steps_per_epoch=steps if callable(train) else None,
+                    steps_per_epoch=steps if callable(train_data) else None,
                     callbacks=[*chance, *watchers, *callbacks],
-                    shuffle=False,  # the pipeline does
+                    shuffle=False,  # the pipeline shuffles
                     verbose=verbose,
                 )
             _append(history, fitted)
-            if model.stop_training:  # a callback had enough: of the later stages too
+            if model.stop_training:  # a callback stopped training: skip the later stages too
                 break
     if run and run.rows:
-        plots.curves(run.rows, folder / "curves.png")
+        plots.curves(run.rows, run.folder / "curves.png")
     return history
 
 
 def compile_model(model: keras.Model, config: TrainConfig, steps: int) -> None:
-    """Gives a network the optimizer, loss and metrics of a config; its schedule counts in epochs of so many steps."""
+    """Compile a network with the optimizer, loss and metrics of a config.
+
+    Args:
+        model: Classifier that ends in probabilities.
+        config: `TrainConfig`.
+        steps: Int, batches per epoch, from which the schedule computes its steps.
+    """
     model.compile(
         build_optimizer(model, config, steps),
         keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
-    # Slots that are made while the first step is traced have it traced again, which takes as long as a small training.
+    # Optimizer slots created while the first step is traced cause a second trace, as expensive as a small training.
     model.optimizer.build(model.trainable_variables)
 
 
 @contextmanager
 def _labels_within(classes: int) -> Iterator[None]:
-    """Says in words what the pipeline found out about a label."""
+    """Turn the pipeline's error about a label out of range into a `UserError`."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
         if BEYOND not in str(error):
             raise
-        raise UserError(f"{BEYOND}, which has {classes}. Build it with as many as the data has.") from None
+        raise UserError(f"{BEYOND}, which has {classes}. Build it with the number of classes of the data.") from None
 
 
 def _steps_per_epoch(data: tf.data.Dataset, stage: ResizeStage | None) -> int:
     steps = int(data.cardinality())
     if steps <= 0:
-        raise UserError("The training data has no known length; apply .take(n) or assert_cardinality first.")
+        raise UserError("The training data has no known length; call .take(n) or assert_cardinality on it first.")
     return steps if stage is None else steps // (stage.last - stage.first)
 
 
 def _remaining(stages: Sequence[ResizeStage], first_epoch: int) -> list[ResizeStage]:
-    """The stages from an epoch on, the first of them from its middle if need be."""
+    """Stages from an epoch on; the first may start in its middle."""
     return [replace(stage, first=max(first_epoch, stage.first)) for stage in stages if stage.last > first_epoch]
 
 
 def _set_dropout(model: keras.Model, config: TrainConfig, strength: float) -> None:
-    """Scales the dropout before the classifier; the next `fit` compiles anew, and so takes the rate up."""
+    """Scale the dropout before the classifier; the next `fit` traces the step again with the new rate."""
     if config.progressive is None:
         return
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Dropout) and layer.noise_shape is None:  # others are stochastic depth
+        if isinstance(layer, keras.layers.Dropout) and layer.noise_shape is None:  # the others are stochastic depth
             layer.rate = config.spec.dropout_rate * strength
     model.train_function = None
 
 
 def _append(history: keras.callbacks.History, part: keras.callbacks.History) -> None:
-    """Adds the epochs of one `fit` to those before it."""
+    """Append the epochs of one `fit` to a history."""
     history.set_model(part.model)
     history.epoch.extend(part.epoch)
     for key, values in part.history.items():
@@ -193,11 +197,11 @@ def _append(history: keras.callbacks.History, part: keras.callbacks.History) -> 
 
 
 def _restore(model: keras.Model, folder: Path | None, steps: int) -> int:
-    """Loads weights and optimizer of the last checkpoint; returns how many epochs it has behind it."""
+    """Load weights and optimizer of the last checkpoint and return the number of epochs it has completed."""
     if folder is None or not (folder / LAST).is_file():
-        raise UserError(f"Nothing to resume: {folder} has no {LAST}. Leave out --resume to start anew.")
+        raise UserError(f"Nothing to resume: {folder} has no {LAST}. Leave out --resume to start from scratch.")
     try:
         load_state(model, folder / LAST)
-    except Exception as error:  # a damaged zip, h5 or another network each fail in their own way
+    except Exception as error:  # a damaged zip, a damaged h5 and another network raise different errors
         raise UserError(f"{folder / LAST} does not fit this network: {first_line(error)}") from error
     return epochs_done(model.optimizer, steps)

@@ -1,8 +1,7 @@
-"""How much memory a training step takes, measured in a process of its own, and the batch size that fits.
+"""Memory of a training step, measured in a subprocess, and the largest batch size that fits.
 
-Imports `config`, `complexity`, `machine`, `training`, `errors`. In this process the figure would drown in what
-TensorFlow holds already, and a step too large would take the training down with it. Run as a module this file is that
-process.
+Measured in this process, the figure would include what TensorFlow has allocated before, and a step that runs out of
+memory would end the training. Run as a module, this file is the subprocess. TensorFlow is imported when needed.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.system.machine import host_bytes
 
-_LIMIT = 900.0  # seconds for one measurement; B7 at 600 pixels traces for minutes
-_STEPS = 2  # the first makes the optimizer's slots, the second has all that a step ever has
+_LIMIT = 900.0  # seconds for one measurement; tracing B7 at 600 pixels takes minutes
+_STEPS = 2  # the first creates the optimizer's slots, the second runs with everything allocated
 _KB = 1024
-_SHARE = 0.8  # of the memory that is free: the pipeline and other programs want some too
+_SHARE = 0.8  # of the free memory; the rest is for the input pipeline and other programs
 _LARGEST, _FEWEST_STEPS = 256, 16
 
 
-# ------------------------------------------------------------------ what there is
+# ------------------------------------------------------------------ free memory
 
 
 def _gpus() -> list[int]:
-    """Free bytes of each NVIDIA GPU that may be used, as its driver says; asking TensorFlow would take the memory."""
+    """Free bytes of each visible NVIDIA GPU by its driver; TensorFlow would allocate the memory it reports on."""
     query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible:
@@ -52,41 +51,41 @@ def trains_on_gpu() -> bool:
 
 
 def available_bytes() -> tuple[int, str]:
-    """What a training may take on the device that trains, and that memory's name in words.
+    """Free memory of the device that trains.
 
     Returns:
-        Bytes of the first GPU's free memory where TensorFlow sees a GPU, else of what the system and its control groups
-        leave.
+        Pair of the free bytes and a phrase that names the memory: the first GPU's if TensorFlow sees a GPU, otherwise
+        the main memory that the system and its control groups leave.
 
     Raises:
-        UserError: Neither tells.
+        UserError: The free memory cannot be determined.
     """
     if trains_on_gpu():
         free = _gpus()
         if not free:
-            raise UserError("The driver does not tell how much memory the GPU has free; give a batch size.")
+            raise UserError("The free memory of the GPU cannot be read from its driver; set a batch size.")
         return free[0], "GPU memory"
     return host_bytes()
 
 
-# ------------------------------------------------------------------ what a step takes
+# ------------------------------------------------------------------ memory of a step
 
 
 def measured_step_bytes(config: TrainConfig, batch_size: int, classes: int, *, timeout: float = _LIMIT) -> int:
-    """Peak memory of training, measured over two steps and a validation batch in a process of its own.
+    """Peak memory of training, measured over two steps and a validation batch in a subprocess.
 
     Args:
-        config: `TrainConfig`; its own batch size plays no part.
-        batch_size: Int, images a step.
+        config: `TrainConfig`; its batch size is not used.
+        batch_size: Int, images per step.
         classes: Int.
         timeout: Float, seconds after which to give up.
 
     Returns:
-        Bytes: on a CPU by how much the process grew after TensorFlow had started, on a GPU the peak of its memory.
+        Int, bytes: on a CPU the growth of the process since TensorFlow started, on a GPU the peak of its memory.
 
     Raises:
-        MemoryError: There was not enough.
-        UserError: The training failed for another reason, or took too long.
+        MemoryError: Training ran out of memory.
+        UserError: Training failed for another reason, or took too long.
     """
     job = json.dumps({"config": asdict(config), "batch_size": batch_size, "classes": classes})
     environment = os.environ | {
@@ -99,17 +98,17 @@ def measured_step_bytes(config: TrainConfig, batch_size: int, classes: int, *, t
             [sys.executable, "-m", __name__, job], capture_output=True, text=True, timeout=timeout, env=environment
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"{what} was not done in {timeout:g} seconds; give a batch size.") from None
+        raise UserError(f"{what} took longer than {timeout:g} seconds; set a batch size.") from None
     if done.returncode < 0 or any(word in done.stderr for word in ("ResourceExhausted", "MemoryError", "bad_alloc")):
-        raise MemoryError(f"{what} has not enough memory.")
+        raise MemoryError(f"{what} ran out of memory.")
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     if done.returncode or not lines:
-        raise UserError(f"{what} cannot be measured: {lines[-1] if lines else 'no figure came back'}")
+        raise UserError(f"{what} cannot be measured: {lines[-1] if lines else 'no result'}")
     return int(lines[-1])
 
 
 def _resident(key: str) -> int:
-    """Bytes of this process by a key of /proc/self/status: `VmRSS` now, `VmHWM` at most so far."""
+    """Memory of this process in bytes by a key of /proc/self/status: `VmRSS` is the current value, `VmHWM` the peak."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith(key))
@@ -120,7 +119,7 @@ def _resident(key: str) -> int:
 
 
 def _main(job: str) -> None:
-    with suppress(OSError):  # should memory end, this process is to go, not the one that waits for it
+    with suppress(OSError):  # if memory runs out, the kernel should kill this process, not its parent
         Path("/proc/self/oom_score_adj").write_text("1000")
     import numpy as np
     import tensorflow as tf
@@ -134,7 +133,7 @@ def _main(job: str) -> None:
         batch_size=batch_size,
         epochs=1,
         warmup_epochs=0,
-        progressive=None,  # its last size is the largest, and the network's own
+        progressive=None,  # the last and largest size is the network's own
         strategy="none",
     )
     size = config.spec.image_size
@@ -150,11 +149,11 @@ def _main(job: str) -> None:
     print(max(peak, 0))
 
 
-# ------------------------------------------------------------------ what fits
+# ------------------------------------------------------------------ largest batch size
 
 
 def _power_of_two(number: float) -> int:
-    """The largest power of two that is no larger, and at least 1."""
+    """Largest power of two up to a number; at least 1."""
     return 1 << max(0, int(number).bit_length() - 1)
 
 
@@ -166,22 +165,22 @@ def _within(measure: Callable[[int], int], batch_size: int) -> float:
 
 
 def fitting_batch_size(measure: Callable[[int], int], available: int, *, largest: int, share: float = _SHARE) -> int:
-    """The largest power of two whose step fits into a share of the memory.
+    """Find the largest batch size, a power of two, whose training step fits into a share of the memory.
 
-    Memory is a constant and so much for each image. Two small batches give that line, the line gives the size, and
-    the size is measured too before it is believed; one that does not fit is halved.
+    Memory grows linearly with the batch size. Two small batches determine the line, the line predicts the size, and the
+    predicted size is measured as well; it is halved until it fits.
 
     Args:
-        measure: Function from a batch size to the peak in bytes; raises `MemoryError` where there is not enough.
+        measure: Function from a batch size to the peak in bytes; raises `MemoryError` if memory runs out.
         available: Int, bytes.
-        largest: Int, batch size that is not exceeded.
-        share: Float in (0, 1], of the memory that may be taken.
+        largest: Int, upper limit of the batch size.
+        share: Float in (0, 1], share of `available` that may be used.
 
     Returns:
         Int, a power of two.
 
     Raises:
-        UserError: Not even one image fits.
+        UserError: Not even a batch of one image fits.
     """
     budget = share * available
     largest = _power_of_two(largest)
@@ -196,7 +195,7 @@ def fitting_batch_size(measure: Callable[[int], int], available: int, *, largest
         if high == 1:
             raise UserError(
                 f"A training step of one image does not fit into {available / 1e9:.1f} GB of free memory; "
-                "take a smaller network or image_size."
+                "use a smaller network or image_size."
             )
         high //= 2
     low = max(1, high // 4)
@@ -211,11 +210,13 @@ def fitting_batch_size(measure: Callable[[int], int], available: int, *, largest
 
 
 def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> TrainingMemory:
-    """`complexity.training_bytes` of a config on this machine. Frozen parts and several devices count as if not so.
+    """Predict the training memory of a config on this machine, see `complexity.training_bytes`.
+
+    Frozen parts are counted as if they were trained, and several devices as one.
 
     Args:
-        config: `TrainConfig`; its own batch size plays no part.
-        batch_size: Int, images a step.
+        config: `TrainConfig`; its batch size is not used.
+        batch_size: Int, images per step.
         classes: Int.
     """
     from keras_effnet.training.run import resolve_precision
@@ -224,7 +225,7 @@ def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> Trai
         config.spec,
         batch_size,
         precision=resolve_precision(config.precision),
-        # Accumulated gradients lie in slots, too.
+        # Accumulated gradients are stored in slots, too.
         optimizer_slots=(1 if config.optimizer == "sgd" else 2) + (config.accumulate > 1),
         ema=config.ema > 0,
         classes=classes,
@@ -233,30 +234,33 @@ def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> Trai
 
 
 def automatic_batch_size(config: TrainConfig, classes: int, images: int) -> tuple[int, str]:
-    """The batch size of `"auto"`, and one sentence why.
+    """Choose a batch size: the largest power of two that fits into 80% of the free memory, with limits.
 
-    At most 256, and no more than leaves 16 steps an epoch; below that, what fits into 80% of the free memory. Steps are
-    measured only where the predicted memory is more than half of that.
+    It is at most 256 and leaves at least 16 steps per epoch. Steps are measured only if the predicted memory is more
+    than half of what may be used.
 
     Args:
-        config: `TrainConfig`; its own batch size plays no part.
+        config: `TrainConfig`; its batch size is not used.
         classes: Int.
-        images: Int, in the training set.
+        images: Int, number of training images.
+
+    Returns:
+        Pair of the batch size and a sentence that states the reason.
 
     Raises:
-        UserError: Not even one image fits, or it cannot be measured.
+        UserError: Not even a batch of one image fits, or memory cannot be measured.
     """
     largest = _power_of_two(min(_LARGEST, images // _FEWEST_STEPS))
     bound = (
-        "the largest that is tried"
+        "the largest that is considered"
         if largest == _LARGEST
-        else f"the largest power of two that leaves {_FEWEST_STEPS} steps an epoch of {images} images"
+        else f"the largest power of two with {_FEWEST_STEPS} steps per epoch of {images} images"
     )
     free, name = available_bytes()
     predicted = predicted_memory(config, largest, classes).total
     room = f"of {free / 1e9:.1f} GB free {name}"
     if predicted <= _SHARE / 2 * free:
-        return largest, f"Batch size {largest}: {bound}; predicted to take {predicted / 1e9:.1f} {room}."
+        return largest, f"Batch size {largest}: {bound}; predicted to use {predicted / 1e9:.1f} {room}."
     taken: dict[int, int] = {}
 
     def measure(size: int) -> int:
@@ -265,7 +269,7 @@ def automatic_batch_size(config: TrainConfig, classes: int, images: int) -> tupl
 
     size = fitting_batch_size(measure, free, largest=largest)
     reason = bound if size == largest else f"the largest power of two that fits into {_SHARE:.0%} of it"
-    return size, f"Batch size {size}: {reason}; measured to take {taken[size] / 1e9:.1f} {room}."
+    return size, f"Batch size {size}: {reason}; measured to use {taken[size] / 1e9:.1f} {room}."
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""From a config to Keras' optimizers and schedules, all of stock parts: a checkpoint reopens in plain Keras.
+"""Optimizers and learning rate schedules of a config. Keras only.
 
-Keras alone, no `tf.`; imports `config`, `saving`, `transfer`.
+They consist of stock Keras parts, so that a checkpoint opens in plain Keras.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import keras
 
@@ -14,12 +15,12 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.models.saving import policy_of
 from keras_effnet.transfer import layerwise_optimizer
 
-_FIRST = 1e-3  # of the peak, where warm-up begins
-_RUNGS = 50  # of the ladder that warm-up climbs where the schedule has no ramp of its own
-_EMA_SHARE = 0.1  # of a run that a moving average spans at most
+_FIRST = 1e-3  # of the peak rate, at the start of warm-up
+_RUNGS = 50  # steps of a piecewise constant warm-up
+_EMA_SHARE = 0.1  # largest share of a run that the moving average spans
 _RMSPROP = {"rho": 0.9, "epsilon": 1e-3}  # as EfficientNet was trained, Tan & Le (ICML 2019), section 5
 
-Schedule = keras.optimizers.schedules.LearningRateSchedule
+Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 
 
 def _cosine(peak: float, warmup: int, total: int) -> Schedule:
@@ -29,24 +30,27 @@ def _cosine(peak: float, warmup: int, total: int) -> Schedule:
 
 
 def _ladder(peak: float, warmup: int, falls: list[tuple[int, float]]) -> Schedule:
-    """Warm-up in small steps, then a new rate at each of `falls`; Keras has ramps for the cosine alone."""
+    """Piecewise constant warm-up, then a new rate at each of `falls`; Keras has a warm-up for cosine decay only."""
     rungs = min(_RUNGS, warmup)
     rises = [(warmup * rung // rungs, peak * rung / rungs) for rung in range(1, rungs + 1)]
     changes = [change for change in (dict(rises) | dict(falls)).items() if change[0] > 0]
     first = peak * _FIRST if rungs else peak
     boundaries, values = zip(*changes, strict=True) if changes else ((), ())
-    if not boundaries:  # Keras wants one at least
+    if not boundaries:  # Keras requires at least one
         boundaries, values = (1,), (first,)
     return keras.optimizers.schedules.PiecewiseConstantDecay(list(boundaries), [first, *values])
 
 
 def learning_rates(config: TrainConfig, steps: int, factor: float = 1.0) -> Schedule:
-    """The learning rate by step of a config.
+    """Build the learning rate schedule of a config.
 
     Args:
         config: `TrainConfig`.
-        steps: Int, batches in an epoch. Keras counts schedules in batches, also where `accumulate` joins several.
-        factor: Float, multiplies every rate.
+        steps: Int, batches per epoch. Keras counts schedules in batches, even if `accumulate` joins several.
+        factor: Float, multiplier of every rate.
+
+    Returns:
+        A Keras `LearningRateSchedule`.
     """
     peak, total = config.learning_rate * factor, config.epochs * steps
     warmup = min(int(config.warmup_epochs * steps), total)
@@ -55,15 +59,15 @@ def learning_rates(config: TrainConfig, steps: int, factor: float = 1.0) -> Sche
     falls = []
     if config.schedule == "exponential":
         interval = config.decay_epochs * steps
-        # Counted from the first step, as published: what fell during warm-up is made up for at its end.
+        # Counted from the first step, as published: decay steps due during warm-up are applied at its end.
         numbers = range(int(warmup / interval), int(total / interval) + 1)
         falls = [(max(warmup, round(n * interval)), peak * config.decay_rate**n) for n in numbers]
     return _ladder(peak, warmup, falls)
 
 
 def ema_momentum(config: TrainConfig, steps: int) -> float:
-    """The decay of the moving average, shortened so that it spans no more than a tenth of a short run."""
-    updates = config.epochs * steps  # Keras averages after every batch
+    """Decay of the moving average, limited so that it spans at most a tenth of a short run."""
+    updates = config.epochs * steps  # Keras updates the average after every batch
     return max(0.0, min(config.ema, 1 - 1 / (_EMA_SHARE * updates)))
 
 
@@ -82,43 +86,50 @@ def _single(config: TrainConfig, steps: int, factor: float = 1.0) -> keras.optim
         gradient_accumulation_steps=config.accumulate if config.accumulate > 1 else None,
         **average,
     )
-    # Decaying a batch normalization's gain or a bias only fights the data.
+    # Weight decay of biases and batch normalization gains does not regularize.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
 
 def build_optimizer(model: keras.Model, config: TrainConfig, steps: int) -> keras.optimizers.Optimizer:
-    """The optimizer of a config for a model, with loss scaling where the model computes in float16.
+    """Build the optimizer of a config for a model, with loss scaling if the model computes in float16.
 
     Args:
-        model: Keras model; with `layer_decay` below 1 one of this package, whose stages are known.
+        model: Keras model; `layer_decay` below 1 needs a network of this package, whose stages are known.
         config: `TrainConfig`.
-        steps: Int, batches in an epoch.
+        steps: Int, batches per epoch.
+
+    Returns:
+        A Keras optimizer.
     """
-    if config.layer_decay == 1:  # what any model can have, with stages or without
+    if config.layer_decay == 1:  # works for every model
         optimizer = _single(config, steps)
     else:
         optimizer = layerwise_optimizer(model, config.layer_decay, partial(_single, config, steps))
-    # `compile` would wrap it too, but keep that from the file: last.keras would reload without loss scaling.
+    # `compile` would wrap it too, but would not save the wrapper: last.keras would reload without loss scaling.
     return keras.optimizers.LossScaleOptimizer(optimizer) if policy_of(model).name == "mixed_float16" else optimizer
 
 
 def innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that moves the classifier's weights: below loss scaling, the last of several."""
+    """Optimizer of the classifier's weights: inside loss scaling, the last of several."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return getattr(optimizer, "optimizers", [optimizer])[-1]
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """The rate that an optimizer has come to; of one with a rate for each stage, the classifier's."""
+    """Current learning rate of an optimizer; the classifier's, if stages have different rates."""
     return float(keras.ops.convert_to_numpy(innermost(optimizer).learning_rate))
 
 
 def epochs_done(optimizer: keras.optimizers.Optimizer, steps: int) -> int:
-    """How many epochs of `steps` batches an optimizer has behind it, by its own count of them.
+    """Number of completed epochs by the batches that an optimizer has counted.
 
-    Checkpoints are made at the end of an epoch. The count falls short of it by the batches that loss scaling skipped,
-    so it is rounded up. It is that of the innermost optimizer, whose `iterations` would leave out gradients that still
-    wait to be applied.
+    Checkpoints are saved at the end of an epoch. Loss scaling skips batches without counting them, so the quotient is
+    rounded up. The private counter of the innermost optimizer is read because its public `iterations` leaves out
+    accumulated gradients that are not applied yet.
+
+    Args:
+        optimizer: Keras optimizer.
+        steps: Int, batches per epoch.
     """
     return -(-int(keras.ops.convert_to_numpy(innermost(optimizer)._iterations)) // steps)

@@ -1,6 +1,6 @@
-"""One process of several that train together: what the environment says of them, and who writes.
+"""Processes that train together: their environment variables, connection, and which of them writes files.
 
-Imports `errors` alone; frameworks wait until they are used.
+Frameworks are imported when needed.
 """
 
 from __future__ import annotations
@@ -22,25 +22,33 @@ def number(variable: str) -> int:
     """The value of an environment variable as an integer."""
     text = os.environ.get(variable, "")
     if not text.isdecimal():
-        raise UserError(f"{variable} must be a whole number, got {text!r}; `keras-effnet launch` sets it.")
+        raise UserError(f"{variable} must be an integer of 0 or more, got {text!r}; `keras-effnet launch` sets it.")
     return int(text)
 
 
 def in_a_group() -> bool:
-    """Whether the environment says that this process is one of several; all three variables or none."""
+    """Whether this process is one of several, by its environment.
+
+    Raises:
+        UserError: Some of the three variables are missing or contradict each other.
+    """
     given = [name for name in (ADDRESSES, PROCESSES, PROCESS_ID) if os.environ.get(name)]
     if not given:
         return False
     for name in (ADDRESSES, PROCESSES, PROCESS_ID):
         if name not in given:
-            raise UserError(f"{given[0]} is set but {name} is not; set all three, or start by `keras-effnet launch`.")
+            raise UserError(f"{given[0]} is set but {name} is not; set all three, or use `keras-effnet launch`.")
     if number(PROCESS_ID) >= number(PROCESSES):
         raise UserError(f"{PROCESS_ID} must be below {PROCESSES}, {number(PROCESSES)}; got {number(PROCESS_ID)}.")
     return number(PROCESSES) > 1
 
 
 def join() -> None:
-    """Connects this process with the others that its environment names; before JAX computes anything."""
+    """Connect this process with the other ones of its group; call it before JAX initializes its devices.
+
+    Raises:
+        UserError: The processes could not connect.
+    """
     import jax
     import keras
 
@@ -49,11 +57,11 @@ def join() -> None:
     try:
         keras.distribution.initialize()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"The {number(PROCESSES)} processes did not come together: {first_line(error)}") from error
+        raise UserError(f"The {number(PROCESSES)} processes could not connect: {first_line(error)}") from error
 
 
 def is_chief() -> bool:
-    """Whether this process is the one that writes files and talks to the user: process 0, or the only one."""
+    """Whether this process writes the files and reports to the user: process 0, or the only one."""
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
         return jax.process_index() == 0
@@ -62,10 +70,10 @@ def is_chief() -> bool:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Where one process of several does what the others do not: save a model, load one, evaluate it.
+    """Context for work that only one of several processes does, such as saving, loading or evaluating a model.
 
-    Inside `scope("data-parallel")` whoever makes a variable waits until all processes make it, and Keras makes an
-    optimizer whenever it saves one. Without it a chief that saves waits for ever.
+    Inside `scope("data-parallel")` a process that creates a variable waits until all processes create it, and Keras
+    creates an optimizer whenever it saves one. Without this context, a chief that saves would wait forever.
 
     Example:
 

@@ -1,8 +1,4 @@
-"""Training from a dataset to a run folder: one frozen config builds the network and its pipelines, `fitting` trains it.
-
-Imports `config`, `imagenet`, `models`, `transfer`, `datasets`, `caching`, `pipeline`, `fitting`, `evaluation`, `plots`,
-`runs`.
-"""
+"""Training from a dataset to a complete run folder: network, pipelines, checkpoints, evaluation. TensorFlow."""
 
 from __future__ import annotations
 
@@ -33,7 +29,7 @@ from keras_effnet.pipeline.caching import choose_cache, source
 from keras_effnet.system.files import write_text
 from keras_effnet.system.run_folders import write_environment
 from keras_effnet.training.checkpoints import BEST, read_rows, save_model, uncompiled
-from keras_effnet.training.contact_sheets import _draw_augmented
+from keras_effnet.training.contact_sheets import contact_sheet
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
 from keras_effnet.training.loop import train
 
@@ -48,11 +44,22 @@ __all__ = [
     "train_dataset",
 ]
 
+_SHOWN = 16  # images in augmented.png
 _CACHE = "cache"  # a folder within the run's, while it trains
 
 
 def resolve_precision(precision: str) -> str:
-    """The dtype policy that a precision means on this machine: `"auto"` looks at the devices."""
+    """Resolve a precision to a dtype policy; `"auto"` depends on the devices of this machine.
+
+    Args:
+        precision: String, one of `PRECISIONS`.
+
+    Returns:
+        String, `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`.
+
+    Raises:
+        UserError: An unknown precision.
+    """
     one_of("precision", precision, PRECISIONS)
     if precision != "auto":
         return precision
@@ -62,21 +69,24 @@ def resolve_precision(precision: str) -> str:
 
 
 def precision_reason(precision: str) -> str:
-    """What a precision means on this machine, and why, in words."""
+    """Describe the dtype policy chosen on this machine and the reason for it."""
     policy = resolve_precision(precision)
     if precision != "auto":
-        return f"{policy}, as asked"
+        return f"{policy}, as requested"
     devices = {"mixed_bfloat16": "a TPU", "mixed_float16": "a GPU, with loss scaling"}
-    return f"{policy}, as this machine has {devices.get(policy, 'neither GPU nor TPU')}"
+    return f"{policy}, because this machine has {devices.get(policy, 'neither GPU nor TPU')}"
 
 
 def build_model(config: TrainConfig, classes: int, *, any_size: bool = False) -> keras.Model:
-    """The network of a config, under its precision, with its first parts frozen if it says so.
+    """Build the network of a config in its precision, with the parts up to `config.freeze` frozen.
 
     Args:
         config: `TrainConfig`.
         classes: Int.
-        any_size: Bool, whether it takes images of all sizes rather than its own alone.
+        any_size: Bool, whether the input accepts images of any size rather than the network's own.
+
+    Returns:
+        A Keras model that ends in probabilities.
     """
     keras.utils.set_random_seed(config.seed)
     spec = config.spec
@@ -108,13 +118,13 @@ def _augmentation(dataset: ImageDataset, config: TrainConfig) -> Augmentation:
 
 @dataclass(frozen=True, eq=False)
 class TrainResult:
-    """A finished training.
+    """Result of a finished training.
 
     Args:
         run_dir: Path of the run folder.
         model: The network with its best weights.
-        evaluation: `Evaluation` of the best weights on the dataset's `val`.
-        epochs: Int, epochs behind the last checkpoint.
+        evaluation: `Evaluation` of the best weights on the dataset's `val` split.
+        epochs: Int, epochs completed at the last checkpoint.
     """
 
     run_dir: Path
@@ -125,7 +135,7 @@ class TrainResult:
 
 @dataclass(frozen=True, eq=False)
 class Pipelines:
-    """The batches of a training.
+    """Training and validation batches.
 
     Args:
         train: Function from a `ResizeStage` to the batches of all its epochs.
@@ -159,7 +169,7 @@ def _pipelines(dataset: ImageDataset, config: TrainConfig, folder: Path, announc
 
 
 def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
-    """Writes what `eval`, `predict`, `export` and a resumed run need to know."""
+    """Write the metadata that `eval`, `predict`, `export` and a resumed run read."""
     if not is_chief():
         return
     args = {"data": dataset.origin, "config": asdict(config)}
@@ -171,7 +181,7 @@ def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
 
 @contextmanager
 def _cache_removed(folder: Path) -> Iterator[None]:
-    """Leaves no images behind, whatever ends the run."""
+    """Remove the folder of cached images, however the run ends."""
     try:
         yield
     finally:
@@ -180,7 +190,7 @@ def _cache_removed(folder: Path) -> Iterator[None]:
 
 
 def fit_dataset(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path, **options) -> None:
-    """The first half of `train_dataset`, which takes the same: leaves checkpoints, results and `args.yaml`."""
+    """Train without the final evaluation: write checkpoints, results and `args.yaml`. Arguments as `train_dataset`."""
     with _cache_removed(Path(run_dir)):
         _fit(dataset, config, Path(run_dir), **options)
 
@@ -194,9 +204,9 @@ def _fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     announce: Callable[[str], None] = lambda line: None,
 ) -> Pipelines:
-    """Builds the network and the pipelines of a config and trains; returns the pipelines, as `_finish` needs them."""
+    """Build the network and the pipelines of a config, train, and return the pipelines for `_finish`."""
     if not len(dataset.train):
-        raise UserError(f"{dataset.name} has no images to train on: all of them are its test images.")
+        raise UserError(f"{dataset.name} has no images to train on: all of them belong to its test split.")
     classes = len(dataset.class_names)
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
@@ -205,7 +215,7 @@ def _fit(
     announce(f"Precision: {precision_reason(config.precision)}.")
     pipelines = _pipelines(dataset, config, folder, announce)
     weights = class_weights(dataset.train.labels, classes) if config.class_weight == "balanced" else None
-    # Once training begins: a resume that is refused leaves the run as it was.
+    # Written when training begins, so that a refused resume leaves the run folder unchanged.
     describing = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _describe(dataset, config, folder))
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     with scope(config.strategy):
@@ -231,22 +241,26 @@ def train_dataset(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     announce: Callable[[str], None] = lambda line: None,
 ) -> TrainResult | None:
-    """Builds the network and the pipelines of a config, trains, and leaves a complete run folder.
+    """Train a network on a dataset and write a complete run folder.
 
-    The batch normalization statistics of the best weights are measured anew, see `transfer.reestimate_batch_norm`.
-    Beside what `train` writes, the folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json`,
-    `augmented.png` and `confusion.png`, so that `eval`, `predict` and `export` need nothing but the folder.
+    The network and its input pipelines are built from the config. After training, the batch normalization statistics of
+    the best weights are re-estimated, see `transfer.reestimate_batch_norm`. In addition to the files of `train`, the
+    folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json`, `augmented.png` and `confusion.png`, so that
+    `eval`, `predict` and `export` need only the folder.
 
     Args:
         dataset: `ImageDataset`.
         config: `TrainConfig`.
-        run_dir: Folder, made if it does not exist.
-        resume: Bool, whether to go on from its last checkpoint.
+        run_dir: Run folder, created if it does not exist.
+        resume: Bool, whether to resume from the last checkpoint in `run_dir`.
         callbacks: Further Keras callbacks.
-        announce: Called with a line of text for each thing that was decided by measuring: cache, precision.
+        announce: Function called with a line of text for each automatic choice, such as cache and precision.
 
     Returns:
         A `TrainResult`; None in all but the first of several processes that train together.
+
+    Raises:
+        UserError: The dataset has no training images, or training fails, see `train`.
     """
     folder = Path(run_dir)
     with _cache_removed(folder):
@@ -255,15 +269,16 @@ def train_dataset(
 
 
 def _finish(dataset: ImageDataset, config: TrainConfig, folder: Path, pipelines: Pipelines) -> TrainResult:
-    """Measures the best weights' statistics anew and what they are worth, and draws it."""
+    """Re-estimate the batch normalization statistics of the best weights, evaluate them and draw the plots."""
     model = uncompiled(build_model(replace(config, weights=None), len(dataset.class_names)))
     load_state(model, folder / BEST)
     batches = pipelines.train(ResizeStage(0, 1, config.image_spec.size))
     transfer.reestimate_batch_norm(model, batches)
-    # First of all, as it refuses a network that answers NaN.
+    # Before anything is saved: a network that predicts NaN is refused here.
     result = evaluate(model.predict(pipelines.val, verbose=0), dataset.val.labels)
     save_model(model, folder / BEST)
     names = readable(dataset.class_names)
-    _draw_augmented(batches, names, folder / "augmented.png")
+    images, labels = next(iter(batches.take(1)))
+    contact_sheet(images[:_SHOWN], labels[:_SHOWN], folder / "augmented.png", class_names=names)
     plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
-    return TrainResult(folder, model, result, read_rows(folder)[-1]["epoch"])
+    return TrainResult(folder, model, result, int(read_rows(folder)[-1]["epoch"]))

@@ -1,7 +1,4 @@
-"""What a run tells while it goes on: images a second, time lost to waiting for data; TensorBoard, Weights & Biases.
-
-Imports `runs`, `errors`; TensorFlow for the data alone.
-"""
+"""Throughput and loss scale among the results of a run; TensorBoard and Weights & Biases. TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,13 +19,13 @@ _WANDB_ID = "wandb-id.txt"
 
 
 class Throughput(keras.callbacks.Callback):
-    """Adds `images_per_second` and `input_bound` to the results of every epoch.
+    """Add `images_per_second` and `input_bound` to the results of every epoch.
 
-    `input_bound` is the share of the training time that steps waited for their batch: near 0 the device is busy, near
-    1 more cores, a cache or smaller files would help. The first step of an epoch is left out, which may compile.
+    `input_bound` is the share of the training time that steps wait for their batch: near 0 the device is busy, near
+    1 more cores, a cache or smaller files would help. The first step of an epoch, which may compile, is excluded.
 
     Args:
-        batch_size: Int, images a step.
+        batch_size: Int, images per step.
 
     Example:
 
@@ -40,9 +37,10 @@ class Throughput(keras.callbacks.Callback):
         super().__init__()
         self.batch_size = batch_size
         self._delivered: deque[float] = deque()
+        self._first: float | None = None
 
     def watch(self, data: tf.data.Dataset) -> tf.data.Dataset:
-        """The same batches, each noted when it is ready to be taken."""
+        """Record the time at which each batch is ready; the batches are unchanged."""
 
         def note():
             self._delivered.append(time.perf_counter())
@@ -51,11 +49,11 @@ class Throughput(keras.callbacks.Callback):
             with tf.control_dependencies([tf.numpy_function(note, [], [])]):
                 return tf.nest.map_structure(tf.identity, batch)
 
-        # In a thread of its own: what a step finds here did not keep it waiting.
+        # Prefetched in a separate thread: a step does not wait for a batch that is ready.
         return data.map(noted).prefetch(1)
 
     def on_train_begin(self, logs=None):
-        self._delivered.clear()  # under a strategy Keras has taken a batch, only to look at it
+        self._delivered.clear()  # under a strategy Keras has already taken a batch to inspect it
 
     def on_epoch_begin(self, epoch, logs=None):
         self._steps, self._waited, self._first = 0, 0.0, None
@@ -74,14 +72,14 @@ class Throughput(keras.callbacks.Callback):
         self._last = now
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._steps and logs is not None:
+        if self._first is not None and self._steps and logs is not None:
             seconds = self._last - self._first
             logs["images_per_second"] = round(self._steps * self.batch_size / seconds, 2)
             logs["input_bound"] = round(min(1.0, self._waited / seconds), 4)
 
 
 class LossScale(keras.callbacks.Callback):
-    """Adds the `loss_scale` of mixed_float16 to the results of every epoch: one that keeps falling foretells NaN."""
+    """Add the `loss_scale` of mixed_float16 to the results of every epoch; a falling scale is an early sign of NaN."""
 
     def on_epoch_end(self, epoch, logs=None):
         scale = getattr(self.model.optimizer, "dynamic_scale", None)
@@ -90,15 +88,15 @@ class LossScale(keras.callbacks.Callback):
 
 
 class WandbLogger(keras.callbacks.Callback):
-    """Logs a run's results to Weights & Biases, after every epoch.
+    """Log a run's results to Weights & Biases after every epoch.
 
-    A resumed run goes on in the same record, whose id lies in the run folder. Without a network set
-    `WANDB_MODE=offline`, and send the record later with `wandb sync`.
+    A resumed run continues the same record, whose id is stored in the run folder. Without an internet connection, set
+    `WANDB_MODE=offline` and upload the record later with `wandb sync`.
 
     Args:
         project: String.
         folder: Path of the run folder.
-        config: Options of the run, shown beside it.
+        config: Options of the run, stored with it.
 
     Raises:
         UserError: The package wandb is not installed.
@@ -112,10 +110,10 @@ class WandbLogger(keras.callbacks.Callback):
             raise UserError('Weights & Biases is not installed: pip install "keras-effnet[wandb]".') from None
         self._wandb, self._project, self._config = wandb, project, dict(config)
         self._folder = Path(folder)
-        self._run = None
+        self._run: Any = None  # wandb has no types here: it need not be installed
 
     def on_train_begin(self, logs=None):
-        if self._run is not None:  # every stage of a progressive training begins
+        if self._run is not None:  # called again for every stage of progressive resizing
             return
         path = self._folder / _WANDB_ID
         known = path.read_text().strip() if path.is_file() else None
@@ -133,18 +131,18 @@ class WandbLogger(keras.callbacks.Callback):
         self._run.log({"epoch": epoch + 1, **(logs or {})}, step=epoch + 1)
 
     def close(self) -> None:
-        """Closes the record."""
+        """Close the record."""
         if self._run is not None:
             self._run.finish()
             self._run = None
 
 
 def tensorboard(folder: str | Path) -> keras.callbacks.Callback:
-    """Keras' own TensorBoard callback, writing to `tensorboard/` in a run folder.
+    """Keras' TensorBoard callback, writing to `tensorboard/` in a run folder.
 
     Raises:
         UserError: The package tensorboard is not installed.
     """
-    if find_spec("tensorboard") is None:  # TensorFlow writes no summary without it, and says so in mid-run
+    if find_spec("tensorboard") is None:  # without it TensorFlow fails in the middle of the run
         raise UserError('TensorBoard is not installed: pip install "keras-effnet[tensorboard]".')
     return keras.callbacks.TensorBoard(str(Path(folder) / "tensorboard"), write_graph=False)

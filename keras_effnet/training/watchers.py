@@ -1,4 +1,4 @@
-"""Callbacks that watch a run: non-finite losses, seeds of an epoch, pauses, validation at chance level. Keras only."""
+"""Callbacks that watch a run: non-finite losses, seeds per epoch, pauses, validation at chance level. Keras only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class FiniteWatch(keras.callbacks.Callback):
-    """Stops a run whose loss is no longer a number, at that step: no such weights reach a checkpoint.
+    """Stop a run at the step whose loss is NaN or infinite, before its weights reach a checkpoint.
 
     Args:
         folder: Path of the run folder, or None.
@@ -41,18 +41,18 @@ class FiniteWatch(keras.callbacks.Callback):
     def _cure(self, rate: float) -> str:
         lower = f"{rate / 3:.1g}"
         if self.folder is None or not (self.folder / LAST).is_file():
-            return f"Train anew at a lower one, {lower} perhaps (learning_rate, --learning-rate)."
+            return f"Train again at a lower rate, for example {lower} (learning_rate, --learning-rate)."
         epoch = read_rows(self.folder)[-1]["epoch"]
         return (
-            f"The last good checkpoint is {self.folder / LAST}, of epoch {epoch}; go on from it at a lower rate: "
+            f"The last good checkpoint is {self.folder / LAST}, of epoch {epoch}; resume from it at a lower rate: "
             f"{resume_command(self.folder)} --learning-rate {lower}"
         )
 
 
 class EpochSeeds(keras.callbacks.Callback):
-    """Seeds dropout and stochastic depth by the number of the epoch.
+    """Seed dropout and stochastic depth from the epoch number, so that a resumed run draws the same numbers.
 
-    No `.keras` file holds the state of their random generators. So a resumed run draws what an unbroken one would.
+    A `.keras` file does not hold the state of the random generators.
 
     Args:
         seed: Int.
@@ -69,10 +69,10 @@ class EpochSeeds(keras.callbacks.Callback):
 
 
 class Pause(keras.callbacks.Callback):
-    """Ends a training after so many epochs in all, though its schedule goes on; a resumed run carries on from there.
+    """Stop a training early, with its schedule unfinished, so that it can be resumed later.
 
     Args:
-        epochs: Int.
+        epochs: Int, epochs after which to stop, counted from the beginning of the run.
     """
 
     def __init__(self, epochs: int):
@@ -85,15 +85,18 @@ class Pause(keras.callbacks.Callback):
 
 
 class ChanceWatch(keras.callbacks.Callback):
-    """Warns, once, when a network that learns its training images only guesses on those for validation.
+    """Warn once when training accuracy rises while validation stays at chance level.
 
-    Such a gap is more than overfitting: as a rule the network computes otherwise in validation, or is asked otherwise.
+    Such a gap is more than overfitting: usually the network or its input differs between training and validation.
+
+    Args:
+        classes: Int.
     """
 
     def __init__(self, classes: int):
         super().__init__()
         chance = 1 / classes
-        # Half again as much as guessing, but never more than 5 points of it; and what no guessing comes to.
+        # Chance level: up to 1.5 times guessing, at most 5 points above it. Learned: 25 points above guessing.
         self.guessed, self.learned = chance + min(chance / 2, 0.05), chance + 0.25
         self.warned = False
 
@@ -106,7 +109,7 @@ class ChanceWatch(keras.callbacks.Callback):
         highest = max(momenta, default=0.0)
         lag = f" (bn_momentum is {highest:g}: lower it to 0.9 or less)" if highest > 0.9 else ""
         logger.warning(
-            f"Epoch {epoch + 1}: {training:.0%} of the training images are right but {validation:.0%} in validation, "
-            f"as by chance. Likely causes: batch normalization statistics that lag behind a short run{lag}, pixels in "
-            "another range in validation than in training, or its classes numbered in another order."
+            f"Epoch {epoch + 1}: training accuracy is {training:.0%} but validation accuracy {validation:.0%}, chance "
+            f"level. Likely causes: batch normalization statistics that lag behind a short run{lag}, a different pixel "
+            "range in validation than in training, or classes in a different order."
         )

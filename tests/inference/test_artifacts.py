@@ -104,7 +104,7 @@ def test_images_in_0_to_1_are_warned_of_and_pixels_are_not(trained, exported, im
 
 def test_an_image_for_a_network_of_other_channels_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="takes images of 4 channels; files are read as RGB"):
+    with pytest.raises(UserError, match="expects 4 channels; files are decoded to RGB"):
         artifacts.image(tmp_path / "a.png", ImageSpec(32, 0.0, 1.0, channels=4))
 
 
@@ -208,7 +208,7 @@ def test_a_networks_name_without_published_weights_says_so(tmp_path, monkeypatch
 
 
 def test_a_folder_without_weights_is_refused_with_what_is_wanted(tmp_path):
-    with pytest.raises(UserError, match=r"folder without weights/best\.keras; give a run folder, a \.keras or a"):
+    with pytest.raises(UserError, match=r"folder without weights/best\.keras; expected a run folder, a \.keras or a"):
         artifacts.load(tmp_path)
 
 

@@ -493,11 +493,21 @@ def test_the_operation_sheet_has_a_row_an_operation_and_a_column_a_level(drawn, 
 
 def test_the_contact_sheet_shows_a_batch_as_training_sees_it(drawn, images):
     augmentation = EVERYTHING["randaugment"]
-    contact_sheets.contact_sheet(images[:6], augmentation, "sheet.png", seed=2)
+    batch, labels = contact_sheets.augmented_batch(images[:6], augmentation, seed=2)
     one = np.stack([augment_image(image, seed(2, place), augmentation) for place, image in enumerate(images[:6])])
-    expected, labels = mix_batch(one, np.eye(6, dtype="float32"), seed(2, 6), augmentation)
-    np.testing.assert_allclose(drawn["images"], expected, atol=1e-3)
-    assert f"{labels[3, 3]:.0%} of 3" in drawn["titles"][3]
+    expected, shares = mix_batch(one, np.eye(6, dtype="float32"), seed(2, 6), augmentation)
+    np.testing.assert_allclose(batch, expected, atol=1e-3)
+    np.testing.assert_allclose(labels, shares)
+
+    contact_sheets.contact_sheet(batch, labels, "sheet.png")
+    assert drawn["images"] is batch and drawn["columns"] == 6
+    assert f"{labels[3, 3]:.0%} 3" in drawn["titles"][3].splitlines()
+
+
+def test_the_contact_sheet_names_pure_and_mixed_classes(drawn):
+    labels = [[0, 1, 0], [0.25, 0, 0.75]]
+    contact_sheets.contact_sheet(np.zeros((2, 4, 4, 3)), labels, "sheet.png", class_names=["cat", "dog", "owl"])
+    assert drawn["titles"] == ["dog", "25% cat\n75% owl"]
 
 
 def test_sheets_are_written_as_images(tmp_path, images):

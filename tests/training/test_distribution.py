@@ -50,7 +50,7 @@ def test_a_typo_gets_the_closest_strategy():
 @pytest.mark.parametrize("name", ["mirrored", "tpu"])
 def test_tensorflows_strategies_refuse_gradient_accumulation(name):
     assert distribution.check_strategy(name, gradient_accumulation=1) == name
-    with pytest.raises(UserError, match=f"{name} cannot accumulate gradients, here over 4 batches"):
+    with pytest.raises(UserError, match=f"{name} cannot accumulate gradients over 4 batches"):
         distribution.check_strategy(name, gradient_accumulation=4)
 
 
@@ -93,13 +93,13 @@ def test_a_tf_config_of_one_task_is_none_of_our_business(value, monkeypatch):
 @pytest.mark.parametrize("value", ["worker", "[1]", '{"cluster": 3}'])
 def test_a_broken_tf_config_is_named(value, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", value)
-    with pytest.raises(UserError, match="TF_CONFIG is set, but"):
+    with pytest.raises(UserError, match="TF_CONFIG is set but"):
         distribution.check_strategy("none")
 
 
 def test_a_process_of_several_never_trains_alone(monkeypatch):
     set_group(monkeypatch)
-    with pytest.raises(UserError, match=r"each would train alone. Add --strategy data-parallel"):
+    with pytest.raises(UserError, match=r"each process would train alone. Use --strategy data-parallel"):
         distribution.check_strategy("none")
 
 
@@ -108,8 +108,8 @@ def test_a_process_of_several_never_trains_alone(monkeypatch):
     [
         (PROCESS_ID, "", "NUM_PROCESSES|JOB_ADDRESSES is set but .*PROCESS_ID is not"),
         (PROCESS_ID, "2", "must be below .*, 2; got 2"),
-        (PROCESS_ID, "one", "must be a whole number, got 'one'"),
-        (PROCESSES, "-2", "must be a whole number, got '-2'"),
+        (PROCESS_ID, "one", "must be an integer of 0 or more, got 'one'"),
+        (PROCESSES, "-2", "must be an integer of 0 or more, got '-2'"),
     ],
 )
 def test_a_wrong_group_is_named(variable, value, message, monkeypatch):
@@ -138,7 +138,7 @@ def test_none_is_no_scope():
 def test_tpu_says_that_there_is_none():
     if tf.config.list_physical_devices("TPU"):
         pytest.skip("this machine has a TPU")
-    with pytest.raises(UserError, match="finds no TPU on this machine"), distribution.scope("tpu"):
+    with pytest.raises(UserError, match="found no TPU on this machine"), distribution.scope("tpu"):
         pass
 
 
@@ -146,7 +146,7 @@ def test_tpu_says_that_there_is_none():
 def test_a_batch_that_cannot_be_shared_is_refused(size, nearest, monkeypatch):
     monkeypatch.setattr(distribution, "_mirrored_devices", lambda: ["CPU:0"] * 4)
     assert distribution.check_batch_size(32, "mirrored") == 8
-    with pytest.raises(UserError, match=f"A batch of {size} cannot be shared by 4 devices; take {nearest}"):
+    with pytest.raises(UserError, match=f"A batch of {size} cannot be divided among 4 devices; use {nearest}"):
         distribution.check_batch_size(size, "mirrored")
 
 

@@ -235,7 +235,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(toy_model, ba
     message = str(caught.value)
     assert message == (
         f"Cannot write epoch 3 to {tmp_path}: No space left on device. The last good checkpoint, of epoch 2, is "
-        f"intact; make room and go on: keras-effnet train --resume {tmp_path}"
+        f"intact; free some space and resume: keras-effnet train --resume {tmp_path}"
     )
     monkeypatch.setattr(keras.Model, "save", original)
     assert not list((tmp_path / "weights").glob(".*"))
@@ -266,7 +266,7 @@ def test_a_disk_that_is_full_in_the_first_epoch_promises_no_checkpoint(toy_model
 
     monkeypatch.setattr(keras.Model, "save", full)
     with pytest.raises(
-        UserError, match=r"Cannot write epoch 1 to .*: No space left on device\. Make room and train anew\."
+        UserError, match=r"Cannot write epoch 1 to .*: No space left on device\. Free some space and train again\."
     ):
         train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path)
 

@@ -479,7 +479,7 @@ def test_a_label_beyond_the_models_classes_is_an_error(toy_model, batches):
 
 def test_data_of_unknown_length_is_refused_with_the_cure(toy_model, batches):
     endless = batches.repeat()
-    with pytest.raises(UserError, match=r"no known length; apply \.take"):
+    with pytest.raises(UserError, match=r"no known length; call \.take"):
         train(toy_model(), endless, batches, CONFIG)
 
 

@@ -258,7 +258,7 @@ def test_stdout_holds_nothing_but_the_form_asked_for(cli, colours, gallery):
 def test_a_file_takes_the_form_that_is_named_whatever_its_suffix(cli, colours, gallery):
     arguments = ["predict", gallery, "--model", colours / "colours.keras", "--output", "out.txt"]
     shown = cli(*arguments)
-    assert shown.status == 2 and "end it in .csv, .json, .jsonl, or give --format" in shown.err
+    assert shown.status == 2 and "end it in .csv, .json, .jsonl, or use --format" in shown.err
     assert cli(*arguments, "--format", "jsonl").status == 0
     assert len(Path("out.txt").read_text().splitlines()) == 6
 
