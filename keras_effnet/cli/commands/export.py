@@ -18,6 +18,8 @@ MAX_HELD_OUT = 500  # images to compare on; they are held in memory
 
 def _sources(artifact, calibration, samples, seed, max_bad_files):
     """Return calibration and held-out images: the splits of a labelled dataset, or two halves of a plain folder."""
+    import numpy as np
+
     from keras_effnet import datasets
     from keras_effnet.export.calibration import load_images
 
@@ -37,8 +39,8 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
         return images[:half], (images[half:] if len(images) > half else images)[:MAX_HELD_OUT]
     if not len(dataset.train):  # an evaluation list: one half for calibration, the other for comparison
         test = dataset.held_out
-        halves = (test.select(range(first, len(test), 2)) for first in (0, 1))
-        dataset = replace(dataset, **dict(zip(("train", "test"), halves, strict=True)))
+        first, second = (test.select(np.arange(start, len(test), 2)) for start in (0, 1))
+        dataset = replace(dataset, train=first, test=second)
     # Labels are used only if the classes are the model's; calibration does not need them.
     same = readable(artifact.class_names or ()) == readable(dataset.class_names)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
