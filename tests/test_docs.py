@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,35 @@ def test_options_in_running_text_exist(page):
     for span in SPAN.findall(page.read_text()):
         if span.startswith("--"):
             assert set(OPTION.findall(span)) <= known, span
+
+
+def layers():
+    """Wings from the top, as the import contracts have them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (wings,) = (contract for contract in contracts if contract["id"] == "wings")
+    return [layer for layer in wings["layers"] if layer != "__main__"]
+
+
+def test_architecture_page_shows_the_layers_of_the_import_contracts():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    assert re.findall(r"^\| \[(\w+)\]", text, flags=re.MULTILINE) == layers()
+    sections = dict(zip(*[iter(re.split(r"^## (\w+)$", text, flags=re.MULTILINE)[1:])] * 2, strict=True))
+    assert list(sections) == layers()
+    assert all("```mermaid" in section for section in sections.values())
+
+
+def test_architecture_page_follows_a_real_convolution_of_b2():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    spec = architecture_spec("b2")
+    (block,) = (block for block in expand(spec).blocks if block.name == "block3a")
+    conv = block.project
+    assert f"`round_filters({spec.stages[2].filters}, {spec.width})`" in text
+    assert f"in_channels={conv.in_channels}, out_channels={conv.out_channels}" in text
+    assert (
+        f"{conv.in_channels * conv.out_channels:,} MACs for each of the\n   {conv.out_size} x {conv.out_size}" in text
+    )
+    assert f"`{conv.name}`" in text or f'name="{conv.name}"' in text
+    assert f"{count(spec).params:,} parameters" in text
 
 
 def test_what_the_checks_look_for_is_found():
