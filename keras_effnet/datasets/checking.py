@@ -14,10 +14,10 @@ import numpy as np
 
 from keras_effnet import datasets
 from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
-from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, groups_of_twins, sheet_tile
+from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, group_duplicates, sheet_tile
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 
-LOPSIDED = 3.0  # times as many images in the largest class as in the smallest, above which weights are suggested
+IMBALANCED = 3.0  # times as many images in the largest class as in the smallest, above which weights are suggested
 _TINY = 32  # pixels of the shorter side
 
 
@@ -152,25 +152,25 @@ class DataReport:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _Examined:
     member: Duplicate
     print: Fingerprint
     tile: np.ndarray | None
 
 
-def _look(split: str, part: Split, class_names, examples: int, progress) -> list[_Seen | BadFile]:
+def _examine(split: str, part: Split, class_names, examples: int, progress) -> list[_Examined | BadFile]:
     """All images of a split, in their order."""
     shown = {index for label in set(part.labels.tolist()) for index in np.flatnonzero(part.labels == label)[:examples]}
     shown = shown if split == "train" else set()
     files = isinstance(part.images, tuple)
     names = part.images if files else [f"{split}[{index}]" for index in range(len(part))]
 
-    def seen(index: int, found: tuple[bytes | None, np.ndarray] | BadFile) -> _Seen | BadFile:
+    def seen(index: int, found: tuple[bytes | None, np.ndarray] | BadFile) -> _Examined | BadFile:
         if isinstance(found, BadFile):
             return found
         contents, pixels = found
         member = Duplicate(names[index], split, class_names[part.labels[index]])
-        return _Seen(member, fingerprint(pixels, contents), sheet_tile(pixels) if index in shown else None)
+        return _Examined(member, fingerprint(pixels, contents), sheet_tile(pixels) if index in shown else None)
 
     if files:
         images = decode_files(part.images)
@@ -181,8 +181,8 @@ def _look(split: str, part: Split, class_names, examples: int, progress) -> list
     return [seen(index, found) for index, found in enumerate(progress(images))]
 
 
-def _groups(seen: list[_Seen], near: bool) -> tuple[DuplicateGroup, ...]:
-    groups = groups_of_twins([item.print for item in seen], near)
+def _groups(seen: list[_Examined], near: bool) -> tuple[DuplicateGroup, ...]:
+    groups = group_duplicates([item.print for item in seen], near)
     return tuple(
         DuplicateGroup(
             tuple(seen[index].member for index in group), len({seen[index].print.digest for index in group}) == 1
@@ -191,7 +191,7 @@ def _groups(seen: list[_Seen], near: bool) -> tuple[DuplicateGroup, ...]:
     )
 
 
-def _sizes(seen: list[_Seen], image_size: int) -> Sizes | None:
+def _sizes(seen: list[_Examined], image_size: int) -> Sizes | None:
     if not seen:
         return None
     width, height = (np.array([getattr(item.print, side) for item in seen]) for side in ("width", "height"))
@@ -251,9 +251,9 @@ def check_data(
         splits = {name: part.sample(round(max_images * len(part) / total), seed) for name, part in splits.items()}
 
     found = [
-        item for name, part in splits.items() for item in _look(name, part, dataset.class_names, examples, progress)
+        item for name, part in splits.items() for item in _examine(name, part, dataset.class_names, examples, progress)
     ]
-    seen = [item for item in found if isinstance(item, _Seen)]
+    seen = [item for item in found if isinstance(item, _Examined)]
     bad = [*dataset.skipped, *(item for item in found if isinstance(item, BadFile))]
     tally = Counter((item.member.split, item.member.class_name) for item in seen)
     counts = {split: tuple(tally[split, name] for name in dataset.class_names) for split in splits}

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_effnet.datasets.folders import Progress, class_folders, without_bad_files
-from keras_effnet.datasets.splits import SPLIT_NAMES, Parts, Split
+from keras_effnet.datasets.folders import Progress, class_folders, drop_bad_files
+from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError, closest, unknown
 
 MANIFEST, CLASS_LIST = "manifest.csv", "labels.csv"
@@ -117,7 +117,7 @@ def _classes(path: Path, labels: Iterable[str]) -> list[str]:
     return [str(number) for number in sorted({int(label) for label in distinct})]
 
 
-def _named(path: Path, names: list[str]) -> list[str]:
+def _apply_labels_txt(path: Path, names: list[str]) -> list[str]:
     """Class numbers as the lines of a `labels.txt` beside the CSV file, where there is one."""
     file = path.parent / "labels.txt"
     if not file.is_file() or not all(name.isdecimal() for name in names):
@@ -138,7 +138,7 @@ def _read_images(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str],
     keys = [str(int(row.values["label"])) if numbers else row.values["label"] for row in rows]
     images = [_image(path, row, key, seen) for row, key in zip(rows, keys, strict=True)]
     classes = _classes(path, keys)
-    return images, classes, _named(path, classes)
+    return images, classes, _apply_labels_txt(path, classes)
 
 
 def _read_class_list(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str], list[str]]:
@@ -162,11 +162,11 @@ def _read_class_list(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[s
     return images, [str(number) for number in range(len(names))], [names[number] for number in range(len(names))]
 
 
-def _too_few_to_train(labels: np.ndarray, classes: int) -> bool:
+def _lacks_training_images(labels: np.ndarray, classes: int) -> bool:
     return np.bincount(labels, minlength=classes).min() < 2
 
 
-def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progress) -> Parts:
+def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progress) -> SourceData:
     """Images that a CSV file lists.
 
     Columns `path` and `label`, and optionally `split`: one row an image. Or columns `index`, `wnid` or `name`, and
@@ -195,9 +195,9 @@ def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progres
         if chosen := [image for image in images if image.split == split]:
             labels = np.array([index[image.label] for image in chosen], "int32")
             splits[split] = Split(tuple(image.path for image in chosen), labels)
-    if class_list and splits.keys() == {"train"} and _too_few_to_train(splits["train"].labels, len(names)):
+    if class_list and splits.keys() == {"train"} and _lacks_training_images(splits["train"].labels, len(names)):
         splits = {"test": splits["train"]}
     skipped = ()
     if check:
-        splits, skipped = without_bad_files(splits, max_bad_files, progress)
-    return Parts(path.resolve().parent.name, tuple(names), splits, skipped)
+        splits, skipped = drop_bad_files(splits, max_bad_files, progress)
+    return SourceData(path.resolve().parent.name, tuple(names), splits, skipped)

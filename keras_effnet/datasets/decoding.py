@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 30  # of a file
 _JPEG_PIXELS_PER_BYTE = 512
 _BMP_PIXELS_PER_BYTE = 128  # two bytes say "255 times this colour"
 _IMPLAUSIBLE = "Claims more pixels than it can hold"
-_PLENTY_OF_SCANS = 16  # of a progressive JPEG; a small one may have more, each costs a walk over all coefficients
+_MAX_FULL_SIZE_SCANS = 16  # of a progressive JPEG; a small one may have more, each costs a walk over all coefficients
 _PNG = b"\x89PNG\r\n\x1a\n"
 # What TensorFlow puts before a message, and what Pillow puts into one.
 _NOISE = re.compile(
@@ -65,7 +65,7 @@ def decode(contents) -> tf.Tensor:
     image = tf.cond(
         by_pillow,
         lambda: tf.numpy_function(_decode_with_pillow, [contents], tf.uint8),
-        lambda: tf.io.decode_image(_plausible(contents), channels=3, expand_animations=False),
+        lambda: tf.io.decode_image(_check_header(contents), channels=3, expand_animations=False),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -86,7 +86,7 @@ def decode_window(contents, box_of_shape: Callable) -> tf.Tensor:
 
     def jpeg():
         shape = tf.io.extract_jpeg_shape(contents)[:2]
-        return tf.io.decode_and_crop_jpeg(_plausible_jpeg(contents, shape), box_of_shape(shape), channels=3)
+        return tf.io.decode_and_crop_jpeg(_check_jpeg_size(contents, shape), box_of_shape(shape), channels=3)
 
     def other():
         image = decode(contents)
@@ -102,34 +102,34 @@ def _bytes_at(contents, start: int, stop: int) -> tf.Tensor:
     return tf.strings.substr(head, tf.minimum(start, tf.strings.length(head)), stop - start)
 
 
-def _plausible(contents) -> tf.Tensor:
+def _check_header(contents) -> tf.Tensor:
     """The same bytes, unless they are a JPEG or PNG whose header claims too much for its pixels to be allocated."""
 
     def png():
         sides = tf.io.decode_raw(_bytes_at(contents, 16, 24), tf.int32, little_endian=False)
         # TensorFlow's own limit is three times as high.
-        return _unless_more(_pixels(sides), tf.constant(MAX_PIXELS, tf.int64), contents)
+        return _assert_at_most(_pixels(sides), tf.constant(MAX_PIXELS, tf.int64), contents)
 
     return tf.case(
         [
-            (tf.io.is_jpeg(contents), lambda: _plausible_jpeg(contents, tf.io.extract_jpeg_shape(contents)[:2])),
+            (tf.io.is_jpeg(contents), lambda: _check_jpeg_size(contents, tf.io.extract_jpeg_shape(contents)[:2])),
             ((_bytes_at(contents, 0, 8) == _PNG) & (tf.strings.length(contents) >= 24), png),
         ],
         default=lambda: tf.identity(contents),
     )
 
 
-def _plausible_jpeg(contents, shape) -> tf.Tensor:
+def _check_jpeg_size(contents, shape) -> tf.Tensor:
     """A JPEG of a few bytes and a huge size would decode, to grey: its missing data are no error to libjpeg."""
     most = _JPEG_PIXELS_PER_BYTE * tf.cast(tf.strings.length(contents), tf.int64)
-    return _unless_more(_pixels(shape), most, contents)
+    return _assert_at_most(_pixels(shape), most, contents)
 
 
 def _pixels(sides) -> tf.Tensor:
     return tf.reduce_prod(tf.cast(sides, tf.int64))
 
 
-def _unless_more(pixels, most, contents) -> tf.Tensor:
+def _assert_at_most(pixels, most, contents) -> tf.Tensor:
     possible = tf.debugging.assert_less_equal(pixels, most, message=_IMPLAUSIBLE)
     with tf.control_dependencies([] if possible is None else [possible]):
         return tf.identity(contents)
@@ -139,9 +139,9 @@ def _decode_with_pillow(contents: bytes | np.ndarray) -> np.ndarray:
     if isinstance(contents, np.ndarray):  # so it comes outside of a graph: an array of one object
         contents = contents.item()
     try:
-        _refuse_huge(*_webp_canvas(contents))
+        _check_pixel_count(*_webp_canvas(contents))
         with Image.open(io.BytesIO(contents), formats=_PILLOW_FORMATS) as image:
-            _refuse_huge(*image.size)  # before its pixels are allocated
+            _check_pixel_count(*image.size)  # before its pixels are allocated
             if image.format == "BMP" and image.width * image.height > _BMP_PIXELS_PER_BYTE * len(contents):
                 raise ValueError(_IMPLAUSIBLE)  # Pillow would fill it up byte by byte, for minutes
             return np.asarray(image.convert("RGB"))
@@ -150,7 +150,7 @@ def _decode_with_pillow(contents: bytes | np.ndarray) -> np.ndarray:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
-def _refuse_huge(width: int, height: int) -> None:
+def _check_pixel_count(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ValueError(f"claims {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million")
 
@@ -179,16 +179,16 @@ def _read_bytes(path: str | Path) -> bytes:
     if status.st_size > MAX_BYTES:
         raise ValueError(f"File of {status.st_size / 2**30:.1f} GiB, more than {MAX_BYTES >> 30}")
     contents = Path(path).read_bytes()
-    _refuse_endless(contents)
+    _check_scan_count(contents)
     return contents
 
 
-def _refuse_endless(contents: bytes) -> None:
+def _check_scan_count(contents: bytes) -> None:
     """Refuses a progressive JPEG of so many scans that a few kilobytes would take hours."""
-    if not contents.startswith(b"\xff\xd8") or contents.count(b"\xff\xda") <= _PLENTY_OF_SCANS:
+    if not contents.startswith(b"\xff\xd8") or contents.count(b"\xff\xda") <= _MAX_FULL_SIZE_SCANS:
         return
     scans, width, height = _scans(contents)
-    if scans * width * height > _PLENTY_OF_SCANS * MAX_PIXELS:
+    if scans * width * height > _MAX_FULL_SIZE_SCANS * MAX_PIXELS:
         raise ValueError(f"JPEG of {width} x {height} pixels in {scans} scans")
 
 
@@ -258,14 +258,14 @@ def decode_all(contents: tf.data.Dataset, names: Sequence[str]) -> Iterator[tupl
 def decode_files(paths: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
     """`decode_all` of files."""
     with ThreadPoolExecutor() as pool:
-        refused = list(pool.map(_refusal, paths))  # without TensorFlow
+        refused = list(pool.map(_read_error, paths))  # without TensorFlow
     sound = [str(path) for path, bad in zip(paths, refused, strict=True) if not bad]
     files = tf.data.Dataset.from_tensor_slices(tf.constant(sound, tf.string))
     decoded = decode_all(files.map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE), sound)
     yield from (bad or next(decoded) for bad in refused)
 
 
-def _refusal(path: str) -> BadFile | None:
+def _read_error(path: str) -> BadFile | None:
     try:
         _read_bytes(path)
     except (ValueError, OSError) as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_effnet.datasets.splits import Parts, Split, stratified_split
+from keras_effnet.datasets.splits import SourceData, Split, stratified_split
 
 
-def plain_digits(seed: int) -> Parts:
+def plain_digits(seed: int) -> SourceData:
     """scikit-learn's 1,797 handwritten digits, 8x8 pixels: 70% train, 15% val, 15% test."""
     from sklearn.datasets import load_digits
 
@@ -18,7 +18,7 @@ def plain_digits(seed: int) -> Parts:
     whole = Split(images, labels, mirror=False)
     indices = stratified_split(labels, (0.7, 0.15, 0.15), seed)
     splits = {split: whole.select(part) for split, part in zip(("train", "val", "test"), indices, strict=True)}
-    return Parts("digits", tuple("0123456789"), splits)
+    return SourceData("digits", tuple("0123456789"), splits)
 
 
 def _paste(canvas: np.ndarray, patch: np.ndarray, x: float, y: float, side: float) -> None:
@@ -58,7 +58,7 @@ def clutter(digits: Split, count: int, size: int, seed: int) -> Split:
     return Split(np.repeat(canvases[..., None], 3, axis=-1), digits.labels[chosen], mirror=False)
 
 
-def cluttered_digits(seed: int, size: int) -> Parts:
+def cluttered_digits(seed: int, size: int) -> SourceData:
     """5,000, 1,000 and 1,000 scenes of `clutter`, `size` pixels wide."""
     plain = plain_digits(seed)
     counts = {"train": 5000, "val": 1000, "test": 1000}
@@ -67,4 +67,4 @@ def cluttered_digits(seed: int, size: int) -> Parts:
         split: clutter(plain.splits[split], count, size, seed + number)
         for number, (split, count) in enumerate(counts.items(), start=1)
     }
-    return Parts("digits-cluttered", plain.class_names, scenes)
+    return SourceData("digits-cluttered", plain.class_names, scenes)

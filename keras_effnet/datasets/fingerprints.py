@@ -68,7 +68,7 @@ def sheet_tile(pixels: np.ndarray, side: int = _SHEET_SIDE) -> np.ndarray:
     return np.asarray(square)
 
 
-def groups_of_twins(fingerprints: Sequence[Fingerprint], near: bool = True) -> list[list[int]]:
+def group_duplicates(fingerprints: Sequence[Fingerprint], near: bool = True) -> list[list[int]]:
     """Indices of images that are the same, or nearly, in groups of two and more.
 
     Nearly the same: at most `NEAR_BITS` of the hash differ, and the thumbnails by at most `NEAR_LEVELS` on average. The

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_effnet.datasets.decoding import EXTENSIONS, BadFile, find_bad_files, list_images
-from keras_effnet.datasets.splits import SPLIT_NAMES, Parts, Split
+from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def accept_bad_files(bad: Sequence[BadFile], total: int, limit: int) -> None:
+def check_bad_file_limit(bad: Sequence[BadFile], total: int, limit: int) -> None:
     """Warns of files that cannot be decoded, or refuses where there are too many.
 
     Raises:
@@ -42,7 +42,7 @@ def accept_bad_files(bad: Sequence[BadFile], total: int, limit: int) -> None:
         logger.warning("Skipped %d of %d images that cannot be decoded: %s", len(bad), total, listing)
 
 
-def without_bad_files(
+def drop_bad_files(
     splits: dict[str, Split], limit: int, progress: Progress
 ) -> tuple[dict[str, Split], tuple[BadFile, ...]]:
     """Splits of files without those that cannot be decoded, and a list of these.
@@ -52,7 +52,7 @@ def without_bad_files(
     """
     every = [path for split in splits.values() for path in split.images]
     bad = tuple(find_bad_files(every, progress))
-    accept_bad_files(bad, len(every), limit)
+    check_bad_file_limit(bad, len(every), limit)
     names = {item.path for item in bad}
     good = {
         name: split.select(np.flatnonzero([path not in names for path in split.images]))
@@ -81,7 +81,7 @@ def _check_classes(folder: Path, classes: dict[str, list[str]]) -> None:
         raise UserError(f"{folder} has one class only ({next(iter(classes))}); a classifier needs at least two.")
 
 
-def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progress) -> Parts:
+def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progress) -> SourceData:
     """A folder of class folders, or of `train/`, `val/` and `test/` with class folders in each.
 
     Raises:
@@ -102,5 +102,5 @@ def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progres
     splits = {split: _to_split(classes) for split, classes in layouts.items()}
     skipped = ()
     if check:
-        splits, skipped = without_bad_files(splits, max_bad_files, progress)
-    return Parts(folder.resolve().name, tuple(layouts["train"]), splits, skipped)
+        splits, skipped = drop_bad_files(splits, max_bad_files, progress)
+    return SourceData(folder.resolve().name, tuple(layouts["train"]), splits, skipped)

@@ -15,8 +15,16 @@ import numpy as np
 from keras_effnet.datasets.csv_lists import find_manifest, read_manifest
 from keras_effnet.datasets.digits import clutter, cluttered_digits, plain_digits
 from keras_effnet.datasets.folders import read_folder
-from keras_effnet.datasets.splits import Encoded, ImageDataset, Parts, Split, class_weights, k_folds, stratified_split
-from keras_effnet.datasets.tfds import PREFIX, read_catalogue
+from keras_effnet.datasets.splits import (
+    Encoded,
+    ImageDataset,
+    SourceData,
+    Split,
+    class_weights,
+    k_folds,
+    stratified_split,
+)
+from keras_effnet.datasets.tfds import PREFIX, read_tfds
 from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
 from keras_effnet.errors import UserError, unknown
 
@@ -30,7 +38,7 @@ __all__ = [
     "from_arrays",
     "k_folds",
     "load",
-    "read_parts",
+    "read_source",
     "stratified_split",
 ]
 
@@ -85,7 +93,7 @@ def load(
         raise UserError(f"val_split must lie between 0 and 1, got {val_split}.")
     if fold is not None and not (len(fold) == 2 and 1 <= fold[0] <= fold[1]):
         raise UserError(f"fold is a pair (k, n) with k from 1 to n, got {tuple(fold)}.")
-    parts = read_parts(
+    parts = read_source(
         source,
         seed=seed,
         image_size=image_size,
@@ -114,7 +122,7 @@ def _origin(source, val_split, seed, image_size, max_bad_files, data_dir) -> dic
     return origin | {"source": str(Path(source).resolve()), "val_split": val_split, "max_bad_files": max_bad_files}
 
 
-def read_parts(
+def read_source(
     source: str | os.PathLike,
     *,
     seed: int = 0,
@@ -123,14 +131,14 @@ def read_parts(
     check: bool = True,
     data_dir: str | os.PathLike | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
-) -> Parts:
+) -> SourceData:
     """What a source holds, as `load` takes it, before anything is held out."""
     if source == "digits":
         return plain_digits(seed)
     if source == "digits-cluttered":
         return cluttered_digits(seed, image_size)
     if str(source).startswith(PREFIX):
-        return read_catalogue(str(source).removeprefix(PREFIX), data_dir and str(data_dir), progress)
+        return read_tfds(str(source).removeprefix(PREFIX), data_dir and str(data_dir), progress)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".csv":
         return read_manifest(path, max_bad_files, check, progress)
@@ -146,7 +154,7 @@ def read_parts(
     raise UserError(unknown("dataset", str(source), EMBEDDED) + " There is no folder of that name either.")
 
 
-def _read_directory(folder: Path, max_bad_files: int, check: bool, progress) -> Parts:
+def _read_directory(folder: Path, max_bad_files: int, check: bool, progress) -> SourceData:
     if index := read_index(folder):
         return read_packed(folder, index)
     if (folder / PARTIAL).is_dir():
@@ -209,7 +217,7 @@ def from_arrays(
         raise UserError(f"Label {classes - 1} is beyond the {len(names)} class names (labels count from 0).")
     if len(names) < 2:
         raise UserError("The arrays have one class only; a classifier needs at least two.")
-    return Parts(name, names, splits).divide(val_split, seed)
+    return SourceData(name, names, splits).divide(val_split, seed)
 
 
 def _pixels(images: np.ndarray, split: str) -> np.ndarray:

@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
-from keras_effnet.datasets.folders import Progress, accept_bad_files
-from keras_effnet.datasets.loading import read_parts
-from keras_effnet.datasets.splits import Encoded, Parts, Split
+from keras_effnet.datasets.folders import Progress, check_bad_file_limit
+from keras_effnet.datasets.loading import read_source
+from keras_effnet.datasets.splits import Encoded, SourceData, Split
 from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION
-from keras_effnet.datasets.tfrecord_writer import ShardWriter, check_target, record, whole_or_nothing
+from keras_effnet.datasets.tfrecord_writer import ShardWriter, atomic_folder, check_target, record
 from keras_effnet.errors import UserError
 
 MARGIN = 1.15  # a random crop that is enlarged to the training size has lost little, and evaluation nothing
@@ -73,7 +73,7 @@ class _Totals:
         return f"{self.images:,} of {expected:,} images ({megabytes:,.1f} MB are needed for all)"
 
 
-def mixed_order(labels: np.ndarray, seed: int) -> np.ndarray:
+def stratified_shuffle(labels: np.ndarray, seed: int) -> np.ndarray:
     """A random order in which every stretch has its share of each class, so that shards are alike.
 
     Args:
@@ -121,7 +121,7 @@ def _images(split: Split, seed: int) -> Iterator[_Image]:
         names = [f"record {place}" for place in places]
         found = decode_all(split.images.read(), names)
     else:
-        places = mixed_order(split.labels, seed).tolist()
+        places = stratified_shuffle(split.labels, seed).tolist()
         if isinstance(split.images, tuple):
             names = [split.images[place] for place in places]
             found = decode_files(names)
@@ -216,13 +216,13 @@ def pack(
             raise UserError(f"{name} must be at least {least}, got {value}.")
     out = Path(out)
     check_target(out, overwrite)
-    parts = read_parts(source, seed=seed, check=False, data_dir=data_dir)
+    parts = read_source(source, seed=seed, check=False, data_dir=data_dir)
     expected = sum(map(len, parts.splits.values()))
     totals = _Totals()
     index = {"format": FORMAT, "version": VERSION, "name": parts.name, "source": str(source)}
-    with whole_or_nothing(out, lambda: totals.of(expected)) as partial:
+    with atomic_folder(out, lambda: totals.of(expected)) as partial:
         written, arrays = _write_splits(parts, partial, size, shards, seed, totals, progress)
-        accept_bad_files(totals.skipped, expected, max_bad_files)
+        check_bad_file_limit(totals.skipped, expected, max_bad_files)
         np.savez(partial / RECORDS, **arrays)
         index |= _describe(parts, size, totals) | {"splits": written}
         (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
@@ -232,7 +232,7 @@ def pack(
     return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped))
 
 
-def _describe(parts: Parts, size: int | None, totals: _Totals) -> dict:
+def _describe(parts: SourceData, size: int | None, totals: _Totals) -> dict:
     first = next(iter(parts.splits.values()))
     return {
         "class_names": list(parts.class_names),

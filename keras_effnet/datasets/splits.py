@@ -186,7 +186,7 @@ def _join(first: Split, second: Split) -> Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class SourceData:
     """What a source holds, before anything is held out of it.
 
     Args:

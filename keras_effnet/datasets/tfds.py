@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.folders import Progress
-from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, Parts, Split
+from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split
 from keras_effnet.errors import UserError, closest, first_line
 
 PREFIX = "tfds:"
@@ -77,7 +77,7 @@ def _split(builder, name: str, image: str, label: str, progress: Progress) -> Sp
     return Split(Encoded(lambda: _read(builder, name, image).map(lambda example: example[image]), len(labels)), labels)
 
 
-def read_catalogue(name: str, data_dir: str | None, progress: Progress) -> Parts:
+def read_tfds(name: str, data_dir: str | None, progress: Progress) -> SourceData:
     """A data set of TensorFlow Datasets: `imagenette/160px-v2`.
 
     Raises:
@@ -94,4 +94,4 @@ def read_catalogue(name: str, data_dir: str | None, progress: Progress) -> Parts
     splits = {split: _split(builder, known, image, label, progress) for split, known in given.items() if known}
     if "test" in splits and (splits["test"].labels < 0).any():
         del splits["test"]  # a competition's test set: its labels are kept secret
-    return Parts(name.replace("/", "-").replace(":", "-"), tuple(builder.info.features[label].names), splits)
+    return SourceData(name.replace("/", "-").replace(":", "-"), tuple(builder.info.features[label].names), splits)

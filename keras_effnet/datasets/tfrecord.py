@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.decoding import BadFile, decode_all
-from keras_effnet.datasets.folders import Progress, accept_bad_files, class_folders
-from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, Parts, Split
+from keras_effnet.datasets.folders import Progress, check_bad_file_limit, class_folders
+from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split
 from keras_effnet.errors import UserError, first_line
 
 FORMAT, VERSION = "keras-effnet pack", 1
@@ -84,7 +84,7 @@ def _packed_split(folder: Path, split: str, shards: list[dict], labels: np.ndarr
     return Split(Encoded(stream(files), count), labels.astype("int32"), mirror)
 
 
-def read_packed(folder: Path, index: dict) -> Parts:
+def read_packed(folder: Path, index: dict) -> SourceData:
     """A folder that `keras-effnet pack` wrote.
 
     Raises:
@@ -100,7 +100,7 @@ def read_packed(folder: Path, index: dict) -> Parts:
         }
         skipped = tuple(BadFile(item["path"], item["reason"]) for item in index["skipped"])
         names = tuple(index["class_names"])
-        return Parts(index["name"], names, splits, skipped, arrays.get("train_order"))
+        return SourceData(index["name"], names, splits, skipped, arrays.get("train_order"))
     except UserError:
         raise
     except Exception as error:  # a damaged archive raises what it likes
@@ -145,13 +145,13 @@ def _scan_file(path: Path, check: bool) -> _Scan:
     """One pass over a file: labels, the classes' names, and what cannot be decoded."""
     text = tf.io.FixedLenFeature((), tf.string, "")
     wanted = {LABEL: tf.io.FixedLenFeature((), tf.int64, -1), SYNSET: text, TEXT: text, FILE: text}
-    labels, words_of, called, bad = [], {}, [], []
+    labels, class_words, called, bad = [], {}, [], []
     try:
         _check_features(path)
         records = tf.data.TFRecordDataset(str(path)).batch(_BATCH)
         for batch in records.map(lambda r: tf.io.parse_example(r, wanted)).prefetch(1).as_numpy_iterator():
             words = np.where(batch[SYNSET] != b"", batch[SYNSET], batch[TEXT])
-            words_of |= {int(k): word.decode(errors="replace") for k, word in zip(batch[LABEL], words, strict=True)}
+            class_words |= {int(k): word.decode(errors="replace") for k, word in zip(batch[LABEL], words, strict=True)}
             labels.append(batch[LABEL])
             called += [name.decode(errors="replace") for name in batch[FILE]]
         if check:
@@ -162,7 +162,7 @@ def _scan_file(path: Path, check: bool) -> _Scan:
         raise
     except Exception as error:  # DataLossError of a cut file, InvalidArgumentError of other types, protobuf's own
         raise UserError(f"{path} cannot be read as TFRecords of images: {first_line(error)[:200]}.") from None
-    return _Scan(np.concatenate(labels) if labels else np.zeros(0, int), words_of, bad)
+    return _Scan(np.concatenate(labels) if labels else np.zeros(0, int), class_words, bad)
 
 
 def _class_names(folder: Path, numbers: np.ndarray, words: dict[int, str]) -> tuple[dict[int, int], tuple[str, ...]]:
@@ -184,7 +184,7 @@ def _class_names(folder: Path, numbers: np.ndarray, words: dict[int, str]) -> tu
 
 def read_records(
     folder: Path, files: dict[str, list[Path]], max_bad_files: int, check: bool, progress: Progress
-) -> Parts:
+) -> SourceData:
     """TFRecord files with the usual features, `image/encoded` and `image/class/label`. Scanned once for the labels.
 
     Raises:
@@ -216,5 +216,5 @@ def read_records(
         good = np.setdiff1d(np.arange(len(numbers)), [at for at, _ in found])
         part = Split(whole, split_labels)
         splits[split] = part.select(good) if found else part
-    accept_bad_files(skipped, sum(map(len, labels.values())), max_bad_files)
-    return Parts(folder.resolve().name, names, splits, tuple(skipped))
+    check_bad_file_limit(skipped, sum(map(len, labels.values())), max_bad_files)
+    return SourceData(folder.resolve().name, names, splits, tuple(skipped))

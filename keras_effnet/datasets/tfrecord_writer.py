@@ -64,14 +64,14 @@ def record(contents: bytes, file_name: str, label: int, class_name: str) -> byte
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def _full(error: BaseException) -> bool:
+def _is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return isinstance(error, tf.errors.ResourceExhaustedError) and "No space left" in str(error)
 
 
 @contextmanager
-def whole_or_nothing(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
+def atomic_folder(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
     """Yields a hidden folder in `out` and publishes what was written there, if the block succeeds.
 
     Args:
@@ -86,12 +86,12 @@ def whole_or_nothing(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir(parents=True)
         yield partial
-        _publish(partial, out)
+        _publish_files(partial, out)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if made and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
-        if _full(error):
+        if _is_disk_full(error):
             raise UserError(
                 f"The disk of {out} is full after {progress()}; nothing of it was kept. "
                 "Free some space, choose another folder, or shrink the images with --size."
@@ -101,7 +101,7 @@ def whole_or_nothing(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
         raise
 
 
-def _publish(partial: Path, out: Path) -> None:
+def _publish_files(partial: Path, out: Path) -> None:
     """Moves finished files to their place, the index last: a folder with an index is whole."""
     _remove_pack(out)
     try:

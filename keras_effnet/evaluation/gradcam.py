@@ -65,7 +65,7 @@ def _check(image: np.ndarray, class_index: int | None, shape: tuple[int | None, 
         raise UserError(f"The class must be an index from 0 to {classes - 1}, got {class_index}.")
 
 
-def _weigh(model: keras.Model, target: keras.layers.Layer, classifier: keras.layers.Dense) -> Callable:
+def _build_grad_cam(model: keras.Model, target: keras.layers.Layer, classifier: keras.layers.Dense) -> Callable:
     """A function from an image and a class to heat, class and logits, traced once for as many images as come."""
     network = keras.Model(model.inputs, [target.output, classifier.input])
 
@@ -109,7 +109,7 @@ def explainer(model: keras.Model, layer: str | None = None) -> Callable[..., Hea
     # What ends in logits is taken for a softmax without one.
     logits_only = classifier.activation is keras.activations.linear
     activation = keras.ops.softmax if logits_only else classifier.activation
-    weigh = _weigh(model, target, classifier)
+    weigh = _build_grad_cam(model, target, classifier)
 
     def explain(image: np.ndarray, class_index: int | None = None) -> Heatmap:
         image = np.asarray(image, "float32")

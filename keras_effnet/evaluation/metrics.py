@@ -18,7 +18,7 @@ _SUM_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Outcomes:
     """What a network said of labelled images, in their order.
 
     Args:
@@ -41,8 +41,8 @@ class Answers:
     scores: str = "probabilities"
 
     @property
-    def right(self) -> np.ndarray:
-        """Which of the answers are right."""
+    def correct(self) -> np.ndarray:
+        """Which of the outcomes are right."""
         return self.predicted == self.labels
 
 
@@ -53,7 +53,7 @@ class Reliability:
     Args:
         counts: Int array, images in each bin.
         confidence: Float array, mean probability of the predicted class in each bin; NaN where it is empty.
-        accuracy: Float array, share of right answers in each bin; NaN where it is empty.
+        accuracy: Float array, share of right outcomes in each bin; NaN where it is empty.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017).
     """
@@ -78,7 +78,7 @@ class Evaluation:
         top5: Float in [0, 1], share whose class is among the five most probable.
         per_class: Tuple of floats, accuracy (recall) of each class; NaN where no image has it.
         confusion: Int array of shape `(classes, classes)`, rows true, columns predicted.
-        precision: Tuple of floats, share of the answers with a class that are right; NaN where it is never the answer.
+        precision: Tuple of floats, share of the outcomes with a class that are right; NaN where it is never the answer.
         f1: Tuple of floats, harmonic mean of precision and recall; NaN where neither an image nor an answer has it.
         nll: Float, mean of -log(probability of the true class), in nats: the cross-entropy.
         confidence: Float in [0, 1], mean probability of the predicted class.
@@ -110,11 +110,11 @@ def check_finite(predictions: np.ndarray) -> None:
     """
     broken = int((~np.isfinite(predictions).all(axis=1)).sum())
     if broken:
-        raise UserError(f"The model answers NaN or infinite values to {broken} of {len(predictions)} images.")
+        raise UserError(f"The model returns NaN or infinite values for {broken} of {len(predictions)} images.")
 
 
-def kind_of_scores(predictions: np.ndarray) -> str:
-    """`"probabilities"`, `"logits"` or `"scores"`: see `Answers`."""
+def score_kind(predictions: np.ndarray) -> str:
+    """`"probabilities"`, `"logits"` or `"scores"`: see `Outcomes`."""
     if predictions.min() < 0 or predictions.max() > 1 + _SUM_TOLERANCE:
         return "logits"
     sums = predictions.sum(axis=1, dtype="float64")
@@ -127,7 +127,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def judge(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Answers:
+def collect_outcomes(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Outcomes:
     """Compares predictions with labels, batch by batch: 50,000 images of 1000 classes need 2 MB, not 200.
 
     Args:
@@ -146,8 +146,8 @@ def judge(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Answers:
         if labels.max() >= classes:
             raise UserError(f"The data has at least {labels.max() + 1} classes but the model knows {classes}.")
         check_finite(predictions)
-        kinds.append(kind_of_scores(predictions))
-        judged.append(_of_batch(predictions, labels))
+        kinds.append(score_kind(predictions))
+        judged.append(_batch_outcomes(predictions, labels))
     if not judged:
         raise UserError("No images to evaluate.")
     # A batch or two of logits may look like probabilities; a network does not give both.
@@ -155,10 +155,10 @@ def judge(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Answers:
     labels, predicted, ranks, best, true, normaliser = map(np.concatenate, zip(*judged, strict=True))
     if kind == "logits":
         best, true = np.exp(best - normaliser), np.exp(true - normaliser)
-    return Answers(labels, predicted, ranks, best, true, classes, kind)
+    return Outcomes(labels, predicted, ranks, best, true, classes, kind)
 
 
-def _of_batch(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+def _batch_outcomes(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
     """Labels, predicted classes, ranks, scores of the predicted and of the true class, and log(sum(exp(scores)))."""
     predictions = predictions.astype("float64")
     rows, predicted = np.arange(len(labels)), predictions.argmax(axis=1)
@@ -171,7 +171,7 @@ def _of_batch(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
-    """Sorts answers into bins by their confidence; bin m holds those in ((m - 1) / bins, m / bins].
+    """Sorts outcomes into bins by their confidence; bin m holds those in ((m - 1) / bins, m / bins].
 
     Args:
         confidence: Float array of shape `(N,)`, probability of each answer.
@@ -181,37 +181,37 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
     places = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
     counts = np.bincount(places, minlength=bins)
     sums = (np.bincount(places, weights=values, minlength=bins) for values in (confidence, right))
-    return Reliability(counts, *(_shares(total, counts) for total in sums))
+    return Reliability(counts, *(_ratio(total, counts) for total in sums))
 
 
-def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """`part / whole`, NaN where there is nothing."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
-def measure(answers: Answers) -> Evaluation:
-    """Sums up what `judge` saw."""
+def compute_metrics(outcomes: Outcomes) -> Evaluation:
+    """Sums up what `collect_outcomes` saw."""
     from sklearn.metrics import confusion_matrix
 
-    matrix = confusion_matrix(answers.labels, answers.predicted, labels=range(answers.classes))
+    matrix = confusion_matrix(outcomes.labels, outcomes.predicted, labels=range(outcomes.classes))
     hits, true, said = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    recall, precision, f1 = _shares(hits, true), _shares(hits, said), _shares(2 * hits, true + said)
+    recall, precision, f1 = _ratio(hits, true), _ratio(hits, said), _ratio(2 * hits, true + said)
     return Evaluation(
-        samples=len(answers.labels),
-        accuracy=float(answers.right.mean()),
-        top5=float(np.mean(answers.ranks < 5)),
+        samples=len(outcomes.labels),
+        accuracy=float(outcomes.correct.mean()),
+        top5=float(np.mean(outcomes.ranks < 5)),
         per_class=tuple(recall.tolist()),
         confusion=matrix,
         precision=tuple(precision.tolist()),
         f1=tuple(f1.tolist()),
-        nll=float(-np.log(np.maximum(answers.likelihood, _TINY)).mean()),
-        confidence=float(answers.confidence.mean()),
-        ece=reliability(answers.confidence, answers.right).ece,
+        nll=float(-np.log(np.maximum(outcomes.likelihood, _TINY)).mean()),
+        confidence=float(outcomes.confidence.mean()),
+        ece=reliability(outcomes.confidence, outcomes.correct).ece,
     )
 
 
 def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """`measure` of predictions that are all there.
+    """`compute_metrics` of predictions that are all there.
 
     Args:
         predictions: Array of shape `(N, classes)`: probabilities, logits, or any other scores that rank the classes.
@@ -221,18 +221,18 @@ def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Evaluation:
         UserError: There are no images, labels beyond the classes that the model knows, or predictions that are no
             numbers.
     """
-    return measure(judge([(predictions, labels)]))
+    return compute_metrics(collect_outcomes([(predictions, labels)]))
 
 
-def worst_mistakes(answers: Answers, count: int) -> np.ndarray:
-    """Indices of the wrong answers given with the highest confidence, worst first."""
-    wrong = np.flatnonzero(~answers.right)
-    return wrong[np.argsort(-answers.confidence[wrong], kind="stable")][:count]
+def worst_mistakes(outcomes: Outcomes, count: int) -> np.ndarray:
+    """Indices of the wrong outcomes given with the highest confidence, worst first."""
+    wrong = np.flatnonzero(~outcomes.correct)
+    return wrong[np.argsort(-outcomes.confidence[wrong], kind="stable")][:count]
 
 
-def least_certain(answers: Answers, count: int) -> np.ndarray:
-    """Indices of the answers given with the lowest confidence, lowest first."""
-    return np.argsort(answers.confidence, kind="stable")[:count]
+def least_certain(outcomes: Outcomes, count: int) -> np.ndarray:
+    """Indices of the outcomes given with the lowest confidence, lowest first."""
+    return np.argsort(outcomes.confidence, kind="stable")[:count]
 
 
 def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:

@@ -181,13 +181,13 @@ def _beta(count, seed, alpha: float) -> tf.Tensor:
     return tf.cast(tf.math.divide_no_nan(pair[0], pair[0] + pair[1]), tf.float32)
 
 
-def _next(batch) -> tf.Tensor:
+def _previous_in_batch(batch) -> tf.Tensor:
     """For each image the one before it: batches are shuffled, so any other serves, and it is never itself."""
     return tf.roll(batch, 1, axis=0)
 
 
 def _mixed_labels(labels, own) -> tf.Tensor:
-    return own[:, None] * labels + (1 - own[:, None]) * _next(labels)
+    return own[:, None] * labels + (1 - own[:, None]) * _previous_in_batch(labels)
 
 
 def mixup(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
@@ -206,7 +206,7 @@ def mixup(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     """
     own = _beta(tf.shape(images)[0], seed, alpha)
     shares = own[:, None, None, None]
-    return shares * images + (1 - shares) * _next(images), _mixed_labels(labels, own)
+    return shares * images + (1 - shares) * _previous_in_batch(images), _mixed_labels(labels, own)
 
 
 def cutmix(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
@@ -240,7 +240,7 @@ def cutmix(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     rows, columns = inside(height, centres[0]), inside(width, centres[1])
     other = tf.cast(rows[:, :, None] & columns[:, None, :], tf.float32)[..., None]
     own = 1 - tf.reduce_mean(other, axis=(1, 2, 3))
-    return images + other * (_next(images) - images), _mixed_labels(labels, own)
+    return images + other * (_previous_in_batch(images) - images), _mixed_labels(labels, own)
 
 
 def mix_batch(images, labels, seed, augmentation: Augmentation) -> tuple[tf.Tensor, tf.Tensor]:

@@ -14,14 +14,14 @@ from keras_effnet.datasets.loading import ImageDataset, Split
 from keras_effnet.datasets.splits import Encoded
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline.augmentation import Augmentation, augment_image, mix_batch
-from keras_effnet.pipeline.caching import Cache, CachedSplit, choose_cache, contents, elements, in_memory, source
-from keras_effnet.pipeline.geometry import _box, _crop, evaluation_image, resize
+from keras_effnet.pipeline.caching import Cache, CachedSplit, cached_split, choose_cache, contents, elements, in_memory
+from keras_effnet.pipeline.geometry import crop, crop_window, evaluation_image, resize
 from keras_effnet.preprocessing import ImageSpec
 
 _CORES = os.cpu_count() or 1
 _AHEAD = 2  # batches
-_DRAWS = 4  # that a crop takes: its area, its aspect ratio and its place
-BEYOND = "A label lies beyond the classes of the model"
+CROP_DRAWS = 4  # that a crop takes: its area, its aspect ratio and its place
+LABEL_OUT_OF_RANGE = "A label lies beyond the classes of the model"
 
 
 def _as_split(dataset: ImageDataset | Split | CachedSplit, training: bool) -> Split:
@@ -84,16 +84,20 @@ def image_pipeline(
     if augmentation.mixes and classes is None:
         raise UserError("MixUp and CutMix mix labels too: pass image_pipeline the number of classes.")
     if service:  # its workers have other images each time, and disks of their own
-        dataset = source(split, Cache("none"))
+        dataset = cached_split(split, Cache("none"))
     elif not isinstance(dataset, CachedSplit):
-        dataset = source(split, choose_cache(split, {True: "memory", False: "none"}.get(cache, cache)))
+        dataset = cached_split(split, choose_cache(split, {True: "memory", False: "none"}.get(cache, cache)))
     steps = len(split) // batch_size
-    data = _dealt(dataset, epochs, seed) if service else _in_turn(dataset, epochs, steps * batch_size, seed)
-    data = data.map(
-        _preparation(dataset, input_spec, augmentation),
-        num_parallel_calls=tf.data.AUTOTUNE if service else _workers(dataset),  # a service has cores of its own
+    data = (
+        _service_elements(dataset, epochs, seed)
+        if service
+        else _epoch_elements(dataset, epochs, steps * batch_size, seed)
     )
-    data = _labelled(data.batch(batch_size, drop_remainder=True), classes)
+    data = data.map(
+        _training_map(dataset, input_spec, augmentation),
+        num_parallel_calls=tf.data.AUTOTUNE if service else _parallel_calls(dataset),  # a service has cores of its own
+    )
+    data = _with_one_hot_labels(data.batch(batch_size, drop_remainder=True), classes)
     # The seed of the first image serves the batch, too: each use folds a number of its own into it.
     data = data.map(
         lambda images, labels, seeds: (
@@ -102,14 +106,14 @@ def image_pipeline(
     )
     first, last = epochs or (0, 1)
     if service:
-        data = data.apply(tf.data.experimental.service.distribute(_sharing(split), service))
+        data = data.apply(tf.data.experimental.service.distribute(_sharding_policy(split), service))
         if epochs is None:  # each worker drops its last, smaller batch, so the length is unknown
-            return _prefetched(data)
+            return _prefetch(data)
         data = data.take(steps * (last - first))
-    return _prefetched(data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))))
+    return _prefetch(data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))))
 
 
-def _workers(images: CachedSplit) -> int:
+def _parallel_calls(images: CachedSplit) -> int:
     """Two a core, so that one works while another waits; one where they decode, each perhaps half a gigabyte."""
     return 2 * _CORES if images.decoded else _CORES
 
@@ -120,17 +124,17 @@ def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: i
         return evaluation_image(pixels, input_spec), label
 
     data = elements(split).map(prepare, num_parallel_calls=_CORES).batch(batch_size)
-    return _prefetched(_labelled(data, classes))
+    return _prefetch(_with_one_hot_labels(data, classes))
 
 
-def _prefetched(data: tf.data.Dataset) -> tf.data.Dataset:
+def _prefetch(data: tf.data.Dataset) -> tf.data.Dataset:
     """Some batches ahead, without autotuning: it learns anew in every iteration, and may end it half a second late."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return data.prefetch(_AHEAD).with_options(options)
 
 
-def _in_turn(images: CachedSplit, epochs: tuple[int, int] | None, length: int, seed: int) -> tf.data.Dataset:
+def _epoch_elements(images: CachedSplit, epochs: tuple[int, int] | None, length: int, seed: int) -> tf.data.Dataset:
     """Epochs one after another, each in an order of its own: `((image, label), (epoch, place), draws)`.
 
     The pair of numbers seeds what happens to an image, so parallel workers may finish in any order. What every image
@@ -148,7 +152,7 @@ def _in_turn(images: CachedSplit, epochs: tuple[int, int] | None, length: int, s
         order = images.data.shuffle(images.buffer, seed=number, reshuffle_each_iteration=False)
         places = tf.range(count, dtype=tf.int64)
         seeds = tf.stack([tf.fill([count], number), places], axis=1)
-        draws = tf.random.stateless_uniform((count, _DRAWS), [number, count])
+        draws = tf.random.stateless_uniform((count, CROP_DRAWS), [number, count])
         data = tf.data.Dataset.zip((order, *map(tf.data.Dataset.from_tensor_slices, (seeds, draws))))
         if images.buffer > count:  # then the shuffle has read them to the end, which completes a cache
             return data.take(length)
@@ -157,7 +161,7 @@ def _in_turn(images: CachedSplit, epochs: tuple[int, int] | None, length: int, s
     return numbers.flat_map(epoch)
 
 
-def _dealt(images: CachedSplit, epochs: tuple[int, int] | None, seed: int) -> tf.data.Dataset:
+def _service_elements(images: CachedSplit, epochs: tuple[int, int] | None, seed: int) -> tf.data.Dataset:
     """Elements for a tf.data service, which deals them out among its workers; chance seeds what happens to them.
 
     One epoch without `epochs`, else no end of them: a service begins every job of its own with the same seeds.
@@ -169,12 +173,12 @@ def _dealt(images: CachedSplit, epochs: tuple[int, int] | None, seed: int) -> tf
 
     def chance(*example):
         own = tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64, seed=seed)
-        return example, own, tf.random.stateless_uniform((_DRAWS,), own)
+        return example, own, tf.random.stateless_uniform((CROP_DRAWS,), own)
 
     return shuffled.map(chance)
 
 
-def _sharing(split: Split):
+def _sharding_policy(split: Split):
     """How a service divides the images: one by one where it can number them; of a stream all to every worker.
 
     A stream and its labels are two sources, which would be dealt out independently of each other.
@@ -183,17 +187,17 @@ def _sharing(split: Split):
     return policy.OFF if isinstance(split.images, Encoded) else policy.DYNAMIC
 
 
-def _preparation(images: CachedSplit, input_spec: ImageSpec, augmentation: Augmentation):
+def _training_map(images: CachedSplit, input_spec: ImageSpec, augmentation: Augmentation):
     """The function from an element, its seed and draws to an image of the network's size, its label and the seed."""
 
     def prepare(example, seed, draws):
         image, label = example
 
         def box(shape):
-            return _box(shape, draws, augmentation)
+            return crop_window(shape, draws, augmentation)
 
         if images.decoded:
-            image = _crop(image, box(tf.shape(image)))
+            image = crop(image, box(tf.shape(image)))
         else:  # of a JPEG the window alone is decoded
             image = decode_window(contents(image, images.split), box)
         image = resize(image, input_spec.size, input_spec.interpolation)
@@ -202,7 +206,7 @@ def _preparation(images: CachedSplit, input_spec: ImageSpec, augmentation: Augme
     return prepare
 
 
-def _labelled(data: tf.data.Dataset, classes: int | None) -> tf.data.Dataset:
+def _with_one_hot_labels(data: tf.data.Dataset, classes: int | None) -> tf.data.Dataset:
     if classes is None:
         return data
     return data.map(lambda images, labels, *rest: (images, one_hot(labels, classes), *rest))
@@ -211,5 +215,5 @@ def _labelled(data: tf.data.Dataset, classes: int | None) -> tf.data.Dataset:
 def one_hot(labels, classes: int) -> tf.Tensor:
     """Integer labels as `float32` of shape `(batch, classes)`; a label beyond them is an `InvalidArgumentError`."""
     inside = tf.reduce_all((labels >= 0) & (labels < classes))
-    with tf.control_dependencies([tf.debugging.Assert(inside, [BEYOND])]):
+    with tf.control_dependencies([tf.debugging.Assert(inside, [LABEL_OUT_OF_RANGE])]):
         return tf.one_hot(labels, classes)

@@ -19,8 +19,8 @@ from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.machine import host_bytes
 
-_SHUFFLED = 256 << 20  # bytes of images among which a stream is shuffled: its order on disk is mixed already
-_SAMPLED = 16  # images by which the size of all is estimated
+_SHUFFLE_BYTES = 256 << 20  # bytes of images among which a stream is shuffled: its order on disk is mixed already
+_SAMPLE_SIZE = 16  # images by which the size of all is estimated
 
 
 def elements(split: Split) -> tf.data.Dataset:
@@ -45,7 +45,7 @@ def decoded_bytes(split: Split) -> int:
     """Size of all images of a split as pixels; of files and streams estimated from a sample of 16."""
     if in_memory(split):
         return split.images.nbytes
-    sample = split.sample(_SAMPLED)
+    sample = split.sample(_SAMPLE_SIZE)
     sizes = [decode(contents(image, sample)).shape.num_elements() for image, _ in elements(sample)]
     return int(np.mean(sizes) * len(split))
 
@@ -121,12 +121,12 @@ class CachedSplit:
         return len(self.split)
 
 
-def source(split: Split, cache: Cache) -> CachedSplit:
+def cached_split(split: Split, cache: Cache) -> CachedSplit:
     """The elements of a split, decoded and kept as `cache` says."""
     data, everything = elements(split), len(split) + 1  # by one too many, it reads to the end: that completes a cache
     if cache.kind == "none":
         some = isinstance(split.images, Encoded)
-        buffer = min(everything, _window(encoded_bytes(split))) if some else everything
+        buffer = min(everything, _shuffle_buffer(encoded_bytes(split))) if some else everything
         return CachedSplit(split, data, in_memory(split), buffer)
     # The iterators of single epochs are too short-lived for autotuning.
     data = data.map(lambda image, label: (decode(contents(image, split)), label), num_parallel_calls=os.cpu_count())
@@ -135,14 +135,14 @@ def source(split: Split, cache: Cache) -> CachedSplit:
     cache.folder.mkdir(parents=True, exist_ok=True)
     for leftover in cache.folder.glob("pixels*"):  # of a run that was killed: tf.data would wait for it
         leftover.unlink()
-    buffer = min(everything, _window(decoded_bytes(split) / len(split)))
+    buffer = min(everything, _shuffle_buffer(decoded_bytes(split) / len(split)))
     return CachedSplit(split, data.cache(str(cache.folder / "pixels")), True, buffer)
 
 
-def _window(size: float) -> int:
-    return max(1, int(_SHUFFLED / size))
+def _shuffle_buffer(size: float) -> int:
+    return max(1, int(_SHUFFLE_BYTES / size))
 
 
 def encoded_bytes(split: Split) -> float:
     """Mean size of the files of a stream, estimated from a sample of 16."""
-    return float(np.mean([len(image) for image in split.sample(_SAMPLED).images.read().as_numpy_iterator()]))
+    return float(np.mean([len(image) for image in split.sample(_SAMPLE_SIZE).images.read().as_numpy_iterator()]))

@@ -34,10 +34,10 @@ def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
     return resize(image[top[0] : top[0] + side, top[1] : top[1] + side], input_spec.size, input_spec.interpolation)
 
 
-def _box(shape, draws, augmentation: Augmentation) -> tf.Tensor:
+def crop_window(shape, draws, augmentation: Augmentation) -> tf.Tensor:
     """A crop window `[top, left, height, width]` within an image of `shape`; its area is uniform in `crop_scale`.
 
-    `draws` are `_DRAWS` numbers, uniform in 0..1.
+    `draws` are `CROP_DRAWS` numbers, uniform in 0..1.
 
     TensorFlow's own sampler favours small windows (a median of 0.57 for areas of 0.35 to 1, and hardly ever the whole
     image), so that evaluation would show objects smaller than any seen in training.
@@ -53,5 +53,6 @@ def _box(shape, draws, augmentation: Augmentation) -> tf.Tensor:
     return tf.cast(tf.concat([begin, extent], axis=0), tf.int32)
 
 
-def _crop(image, box) -> tf.Tensor:
+def crop(image, box) -> tf.Tensor:
+    """Cut the window `[top, left, height, width]` out of an image of shape `(height, width, 3)`."""
     return image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]

@@ -31,7 +31,7 @@ def to_bytes(image) -> tf.Tensor:
     return image if image.dtype == tf.uint8 else tf.saturate_cast(tf.round(image), tf.uint8)
 
 
-def _cut(values) -> tf.Tensor:
+def _clip_to_bytes(values) -> tf.Tensor:
     """Pillow's way back to bytes: cut to 0..255, then without what is after the point."""
     return tf.cast(tf.clip_by_value(values, 0, 255), tf.uint8)
 
@@ -111,7 +111,7 @@ def posterize(image, bits) -> tf.Tensor:
     return tf.bitwise.left_shift(tf.bitwise.right_shift(image, dropped), dropped)
 
 
-def _from(image, threshold) -> tf.Tensor:
+def _mask_at_least(image, threshold) -> tf.Tensor:
     """255 where a value is at least `threshold`, else 0. Bits are masked many times as fast as `tf.where` selects."""
     # A threshold of 256 is no byte: nothing reaches it.
     least = tf.cast(tf.clip_by_value(threshold, 0, 255), tf.uint8)
@@ -121,13 +121,13 @@ def _from(image, threshold) -> tf.Tensor:
 
 def solarize(image, threshold) -> tf.Tensor:
     """Inverts all values from a threshold on."""
-    return tf.bitwise.bitwise_xor(image, _from(image, tf.floor(threshold)))
+    return tf.bitwise.bitwise_xor(image, _mask_at_least(image, tf.floor(threshold)))
 
 
 def solarize_add(image, addition) -> tf.Tensor:
     """Adds to all values below 128."""
-    added = _cut(tf.cast(image, tf.float32) + tf.floor(addition))
-    bright = _from(image, tf.constant(128.0))
+    added = _clip_to_bytes(tf.cast(image, tf.float32) + tf.floor(addition))
+    bright = _mask_at_least(image, tf.constant(128.0))
     return tf.bitwise.bitwise_or(
         tf.bitwise.bitwise_and(image, bright), tf.bitwise.bitwise_and(added, tf.bitwise.invert(bright))
     )
@@ -150,7 +150,7 @@ def auto_contrast(image, strength=None) -> tf.Tensor:
     scale = tf.where(high > low, 255 / tf.maximum(high - low, 1), 1.0)
     offset = tf.where(high > low, -low * scale, 0.0)
     scale, offset = (tf.tile(values, tf.shape(image)[1:2]) for values in (scale, offset))
-    return tf.reshape(_cut(tf.cast(_rows(image), tf.float32) * scale + offset), tf.shape(image))
+    return tf.reshape(_clip_to_bytes(tf.cast(_rows(image), tf.float32) * scale + offset), tf.shape(image))
 
 
 def equalize(image, strength=None) -> tf.Tensor:
@@ -171,14 +171,14 @@ def equalize(image, strength=None) -> tf.Tensor:
 
 def brightness(image, factor) -> tf.Tensor:
     """Blends with black."""
-    return _cut(factor * tf.cast(image, tf.float32))
+    return _clip_to_bytes(factor * tf.cast(image, tf.float32))
 
 
 def contrast(image, factor) -> tf.Tensor:
     """Blends with the mean grey level of the image."""
     values = tf.cast(image, tf.float32)
     grey = tf.round(tf.tensordot(tf.reduce_mean(values, axis=(0, 1)), tf.constant(LUMA), 1))
-    return _cut(grey + factor * (values - grey))
+    return _clip_to_bytes(grey + factor * (values - grey))
 
 
 def mix_channels(values, matrix, offset) -> tf.Tensor:
@@ -193,7 +193,7 @@ def saturation_matrix(factor) -> tf.Tensor:
 
 def color(image, factor) -> tf.Tensor:
     """Blends with the grey version of the image."""
-    return _cut(mix_channels(tf.cast(image, tf.float32), saturation_matrix(factor), 0.0))
+    return _clip_to_bytes(mix_channels(tf.cast(image, tf.float32), saturation_matrix(factor), 0.0))
 
 
 def sharpness(image, factor) -> tf.Tensor:
@@ -205,7 +205,7 @@ def sharpness(image, factor) -> tf.Tensor:
     inside = values[1:-1, 1:-1]
     smooth = tf.round(smooth)
     # Pillow's filter leaves the outermost pixels as they are.
-    return _cut(values + tf.pad((factor - 1) * (inside - smooth), ((1, 1), (1, 1), (0, 0))))
+    return _clip_to_bytes(values + tf.pad((factor - 1) * (inside - smooth), ((1, 1), (1, 1), (0, 0))))
 
 
 OPERATIONS = {

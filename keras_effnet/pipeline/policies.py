@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_effnet.pipeline import image_ops as ops
 
-HIGHEST = 10.0  # level at which an operation reaches the end of its range
+MAX_LEVEL = 10.0  # level at which an operation reaches the end of its range
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Range:
 
     def at(self, level: float) -> tuple[float, float]:
         """Strength on either side."""
-        distance = (self.ten - self.zero) * level / HIGHEST
+        distance = (self.ten - self.zero) * level / MAX_LEVEL
         return self.zero + distance, self.zero - distance if self.signed else self.zero + distance
 
 

@@ -17,7 +17,7 @@ from keras_effnet.errors import UserError, first_line
 from keras_effnet.evaluation import plots
 from keras_effnet.models.fused_batch_norm import fuse_batch_norm
 from keras_effnet.models.saving import load_state
-from keras_effnet.pipeline.batches import BEYOND, one_hot
+from keras_effnet.pipeline.batches import LABEL_OUT_OF_RANGE, one_hot
 from keras_effnet.preprocessing import ImageSpec, check_range
 from keras_effnet.training.checkpoints import LAST, RunFolder
 from keras_effnet.training.distribution import (
@@ -161,9 +161,11 @@ def _labels_within(classes: int) -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        if BEYOND not in str(error):
+        if LABEL_OUT_OF_RANGE not in str(error):
             raise
-        raise UserError(f"{BEYOND}, which has {classes}. Build it with the number of classes of the data.") from None
+        raise UserError(
+            f"{LABEL_OUT_OF_RANGE}, which has {classes}. Build it with the number of classes of the data."
+        ) from None
 
 
 def _steps_per_epoch(data: tf.data.Dataset, stage: ResizeStage | None) -> int:

@@ -25,7 +25,7 @@ from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.pipeline.batches import image_pipeline
-from keras_effnet.pipeline.caching import choose_cache, source
+from keras_effnet.pipeline.caching import cached_split, choose_cache
 from keras_effnet.system.files import write_text
 from keras_effnet.system.run_folders import write_environment
 from keras_effnet.training.checkpoints import BEST, read_rows, save_model, uncompiled
@@ -150,7 +150,7 @@ def _pipelines(dataset: ImageDataset, config: TrainConfig, folder: Path, announc
     spec, classes = config.image_spec, len(dataset.class_names)
     cache = choose_cache(dataset.train, config.cache, folder / _CACHE)
     announce(f"Cache: {cache.reason}.")
-    images, augmentation = source(dataset.train, cache), _augmentation(dataset, config)
+    images, augmentation = cached_split(dataset.train, cache), _augmentation(dataset, config)
 
     def batches(stage: ResizeStage) -> tf.data.Dataset:
         return image_pipeline(

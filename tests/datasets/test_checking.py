@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from keras_effnet.datasets.checking import check_data
-from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, groups_of_twins
+from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, group_duplicates
 from keras_effnet.datasets.loading import ImageDataset, Split
 
 
@@ -97,12 +97,12 @@ def test_unreadable_files_are_listed_and_counted_apart(clean):
 def test_flat_images_of_different_colours_are_not_the_same():
     flats = [fingerprint(np.full((50, 50, 3), level, "uint8")) for level in (20, 60, 100, 140, 180, 220)]
     assert len({item.hash for item in flats}) == 1  # the hash alone cannot tell them apart
-    assert groups_of_twins(flats) == []
+    assert group_duplicates(flats) == []
 
 
 def test_dark_images_of_different_things_are_not_the_same(smooth_images):
     dark = [fingerprint((image // 32).astype("uint8")) for image in smooth_images(12, 64, seed=5)]
-    assert groups_of_twins(dark) == []
+    assert group_duplicates(dark) == []
 
 
 def test_twins_are_found_across_the_tiles_of_the_table():
@@ -117,13 +117,13 @@ def test_twins_are_found_across_the_tiles_of_the_table():
     prints = [Fingerprint(index.to_bytes(4), int(code), blank, 9, 9, "") for index, code in enumerate(hashes)]
     # Independent: every pair, by Python's own count of bits.
     assert [int(hashes[a] ^ hashes[b]).bit_count() for a, b in planted] == [2, 3, 4, 5, 6]
-    assert groups_of_twins(prints) == sorted(map(list, planted))
+    assert group_duplicates(prints) == sorted(map(list, planted))
 
 
 def test_many_equal_images_are_one_group_and_take_no_table():
     same = fingerprint(np.zeros((9, 9, 3), "uint8"))
     began = time.process_time()
-    assert groups_of_twins([same] * 50_000) == [list(range(50_000))]
+    assert group_duplicates([same] * 50_000) == [list(range(50_000))]
     assert time.process_time() - began < 10
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from keras_effnet.datasets import tfrecord_writer
 from keras_effnet.datasets.loading import load
-from keras_effnet.datasets.packing import mixed_order, pack, shrink
+from keras_effnet.datasets.packing import pack, shrink, stratified_shuffle
 from keras_effnet.errors import UserError
 
 
@@ -122,9 +122,9 @@ def test_a_shard_ends_when_it_has_enough_bytes(images, tmp_path, monkeypatch):
 
 def test_a_mixed_order_is_seeded_and_spreads_every_class_evenly():
     labels = np.repeat([0, 1], [90, 30])
-    order = mixed_order(labels, seed=0)
+    order = stratified_shuffle(labels, seed=0)
     assert sorted(order) == list(range(120))
-    assert order.tolist() != mixed_order(labels, seed=1).tolist()
+    assert order.tolist() != stratified_shuffle(labels, seed=1).tolist()
     assert np.abs(labels[order].reshape(6, 20).sum(axis=1) - 5).max() <= 1
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from sklearn.utils.class_weight import compute_sample_weight
 
 from keras_effnet.datasets.loading import ImageDataset, Split, class_weights, from_arrays, k_folds, load
-from keras_effnet.datasets.splits import Encoded, Parts
+from keras_effnet.datasets.splits import Encoded, SourceData
 from keras_effnet.errors import UserError
 
 
@@ -161,10 +161,10 @@ def test_a_class_without_images_weighs_nothing():
 
 def test_a_part_of_a_source_that_stands_in_another_order_is_held_out_alike():
     labels = np.arange(20) % 2
-    plain = Parts("toy", ("a", "b"), {"train": Split(stream(*range(20)), labels)}).divide(0.3, 0)
+    plain = SourceData("toy", ("a", "b"), {"train": Split(stream(*range(20)), labels)}).divide(0.3, 0)
     order = np.random.default_rng(0).permutation(20)
     shuffled = Split(stream(*order.tolist()), labels[order])
-    again = Parts("toy", ("a", "b"), {"train": shuffled}, order=order).divide(0.3, 0)
+    again = SourceData("toy", ("a", "b"), {"train": shuffled}, order=order).divide(0.3, 0)
     assert sorted(greys(again.val)) == sorted(greys(plain.val))
     assert sorted(greys(again.train)) == sorted(greys(plain.train))
 

@@ -7,12 +7,12 @@ import pytest
 
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation.metrics import (
+    collect_outcomes,
     evaluate,
-    judge,
-    kind_of_scores,
     least_certain,
     most_confused,
     reliability,
+    score_kind,
     softmax,
     worst_mistakes,
 )
@@ -66,8 +66,8 @@ def test_precision_recall_and_f1_are_scikit_learns():
     from sklearn.metrics import precision_recall_fscore_support
 
     rng = np.random.default_rng(0)
-    scores, labels = rng.random((200, 7)), rng.integers(0, 6, 200)  # class 6 has answers but no images
-    scores[:, 2] = -1  # class 2 has images but no answers
+    scores, labels = rng.random((200, 7)), rng.integers(0, 6, 200)  # class 6 is predicted but has no images
+    scores[:, 2] = -1  # class 2 has images but is never predicted
     result = evaluate(scores, labels)
     expected = precision_recall_fscore_support(labels, scores.argmax(1), labels=range(7), zero_division=np.nan)
     for got, column in zip((result.precision, result.per_class, result.f1, result.support), expected, strict=True):
@@ -85,17 +85,17 @@ def test_the_commonest_confusions_come_first_and_right_answers_are_none():
 def test_the_worst_mistakes_are_the_wrong_answers_given_with_most_confidence():
     # Right 0.99; wrong 0.6, 0.9; right 0.4; wrong 0.9.
     rows = [[0.99, 0.01, 0], [0.6, 0.4, 0], [0.05, 0.9, 0.05], [0.3, 0.3, 0.4], [0.0, 0.1, 0.9]]
-    answers = judge([(np.array(rows), np.array([0, 1, 0, 2, 1]))])
-    assert worst_mistakes(answers, 10).tolist() == [2, 4, 1]
-    assert worst_mistakes(answers, 2).tolist() == [2, 4]
-    assert least_certain(answers, 2).tolist() == [3, 1]
+    outcomes = collect_outcomes([(np.array(rows), np.array([0, 1, 0, 2, 1]))])
+    assert worst_mistakes(outcomes, 10).tolist() == [2, 4, 1]
+    assert worst_mistakes(outcomes, 2).tolist() == [2, 4]
+    assert least_certain(outcomes, 2).tolist() == [3, 1]
 
 
 def test_batches_are_judged_as_the_whole_is():
     rng = np.random.default_rng(1)
     predictions, labels = rng.dirichlet(np.ones(6), 50).astype("float32"), rng.integers(0, 6, 50)
-    whole = judge([(predictions, labels)])
-    parts = judge((predictions[start : start + 8], labels[start : start + 8]) for start in range(0, 50, 8))
+    whole = collect_outcomes([(predictions, labels)])
+    parts = collect_outcomes((predictions[start : start + 8], labels[start : start + 8]) for start in range(0, 50, 8))
     for name in ("labels", "predicted", "ranks", "confidence", "likelihood"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
     order = np.argsort(-predictions, axis=1)
@@ -103,15 +103,15 @@ def test_batches_are_judged_as_the_whole_is():
 
 
 def test_of_equal_scores_the_lower_class_comes_first():
-    answers = judge([(np.full((3, 7), 1 / 7), np.array([0, 4, 5]))])
-    assert answers.predicted.tolist() == [0, 0, 0] and answers.ranks.tolist() == [0, 4, 5]
+    outcomes = collect_outcomes([(np.full((3, 7), 1 / 7), np.array([0, 4, 5]))])
+    assert outcomes.predicted.tolist() == [0, 0, 0] and outcomes.ranks.tolist() == [0, 4, 5]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_answers_that_are_no_numbers_are_refused(value):
     broken = PROBABILITIES.copy()
     broken[2, 1] = value
-    with pytest.raises(UserError, match="NaN or infinite values to 1 of 6 images"):
+    with pytest.raises(UserError, match="NaN or infinite values for 1 of 6 images"):
         evaluate(broken, LABELS)
 
 
@@ -161,21 +161,21 @@ def test_cross_entropy_is_as_worked_out_by_hand_and_finite_where_the_truth_was_g
 def test_logits_are_worth_what_their_softmax_is():
     logits = np.log(PROBABILITIES) * 1.5 + 300  # so large that exp overflows in float32
     expected = PROBABILITIES**1.5 / (PROBABILITIES**1.5).sum(axis=1, keepdims=True)
-    answers = judge([(logits.astype("float32"), LABELS)])
-    assert answers.scores == "logits"
-    np.testing.assert_allclose(answers.confidence, expected.max(axis=1), rtol=1e-4)
-    np.testing.assert_allclose(answers.likelihood, expected[np.arange(6), LABELS], rtol=1e-4)
+    outcomes = collect_outcomes([(logits.astype("float32"), LABELS)])
+    assert outcomes.scores == "logits"
+    np.testing.assert_allclose(outcomes.confidence, expected.max(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(outcomes.likelihood, expected[np.arange(6), LABELS], rtol=1e-4)
     np.testing.assert_allclose(softmax(logits + 1000), expected, rtol=1e-9)  # beyond what exp takes
 
 
 def test_a_batch_of_logits_that_looks_like_probabilities_does_not_decide():
-    answers = judge([(np.array([[0.25, 0.75]]), np.array([1])), (np.array([[-3.0, 4.0]]), np.array([0]))])
-    assert answers.scores == "logits"
-    assert answers.confidence.tolist() == pytest.approx([1 / (1 + np.exp(-0.5)), 1 / (1 + np.exp(-7))])
+    outcomes = collect_outcomes([(np.array([[0.25, 0.75]]), np.array([1])), (np.array([[-3.0, 4.0]]), np.array([0]))])
+    assert outcomes.scores == "logits"
+    assert outcomes.confidence.tolist() == pytest.approx([1 / (1 + np.exp(-0.5)), 1 / (1 + np.exp(-7))])
 
 
 def test_scores_that_do_not_sum_to_1_are_taken_as_they_are():
     sigmoids = np.array([[0.9, 0.8], [0.1, 0.3]])
-    answers = judge([(sigmoids, np.array([0, 0]))])
-    assert answers.scores == "scores" and answers.confidence.tolist() == [0.9, 0.3]
-    assert kind_of_scores(PROBABILITIES.astype("float16")) == "probabilities"
+    outcomes = collect_outcomes([(sigmoids, np.array([0, 0]))])
+    assert outcomes.scores == "scores" and outcomes.confidence.tolist() == [0.9, 0.3]
+    assert score_kind(PROBABILITIES.astype("float16")) == "probabilities"

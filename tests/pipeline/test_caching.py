@@ -15,7 +15,7 @@ from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline import caching
 from keras_effnet.pipeline.batches import image_pipeline
-from keras_effnet.pipeline.caching import Cache, choose_cache, decoded_bytes, source
+from keras_effnet.pipeline.caching import Cache, cached_split, choose_cache, decoded_bytes
 from keras_effnet.preprocessing import ImageSpec
 
 COUNT, HEIGHT, WIDTH = 13, 40, 50
@@ -125,11 +125,11 @@ def test_what_is_asked_for_is_done_whatever_room_there_is(files, room, tmp_path)
 def test_files_and_streams_give_the_same_epochs_from_every_cache(request, tmp_path, monkeypatch, kind, shuffled):
     split = request.getfixturevalue(kind)
     batch = 5  # leaves three images over
-    memory, none = (collect(source(split, Cache(cache)), batch=batch) for cache in ("memory", "none"))
+    memory, none = (collect(cached_split(split, Cache(cache)), batch=batch) for cache in ("memory", "none"))
     assert_same(memory, none)
     assert len(none) == 3 * (COUNT // batch)
-    monkeypatch.setattr(caching, "_SHUFFLED", shuffled)
-    on_disk = source(split, Cache("disk", folder=tmp_path / "cache"))
+    monkeypatch.setattr(caching, "_SHUFFLE_BYTES", shuffled)
+    on_disk = cached_split(split, Cache("disk", folder=tmp_path / "cache"))
     assert on_disk.buffer == (COUNT + 1 if shuffled > BYTES else 1)
     kept = collect(on_disk, batch=batch)
     if on_disk.buffer > COUNT:
@@ -143,9 +143,9 @@ def test_files_and_streams_give_the_same_epochs_from_every_cache(request, tmp_pa
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
 def test_a_file_is_decoded_once(files, tmp_path, kind):
-    images = source(files, Cache(kind, folder=tmp_path / "cache"))
+    images = cached_split(files, Cache(kind, folder=tmp_path / "cache"))
     first = collect(images, (0, 1))
-    uncached = source(files, Cache("none"))
+    uncached = cached_split(files, Cache("none"))
     second = collect(uncached, (1, 2))
     for path in files.images:
         Path(path).unlink()
@@ -156,8 +156,8 @@ def test_a_file_is_decoded_once(files, tmp_path, kind):
 
 
 def test_images_that_fill_no_batch_complete_a_cache_on_disk(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(caching, "_SHUFFLED", 1)  # one by one: nothing else would read them
-    images = source(files, Cache("disk", folder=tmp_path / "cache"))
+    monkeypatch.setattr(caching, "_SHUFFLE_BYTES", 1)  # one by one: nothing else would read them
+    images = cached_split(files, Cache("disk", folder=tmp_path / "cache"))
     first = collect(images, (0, 1), batch=5)
     for path in files.images:
         Path(path).unlink()
@@ -166,7 +166,7 @@ def test_images_that_fill_no_batch_complete_a_cache_on_disk(files, tmp_path, mon
 
 def test_what_a_killed_run_left_on_disk_is_removed(files, tmp_path):
     folder, left = tmp_path / "cache", tmp_path / "left"
-    unfinished = iter(source(files, Cache("disk", folder=folder)).data)
+    unfinished = iter(cached_split(files, Cache("disk", folder=folder)).data)
     next(unfinished)
     shutil.copytree(folder, left)  # as SIGKILL leaves it; an iterator that ends in order takes its lock along
     del unfinished
@@ -175,11 +175,11 @@ def test_what_a_killed_run_left_on_disk_is_removed(files, tmp_path):
     shutil.copytree(left, control)
     with pytest.raises(tf.errors.AlreadyExistsError):
         next(iter(tf.data.Dataset.range(3).cache(str(control / "pixels"))))
-    assert_same(collect(source(files, Cache("disk", folder=left))), collect(source(files, Cache("none"))))
+    assert_same(collect(cached_split(files, Cache("disk", folder=left))), collect(cached_split(files, Cache("none"))))
     assert not list(left.glob("*.lockfile"))
 
 
 def test_an_iterator_that_stops_early_does_not_spoil_the_cache_in_memory(files):
-    images = source(files, Cache("memory"))
+    images = cached_split(files, Cache("memory"))
     next(iter(image_pipeline(images, SPEC, 4, training=True, epochs=(0, 1))))
-    assert_same(collect(images), collect(source(files, Cache("none"))))
+    assert_same(collect(images), collect(cached_split(files, Cache("none"))))

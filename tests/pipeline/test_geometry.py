@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.pipeline.augmentation import Augmentation
-from keras_effnet.pipeline.geometry import _box
+from keras_effnet.pipeline.geometry import crop_window
 
 SHAPE = (400, 400, 3)
 HIGHEST = np.nextafter(np.float32(1), np.float32(0))
@@ -12,7 +12,7 @@ HIGHEST = np.nextafter(np.float32(1), np.float32(0))
 
 def box(*draws: float, **augmentation) -> list[int]:
     """Top, left, height and width for draws of area, aspect ratio, vertical and horizontal place."""
-    return _box(SHAPE, np.array(draws, "float32"), Augmentation(**augmentation)).numpy().tolist()
+    return crop_window(SHAPE, np.array(draws, "float32"), Augmentation(**augmentation)).numpy().tolist()
 
 
 def test_the_aspect_ratio_is_width_over_height():

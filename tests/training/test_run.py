@@ -458,7 +458,7 @@ def test_a_run_that_fails_at_its_end_leaves_its_best_checkpoint_and_no_cache(
 
     monkeypatch.setattr(transfer, "reestimate_batch_norm", spoil)
     images = datasets.load(str(image_folder({"a": 12, "b": 12})))
-    with pytest.raises(UserError, match="NaN or infinite values to 4 of 4"):
+    with pytest.raises(UserError, match="NaN or infinite values for 4 of 4"):
         train_dataset(images, disk_config, tmp_path / "run")
     kept = keras.models.load_model(tmp_path / "run/weights/best.keras")
     assert all(np.isfinite(weight).all() for weight in kept.get_weights())

@@ -118,7 +118,7 @@ def findings(report) -> list[tuple[str, int, str]]:
 
 def markdown(report, drawn: list[str]) -> str:
     """Render the report as Markdown."""
-    from keras_effnet.datasets.checking import LOPSIDED
+    from keras_effnet.datasets.checking import IMBALANCED
 
     lines = [f"# {report.name}: data check", "", "| finding | images | |", "|---|---|---|"]
     lines += [f"| {name} | {count} | {note} |" for name, count, note in findings(report)]
@@ -145,7 +145,7 @@ def markdown(report, drawn: list[str]) -> str:
     ]
     for label, name in enumerate(report.class_names):
         lines.append(f"| {name} | " + " | ".join(str(counts[label]) for counts in report.counts.values()) + " |")
-    if report.imbalance > LOPSIDED:
+    if report.imbalance > IMBALANCED:
         lines += ["", "The classes are imbalanced. Weights that balance them, for `fit(class_weight=...)`:"]
         lines += ["", f"```python\n{report.class_weights}\n```"]
     return "\n".join([*lines, "", *(f"![{name}]({name})" for name in drawn), ""])

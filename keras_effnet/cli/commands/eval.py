@@ -50,7 +50,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     """Evaluate MODEL (.keras, .tflite or run folder) on DATA; by default on the held-out part of its training data."""
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
-    from keras_effnet.evaluation.metrics import judge, measure, reliability
+    from keras_effnet.evaluation.metrics import collect_outcomes, compute_metrics, reliability
     from keras_effnet.inference import artifacts
     from keras_effnet.pipeline.batches import image_pipeline
     from keras_effnet.system.files import write_text
@@ -63,26 +63,27 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
         raise UserError(f"{dataset.name} has no {split} split.")
     batches = image_pipeline(part, artifact.image_spec, artifact.batch_size)
     progress = console.track(f"Evaluating {len(part)} images", -(-len(part) // artifact.batch_size))
-    answers = judge((artifact.predict(images.numpy()), labels.numpy()) for images, labels in progress(batches))
-    result = measure(answers)
-    bins = reliability(answers.confidence, answers.right)
+    predicted = ((artifact.predict(images.numpy()), labels.numpy()) for images, labels in progress(batches))
+    outcomes = collect_outcomes(predicted)
+    result = compute_metrics(outcomes)
+    bins = reliability(outcomes.confidence, outcomes.correct)
 
     folder = new_run("eval", Path(model).resolve().stem, out)
-    summary = _summary(result, bins, names) | {"scores": answers.scores, "model": str(model), "data": dataset.name}
+    summary = _summary(result, bins, names) | {"scores": outcomes.scores, "model": str(model), "data": dataset.name}
     write_text(folder / "results.json", json.dumps(summary, indent=2) + "\n")
     classes = _per_class(result, names)
     _write_csv(folder / "per_class.csv", classes[0], (map(_cell, row.values()) for row in classes))
-    _write_csv(folder / "predictions.csv", *_predictions(answers, part, names))
+    _write_csv(folder / "predictions.csv", *_predictions(outcomes, part, names))
     plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
     title = f"ECE {result.ece:.2%}, {result.samples} images"
     plots.reliability(bins.counts, bins.confidence, bins.accuracy, title, folder / "reliability.png")
-    _draw_worst(answers, part, artifact.image_spec, names, folder / "worst.png")
+    _draw_worst(outcomes, part, artifact.image_spec, names, folder / "worst.png")
 
     if as_json:
         return console.emit_json(summary | {"run": str(folder)})
     if per_class:
         _show_classes(classes)
-    _show(result, answers, names, artifact.path)
+    _show(result, outcomes, names, artifact.path)
     console.finish(f"{folder} ({FILES})", f"keras-effnet predict IMAGE --model {shlex.quote(model)}")
 
 
@@ -141,11 +142,11 @@ def _per_class(result: Evaluation, names: Sequence[str]) -> list[_ClassRow]:
     ]
 
 
-def _predictions(answers, part, names: Sequence[str]) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
+def _predictions(outcomes, part, names: Sequence[str]) -> tuple[Sequence[str], Iterable[Sequence[object]]]:
     """Return header and rows of predictions.csv, in the order of the split."""
     # Images that are not files are identified by their index in the split.
     images = part.images if isinstance(part.images, tuple) else range(len(part))
-    numbers = zip(answers.labels, answers.predicted, answers.confidence, answers.likelihood, strict=True)
+    numbers = zip(outcomes.labels, outcomes.predicted, outcomes.confidence, outcomes.likelihood, strict=True)
     rows = (
         (image, names[true], names[predicted], f"{share:.6g}", f"{likelihood:.6g}")
         for image, (true, predicted, share, likelihood) in zip(images, numbers, strict=True)
@@ -169,7 +170,7 @@ def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object
         writer.writerows(rows)
 
 
-def _draw_worst(answers, part, image_spec, names: Sequence[str], path: Path) -> None:
+def _draw_worst(outcomes, part, image_spec, names: Sequence[str], path: Path) -> None:
     """Draw the most confident mistakes, or the least confident predictions if there are none."""
     import numpy as np
 
@@ -177,20 +178,20 @@ def _draw_worst(answers, part, image_spec, names: Sequence[str], path: Path) -> 
     from keras_effnet.evaluation.metrics import least_certain, worst_mistakes
     from keras_effnet.pipeline.batches import image_pipeline
 
-    chosen = worst_mistakes(answers, DRAWN)
+    chosen = worst_mistakes(outcomes, DRAWN)
     if not len(chosen):
-        chosen = least_certain(answers, DRAWN)
+        chosen = least_certain(outcomes, DRAWN)
     # Only these images are read again. Some sources return them in their own order, whatever order is requested.
     inorder = np.sort(chosen)
     batches = image_pipeline(part.select(inorder), image_spec, len(inorder))
     images = np.concatenate([pixels.numpy() for pixels, _ in batches])[np.searchsorted(inorder, chosen)]
-    plots.image_grid(images, [_title(answers, index, names) for index in chosen], path)
+    plots.image_grid(images, [_title(outcomes, index, names) for index in chosen], path)
 
 
-def _title(answers, index: int, names: Sequence[str]) -> str:
-    true, said = (_brief(names[classes[index]]) for classes in (answers.labels, answers.predicted))
-    answer = f"{said}  {answers.confidence[index]:.0%}"
-    return answer if answers.right[index] else f"{true}\nas {answer}"
+def _title(outcomes, index: int, names: Sequence[str]) -> str:
+    true, said = (_brief(names[classes[index]]) for classes in (outcomes.labels, outcomes.predicted))
+    answer = f"{said}  {outcomes.confidence[index]:.0%}"
+    return answer if outcomes.correct[index] else f"{true}\nas {answer}"
 
 
 def _brief(name: str, width: int = 18) -> str:
@@ -215,17 +216,17 @@ def _show_classes(classes: Sequence[_ClassRow]) -> None:
     click.echo("per_class.csv lists all classes.")
 
 
-def _show(result, answers, names: Sequence[str], path: Path) -> None:
+def _show(result, outcomes, names: Sequence[str], path: Path) -> None:
     from keras_effnet.evaluation.metrics import most_confused
 
     click.echo(f"{path}: accuracy {result.accuracy:.2%} on {result.samples} images, top-5 {result.top5:.2%}.")
-    if answers.scores in NOTES:
-        click.echo(NOTES[answers.scores])
+    if outcomes.scores in NOTES:
+        click.echo(NOTES[outcomes.scores])
     sides = f"mean confidence {result.confidence:.1%}, accuracy {result.accuracy:.1%}"
     click.echo(f"Calibration error (ECE) {result.ece:.2%}: {sides}. Cross-entropy {result.nll:.4f}.")
     pairs = [f"{names[true]} as {names[said]} ({count})" for true, said, count in most_confused(result.confusion, 5)]
     if pairs:
         click.echo(f"Most frequent confusions: {', '.join(pairs)}.")
-        click.echo(f"worst.png shows the most confident of {int((~answers.right).sum())} mistakes.")
+        click.echo(f"worst.png shows the most confident of {int((~outcomes.correct).sum())} mistakes.")
     else:
         click.echo("No mistakes; worst.png shows the least confident predictions.")

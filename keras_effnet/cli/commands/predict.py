@@ -93,14 +93,14 @@ def _following(model: str, output: Path | None) -> str:
 
 def _answers(artifact, batches, names, top):
     """Yield the path and best classes of each image, with probabilities even if the network outputs logits."""
-    from keras_effnet.evaluation.metrics import check_finite, kind_of_scores, softmax
+    from keras_effnet.evaluation.metrics import check_finite, score_kind, softmax
     from keras_effnet.imagenet import decode_predictions
 
     logits = False
     for paths, pixels in batches:
         scores = artifact.predict(pixels)
         check_finite(scores)
-        if not logits and kind_of_scores(scores) == "logits":
+        if not logits and score_kind(scores) == "logits":
             logits = True
             click.echo("note: the network outputs logits; probabilities are computed by softmax.", err=True)
         yield from zip(paths, decode_predictions(softmax(scores) if logits else scores, top, names), strict=True)

@@ -149,15 +149,15 @@ def test_the_contact_sheet_begins_with_the_most_confident_mistake(cli, colours, 
 
 def test_a_source_that_keeps_its_own_order_gets_the_right_titles(drawn, monkeypatch, tmp_path):
     """Streams give what was selected in the order of the stream, not in that asked for."""
-    from keras_effnet.evaluation.metrics import judge
+    from keras_effnet.evaluation.metrics import collect_outcomes
 
     selected = Split.select
     monkeypatch.setattr(Split, "select", lambda self, indices: selected(self, np.sort(indices)))
     pixels = np.stack([np.full((8, 8, 3), 10 * number, "uint8") for number in range(6)])
     scores = np.array([[0.4, 0.6], [0.1, 0.9], [0.9, 0.1], [0.3, 0.7], [0.2, 0.8], [0.55, 0.45]])
     part = Split(pixels, np.zeros(6, "int32"))
-    answers = judge([(scores, part.labels)])
-    eval_command._draw_worst(answers, part, ImageSpec(8), ["a", "b"], tmp_path / "worst.png")
+    outcomes = collect_outcomes([(scores, part.labels)])
+    eval_command._draw_worst(outcomes, part, ImageSpec(8), ["a", "b"], tmp_path / "worst.png")
     assert [image.mean() for image in drawn[0][0]] == [10, 40, 30, 0]
 
 
