@@ -300,6 +300,7 @@ def test_export_calibrates_on_a_folder_of_loose_images_of_no_class(cli, trained,
     assert [path.name for path in Path("files").glob("*.tflite")] == ["digits_int8.tflite"]
 
 
+@pytest.mark.slow
 def test_export_calibrates_on_a_folder_of_other_classes(cli, trained, digits, tmp_path):
     for parity in (0, 1):
         folder = tmp_path / "parity" / ("even", "odd")[parity]

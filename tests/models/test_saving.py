@@ -6,6 +6,7 @@ import functools
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -45,7 +46,17 @@ CASES = [Case("b0", *rest) for rest in product(POLICIES, ("argument", "global"),
 CASES += [Case("lite0", policy, "argument", True) for policy in POLICIES]
 # Both ways to set a policy make one network (a test says so), and tracing it is what takes the time.
 EXPORTED = [case for case in CASES if case.source == "argument"]
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def each(cases: list[Case], always: Callable[[Case], bool]) -> pytest.MarkDecorator:
+    """Parametrizes a test over cases; those that are not always tested belong to the slow tests."""
+    slow = pytest.mark.slow
+    return pytest.mark.parametrize(
+        "case", [case if always(case) else pytest.param(case, marks=slow) for case in cases], ids=str
+    )
+
+
+every_case = each(CASES, lambda case: case.preprocessing and (case.source == "argument" or case.policy != "float32"))
 
 
 @contextmanager
@@ -127,7 +138,7 @@ def test_a_json_config_with_the_weights_set_computes_bit_for_bit(case):
     assert compute_dtypes(again) == compute_dtypes(model)
 
 
-@pytest.mark.parametrize("case", EXPORTED, ids=str)
+@each(EXPORTED, lambda case: case.preprocessing and case.network == "b0")
 def test_a_saved_model_serves_what_predict_computes_bit_for_bit(case, tmp_path):
     # Not what an eager call computes: a graph fuses operations, which moves the last bits.
     model = network(case)

@@ -430,6 +430,7 @@ def test_a_service_crops_each_image_anew(service):
     assert len({image.tobytes() for image in images}) == 16
 
 
+@pytest.mark.slow
 def test_a_training_by_a_service_takes_all_its_epochs(service, digits, tmp_path):
     config = TrainConfig(
         model="lite0", depth=0.1, width=0.1, image_size=32, epochs=2, batch_size=16, data_service=service(1), seed=1

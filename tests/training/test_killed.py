@@ -130,6 +130,7 @@ def assert_whole(folder: Path) -> None:
             keras.models.load_model(folder / name)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_mid_epoch_ends_as_if_it_had_not_been_to_the_bit(trainer, unbroken, tmp_path):
     child = trainer.start(tmp_path)
     while len(read_rows(tmp_path)) < 2 or not (tmp_path / LAST).exists():

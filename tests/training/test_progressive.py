@@ -124,7 +124,7 @@ def _closed_in_the_first_stage(original):
     return set_dropout
 
 
-@pytest.mark.parametrize("stop", [3, 4], ids=["middle", "border"])
+@pytest.mark.parametrize("stop", [3, pytest.param(4, marks=pytest.mark.slow)], ids=["middle", "border"])
 def test_a_resumed_run_goes_on_with_the_size_it_was_at_and_ends_with_the_same_weights(staged, tmp_path, stop):
     val = staged(ResizeStage(0, 1, 64))
     whole, resumed, spy = any_size_model(), any_size_model(), Spy()
@@ -164,7 +164,7 @@ def test_a_progressive_run_scales_augmentation_and_leaves_a_file_for_the_last_si
     np.testing.assert_allclose(best.predict(np.zeros((1, 64, 64, 3)), verbose=0).sum(), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("until", [1, 2, 3])
+@pytest.mark.parametrize("until", [2, *(pytest.param(until, marks=pytest.mark.slow) for until in (1, 3))])
 def test_a_run_that_pauses_ends_as_one_that_does_not(staged, smooth_images, tmp_path, until):
     """Within a stage and at its end: no later stage may begin, and the schedule is that of the whole."""
     val = tf.data.Dataset.from_tensors((smooth_images(4, 64).astype("float32"), np.arange(4) % 3))

@@ -458,6 +458,7 @@ def test_lite0_stem_equals_numpy(lite0, lite0_arrays):
     np.testing.assert_allclose(np.asarray(stem(pixels)), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_lite0_logits_equal_a_forward_pass_in_numpy(lite0, lite0_arrays):
     # Smooth images: on noise, a trained network distinguishes nothing.
     y, x = np.mgrid[0:224, 0:224] / 224

@@ -148,6 +148,7 @@ def swish(digits):
     return graph, quantize_int8(graph.minmax)
 
 
+@pytest.mark.slow
 def test_a_swish_network_answers_new_images_better_corrected(swish, digits):
     model = swish[0].model
     spec = ImageSpec.of_model(model)
