@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 import keras_effnet
+from keras_effnet import architecture_spec
+from keras_effnet.architecture.specs import expand
 from keras_effnet.cli.app import COMMANDS, cli
+from keras_effnet.complexity import count
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("CONTRIBUTING.md"), *(ROOT / "docs").glob("*.md")])
