@@ -34,8 +34,8 @@ from .models.efficientnet import (
     EfficientNetLite2,
     EfficientNetLite3,
     EfficientNetLite4,
-    features,
 )
+from .models.feature_maps import features
 from .models.listing import ModelInfo, list_models, model_info
 from .models.saving import load_model
 from .preprocessing import ImageSpec, preprocess_input

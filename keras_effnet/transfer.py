@@ -1,20 +1,19 @@
-"""Trained networks put to other uses: frozen parts, another head, slower early layers, statistics measured anew.
-
-Keras alone, no `tf.`; imports `anatomy`, `blocks`, `saving`, `errors`.
-"""
+"""Transfer learning: freezing, new heads, layer-wise learning rates, batch normalization recalibration. Keras only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_effnet.architecture.network_parts import Part, parts
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.models.blocks import LayerOptions, classifier
+from keras_effnet.models.batch_norm import fused_layers
+from keras_effnet.models.blocks import classifier
 from keras_effnet.models.saving import policy_of
 
 BACKBONE = "backbone"
@@ -23,7 +22,7 @@ _POOLING = ("avg_pool", "max_pool")
 
 
 def _stage(part: Part) -> str:
-    """`"block5"` of `"block5b"`; the other parts are stages of their own."""
+    """`"block5"` for `"block5b"`; other parts are stages themselves."""
     return f"block{part.stage}" if part.stage else part.name
 
 
@@ -31,35 +30,34 @@ def _backbone(model: keras.Model) -> tuple[Part, ...]:
     return tuple(part for part in parts(model) if part.name != _CLASSIFIER)
 
 
-def _is_batch_norm(layer) -> bool:
+def _is_batch_norm(layer: Any) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
 def freeze(model: keras.Model, through: str | None = BACKBONE, *, batch_norm: bool = False) -> None:
-    """Keeps a network's first parts as they are; everything behind them becomes trainable.
+    """Freeze the first parts of a network and make all later ones trainable.
 
-    A frozen batch normalization is in inference mode, in training too: Keras lets `trainable=False` fix its moving
-    statistics beside its gain and offset. Stochastic depth goes on in frozen blocks; build with `drop_connect_rate=0`
-    where that is not wanted. Each call counts by itself, so one that names less thaws the rest. Call `compile` after
-    it, which is when Keras looks at what is trainable.
+    In Keras a frozen batch normalization runs in inference mode: its moving statistics are fixed, too. Stochastic depth
+    stays active in frozen blocks; build with `drop_connect_rate=0` to avoid that. Each call replaces the effect of
+    earlier ones. Call `compile` afterwards, because Keras reads `trainable` then.
 
     Args:
-        model: Model of this package, a reloaded `.keras` too.
-        through: String, the last part to freeze: `"stem"`, a stage, `"block5"`, a block, `"block5b"`, or `"backbone"`,
-            all but the classifier. None freezes nothing.
-        batch_norm: Bool, whether batch normalization behind it rests too, for batches too small to measure by.
+        model: Model of this package, built or reloaded.
+        through: String, the last part to freeze: `"stem"`, a stage such as `"block5"`, a block such as `"block5b"`, or
+            `"backbone"` for all but the classifier. None freezes nothing.
+        batch_norm: Bool, whether to freeze batch normalization in later parts too, for small batches.
 
     Raises:
-        UserError: The model has no part of that name.
+        UserError: The model has no such part.
 
     Example:
 
     >>> keras_effnet.transfer.freeze(model, through="block4")
 
-    Source: the meaning of `trainable`, Keras' guide to transfer learning.
+    Source: Keras' guide to transfer learning, on `trainable`.
     """
     backbone = _backbone(model)
-    # Of a stage the last block counts, so that freezing ends behind the whole of it.
+    # For a stage the position of its last block remains.
     ends = {name: end for end, part in enumerate(backbone, 1) for name in (part.name, _stage(part))}
     ends[BACKBONE] = len(backbone)
     end = 0 if through is None else ends[one_of("part to freeze", through, ends)]
@@ -75,19 +73,19 @@ def swap_head(
     dropout_rate: float | None = None,
     classifier_activation: str | None = "softmax",
 ) -> keras.Model:
-    """The same network under a fresh classifier, as flat as before: no model inside the model.
+    """Replace the classifier of a network by a randomly initialized one.
 
-    All layers up to the pooling are shared, so training the one trains the other. A model without classifier gets
-    one, and average pooling where it has none.
+    The result is a flat functional model that shares all layers up to the pooling with `model`, so training one trains
+    the other. A model without classifier gets one, with average pooling if it has no pooling.
 
     Args:
-        model: Model of this package, a reloaded `.keras` too.
+        model: Model of this package, built or reloaded.
         classes: Int, outputs of the new classifier.
-        dropout_rate: Float in [0, 1), before the classifier; the model's own by default.
+        dropout_rate: Float in [0, 1), before the classifier; the model's by default.
         classifier_activation: `"softmax"`, or None for logits.
 
     Returns:
-        A functional `keras.Model` under the dtype policy of `model`, not compiled.
+        A functional `keras.Model` with the dtype policy of `model`, not compiled.
 
     Raises:
         UserError: `classes` is below 1.
@@ -106,22 +104,21 @@ def swap_head(
     if pooled is None:
         pooling = keras.layers.GlobalAveragePooling2D(dtype=policy, name="avg_pool")
         pooled = pooling(_backbone(model)[-1].output)
-    options = LayerOptions(keras.layers, spec=None, dtype=policy)  # a classifier reads nothing of the spec
-    outputs = classifier(pooled, classes, classifier_activation, dropout_rate, options)
+    outputs = classifier(pooled, classes, classifier_activation, dropout_rate, policy)
     swapped = keras.Model(model.input, outputs, name=model.name)
-    swapped.dtype_policy = policy  # where `compile` looks for loss scaling
+    swapped.dtype_policy = policy  # `compile` reads it to decide on loss scaling
     return swapped
 
 
 def learning_rate_factors(model: keras.Model, decay: float) -> dict[str, float]:
-    """By how much slower each stage learns than the classifier: `decay` to the power of its distance from there.
+    """Learning rate factor of each stage: `decay` to the power of its distance from the classifier.
 
     Args:
         model: Model of this package.
-        decay: Float in (0, 1], the ratio between one stage and the next; 1 lets all learn alike.
+        decay: Float in (0, 1], ratio between one stage and the next; 1 gives all stages the same rate.
 
     Returns:
-        A dict from `"stem"`, `"block1"`, ..., `"top"`, `"classifier"` to factors that rise to 1.
+        A dict from `"stem"`, `"block1"`, ..., `"top"`, `"classifier"` to factors, increasing to 1.
 
     Raises:
         UserError: `decay` is out of range.
@@ -143,20 +140,20 @@ def learning_rate_factors(model: keras.Model, decay: float) -> dict[str, float]:
 def layerwise_optimizer(
     model: keras.Model, decay: float, optimizer: Callable[[float], keras.optimizers.Optimizer]
 ) -> keras.optimizers.MultiOptimizer:
-    """An optimizer for each trainable stage, early ones slower, in Keras' own `MultiOptimizer`.
+    """Build a Keras `MultiOptimizer` with a lower learning rate for earlier stages.
 
-    Of stock parts, so the model is saved, resumed and opened in plain Keras as with any optimizer. Gradual unfreezing,
-    the other half of ULMFiT, is left out: rates that fall towards the input protect early layers from the first
-    steps' large gradients as well, without a compilation an epoch.
+    It consists of stock optimizers, so the model can be saved, resumed and reloaded in plain Keras. ULMFiT's gradual
+    unfreezing is not included: lower rates also protect early layers from the large gradients of the first steps, and
+    need no recompilation.
 
     Args:
-        model: Model of this package. What is to be frozen must be so already.
+        model: Model of this package, with layers frozen as wanted.
         decay: Float in (0, 1], see `learning_rate_factors`.
-        optimizer: Function from a factor to a Keras optimizer whose learning rate is scaled by it. Its weight decay
-            then falls alike, which is as AdamW has it.
+        optimizer: Function from a factor to a Keras optimizer whose learning rate is scaled by it. The weight decay of
+            AdamW then scales alike.
 
     Returns:
-        A `keras.optimizers.MultiOptimizer`; the last of its `.optimizers` is the classifier's.
+        A `keras.optimizers.MultiOptimizer`; the last of its `.optimizers` is that of the classifier.
 
     Example:
 
@@ -168,25 +165,26 @@ def layerwise_optimizer(
     for part in _backbone(model):
         if any(layer.trainable_weights for layer in part.layers):
             names.setdefault(_stage(part), []).append(part.name)
-    # Keras matches the patterns against the paths of variables, "block5b_se_reduce/kernel".
+    # Keras matches the patterns against paths of variables, such as "block5b_se_reduce/kernel".
     optimizers = {f"({'|'.join(members)})_.*": optimizer(factors[stage]) for stage, members in names.items()}
     return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(optimizer(1.0), optimizers))
 
 
 class _TrainingMode(keras.Model):
-    """A network that computes as in training when it predicts, and predicting is compiled on every backend."""
+    """Network in training mode under `predict_on_batch`, which is compiled on every backend."""
 
     def __init__(self, network: keras.Model):
-        super().__init__(name="training_mode")  # TensorFlow takes no scope that begins with an underscore
+        super().__init__(name="training_mode")  # TensorFlow allows no scope that starts with an underscore
         self.network = network
 
-    def call(self, images):
-        return self.network(images, training=True)
+    def call(self, images: Any) -> Any:
+        with fused_layers(self.network):
+            return self.network(images, training=True)
 
 
 @contextmanager
-def _measuring(model: keras.Model, norms: list) -> Iterator[None]:
-    """Dropout at rest and moving statistics that are those of the last batch; all as before in the end."""
+def _measuring(model: keras.Model, norms: list[Any]) -> Iterator[None]:
+    """Disable dropout and set moving statistics to those of the last batch; restored after the block."""
     drops = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     momenta, rates = [layer.momentum for layer in norms], [layer.rate for layer in drops]
     try:
@@ -203,10 +201,10 @@ def _measuring(model: keras.Model, norms: list) -> Iterator[None]:
 
 
 class NormStatistics:
-    """Measures the batch normalization statistics of a network anew; compiled once, for as often as it is asked.
+    """Recalibration of batch normalization statistics, compiled once for repeated use.
 
     Args:
-        model: Keras model. What of it is frozen stays as it is.
+        model: Keras model; frozen layers keep their statistics.
     """
 
     def __init__(self, model: keras.Model):
@@ -214,12 +212,12 @@ class NormStatistics:
         self._norms = [layer for layer in model.layers if _is_batch_norm(layer) and layer.trainable]
         self._probe = _TrainingMode(model)
 
-    def measure(self, batches: Iterable, max_batches: int = 100) -> None:
-        """Replaces moving means and variances by those of some batches, see `reestimate_batch_norm`."""
+    def measure(self, batches: Iterable[Any], max_batches: int = 100) -> None:
+        """Replace moving means and variances by those of some batches, see `reestimate_batch_norm`."""
         if not self._norms:
             return
         statistics = [variable for layer in self._norms for variable in (layer.moving_mean, layer.moving_variance)]
-        results = [keras.ops.convert_to_numpy(variable) for variable in statistics]  # as before, if a batch fails
+        results = [keras.ops.convert_to_numpy(variable) for variable in statistics]  # restored if a batch fails
         totals, seen = [np.zeros(variable.shape) for variable in statistics], 0
         try:
             with _measuring(self._model, self._norms):
@@ -236,22 +234,21 @@ class NormStatistics:
                 variable.assign(result)
 
 
-def reestimate_batch_norm(model: keras.Model, batches: Iterable, max_batches: int = 100) -> None:
-    """Measures the batch normalization statistics of a network anew, for the weights that it has now.
+def reestimate_batch_norm(model: keras.Model, batches: Iterable[Any], max_batches: int = 100) -> None:
+    """Recalibrate the batch normalization statistics of a network for its current weights.
 
-    The moving averages of a training trail weights that keep changing, and forget within a few batches a channel that
-    fires rarely. Here every batch counts alike, and dropout and stochastic depth rest, as they will in use. What is
-    frozen stays as it is.
+    Moving averages lag behind changing weights and soon forget channels that rarely activate. Here all batches have the
+    same weight, and dropout and stochastic depth are off, as in inference. Frozen layers keep their statistics.
 
     Args:
         model: Keras model; its moving means and variances are replaced.
         batches: Batches of images, or of `(images, labels)`.
-        max_batches: Int, how many are used at most.
+        max_batches: Int, maximum number of batches to use.
 
     Example:
 
     >>> keras_effnet.transfer.reestimate_batch_norm(model, train_batches)
 
-    Source: "precise BN", Wu & Johnson, Rethinking "Batch" in BatchNorm (2021), section 3.
+    Source: "precise BatchNorm", Wu & Johnson, Rethinking "Batch" in BatchNorm (2021), section 3.
     """
     NormStatistics(model).measure(batches, max_batches)

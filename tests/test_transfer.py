@@ -6,7 +6,8 @@ import pytest
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.models.efficientnet import EfficientNet, features
+from keras_effnet.models.efficientnet import EfficientNet
+from keras_effnet.models.feature_maps import features
 from keras_effnet.transfer import (
     freeze,
     layerwise_optimizer,
@@ -184,7 +185,7 @@ def test_a_head_has_at_least_one_class():
 
 def test_a_model_of_other_making_is_refused(toy_model):
     for use in (freeze, lambda model: swap_head(model, 2), lambda model: learning_rate_factors(model, 0.5)):
-        with pytest.raises(UserError, match="toy is no network of this package"):
+        with pytest.raises(UserError, match="toy is not a network of this package"):
             use(toy_model())
 
 

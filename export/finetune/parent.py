@@ -101,7 +101,7 @@ def describe(model: keras.Model) -> list[dict]:
     Raises:
         UserError: A layer has no counterpart in the twin.
     """
-    layers = []
+    layers, inputs = [], input_layers(model)
     for layer in model.layers:
         kind, config = type(layer).__name__, layer.get_config()
         if kind not in _ARGUMENTS or type(layer).__module__.split(".")[0] != "keras":
@@ -111,7 +111,7 @@ def describe(model: keras.Model) -> list[dict]:
                 "name": layer.name,
                 "class": kind,
                 "arguments": {key: config[key] for key in _ARGUMENTS[kind]},
-                "inputs": [source.name for source in input_layers(layer)],
+                "inputs": [source.name for source in inputs[layer.name]],
             }
         )
     return layers

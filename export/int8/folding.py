@@ -7,6 +7,7 @@ numpy.
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,20 +15,25 @@ import numpy as np
 _FOLDING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
-def input_layers(layer) -> list:
-    """The layers whose outputs a layer takes; none for an input."""
-    if isinstance(layer, keras.layers.InputLayer):
-        return []
-    return [tensor._keras_history.operation for tensor in keras.tree.flatten(layer.input)]
+def input_layers(model: keras.Model) -> dict[str, list[Any]]:
+    """Name of each layer of a functional model -> the layers (or `keras.ops` operations) that feed it."""
+    producers = {id(tensor): each for each in model.operations for tensor in keras.tree.flatten(each.output)}
+    return {
+        each.name: []
+        if isinstance(each, keras.layers.InputLayer)
+        else [producers[id(tensor)] for tensor in keras.tree.flatten(each.input) if id(tensor) in producers]
+        for each in model.operations
+    }
 
 
 def _foldable(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Name of a convolution -> the batch normalization that alone sees its output."""
-    consumers = Counter(source.name for layer in model.layers for source in input_layers(layer))
+    """Name of a convolution -> the batch normalization that is the only layer to see its output."""
+    inputs = input_layers(model)
+    consumers = Counter(before.name for found in inputs.values() for before in found)
     found = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            (before,) = input_layers(layer)
+            (before,) = inputs[layer.name]
             linear = getattr(before, "activation", None) is keras.activations.linear
             if isinstance(before, _FOLDING) and linear and consumers[before.name] == 1:
                 found[before.name] = layer

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import pack, parse
 from keras_effnet.export.verification import sqnr_db
+from keras_effnet.system import private_api
 
 
 def quantize_int8(calibrated: bytes, input_type: str = "float32", float_tensors: Sequence[str] = ()) -> bytes:
@@ -26,14 +26,8 @@ def quantize_int8(calibrated: bytes, input_type: str = "float32", float_tensors:
         input_type: `"float32"` or `"uint8"`.
         float_tensors: Names of tensors whose operators stay in float.
     """
-    from tensorflow.lite.python.convert import mlir_quantize
-
-    return mlir_quantize(
-        calibrated,
-        input_data_type=tf.dtypes.as_dtype(input_type),
-        output_data_type=tf.float32,
-        denylisted_ops=["SOFTMAX"],
-        denylisted_nodes=list(float_tensors),
+    return private_api.quantize_int8(
+        calibrated, input_type=input_type, float_operators=["SOFTMAX"], float_tensors=float_tensors
     )
 
 
@@ -54,14 +48,7 @@ def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
 
 def quantize_int16x8(calibrated: bytes) -> bytes:
     """Weights in int8, activations in int16, biases in int64; the softmax alone stays float."""
-    from tensorflow.lite.python.optimize.calibrator import Calibrator
-
-    types = [np.dtype(name).num for name in ("float32", "float32", "int16", "int64")]
-    inputs, outputs, activations, biases = types
-    # The newer quantizer has no int16; this one takes ranges that are there already.
-    quantizer = Calibrator(calibrated)._calibrator
-    content = bytes(quantizer.QuantizeModel(inputs, outputs, False, activations, biases, False, False))
-    return _with_float_softmax(content)
+    return _with_float_softmax(private_api.quantize_int16x8(calibrated))
 
 
 def _with_float_softmax(content: bytes) -> bytes:

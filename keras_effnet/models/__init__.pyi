@@ -1,3 +1,4 @@
+from .batch_norm import fused_batch_norm
 from .efficientnet import (
     EfficientNet,
     EfficientNetB0,
@@ -14,8 +15,8 @@ from .efficientnet import (
     EfficientNetLite3,
     EfficientNetLite4,
     build,
-    features,
 )
+from .feature_maps import features
 from .listing import ModelInfo, list_models, model_info
 from .saving import load_model
 
@@ -37,6 +38,7 @@ __all__ = [
     "ModelInfo",
     "build",
     "features",
+    "fused_batch_norm",
     "list_models",
     "load_model",
     "model_info",

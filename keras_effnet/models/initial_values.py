@@ -1,8 +1,8 @@
-"""Networks whose variables are all filled at the end, once, with random values or those of a file.
+"""Deferred variable initialization.
 
-Over half of the time that B7 takes to build would go into values that its weights then replace. And TensorFlow makes a
-kernel for every name that a variable's handle has: within the layers' name scopes that is one for each variable, at
-the end one for all that are called alike. Keras alone, no `tf.`; imports nothing of the package.
+Drawing random initial values takes over half of B7's build time, and a weights file then replaces them. TensorFlow also
+compiles a kernel for each name of a variable's handle: one per variable within the name scopes of the layers, but only
+one per distinct short name once all layers are built. Keras only.
 """
 
 from __future__ import annotations
@@ -14,37 +14,38 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_effnet.system.private_api import create_torch_parameters, set_deferred_initializer
 
-def _first_value(value: np.ndarray, shape: tuple[int, ...], dtype: Any = None):
-    """A Keras initializer, but for `value`. Contiguous, because torch would keep the strides of a transposed view."""
+
+def _given_value(value: np.ndarray, shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """Keras initializer that returns `value`; contiguous, because torch would keep the strides of a transposed view."""
     return keras.ops.convert_to_tensor(np.ascontiguousarray(value), dtype)
-
-
-def _begins(variable: keras.Variable, value: np.ndarray) -> bool:
-    """Lets a variable that has no value yet begin with this one; False if it has one."""
-    if getattr(variable, "_initializer", None) is None:
-        return False
-    variable._initializer = partial(_first_value, value)
-    return True
 
 
 def build_with(
     network: Callable[[], keras.Model],
     values: Callable[[keras.Model], Iterable[tuple[keras.Variable, np.ndarray]]],
 ) -> keras.Model:
-    """Builds a network whose variables begin with given values; if there is an error, there is no network.
+    """Build a network whose variables start with given values; an error leaves no half-built network behind.
 
     Args:
         network: Function that builds it.
-        values: Function from the network, whose variables have shapes alone, to pairs of variable and value. A
-            variable that it leaves out begins as its initializer says.
+        values: Function from the network, whose variables have shapes but no values yet, to pairs of variable and
+            value. A variable that it leaves out starts with a value of its initializer.
+
+    Returns:
+        The network.
     """
-    # Variables that are made in this scope are initialized when it ends, and configs keep the published initializers.
+    # Variables created in this scope are initialized when it ends, and configs keep the published initializers.
     with keras.StatelessScope():
         model = network()
-        others = [(variable, value) for variable, value in values(model) if not _begins(variable, value)]
-    for variable, value in others:  # of layers before `input_tensor`, which were there already
+        others = [
+            (variable, value)
+            for variable, value in values(model)
+            if not set_deferred_initializer(variable, partial(_given_value, value))
+        ]
+    for variable, value in others:  # of layers in front of `input_tensor`, which had values before
         variable.assign(value)
-    for module in (model, *model.layers):
-        getattr(module, "torch_params", None)  # on that backend, a module has no parameters until it is asked for them
+    for layer in (model, *model.layers):
+        create_torch_parameters(layer)
     return model

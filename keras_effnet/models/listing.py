@@ -1,7 +1,4 @@
-"""The networks that have names: which there are, what each costs, where it comes from. No framework.
-
-Imports `architecture`, `baselines`, `complexity`, `pretrained`, `scaling`.
-"""
+"""List of the named networks, with cost and origin. Pure Python."""
 
 from __future__ import annotations
 
@@ -39,18 +36,18 @@ _PUBLICATIONS: dict[str, tuple[str, float | None]] = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What there is to know of a network before it is built.
+    """Facts about a network that need no built model.
 
     Args:
-        name: String, what `architecture_spec` takes; for a spec of another form, the spec's own name.
+        name: String, name for `architecture_spec`; for a modified spec, the spec's own name.
         image_size: Int, side of the default input in pixels.
         params: Int, trainable parameters.
         macs: Int, multiply-adds for one image of that size.
         activations: Int, output elements of convolutions and dense layers for one image.
         blocks: Int, number of blocks.
-        top1: Float, published ImageNet top-1 accuracy in percent; None if there is none.
-        weights: String, where `weights="imagenet"` takes them from; None if they cannot be had.
-        source: String, the publication; None for a spec that was not published.
+        top1: Float, published ImageNet top-1 accuracy in percent, or None.
+        weights: String, origin of the weights that `weights="imagenet"` loads, or None.
+        source: String, the publication, or None.
     """
 
     name: str
@@ -65,14 +62,14 @@ class ModelInfo:
 
 
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """Names that `architecture_spec`, the command line and `TrainConfig(model=...)` take.
+    """List the names that `architecture_spec`, the command line and `TrainConfig(model=...)` accept.
 
     Args:
-        pattern: String as in a shell: `"resnet*"`, `"b[0-3]"`.
-        pretrained: Bool, whether to keep those alone whose ImageNet weights can be had.
+        pattern: Shell-style pattern, such as `"resnet*"` or `"b[0-3]"`.
+        pretrained: Bool, whether to list only networks with ImageNet weights.
 
     Returns:
-        A list of names, empty if none matches.
+        A list of names; empty if none match.
 
     Example:
 
@@ -83,14 +80,14 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
 
 
 def model_info(model: str | ArchitectureSpec, *, classes: int = 1000) -> ModelInfo:
-    """Size, cost and origin of a network, without building it.
+    """Look up size, cost and origin of a network without building it.
 
     Args:
         model: One of `list_models()`, or any `ArchitectureSpec`.
         classes: Int, outputs of the classifier.
 
     Returns:
-        A `ModelInfo`. Top-1, weights and source are those of the published form alone: a scaled spec has none.
+        A `ModelInfo`. A spec that differs from the published one has no top-1, weights and source.
 
     Raises:
         UserError: Unknown name.
@@ -102,7 +99,7 @@ def model_info(model: str | ArchitectureSpec, *, classes: int = 1000) -> ModelIn
     """
     spec = architecture_spec(model)
     name = next((known for known in SPECS if SPECS[known] == spec), None)
-    source, top1 = _PUBLICATIONS.get(name, (None, None))
+    source, top1 = _PUBLICATIONS[name] if name else (None, None)
     cost = count(spec, classes=classes)
     return ModelInfo(
         name=name or spec.name,

@@ -1,14 +1,15 @@
-"""`.keras` files back into models that go on where they stopped, loss scaling included.
+"""Loading of `.keras` files with dtype policy and optimizer state, loss scaling included. Keras only.
 
-Keras stores the dtype policy of every layer but not the model's, which is where `compile` looks to decide on loss
-scaling: a plain reload trains `mixed_float16` unscaled, and without the optimizer's state, which no longer fits. Here
-the policy is read off the layers. Keras alone, no `tf.`; of this package `errors` and `fused`.
+Keras saves the dtype policy of every layer but not that of the model, by which `compile` decides on loss scaling. A
+plain reload trains `mixed_float16` without it, and drops the optimizer's state, which no longer fits. Here the model's
+policy is restored from its layers.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,16 +18,18 @@ import keras
 
 from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError, first_line
-from keras_effnet.models.fused_batch_norm import fuse_batch_norm
 
 TOO_DEEP = "Keras walks a graph recursively, and this is too deep for Python: call sys.setrecursionlimit(10_000) first."
 
 
 def policy_of(model: keras.Model) -> keras.dtype_policies.DTypePolicy:
-    """The dtype policy that a network was built under: the first mixed one of its layers, else that of the last layer.
+    """Dtype policy that a network was built with: the first mixed one of its layers, else that of the last layer.
 
     Args:
-        model: Keras model, reloaded or built around another, so that its own `dtype_policy` tells nothing.
+        model: Keras model, such as a reloaded one, whose own `dtype_policy` is not restored.
+
+    Returns:
+        The dtype policy.
 
     Example:
 
@@ -38,32 +41,32 @@ def policy_of(model: keras.Model) -> keras.dtype_policies.DTypePolicy:
 
 
 @contextmanager
-def _failing_as(message: str):
+def _failing_as(message: str) -> Iterator[None]:
     try:
         yield
     except RecursionError:
         raise UserError(TOO_DEEP) from None
-    except Exception as error:  # zip, JSON, h5 and Keras each fail in their own way on a damaged file
+    except Exception as error:  # zip, JSON, h5 and Keras raise different errors for a damaged file
         raise UserError(f"{message}: {first_line(error)}") from error
 
 
 def load_model(path: str | Path, *, compile: bool = True) -> keras.Model:
-    """Opens a `.keras` file as `keras.models.load_model` does, with its dtype policy and its optimizer's whole state.
+    """Load a `.keras` file like `keras.models.load_model`, with its dtype policy and complete optimizer state.
 
-    A model compiled under `mixed_float16` comes back with its loss scale and counters, so training goes on as if it had
-    not been interrupted. Two things no `.keras` file holds: the state of dropout's random generators, and what an
-    optimizer's `exclude_from_weight_decay` was told (`training.train(resume=True)` tells it again). Code in the file,
-    that is a Python `lambda`, is refused.
+    A model compiled under `mixed_float16` keeps its loss scale and counters, so training resumes exactly. A `.keras`
+    file lacks two things: the state of dropout's random generators, and the variables that `exclude_from_weight_decay`
+    excluded (`training.train(resume=True)` excludes them again). Code in the file, such as a Python `lambda`, is
+    refused.
 
     Args:
         path: Path of a `.keras` file.
-        compile: Bool, whether to compile as the file says and restore the optimizer; False suits inference.
+        compile: Bool, whether to compile as saved and restore the optimizer; False is enough for inference.
 
     Returns:
         The Keras model.
 
     Raises:
-        UserError: The file is missing, damaged, of another kind, or needs custom code.
+        UserError: The file is missing, damaged, of another kind, or needs custom objects.
 
     Example:
 
@@ -74,10 +77,10 @@ def load_model(path: str | Path, *, compile: bool = True) -> keras.Model:
     if not path.is_file():
         raise UserError(f"Model {path} does not exist.")
     if path.suffix != ".keras":
-        raise UserError(f"{path.name} is no .keras file; build the network and use load_weights if it holds weights.")
+        raise UserError(f"{path.name} is not a .keras file; for weights, build the network and use load_weights.")
     with _failing_as(f"{path} is not a Keras model"):
-        model = fuse_batch_norm(keras.models.load_model(path, compile=False))
-        model.dtype_policy = policy_of(model)  # before `compile` looks at it
+        model = keras.models.load_model(path, compile=False)
+        model.dtype_policy = policy_of(model)  # before `compile` reads it
     if compile:
         with _failing_as(f"{path} opens with compile=False only"):
             _compile_as_saved(model, path)
@@ -89,13 +92,13 @@ def _compile_as_saved(model: keras.Model, path: Path) -> None:
         config = json.loads(archive.read("config.json")).get("compile_config")
     if config:
         model.compile_from_config(config)
-        load_state(model, path)  # again, for the optimizer's: only now are there variables that they fit
+        load_state(model, path)  # again, because the optimizer has variables only now
 
 
 def load_state(model: keras.Model, path: str | Path) -> None:
-    """Loads a `.keras` file's weights, and the optimizer's state where the model's optimizer is built.
+    """Load weights from a `.keras` file, and the optimizer's state if the model's optimizer is built.
 
-    The same as `model.load_weights(path)`, several times as fast: h5 jumps to and fro, which a zip member is slow at.
+    Equivalent to `model.load_weights(path)` but several times faster: HDF5 seeks a lot, which is slow in a zip member.
 
     Args:
         model: Keras model of the same architecture.

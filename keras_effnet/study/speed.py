@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.errors import UserError
+from keras_effnet.models.batch_norm import fused_batch_norm
 from keras_effnet.system.timing import Timing, measure
 
 
@@ -62,10 +63,11 @@ def training_step(
     batch = tf.data.Dataset.from_tensors((images, labels)).repeat()
     batches = iter(model.distribute_strategy.experimental_distribute_dataset(batch))
     model.optimizer.build(model.trainable_variables)
-    model.make_train_function()
-    step = partial(model.train_function, batches)
-    step()
-    timed = measure(step, synchronize=synchronize, runs=runs, warmup=warmup, max_seconds=max_seconds)
+    with fused_batch_norm(model):  # as `training.train` does
+        model.make_train_function()
+        step = partial(model.train_function, batches)
+        step()
+        timed = measure(step, synchronize=synchronize, runs=runs, warmup=warmup, max_seconds=max_seconds)
     steps = model.steps_per_execution
     return replace(timed, median_ms=timed.median_ms / steps, iqr_ms=timed.iqr_ms / steps)
 

@@ -37,8 +37,7 @@ class AveragedWeights(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         raw = self.model.get_weights()
-        for variable, average in zip(self.model.trainable_variables, _averages(self.model.optimizer), strict=True):
-            variable.assign(average)
+        innermost(self.model.optimizer).finalize_variable_values(self.model.trainable_variables)
         self._statistics.measure(self.batches, _BATCHES)
         results = self.model.evaluate(self.val, return_dict=True, verbose=0)
         self._weights = self.model.get_weights()
@@ -61,7 +60,3 @@ class AveragedWeights(keras.callbacks.Callback):
             yield
         finally:
             self.model.set_weights(raw)
-
-
-def _averages(optimizer: keras.optimizers.Optimizer) -> list:
-    return innermost(optimizer)._model_variables_moving_average

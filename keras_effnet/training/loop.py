@@ -15,7 +15,7 @@ from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.evaluation import plots
-from keras_effnet.models.fused_batch_norm import fuse_batch_norm
+from keras_effnet.models.batch_norm import fused_batch_norm
 from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.batches import LABEL_OUT_OF_RANGE, one_hot
 from keras_effnet.preprocessing import ImageSpec, check_range
@@ -109,8 +109,8 @@ def train(
     averaged = AveragedWeights(val, batches(replace(stages[-1], first=0, last=1))) if config.ema else None
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
-    with synchronized_batch_norm(model, config.strategy):
-        compile_model(fuse_batch_norm(model), config, steps)
+    with synchronized_batch_norm(model, config.strategy), fused_batch_norm(model):
+        compile_model(model, config, steps)
         first_epoch = _restore(model, folder, steps) if resume else 0
         run = RunFolder(folder, first_epoch, averaged) if folder and is_chief() else None
         watchers = [FiniteWatch(folder), EpochSeeds(config.seed), throughput, LossScale()]

@@ -121,6 +121,11 @@ def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
     return float(keras.ops.convert_to_numpy(innermost(optimizer).learning_rate))
 
 
+def batch_counter(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
+    """The variable in which an optimizer counts batches; its `iterations` counts updates, of several batches each."""
+    return next(variable for variable in innermost(optimizer).variables if variable.name == "iteration")
+
+
 def epochs_done(optimizer: keras.optimizers.Optimizer, steps: int) -> int:
     """Number of completed epochs by the batches that an optimizer has counted.
 
@@ -132,4 +137,4 @@ def epochs_done(optimizer: keras.optimizers.Optimizer, steps: int) -> int:
         optimizer: Keras optimizer.
         steps: Int, batches per epoch.
     """
-    return -(-int(keras.ops.convert_to_numpy(innermost(optimizer)._iterations)) // steps)
+    return -(-int(keras.ops.convert_to_numpy(batch_counter(optimizer))) // steps)

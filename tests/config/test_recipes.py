@@ -11,7 +11,7 @@ from keras_effnet.config.recipes import RECIPES, recipe_config
 from keras_effnet.config.resizing import ResizeStage, image_sizes, stages
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.training.optimizers import build_optimizer
+from keras_effnet.training.optimizers import build_optimizer, learning_rates
 
 # ------------------------------------------------------------------ stages
 
@@ -62,7 +62,7 @@ def test_the_published_recipe_builds_the_published_optimizer(toy_model):
     assert optimizer.weight_decay == 1e-5 and optimizer.clipnorm is None
     assert optimizer.use_ema and optimizer.ema_momentum <= 0.9999
     assert config.epochs == 350 and config.bn_momentum == 0.99 and config.spec.drop_connect_rate == 0.2
-    schedule = optimizer._learning_rate
+    schedule = learning_rates(config, steps=5)
     for epoch in (6, 12, 24, 120, 349):  # no multiples of 2.4 that rounding could tip
         expected = 0.016 * 0.97 ** int((epoch + 0.5) / 2.4)
         assert float(schedule(epoch * 5 + 2)) == pytest.approx(expected, rel=1e-5)

@@ -7,7 +7,6 @@ import csv
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from keras_effnet import datasets
 from keras_effnet.errors import UserError
@@ -22,6 +21,7 @@ from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import Reference
 from keras_effnet.inference import artifacts
 from keras_effnet.models import efficientnet
+from keras_effnet.system import private_api
 from keras_effnet.system.output import captured_output
 
 pytestmark = pytest.mark.slow
@@ -74,15 +74,14 @@ def test_real_networks_keep_their_answers(published, precision):
 
 @pytest.mark.images
 def test_one_step_for_a_whole_kernel_is_caught_by_the_bounds(published):
-    from tensorflow.lite.python.convert import mlir_quantize
-
     source, reference = published
     with captured_output():
-        content = mlir_quantize(
+        content = private_api.quantize_int8(
             source.graph("float32").minmax,
-            disable_per_channel=True,
-            output_data_type=tf.float32,
-            denylisted_ops=["SOFTMAX"],
+            input_type="float32",
+            float_operators=["SOFTMAX"],
+            float_tensors=[],
+            per_channel=False,
         )
     assert not PRECISIONS["int8"].accepts(reference.compare(TFLiteModel(content)))
 

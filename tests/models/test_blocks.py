@@ -33,7 +33,7 @@ SPEC = ArchitectureSpec(
     head=0,
     image_size=32,
 )
-OPTIONS = LayerOptions(keras.layers, SPEC)
+OPTIONS = LayerOptions(SPEC)
 
 
 def sigmoid(x):
@@ -61,8 +61,8 @@ def block_model(block, function, size=8, options=OPTIONS):
 
 
 def window_sums(padding, size):
-    """A 3x3 kernel of ones with stride 2 over an image of ones counts the pixels under each window."""
-    options = LayerOptions(keras.layers, replace(SPEC, padding=padding))
+    """A 3x3 kernel of ones with stride 2 over a image of ones counts the pixels under each window."""
+    options = LayerOptions(replace(SPEC, padding=padding))
     inputs = keras.Input((size, size, 1))
     model = keras.Model(inputs, convolution(inputs, ConvSpec("count", "conv", 3, 2, 1, 1, size), options))
     model.set_weights([np.ones((3, 3, 1, 1))])
@@ -160,7 +160,7 @@ def test_basic_block_activates_after_the_sum():
     spec = architecture_spec("resnet18", width=0.125, image_size=32)
     block = expand(spec).blocks[0]
     assert block.shortcut is None
-    model = block_model(block, resnet_block, options=LayerOptions(keras.layers, spec))
+    model = block_model(block, resnet_block, options=LayerOptions(spec))
     x = RNG.normal(0, 1, (2, 8, 8, 8)).astype("float32")
     branch = keras.Model(model.inputs, model.get_layer("block1a_2_bn").output).predict(x, verbose=0)
     np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(branch + x, 0), atol=1e-6)
@@ -169,7 +169,7 @@ def test_basic_block_activates_after_the_sum():
 def test_basic_block_projects_its_shortcut_where_the_shape_changes():
     spec = architecture_spec("resnet18", width=0.125, image_size=32)
     block = expand(spec).blocks[2]
-    model = block_model(block, resnet_block, options=LayerOptions(keras.layers, spec))
+    model = block_model(block, resnet_block, options=LayerOptions(spec))
     assert model.get_layer("block2a_shortcut_conv").kernel.shape == (1, 1, 8, 16)
     assert "block2a_shortcut_activation" not in [layer.name for layer in model.layers]
     assert model.output_shape == (None, 4, 4, 16)
@@ -178,7 +178,7 @@ def test_basic_block_projects_its_shortcut_where_the_shape_changes():
 def test_bottleneck_squeezes_then_widens_and_activates_after_the_sum():
     spec = architecture_spec("resnet50", width=0.125, image_size=32)
     first, second = expand(spec).blocks[3], expand(spec).blocks[4]  # block2a, block2b
-    options = LayerOptions(keras.layers, spec)
+    options = LayerOptions(spec)
     model = block_model(first, resnet_block, options=options)
     kernels = {layer.name: tuple(layer.kernel.shape) for layer in model.layers if "conv" in layer.name}
     assert kernels == {
@@ -205,7 +205,7 @@ def normalized(x, layer):
 
 
 def test_preact_block_adds_a_branch_of_the_normalized_input_to_the_raw_input():
-    model = block_model(expand(WIDE).blocks[0], preact_block, options=LayerOptions(keras.layers, WIDE))
+    model = block_model(expand(WIDE).blocks[0], preact_block, options=LayerOptions(WIDE))
     assert [layer.name for layer in model.layers[1:]] == [
         "block1a_pre_bn",
         "block1a_pre_activation",
@@ -225,7 +225,7 @@ def test_preact_block_adds_a_branch_of_the_normalized_input_to_the_raw_input():
 
 
 def test_preact_block_projects_the_normalized_input_where_the_shape_changes():
-    model = block_model(expand(WIDE).blocks[1], preact_block, options=LayerOptions(keras.layers, WIDE))
+    model = block_model(expand(WIDE).blocks[1], preact_block, options=LayerOptions(WIDE))
     x = RNG.normal(0, 1, (2, 8, 8, 16)).astype("float32")
     projected = keras.Model(model.inputs, model.get_layer("block2a_shortcut_conv").output).predict(x, verbose=0)
     kernel = np.asarray(model.get_layer("block2a_shortcut_conv").kernel)[0, 0]
@@ -259,8 +259,8 @@ def test_no_dropout_layer_at_rate_zero():
 
 def test_classifier_is_float32_under_mixed_precision():
     inputs = keras.Input((4,), dtype="float16")
-    options = LayerOptions(keras.layers, SPEC, "mixed_float16")
-    model = keras.Model(inputs, classifier(inputs, 3, "softmax", 0.5, options))
+    options = LayerOptions(SPEC, "mixed_float16")
+    model = keras.Model(inputs, classifier(inputs, 3, "softmax", 0.5, options.dtype))
     assert model.output.dtype == "float32"
     assert model.get_layer("predictions").compute_dtype == "float32"
     assert model.get_layer("top_dropout").compute_dtype == "float16"

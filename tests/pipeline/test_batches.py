@@ -389,7 +389,7 @@ def service():
 
     yield start
     for server in alive:
-        server._stop()
+        server.stop()
 
 
 def encoded_greys(count: int) -> Split:

@@ -7,7 +7,11 @@ import json
 import pickle
 import struct
 import zipfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import h5py
+import keras
 import numpy as np
 
 from keras_effnet.architecture.baselines import architecture_spec
@@ -22,6 +26,18 @@ STORAGES = {
     "|u1": "ByteStorage",
 }
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+
+def save_legacy_weights(model: keras.Model, path: Path) -> Path:
+    """Save weights as Keras 2 did in `.h5`: the group of weights in the whole-model file that Keras 3 writes."""
+    with TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.h5")
+        with h5py.File(Path(folder) / "model.h5") as whole, h5py.File(path, "w") as file:
+            weights = whole["model_weights"]
+            file.attrs.update(weights.attrs)
+            for name in weights:
+                whole.copy(weights[name], file, name)
+    return path
 
 
 # --- networks small enough to build by the dozen

@@ -325,9 +325,10 @@ with strategies.scope("mirrored"):
         model.compile(keras.optimizers.LossScaleOptimizer(optimizer), "sparse_categorical_crossentropy")
         facts["loss"] = model.fit(digits, epochs=3, verbose=0, shuffle=False).history["loss"]
         facts["steps"] = int(keras.ops.convert_to_numpy(optimizer.iterations))
-    trained = [*model.trainable_variables, *optimizer._model_variables_moving_average]
+    averages = [variable for variable in optimizer.variables if variable.name.endswith("_average")]
+    trained = [*model.trainable_variables, *averages]
     facts["spread"] = max(float(np.abs(one - other).max()) for one, other in map(copies, trained))
-    facts["averaged"] = len(optimizer._model_variables_moving_average)
+    facts["averaged"] = len(averages)
     facts["trainable"] = len(model.trainable_variables)
     model.save("shared.keras")
 with open("facts.json", "w") as stream:

@@ -64,7 +64,8 @@ def test_the_average_is_the_sum_that_it_should_be_and_is_evaluated_with_it(toy_m
     assert row["val_ema_loss"] != pytest.approx(row["val_loss"], rel=1e-4)
     # The optimizer keeps it, so a checkpoint does.
     kept = keras.models.load_model(tmp_path / LAST)
-    for average, wanted in zip(kept.optimizer._model_variables_moving_average, expected, strict=True):
+    averages = [variable for variable in kept.optimizer.variables if variable.name.endswith("_average")]
+    for average, wanted in zip(averages, expected, strict=True):
         np.testing.assert_allclose(average.numpy(), wanted, atol=1e-6)
     # After `fit`, and in the checkpoint, the weights are those of the last batch.
     for last in (model, kept):

@@ -14,7 +14,14 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.training.checkpoints import read_rows
-from keras_effnet.training.optimizers import build_optimizer, ema_momentum, epochs_done, learning_rate, learning_rates
+from keras_effnet.training.optimizers import (
+    batch_counter,
+    build_optimizer,
+    ema_momentum,
+    epochs_done,
+    learning_rate,
+    learning_rates,
+)
 from keras_effnet.training.run import train
 
 CONFIG = TrainConfig(model="lite0", epochs=10, learning_rate=0.02, warmup_epochs=2, batch_size=8)
@@ -177,9 +184,9 @@ def test_epochs_are_counted_whatever_is_accumulated_and_skipped(toy_model, accum
     optimizer = build_optimizer(model, replace(CONFIG, accumulate=accumulate), steps)
     optimizer.build(model.trainable_variables)
     for epoch in range(1, 9):
-        optimizer.inner_optimizer._iterations.assign(epoch * steps)
+        batch_counter(optimizer).assign(epoch * steps)
         assert epochs_done(optimizer, steps) == epoch
-        optimizer.inner_optimizer._iterations.assign(epoch * steps - 3)  # skipped, as they overflowed
+        batch_counter(optimizer).assign(epoch * steps - 3)  # skipped, as they overflowed
         assert epochs_done(optimizer, steps) == epoch
 
 

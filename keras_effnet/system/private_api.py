@@ -1,0 +1,129 @@
+"""Private names of Keras and TensorFlow, each with its fallback.
+
+Nothing outside this module may use a private name of a framework. For each one, the docstring says what it is for and
+what happens in a release without it: a slower public way, or a `UserError` that names the releases to install. The
+canary tests in `tests/system/test_private_api.py` fail on the first release that lacks a name. Importing this module
+imports no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from keras_effnet.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+TENSORFLOW_RELEASES = "tensorflow>=2.20,<2.22"
+
+_INITIALIZER = "_initializer"  # of `keras.Variable`
+_TORCH_PARAMS = "torch_params"  # of a Keras layer on the torch backend
+
+
+def set_deferred_initializer(variable: keras.Variable, initializer: Callable[..., Any]) -> bool:
+    """Set the initializer of a Keras variable whose initialization is deferred by `keras.StatelessScope`.
+
+    Private name: `keras.Variable._initializer`, so that a network is built without random values that a file then
+    replaces (over half of the build time of B7). Fallback: False is returned, Keras draws the random value, and the
+    caller assigns its own.
+
+    Args:
+        variable: Keras variable.
+        initializer: Function `(shape, dtype=None)` that returns the initial value.
+
+    Returns:
+        Bool, whether the variable will start with this value; False if it has a value already.
+    """
+    if getattr(variable, _INITIALIZER, None) is None:
+        return False
+    setattr(variable, _INITIALIZER, initializer)
+    return True
+
+
+def create_torch_parameters(layer: keras.layers.Layer) -> None:
+    """Create the `torch.nn.Parameter`s of a Keras layer on the torch backend; nothing happens on other backends.
+
+    Undocumented name: `Layer.torch_params`, which creates them on first access; a layer that was built in a
+    `keras.StatelessScope` has none before, so `module.parameters()` is empty. Fallback: Keras creates them at the first
+    call of the layer.
+    """
+    getattr(layer, _TORCH_PARAMS, None)
+
+
+def quantize_int8(
+    calibrated: bytes,
+    *,
+    input_type: str,
+    float_operators: Sequence[str],
+    float_tensors: Sequence[str],
+    per_channel: bool = True,
+) -> bytes:
+    """Quantize a float `.tflite` file, whose tensors have ranges, to int8.
+
+    Private name: `tensorflow.lite.python.convert.mlir_quantize`. The public converter has no entry point for a file
+    whose ranges were edited. Fallback: a `UserError`.
+
+    Args:
+        calibrated: Bytes of the file.
+        input_type: `"float32"` or `"uint8"`.
+        float_operators: Names of operators that stay float, such as `"SOFTMAX"`.
+        float_tensors: Names of tensors whose operators stay float.
+        per_channel: Bool, whether each output channel of a kernel has its own scale.
+
+    Raises:
+        UserError: The installed TensorFlow lacks the name, or takes other arguments.
+    """
+    import tensorflow as tf
+
+    name = "tensorflow.lite.python.convert.mlir_quantize"
+    try:
+        from tensorflow.lite.python.convert import mlir_quantize
+    except ImportError:
+        _missing("int8", name)
+    try:
+        return mlir_quantize(
+            calibrated,
+            disable_per_channel=not per_channel,
+            input_data_type=tf.dtypes.as_dtype(input_type),
+            output_data_type=tf.float32,
+            denylisted_ops=list(float_operators),
+            denylisted_nodes=list(float_tensors),
+        )
+    except TypeError:
+        _missing("int8", name)
+
+
+def quantize_int16x8(calibrated: bytes) -> bytes:
+    """Quantize a float `.tflite` file, whose tensors have ranges, to int8 weights, int16 activations and int64 biases.
+
+    Private name: `_calibrator.QuantizeModel` of `tensorflow.lite.python.optimize.calibrator.Calibrator`. The MLIR
+    quantizer has no int16, and the public converter always calibrates anew. Fallback: a `UserError`.
+
+    Args:
+        calibrated: Bytes of the file.
+
+    Raises:
+        UserError: The installed TensorFlow lacks the name, or takes other arguments.
+    """
+    import numpy as np
+
+    name = "tensorflow.lite.python.optimize.calibrator.Calibrator._calibrator"
+    inputs, outputs, activations, biases = (np.dtype(kind).num for kind in ("float32", "float32", "int16", "int64"))
+    try:
+        from tensorflow.lite.python.optimize.calibrator import Calibrator
+
+        quantizer = Calibrator(calibrated)._calibrator
+        return bytes(quantizer.QuantizeModel(inputs, outputs, False, activations, biases, False, False))
+    except (ImportError, AttributeError, TypeError):
+        _missing("int16x8", name)
+
+
+def _missing(precision: str, name: str) -> NoReturn:
+    from importlib.metadata import version
+
+    raise UserError(
+        f"{precision} export needs {name}, which TensorFlow {version('tensorflow')} lacks or has changed: "
+        f"pip install '{TENSORFLOW_RELEASES}'."
+    ) from None
