@@ -179,7 +179,7 @@ def check_arguments(
     if overwrite:
         return
     beside = path.with_name("labels.txt")
-    other_labels = labels is not None and beside.exists() and beside.read_text() != labels_text(labels)
+    other_labels = labels is not None and beside.exists() and beside.read_text(encoding="utf-8") != labels_text(labels)
     if path.exists() or other_labels:
         taken = path if path.exists() else f"{beside} of another model"
         raise UserError(f"{taken} exists; pass overwrite=True (--overwrite) to replace it.")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from keras_effnet.errors import UserError
 from keras_effnet.export.tflite_file.graph import content_of
+from keras_effnet.system.machine import peak_resident_bytes, resident_bytes
 
 _LIMIT = 600.0  # seconds; B7 at 600 pixels takes a few
-_KB = 1024
 
 
 def peak_memory(source: str | Path | bytes, threads: int = 1, *, timeout: float = _LIMIT) -> float:
@@ -64,35 +64,16 @@ def _measured(name: str, path: Path, threads: int, timeout: float) -> float:
     return float(lines[-1]) / 1e6
 
 
-def _resident() -> tuple[int, int]:
-    """Bytes resident now, and at most so far.
-
-    `getrusage` includes what the parent took before it started this process, so it serves only where there is no /proc.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        sizes = dict(
-            line.split(":", 1) for line in status.read_text().splitlines() if line.startswith(("VmRSS", "VmHWM"))
-        )
-        return tuple(int(sizes[key].split()[0]) * _KB for key in ("VmRSS", "VmHWM"))
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak *= 1 if sys.platform == "darwin" else _KB
-    return peak, peak
-
-
 def _main(path: str, threads: int) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
-    before, _ = _resident()
+    before = resident_bytes()
     interpreter = Interpreter(model_path=path, num_threads=threads)
     interpreter.allocate_tensors()
     for entry in interpreter.get_input_details():
         interpreter.tensor(entry["index"])()[:] = 1  # pages never written to are not resident
     interpreter.invoke()
-    _, peak = _resident()
-    print(max(peak - before, 0))
+    print(max(peak_resident_bytes() - before, 0))
 
 
 if __name__ == "__main__":

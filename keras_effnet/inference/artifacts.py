@@ -69,8 +69,8 @@ class _Description(TypedDict):
 def _description(path: Path, classes: int) -> _Description:
     """Read `labels.txt` and `args.yaml`: the arguments of `Artifact` that no model file holds."""
     labels, args = _sidecar(path, "labels.txt"), _sidecar(path, "args.yaml")
-    names = tuple(labels.read_text().splitlines()) if labels else ()
-    origin = (yaml.safe_load(args.read_text()) or {}).get("data") if args else None
+    names = tuple(labels.read_text(encoding="utf-8").splitlines()) if labels else ()
+    origin = (yaml.safe_load(args.read_text(encoding="utf-8")) or {}).get("data") if args else None
     return {"class_names": names if len(names) == classes else None, "data_origin": origin or None}
 
 
@@ -288,4 +288,4 @@ def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:
         return list(readable(artifact.class_names or (f"class {index}" for index in range(artifact.classes))))
     if not labels.is_file():
         raise UserError(f"Labels file {labels} does not exist.")
-    return labels.read_text().splitlines()
+    return labels.read_text(encoding="utf-8").splitlines()

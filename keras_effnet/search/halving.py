@@ -206,7 +206,7 @@ def kept_arguments(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is no search: it has no {ARGUMENTS}.")
     shared = {name: value for name, value in Plan.read(folder).protocol.arguments.items() if name != "budget"}
     try:
-        return {**shared, **yaml.safe_load(path.read_text())}
+        return {**shared, **yaml.safe_load(path.read_text(encoding="utf-8"))}
     except (yaml.YAMLError, TypeError):
         raise UserError(f"{path} is damaged. Start the search anew.") from None
 

@@ -64,7 +64,7 @@ class Plan:
         if not path.is_file():
             raise UserError(f"{folder} is no study: it has no {PROTOCOL}.")
         try:
-            values = yaml.safe_load(path.read_text())
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
             members, seeds = values.pop("members"), values.pop("seeds")
             return cls(Protocol.from_dict(values), tuple(Member(**member) for member in members), seeds)
         except (yaml.YAMLError, KeyError, TypeError, AttributeError):

@@ -6,8 +6,6 @@ Imports `protocol`, `members`, `datasets`, `training`, `fitting`, `speed`, `ener
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Protocol
 from keras_effnet.system.files import write_text
+from keras_effnet.system.machine import peak_resident_bytes
 from keras_effnet.system.output import captured_output
 
 _CURVE = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
@@ -61,9 +60,7 @@ def _start(threads: int) -> None:
 
 
 def _peak_memory_mb() -> float:
-    """Of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    return round(peak_resident_bytes() / 1e6, 1)
 
 
 def _finite(value: float) -> float | None:

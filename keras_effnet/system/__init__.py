@@ -1,1 +1,1 @@
-"""Files, run folders, machine, timing, energy: what every other wing stands on."""
+"""Files, run folders, machine facts, timing, energy, and private API of frameworks."""

@@ -1,7 +1,4 @@
-"""One file from the network: resumed where it broke off, checked by its hash, whole or absent under its name.
-
-Imports `errors` alone.
-"""
+"""Resumable downloads with a hash check. Pure Python."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ def _size(path: Path) -> int:
 
 
 def _receive(url: str, part: Path) -> None:
-    """Appends to `part` what it still lacks, with a progress bar; raises when the connection breaks."""
+    """Append the missing bytes to `part`, with a progress bar; raise if the connection breaks."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -49,28 +46,28 @@ def _receive(url: str, part: Path) -> None:
 
 
 def fetch(url: str, path: str | Path, md5: str) -> Path:
-    """Downloads a file unless it is there already.
+    """Download a file unless it exists.
 
-    What arrived before a failure is kept in `path` + `.part`, and the next call goes on from there.
+    After a failure the received bytes stay in `path` + `.part`, and the next call resumes from there.
 
     Args:
-        url: Its address.
-        path: Where it goes.
-        md5: Hex digest that it must have.
+        url: Address of the file.
+        path: Path to save it to.
+        md5: Expected hex digest.
 
     Returns:
         `path`.
 
     Raises:
-        UserError: It cannot be had, or has another hash. The message says what to fetch by hand and where to put it.
+        UserError: The download failed or the hash differs. The message tells how to get the file by hand.
     """
     path = Path(path)
     if path.is_file():
         if _md5(path) != md5:
-            raise UserError(f"{path} is not the published file (its md5 differs): remove it, then try again.")
+            raise UserError(f"{path} is not the published file (its md5 differs): remove it and try again.")
         return path
     part = path.with_name(f"{path.name}.part")
-    by_hand = f"Fetch {url} by other means and put it at {path}."
+    by_hand = f"Download {url} by other means to {path}."
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
@@ -81,14 +78,14 @@ def fetch(url: str, path: str | Path, md5: str) -> Path:
             except urllib.error.HTTPError as error:
                 if not (before and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE):
                     raise
-                part.unlink()  # longer than what the server has, so no beginning of it
+                part.unlink()  # longer than the file on the server, so not a part of it
             except (OSError, http.client.HTTPException):
-                if _size(part) <= before:  # as long as every attempt brings something, there is hope
+                if _size(part) <= before:  # try again as long as attempts make progress
                     raise
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"Cannot download {path.name} ({reason}). {by_hand}") from None
     if _md5(part) != md5:
         part.unlink()
-        raise UserError(f"What {url} sent is not the published file (its md5 differs). {by_hand}")
+        raise UserError(f"The file from {url} is not the published one (its md5 differs). {by_hand}")
     return part.replace(path)

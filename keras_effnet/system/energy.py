@@ -1,6 +1,6 @@
-"""Energy that the processor takes, where Linux reports it (RAPL). Standard library alone.
+"""Energy consumption of the processor, where Linux reports it (RAPL). Pure Python.
 
-The counters cover the whole machine, all its processes included, and no GPU.
+The counters cover all processes of the machine, but no GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class _Package:
-    """The counter of one processor package, summed over its wrap-arounds."""
+    """Energy counter of one processor package, corrected for wrap-around."""
 
     def __init__(self, folder: Path):
         self._counter = folder / "energy_uj"
@@ -30,17 +30,17 @@ class _Package:
 
 
 def _packages(root: Path) -> list[_Package]:
-    """Those called `package-0` and so on. `core` and `dram` are parts of them; `psys` is all of them and more."""
+    """Counters named `package-0` and so on; `core` and `dram` are parts of them, `psys` includes them."""
     folders = sorted(root.glob("intel-rapl:*"))
     return [_Package(folder) for folder in folders if (folder / "name").read_text().startswith("package")]
 
 
 @dataclass
 class EnergyMeter:
-    """What `energy_meter` measured.
+    """Result of `energy_meter`.
 
     Args:
-        joules: Float, of all packages while the block ran; None until it ends, and where the platform does not tell.
+        joules: Float, energy of all packages while the block ran; None before its end, or if not reported.
     """
 
     joules: float | None = None
@@ -48,17 +48,17 @@ class EnergyMeter:
 
 @contextmanager
 def energy_meter(root: Path = POWERCAP, *, interval: float = 30.0) -> Iterator[EnergyMeter]:
-    """Measures the energy that the processor's packages take while a block runs.
+    """Measure the energy that the processor consumes while a block runs.
 
-    Most systems let the superuser alone read the counters, and virtual machines have none.
+    On most systems only the superuser may read the counters; virtual machines have none.
 
     Args:
         root: Folder of the power capping framework.
-        interval: Float, seconds between readings: a counter wraps around every few minutes under load, and two
-            wrap-arounds between readings would go unseen.
+        interval: Float, seconds between readings. Counters wrap around every few minutes under load, so readings must
+            be closer than that.
 
     Yields:
-        An `EnergyMeter`, whose `joules` are set when the block ends, by an error too.
+        An `EnergyMeter`, whose `joules` are set when the block ends, even by an error.
 
     Example:
 
@@ -71,7 +71,7 @@ def energy_meter(root: Path = POWERCAP, *, interval: float = 30.0) -> Iterator[E
     meter = EnergyMeter()
     try:
         packages = _packages(root)
-    except (OSError, ValueError):  # some of several would be a wrong sum
+    except (OSError, ValueError):  # a sum over some packages would be wrong
         packages = []
     if not packages:
         yield meter

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes. Pure Python."""
+"""Atomic file writes. Pure Python."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` and moves it there only if the block succeeds.
+    """Write a file atomically: yield a temporary path, which replaces `path` only if the block succeeds.
 
-    A crash or a full disk leaves the earlier file as it was. The temporary name keeps the suffix, which savers go by.
+    A crash or a full disk leaves an existing file unchanged. The temporary name keeps the suffix, because savers choose
+    the format by it.
     """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
@@ -24,6 +25,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file atomically."""
+    """Write text atomically, as UTF-8."""
     with atomic(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")

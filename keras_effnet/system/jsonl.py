@@ -1,7 +1,4 @@
-"""Results as lines of JSON, appended one by one: a kill costs the line being written and no other.
-
-Standard library and `errors` alone.
-"""
+"""JSON Lines logs that survive a kill: at most the line being written is lost. Pure Python."""
 
 from __future__ import annotations
 
@@ -13,38 +10,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from keras_effnet.errors import UserError
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; none where there is no file. A torn last line is passed over.
+    """Read the rows of a JSON Lines file; an incomplete last line is skipped, a missing file has no rows.
 
     Raises:
-        UserError: A line other than the last is no JSON object.
+        UserError: A line other than the last is not a JSON object.
     """
     path = Path(path)
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if line.strip() else {}
             if not isinstance(row, dict):
-                raise ValueError("no object")
+                raise ValueError("not an object")
         except ValueError:
-            if number == len(lines):  # it has no line end: whoever wrote it was killed
+            if number == len(lines):  # without a line end: its writer was killed
                 break
-            raise UserError(f"{path}, line {number}, is no row of results. Mend or remove that line.") from None
+            raise UserError(f"{path}, line {number}, is not a JSON object. Correct or remove that line.") from None
         if row:
             rows.append(row)
     return rows
 
 
 def append(path: str | Path, row: dict[str, Any]) -> None:
-    """Adds a row, in one write that has reached the disk on return. What a kill left of an earlier line is cut off."""
+    """Append a row and flush it to disk; the rest of an incomplete earlier line is cut off."""
     line = json.dumps(row, allow_nan=False).encode() + b"\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
     try:
         end = _end_of_whole_lines(descriptor)
         os.ftruncate(descriptor, end)
@@ -62,7 +61,7 @@ def append(path: str | Path, row: dict[str, Any]) -> None:
 
 
 def _end_of_whole_lines(descriptor: int) -> int:
-    """Bytes up to and with the last line end."""
+    """Bytes up to and including the last line end."""
     size = os.lseek(descriptor, 0, os.SEEK_END)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return os.read(descriptor, size).rfind(b"\n") + 1 if size else 0
@@ -70,19 +69,17 @@ def _end_of_whole_lines(descriptor: int) -> int:
 
 @contextmanager
 def alone_in(folder: str | Path) -> Iterator[None]:
-    """Holds a folder for this process, until it ends in whatever way.
+    """Lock a folder for this process; the lock is released when the process ends, even by a kill.
 
     Raises:
-        UserError: Another process holds it.
+        UserError: Another process has locked it.
     """
-    import fcntl
-
-    descriptor = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    lock = FileLock(Path(folder) / ".lock")
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"Another process works in {folder}; wait for it, or end it.") from None
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"Another process is using {folder}; wait for it or stop it.") from None
+    try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()

@@ -1,23 +1,45 @@
-"""What memory this machine has to spare, by its system and by the control groups of its containers.
+"""Memory of this machine and process, processor name, and versions. Pure Python.
 
-Standard library and `errors` alone.
+Free memory is limited by the operating system and by the control groups of containers.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+
+import psutil
 
 from keras_effnet.errors import UserError
 
 _KB = 1024
 
 
+def resident_bytes() -> int:
+    """Resident memory of this process now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # `getrusage` there includes what the parent held when it started this process
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * _KB
+    info = psutil.Process().memory_info()
+    if hasattr(info, "peak_wset"):  # Windows
+        return int(info.peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else _KB)
+
+
 def _number(path: Path) -> int | None:
-    """The number in a file of one; None where there is no file, or `max`."""
+    """The number in a file; None if the file is missing or says `max`."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):
@@ -25,7 +47,7 @@ def _number(path: Path) -> int | None:
 
 
 def _group_free(folder: Path, limit: str, usage: str, cache: str) -> int | None:
-    """Bytes that a control group leaves, its file cache counted as free; None where it sets no limit."""
+    """Free bytes of a control group, with its file cache counted as free; None if it has no limit."""
     most, used = _number(folder / limit), _number(folder / usage)
     if most is None or used is None:
         return None
@@ -36,22 +58,25 @@ def _group_free(folder: Path, limit: str, usage: str, cache: str) -> int | None:
 
 
 def host_bytes(root: Path = Path("/")) -> tuple[int, str]:
-    """Bytes of memory that the system and the control groups of this process leave, and what sets the limit.
+    """Free memory in bytes, by the system and by the control groups of this process, and what limits it.
 
     Args:
-        root: Folder under which `proc` and `sys` lie.
+        root: Folder that contains `proc` and `sys`.
+
+    Returns:
+        A pair of bytes and a description of the limiting memory.
 
     Raises:
-        UserError: The system does not tell.
+        UserError: The system does not report it.
     """
     try:
         meminfo = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines() if ":" in line)
         free = [(int(meminfo["MemAvailable"].split()[0]) * _KB, "memory")]
     except (OSError, KeyError, ValueError):
         try:
-            free = [(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "memory")]
-        except (ValueError, OSError, AttributeError):
-            raise UserError("This system does not tell how much memory is free; give a batch size.") from None
+            free = [(psutil.virtual_memory().available, "memory")]
+        except (OSError, NotImplementedError):
+            raise UserError("The free memory of this system is unknown; give a batch size.") from None
     groups = []
     with suppress(OSError):
         groups = [line.split(":", 2)[1:] for line in (root / "proc/self/cgroup").read_text().splitlines()]
@@ -65,7 +90,7 @@ def host_bytes(root: Path = Path("/")) -> tuple[int, str]:
             base, names = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
         else:
             continue
-        # A group is bound by those above it; inside a container its own path may be hidden, and the top is the group.
+        # Parent groups limit a group too; inside a container the path may be hidden, and the root is the group.
         inner = root / base / path.strip("/")
         for folder in (inner, *inner.parents):
             left = _group_free(folder, *names)
@@ -80,7 +105,7 @@ _PACKAGES = ("keras-effnet", "tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
 def cpu_name() -> str:
-    """The processor's name, for every figure of speed that is shown."""
+    """Name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -91,8 +116,8 @@ def cpu_name() -> str:
 
 
 def environment() -> dict[str, object]:
-    """What a run depended on: Python, packages, processor."""
-    versions = {}
+    """Facts that results depend on: Python, package versions, processor."""
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)

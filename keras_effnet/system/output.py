@@ -1,4 +1,4 @@
-"""Keeps C++ libraries off the terminal: they write to file descriptors, past `sys.stdout`. Standard library only."""
+"""Capture of output, including that of C++ libraries, which bypass `sys.stdout`. Pure Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def captured_output() -> Iterator[list[str]]:
-    """Keeps what is printed meanwhile, from Python and from C++, off the terminal and in the list that it yields."""
+    """Capture what Python and C++ print inside the block; the yielded list has the lines after it."""
     lines: list[str] = []
     sys.stdout.flush()
     sys.stderr.flush()

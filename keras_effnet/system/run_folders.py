@@ -1,7 +1,4 @@
-"""Run folders, and files that are whole or absent: whatever writes a result writes it through here.
-
-Imports nothing of the package but `errors`.
-"""
+"""Run folders. Pure Python."""
 
 from __future__ import annotations
 
@@ -19,10 +16,10 @@ _ENVIRONMENT = "env.json"
 
 
 def new_run(command: str, name: str, root: str | Path = "runs") -> Path:
-    """Makes `root/command/name`, or `name-2`, `name-3`, ... where that exists.
+    """Create the run folder `root/command/name`, or `name-2`, `name-3`, ... if it exists.
 
     Raises:
-        UserError: The folder cannot be written.
+        UserError: The folder cannot be created.
     """
     parent = Path(root) / command
     try:
@@ -43,7 +40,7 @@ def new_run(command: str, name: str, root: str | Path = "runs") -> Path:
 
 @contextmanager
 def kept_if_used(folder: Path) -> Iterator[None]:
-    """Removes a run folder again if the block fails before it wrote anything but what `new_run` had."""
+    """Remove a run folder if the block fails before it wrote anything of its own."""
     try:
         yield
     except BaseException:
@@ -53,5 +50,5 @@ def kept_if_used(folder: Path) -> Iterator[None]:
 
 
 def write_environment(folder: Path) -> None:
-    """Writes `env.json`: what the results in the folder depended on."""
+    """Write `env.json`: versions and processor that the results in the folder depend on."""
     write_text(folder / _ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")

@@ -1,6 +1,6 @@
-"""How long a call takes: warmed up, waited for, median and quartiles. Imports `errors`, and numpy for the quartiles.
+"""Benchmark timing: warm-up, synchronization, median and quartiles. numpy.
 
-No framework: what must be waited for says so itself, or the caller says how.
+Framework-neutral: results with a `.numpy()` are fetched, or the caller passes a function that synchronizes.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy as np
 
 from keras_effnet.errors import UserError
 
-MIN_RUNS = 5  # timed, however slow the function is: fewer have no quartiles to speak of
-_BURST = 5  # runs of a function before the next one has its turn
+MIN_RUNS = 5  # at least, however slow the function is: fewer have no meaningful quartiles
+_BURST = 5  # consecutive runs before another timer has its turn
 _WARMUP_SHARE = 0.2  # of the time, at most, after the first run
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long one call takes.
+    """Duration of one call.
 
     Args:
         median_ms: Float, milliseconds.
-        iqr_ms: Float, distance between the quartiles, milliseconds: how noisy the machine was.
-        runs: Int, timed runs; fewer than asked for where the time was up.
+        iqr_ms: Float, interquartile range in milliseconds, a measure of noise.
+        runs: Int, timed runs; fewer than requested if the time ran out.
     """
 
     median_ms: float
@@ -34,10 +34,10 @@ class Timing:
 
 
 def wait(value: object) -> None:
-    """Blocks until a value is computed: fetches all in it that has a `.numpy()`, lists and dicts searched through.
+    """Block until a value is computed, by fetching everything in it that has a `.numpy()` method.
 
     Args:
-        value: Whatever a function returned. What has no `.numpy()` is there already.
+        value: Result of a function; lists, tuples and dicts are searched.
     """
     if callable(fetch := getattr(value, "numpy", None)):
         fetch()
@@ -49,16 +49,16 @@ def wait(value: object) -> None:
 
 
 class Timer:
-    """Calls a function again and again, until it was called often or long enough.
+    """Repeated timing of one function, in bursts.
 
-    Several timers that take their bursts in turn see the same machine: while it is busy, it is so for all of them.
+    Several timers that run their bursts in turn are affected alike by other load on the machine.
 
     Args:
-        function: Called without arguments.
-        synchronize: Function of what `function` returned, which blocks until that is computed. It counts as time.
-        runs: Int, timed runs; of a slow function as many as fit into `max_seconds`, and no fewer than 5 of them.
-        warmup: Int, runs before them; a slow function takes one.
-        max_seconds: Float, time for all of it.
+        function: Function without arguments.
+        synchronize: Function that takes the result of `function` and blocks until it is computed; it is timed too.
+        runs: Int, timed runs; for a slow function as many as fit into `max_seconds`, but at least 5.
+        warmup: Int, runs before them; fewer, but at least one, for a slow function.
+        max_seconds: Float, total time.
 
     Raises:
         UserError: A count or the time is too small.
@@ -90,7 +90,7 @@ class Timer:
         return time.perf_counter() - started
 
     def burst(self) -> bool:
-        """A few runs, of those that are left; whether there were any."""
+        """Time a few of the remaining runs; return whether there were any."""
         for count in range(_BURST):
             times = self._times
             if len(times) >= self._runs or (len(times) >= MIN_RUNS and sum(times) >= self._seconds):
@@ -99,7 +99,7 @@ class Timer:
         return True
 
     def timing(self) -> Timing:
-        """What the runs so far took."""
+        """Statistics of the runs so far."""
         low, median, high = np.percentile(self._times, (25, 50, 75)) * 1e3
         return Timing(float(median), float(high - low), len(self._times))
 
@@ -112,11 +112,11 @@ def measure(
     warmup: int = 3,
     max_seconds: float = 5.0,
 ) -> Timing:
-    """Times a function that computes what it returns, now or later.
+    """Time a function, waiting for its result.
 
     Args:
-        function, synchronize, runs, warmup, max_seconds: As in `Timer`. A function that traces or compiles at its first
-            call wants that call before this one: it would use the time up.
+        function, synchronize, runs, warmup, max_seconds: As in `Timer`. Call a function that traces or compiles once
+            before measuring it, because that takes from the time.
 
     Returns:
         A `Timing`.

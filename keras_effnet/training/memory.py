@@ -18,7 +18,7 @@ from pathlib import Path
 from keras_effnet.complexity.memory import TrainingMemory, training_bytes
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.system.machine import host_bytes
+from keras_effnet.system.machine import host_bytes, peak_resident_bytes, resident_bytes
 
 _LIMIT = 900.0  # seconds for one measurement; tracing B7 at 600 pixels takes minutes
 _STEPS = 2  # the first creates the optimizer's slots, the second runs with everything allocated
@@ -107,17 +107,6 @@ def measured_step_bytes(config: TrainConfig, batch_size: int, classes: int, *, t
     return int(lines[-1])
 
 
-def _resident(key: str) -> int:
-    """Memory of this process in bytes by a key of /proc/self/status: `VmRSS` is the current value, `VmHWM` the peak."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith(key))
-        return int(line.split()[1]) * _KB
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else _KB)
-
-
 def _main(job: str) -> None:
     with suppress(OSError):  # if memory runs out, the kernel should kill this process, not its parent
         Path("/proc/self/oom_score_adj").write_text("1000")
@@ -138,14 +127,14 @@ def _main(job: str) -> None:
     )
     size = config.spec.image_size
     tf.zeros(1).numpy()  # starts the device
-    before = _resident("VmRSS")
+    before = resident_bytes()
     model = training.build_model(config, classes)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch_size, size, size, 3)).astype("float32")
     batch = tf.data.Dataset.from_tensors((images, np.arange(batch_size) % classes))
     training.train(model, batch.repeat(max(_STEPS, config.accumulate)), batch, config)
     on_gpu = tf.config.list_physical_devices("GPU")
-    peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else _resident("VmHWM") - before
+    peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else peak_resident_bytes() - before
     print(max(peak, 0))
 
 

@@ -116,7 +116,7 @@ class WandbLogger(keras.callbacks.Callback):
         if self._run is not None:  # called again for every stage of progressive resizing
             return
         path = self._folder / _WANDB_ID
-        known = path.read_text().strip() if path.is_file() else None
+        known = path.read_text(encoding="utf-8").strip() if path.is_file() else None
         self._run = self._wandb.init(
             project=self._project,
             name=self._folder.name,

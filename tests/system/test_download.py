@@ -160,7 +160,7 @@ def test_another_content_is_refused_and_removed(server, path):
 def test_a_file_of_that_name_with_another_hash_is_left_alone(server, path):
     path.parent.mkdir()
     path.write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"weights\.h5 is not the published file .*: remove it, then try again"):
+    with pytest.raises(UserError, match=r"weights\.h5 is not the published file .*: remove it and try again"):
         fetch(server.url, path, MD5)
     assert path.read_bytes() == b"mine"
     assert server.requests == []
@@ -168,7 +168,7 @@ def test_a_file_of_that_name_with_another_hash_is_left_alone(server, path):
 
 def assert_tells_what_to_do(caught, url, path):
     message = str(caught.value)
-    assert f"Fetch {url} by other means and put it at {path}." in message
+    assert f"Download {url} by other means to {path}." in message
     assert "\n" not in message
 
 

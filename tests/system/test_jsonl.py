@@ -42,7 +42,7 @@ def test_a_torn_last_line_is_passed_over_and_then_replaced(path, kept):
 @pytest.mark.parametrize("damage", [b"{oops\n", b"[1, 2]\n", b'"text"\n'])
 def test_damage_within_is_named_by_line(path, damage):
     path.write_bytes(damage + path.read_bytes())
-    with pytest.raises(UserError, match="line 1, is no row"):
+    with pytest.raises(UserError, match="line 1, is not a JSON object"):
         jsonl.read(path)
 
 
@@ -66,11 +66,14 @@ def test_a_full_disk_costs_the_row_that_does_not_fit_and_no_other(small_disk):
 
 
 def test_a_folder_belongs_to_one_process_and_to_none_after_its_end(tmp_path):
-    code = f"from keras_effnet import ledger\nwith ledger.alone_in({str(tmp_path)!r}): print('in', flush=True); input()"
+    code = (
+        "from keras_effnet.system import jsonl\n"
+        f"with jsonl.alone_in({str(tmp_path)!r}): print('in', flush=True); input()"
+    )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "in\n"
-        with pytest.raises(UserError, match="Another process works in"), jsonl.alone_in(tmp_path):
+        with pytest.raises(UserError, match="Another process is using"), jsonl.alone_in(tmp_path):
             pass
         other.kill()
         other.wait()

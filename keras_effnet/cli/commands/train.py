@@ -144,7 +144,7 @@ def _read_config(path: Path | None) -> dict:
         return {}
     if not path.is_file():
         raise UserError(f"Config file {path} does not exist.")
-    return TrainConfig.read_yaml(path.read_text())
+    return TrainConfig.read_yaml(path.read_text(encoding="utf-8"))
 
 
 def _read_run(folder: Path, data: str | None) -> tuple[dict, TrainConfig]:
@@ -152,7 +152,7 @@ def _read_run(folder: Path, data: str | None) -> tuple[dict, TrainConfig]:
     if not args.is_file():
         raise UserError(f"{folder} is not a training run: it has no args.yaml.")
     try:
-        saved = yaml.safe_load(args.read_text())
+        saved = yaml.safe_load(args.read_text(encoding="utf-8"))
         origin, config = dict(saved["data"]), saved["config"]
     except (yaml.YAMLError, KeyError, TypeError, ValueError):
         raise UserError(f"{args} is damaged: `data` or `config` is missing. Start a new training.") from None

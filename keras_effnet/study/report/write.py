@@ -61,7 +61,7 @@ def _draw(spec: Mapping[str, Any], path: Path) -> None:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _load(folder: Path) -> list[dict[str, Any]]:
