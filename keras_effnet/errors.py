@@ -1,36 +1,36 @@
-"""What a user can put right: one error class, one way to suggest a name. Imports nothing of the package."""
+"""Errors that users can correct, and suggestions for misspelt names. Pure Python."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-_LISTED = 25  # names that an error spells out: enough for all networks, not for all classes of ImageNet
+_LISTED = 25  # names listed in a message: enough for all networks, not for all classes of ImageNet
 
 
 class UserError(ValueError):
-    """Wrong input, said in one line that names the cause and the cure.
+    """Invalid input; the message is one line that names cause and cure.
 
-    The command line prints the message alone and exits with status 2; Python callers may catch it as a `ValueError`.
+    The command line prints only the message and exits with status 2. In Python it is also a `ValueError`.
     """
 
 
 class VerificationError(RuntimeError):
-    """A file was made, run and found wanting, so it was not kept. The command line exits with status 3."""
+    """A converted file failed its checks and was not kept. The command line exits with status 3."""
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first, or its type where it says nothing."""
+    """First line of an error's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def closest(value: str, choices: Iterable[str]) -> str | None:
-    """The choice that looks most like `value`, or None if none does."""
+    """The choice most similar to `value`, or None if none is similar."""
     return next(iter(difflib.get_close_matches(str(value).lower(), list(choices), n=1, cutoff=0.5)), None)
 
 
 def unknown(what: str, value: str, choices: Iterable[str]) -> str:
-    """A sentence about a name that is not among `choices`, with the closest that is; of many, the first are listed."""
+    """Message about a name that is not among `choices`, with the closest match and a list of them."""
     names = list(choices)
     close = closest(value, names)
     hint = f" Did you mean {close!r}?" if close else ""
@@ -39,12 +39,15 @@ def unknown(what: str, value: str, choices: Iterable[str]) -> str:
 
 
 def one_of(what: str, value: str, choices: Iterable[str]) -> str:
-    """Returns `value` if it is among `choices`; else raises with the closest match.
+    """Return `value` if it is among `choices`, else raise an error with the closest match.
 
     Args:
-        what: What the value names, for the message: `"model"`, `"precision"`.
-        value: The name received.
+        what: Kind of name, for the message, such as `"model"` or `"precision"`.
+        value: Name to check.
         choices: All valid names.
+
+    Returns:
+        `value`.
 
     Raises:
         UserError: `value` is not among `choices`.

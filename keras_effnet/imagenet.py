@@ -1,12 +1,13 @@
-"""The names of ImageNet's classes, shipped with the package. Pure Python, no imports of the package."""
+"""ImageNet class names, and predictions decoded into names. numpy."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,20 +16,20 @@ from keras_effnet.errors import UserError
 
 @lru_cache(maxsize=1)
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """ImageNet's 1000 classes in the order of training, as `(wnid, name)`.
+    """The 1000 ImageNet classes as `(wnid, name)`, in the order of training.
 
-    The WordNet ids are unique; the names are not: there are two cranes and two maillots.
+    WordNet ids are unique; names are not (there are two cranes and two maillots).
 
-    Source: ILSVRC 2012, whose classes are synsets of WordNet; spelt as in `keras.applications`.
+    Source: ILSVRC 2012; names as in `keras.applications`.
     """
     table = (Path(__file__).parent / "data/imagenet_classes.csv").read_text(encoding="utf-8")
     return tuple((wnid, name) for wnid, name in list(csv.reader(table.splitlines()))[1:])
 
 
 def readable(class_names: Iterable[str]) -> tuple[str, ...]:
-    """Class names as people read them: ImageNet's WordNet ids become words, other names stay.
+    """Replace ImageNet's WordNet ids by readable, unique names; other names are kept.
 
-    The words are unique: where two classes share a name, the id is added.
+    Where two classes share a name, the id is appended.
 
     Example:
 
@@ -40,20 +41,22 @@ def readable(class_names: Iterable[str]) -> tuple[str, ...]:
     return tuple(words[name].replace("_", " ") if name in words else name for name in class_names)
 
 
-def decode_predictions(preds, top: int = 5, class_names: list[str] | tuple[str, ...] | None = None):
-    """Names the most probable classes of each image.
+def decode_predictions(
+    preds: Any, top: int = 5, class_names: Sequence[str] | None = None
+) -> list[list[tuple[Any, ...]]]:
+    """Decode predictions into the most probable classes of each image.
 
     Args:
         preds: Array of shape `(N, classes)`, probabilities.
-        top: Int, how many classes an image.
-        class_names: One name a class, in the order of training. Without it `preds` must have ImageNet's 1000 classes.
+        top: Int, number of classes per image.
+        class_names: Class names in the order of training. By default the 1000 names of ImageNet.
 
     Returns:
-        A list for each image of `(name, probability)`, best first; for ImageNet `(wnid, name, probability)` as
-        `keras.applications` does.
+        For each image a list of `(name, probability)`, most probable first; for ImageNet `(wnid, name, probability)` as
+        in `keras.applications`.
 
     Raises:
-        UserError: The number of classes and of names differ.
+        UserError: The numbers of classes and names differ.
 
     Example:
 
@@ -66,7 +69,7 @@ def decode_predictions(preds, top: int = 5, class_names: list[str] | tuple[str, 
     if class_names is None:
         if preds.shape[1] != len(imagenet_classes()):
             raise UserError(f"preds has {preds.shape[1]} classes, not ImageNet's 1000: pass class_names.")
-        names = imagenet_classes()
+        names: Sequence[tuple[str, ...]] = imagenet_classes()
     else:
         names = [(name,) for name in class_names]
     if preds.shape[1] != len(names):

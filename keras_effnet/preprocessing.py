@@ -1,16 +1,17 @@
-"""The one normalisation contract: model, data, calibration and export all read the same `ImageSpec`.
+"""Input specification of a network: size, crop, channels and normalisation, shared by training, data and export.
 
-Pixels that do not fit it are noticed here, and predictions get their names here. Numpy only; imports `architecture`,
-`baselines`, `imagenet` and `errors`.
+Also detects images whose values do not fit it. numpy; Keras models are read by their attributes.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,18 +24,18 @@ logger = logging.getLogger(__name__)
 INTERPOLATIONS = ("bilinear", "bicubic")
 PIXELS = (0.0, 255.0)
 
-# Bounds of `range_mismatch`, set so that odd but sound images pass.
-_OVERSHOOT = 64.0  # bicubic resizing leaves 0..255 by less where nobody clips it
-_NORMALISED = 16.0  # no usual normalisation reaches this value, nearly every image in 0..255 does
-_DARK = 0.02  # below this mean, images in 0..1 and black frames in 0..255 look alike
+# Bounds of `range_mismatch`, wide enough for unusual but valid images.
+_OVERSHOOT = 64.0  # unclipped bicubic resizing overshoots 0..255 by less
+_NORMALISED = 16.0  # no usual normalisation reaches this value; nearly every image in 0..255 does
+_DARK = 0.02  # below this mean, images in 0..1 and black frames in 0..255 cannot be told apart
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a network expects of an image, from the file to its first convolution.
+    """Input specification of a network, from the decoded image to the first convolution.
 
-    Pixels arrive in 0..255, RGB. They are cropped and resized as said here, then normalised as
-    `(pixel - mean) / std`, inside the network or before it.
+    Images are RGB in 0..255. They are cropped, resized and normalised as `(pixel - mean) / std`, inside the network or
+    before it.
 
     Args:
         size: Int, side of the square input in pixels.
@@ -42,11 +43,10 @@ class ImageSpec:
         std: Float or one float per channel, in 0..255.
         crop: Float in (0, 1], side of the central square that evaluation keeps, as a share of the shorter side.
             ImageNet models use `size / (size + 32)`.
-        channels: Int.
-        interpolation: `"bilinear"`, which a browser's canvas and phones offer, or `"bicubic"`, by which the published
-            accuracies were measured.
-        in_network: Bool, whether the network normalises. False where it was built with `include_preprocessing=False`
-            and expects what `preprocess_input` gives.
+        channels: Int, number of channels.
+        interpolation: `"bilinear"`, as in browsers and on phones, or `"bicubic"`, as in the published evaluations.
+        in_network: Bool, whether the network normalises its input. False if it was built with
+            `include_preprocessing=False` and expects the output of `preprocess_input`.
     """
 
     size: int
@@ -57,14 +57,14 @@ class ImageSpec:
     interpolation: str = "bilinear"
     in_network: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:
             raise UserError(f"crop must lie in (0, 1], got {self.crop}.")
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
         for name in ("mean", "std"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)):
-                object.__setattr__(self, name, tuple(value))  # lists from JSON; keeps the spec hashable
+                object.__setattr__(self, name, tuple(value))  # JSON has lists, which are not hashable
                 if len(value) != self.channels:
                     raise UserError(
                         f"{name} has {len(value)} values but the input has {self.channels} channels. Give a scalar "
@@ -80,91 +80,91 @@ class ImageSpec:
         channels: int = 3,
         interpolation: str = "bilinear",
     ) -> ImageSpec:
-        """The contract of an architecture, at its own input size unless another is given.
+        """Input specification of an architecture, by default at its own size.
 
-        Its statistics are of RGB. One channel takes their mean; more repeat them, R, G, B, R and so on, as the
-        published kernels of the stem are repeated.
+        The pixel statistics are those of RGB: one channel uses their mean, more than three repeat them (R, G, B, R,
+        ...), as `weights.adapt_stem` repeats the kernels of the stem.
         """
         mean, std = (_for_channels(values, channels) for values in (spec.pixel_mean, spec.pixel_std))
         return cls(size or spec.image_size, mean, std, crop, channels, interpolation)
 
     @classmethod
-    def of_model(cls, model, size: int | None = None, crop: float = 1.0) -> ImageSpec:
-        """The contract of a built Keras model, read off its input and the normalising layers that follow it.
+    def of_model(cls, model: Any, size: int | None = None, crop: float = 1.0) -> ImageSpec:
+        """Input specification of a built Keras model, from its input and the normalising layers after it.
 
-        A network of this package that begins with its stem was built with `include_preprocessing=False`: it expects
-        normalised pixels, by the statistics of the network that its name begins with, else ImageNet's. Any other model
-        without such layers takes pixels as they are: mean 0, std 1.
+        A network of this package whose first layer is the stem was built with `include_preprocessing=False`: it expects
+        pixels normalised by the statistics of the architecture that its name starts with, else ImageNet's. Any other
+        model without normalising layers gets mean 0 and std 1.
 
         Args:
             model: Functional Keras model with one image input.
-            size: Int, side of the images in pixels; needed where the model takes any size.
+            size: Int, side of the images in pixels; required if the model accepts any size.
             crop: Float in (0, 1].
 
         Raises:
-            UserError: The model takes any size and none is given.
+            UserError: The model accepts any size and none is given.
         """
         size = size or model.input_shape[1]
         if size is None:
-            raise UserError(f"{model.name} takes images of any size: say which, size=224 for instance.")
+            raise UserError(f"{model.name} accepts images of any size: give one, such as size=224.")
         channels = model.input_shape[-1]
         layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
-        scale, offset = _normalisation(layers)
-        if scale is not None:
+        if found := _normalisation(layers):
+            scale, offset = found
             return cls(size, _plain(-offset / scale), _plain(1 / scale), crop, channels)
         if not layers[0].name.startswith("stem_"):
-            return cls.raw((None, size, size, channels), crop)
+            return cls.raw((1, size, size, channels), crop)
         spec = next((spec for spec in SPECS.values() if model.name.startswith(spec.name)), EFFICIENTNET_B0)
         return replace(cls.of(spec, size, crop, channels), in_network=False)
 
     @classmethod
     def raw(cls, input_shape: tuple[int, ...], crop: float = 1.0) -> ImageSpec:
-        """The contract of what takes pixels as they are, where the input's shape is all that is known: a `.tflite`."""
+        """Input specification without normalisation, from an input shape alone, as for a `.tflite` file."""
         return cls(int(input_shape[1]), 0.0, 1.0, crop, int(input_shape[3]))
 
     @property
     def input_range(self) -> tuple[float, float]:
-        """Lowest and highest value that the network itself expects: 0 and 255, or what they become normalised."""
+        """Lowest and highest input value of the network: 0 and 255, or these normalised."""
         if self.in_network:
             return PIXELS
         low, high = (((value - np.asarray(self.mean)) / np.asarray(self.std)) for value in PIXELS)
         return float(low.min()), float(high.max())
 
     def scale_and_offset(self) -> tuple[float | list[float], float | list[float]]:
-        """`(scale, offset)` such that `pixel * scale + offset` equals `(pixel - mean) / std`, as plain floats."""
+        """`(scale, offset)`, plain floats such that `pixel * scale + offset` equals `(pixel - mean) / std`."""
         scale = 1.0 / np.asarray(self.std, dtype="float64")
         offset = -np.asarray(self.mean, dtype="float64") * scale
         return scale.tolist(), np.broadcast_to(offset, scale.shape).tolist() if scale.ndim else offset.tolist()
 
     def save(self, path: str | Path) -> None:
-        """Writes the spec as JSON."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        """Write the specification to a JSON file."""
+        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> ImageSpec:
-        """Reads what `save` wrote; fields that an older version did not know have their defaults.
+        """Read a file that `save` wrote; missing fields get their defaults.
 
         Raises:
-            UserError: The file is damaged, or holds something else.
+            UserError: The file is damaged or of another kind.
         """
         try:
-            return cls(**json.loads(Path(path).read_text()))
+            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
-            raise UserError(f"{path} is not what ImageSpec.save writes: {first_line(error)}") from error
+            raise UserError(f"{path} was not written by ImageSpec.save: {first_line(error)}") from error
 
 
 def _for_channels(values: float | tuple[float, ...], channels: int) -> float | tuple[float, ...]:
-    """Statistics of RGB for another channel count; what is no triple stays as it is."""
+    """RGB statistics for another number of channels; anything but a triple is returned unchanged."""
     if not isinstance(values, tuple) or len(values) != 3 or channels == 3:
         return values
     return sum(values) / 3 if channels == 1 else tuple(islice(cycle(values), channels))
 
 
-def _normalisation(layers) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """`(scale, offset)` of all `Rescaling` and `Normalization` layers that come first; None without any."""
-    scale = offset = None
+def _normalisation(layers: Iterable[Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Combined `(scale, offset)` of the leading `Rescaling` and `Normalization` layers; None if there are none."""
+    found = None
     for layer in layers:
-        kind = type(layer).__name__  # by name: this module must not wait for Keras
+        kind = type(layer).__name__  # by name, because this module must not import Keras
         if kind == "Rescaling":
             factor, shift = np.asarray(layer.scale, "float64"), np.asarray(layer.offset, "float64")
         elif kind == "Normalization":
@@ -172,8 +172,8 @@ def _normalisation(layers) -> tuple[np.ndarray | None, np.ndarray | None]:
             shift = -np.asarray(layer.mean, "float64").ravel() * factor
         else:
             break
-        scale, offset = (factor, shift) if scale is None else (scale * factor, offset * factor + shift)
-    return scale, offset
+        found = (factor, shift) if found is None else (found[0] * factor, found[1] * factor + shift)
+    return found
 
 
 def _plain(values: np.ndarray) -> float | tuple[float, ...]:
@@ -181,11 +181,11 @@ def _plain(values: np.ndarray) -> float | tuple[float, ...]:
     return float(values) if values.ndim == 0 else tuple(map(float, values))
 
 
-def preprocess_input(x, image_spec: ImageSpec | None = None):
-    """Normalises pixels for a network built with `include_preprocessing=False`.
+def preprocess_input(x: Any, image_spec: ImageSpec | None = None) -> Any:
+    """Normalise pixels for a network built with `include_preprocessing=False`.
 
-    Networks of this package normalise in the graph, so without an `image_spec` the pixels come back as they are: code
-    that calls `preprocess_input` of `keras.applications.efficientnet`, which does nothing either, keeps working.
+    Networks of this package normalise their input, so without an `image_spec` the pixels are returned unchanged, as by
+    `keras.applications.efficientnet.preprocess_input`.
 
     Args:
         x: Array or tensor of pixels in 0..255, channels last.
@@ -200,28 +200,28 @@ def preprocess_input(x, image_spec: ImageSpec | None = None):
     if isinstance(x, np.ndarray):
         x = x.astype("float32")
     else:
-        from keras import ops  # only a tensor's own library can cast it
+        from keras import ops  # casts tensors of the backend
 
         x = ops.cast(x, "float32")
     return x * np.asarray(scale, "float32") + np.asarray(offset, "float32")
 
 
-def range_mismatch(images, expected: tuple[float, float] = PIXELS) -> str | None:
-    """Says what is wrong with the range of some images, or None.
+def range_mismatch(images: Any, expected: tuple[float, float] = PIXELS) -> str | None:
+    """Detect images whose values do not fit the range that a network expects.
 
-    Dark, bright and flat images pass: only what can hardly be images in the expected range is named.
+    Dark, bright and uniform images pass; only values that are almost certainly in another range are reported.
 
     Args:
         images: Array of images of any shape.
         expected: Pair of floats, lowest and highest value that the network expects: `ImageSpec.input_range`.
 
     Returns:
-        One line that names what was seen, what is expected and the cure; None where nothing is wrong.
+        One line with the observed and the expected range and the cure; None if nothing is wrong.
 
     Example:
 
     >>> range_mismatch(images / 255)
-    'The images lie in 0..1, the network normalises by itself and takes 0..255: multiply by 255, or ...'
+    'The images lie in 0..1, the network normalises its input and expects 0..255: multiply by 255, or ...'
     """
     images = np.asarray(images)
     if not images.size:
@@ -235,17 +235,17 @@ def range_mismatch(images, expected: tuple[float, float] = PIXELS) -> str | None
             return None
         wanted = f"values of {expected[0]:.2g} to {expected[1]:.2g}"
         return f"{seen}, the network does not normalise and expects {wanted}: apply preprocess_input(x, image_spec)."
-    wanted = "the network normalises by itself and takes 0..255"
+    wanted = "the network normalises its input and expects 0..255"
     if low >= 0 and high <= 1 and float(images.mean(dtype="float64")) >= _DARK:
-        return f"The images lie in 0..1, {wanted}: multiply by 255, or leave out your own rescaling."
+        return f"The images lie in 0..1, {wanted}: multiply by 255, or remove your own rescaling."
     if low < -_OVERSHOOT or (low < 0 and high <= _NORMALISED):
-        return f"{seen}, {wanted}: leave out your own normalisation."
+        return f"{seen}, {wanted}: remove your own normalisation."
     if high > PIXELS[1] + _OVERSHOOT:
         return f"{seen}, {wanted}: scale them to 8 bits."
     return None
 
 
-def check_range(images, expected: tuple[float, float] = PIXELS) -> None:
-    """Logs a warning where `range_mismatch` finds one."""
+def check_range(images: Any, expected: tuple[float, float] = PIXELS) -> None:
+    """Log the result of `range_mismatch` as a warning, if there is any."""
     if problem := range_mismatch(images, expected):
         logger.warning(problem)

@@ -195,7 +195,7 @@ def test_the_normalisation_of_a_foreign_network_is_read_layer_by_layer(toy_model
 
 def test_a_network_of_any_size_needs_to_be_told_one():
     model = keras_effnet.EfficientNet(SMALL, weights=None, include_top=False)
-    with pytest.raises(UserError, match=r"takes images of any size: say which, size=224"):
+    with pytest.raises(UserError, match=r"accepts images of any size: give one, such as size=224"):
         ImageSpec.of_model(model)
     assert ImageSpec.of_model(model, size=96).size == 96
 
@@ -327,11 +327,11 @@ def test_normalised_images_are_noticed_where_pixels_are_expected(smooth_images, 
     images = smooth_images(4, 32)
     ready = images / 255.0 - 0.5 if kind == "centred" else preprocess_input(images, SPECS[kind])
     message = range_mismatch(ready)
-    assert f"{ready.min():.4g} to {ready.max():.4g}" in message and "leave out your own normalisation" in message
+    assert f"{ready.min():.4g} to {ready.max():.4g}" in message and "remove your own normalisation" in message
 
 
 def test_images_less_their_mean_are_noticed(smooth_images):
-    assert "leave out your own normalisation" in range_mismatch(smooth_images(4, 32) - 120.0)
+    assert "remove your own normalisation" in range_mismatch(smooth_images(4, 32) - 120.0)
 
 
 def test_16_bit_images_are_noticed(smooth_images):

@@ -1,12 +1,10 @@
-"""The networks that have names, as stage tables, and `architecture_spec`, which scales any of them.
-
-Pure Python: imports `architecture`, `spec_files`, `scaling` and `errors`, never Keras or TensorFlow.
-"""
+"""Named baselines as stage tables, and `architecture_spec`, which scales any of them. Pure Python."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from keras_effnet.architecture.scaling import PUBLISHED, CompoundScaling
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
@@ -36,7 +34,7 @@ EFFICIENTNET_B0 = ArchitectureSpec(
     head=1280,
 )
 
-# B0 made easy to quantize: no squeeze-and-excite, ReLU6, and stem, head and outer stages that do not grow.
+# B0 for quantization: no squeeze-and-excite, ReLU6, and no scaling of the stem, the head and the outer stages.
 EFFICIENTNET_LITE0 = replace(
     EFFICIENTNET_B0,
     name="efficientnet-lite",
@@ -106,7 +104,7 @@ RESNET_50 = replace(
     ),
 )
 
-# WRN-50-2: twice as wide where the 3x3 convolutions are, and nowhere else.
+# WRN-50-2: the 3x3 convolutions are twice as wide.
 WIDE_RESNET_50 = replace(
     RESNET_50,
     name="wide_resnet50",
@@ -169,25 +167,25 @@ def architecture_spec(
     width: float = 1.0,
     resolution: float = 1.0,
     image_size: int | None = None,
-    **changes,
+    **changes: Any,
 ) -> ArchitectureSpec:
-    """A named network, scaled along one or all dimensions.
+    """Look up a named network and scale it along one or all dimensions.
 
     Args:
         name: One of `list_models()`, such as `"b0"` to `"b7"`, `"lite0"` to `"lite4"`, `"resnet50"`; or a spec of
-            your own, or a `.yaml` file of one, see `spec_files`.
+            your own, or a `.yaml` file with one (see `yaml_files`).
         phi: Float, any real number: compound scaling by the paper's formula on top of `name`.
-        depth: Float, multiplier of the layers of `name`. `architecture_spec("resnet18", depth=2)` has twice its blocks.
+        depth: Float, multiplier of the blocks of `name`: `architecture_spec("resnet18", depth=2)` has twice as many.
         width: Float, multiplier of the channels of `name`.
         resolution: Float, multiplier of the input size of `name`: 1.5 takes 224 to 336.
-        image_size: Int, side of the input in pixels, in place of what `phi` and `resolution` give.
-        **changes: Any other field of `ArchitectureSpec`: `activation="relu6"`, `stem_stride=1`.
+        image_size: Int, side of the input in pixels; overrides `phi` and `resolution`.
+        **changes: Any other field of `ArchitectureSpec`, such as `activation="relu6"` or `stem_stride=1`.
 
     Returns:
         An `ArchitectureSpec`.
 
     Raises:
-        UserError: Unknown name, unknown field or a factor that is not positive.
+        UserError: Unknown name, unknown field, or a factor that is not positive.
 
     Example:
 

@@ -1,6 +1,6 @@
-"""Blocks as data, with every channel, stride and size computed: what `architecture.expand` makes of a stage table.
+"""Blocks as data, with computed channels, strides and sizes: the output of `expand`. Pure Python.
 
-`blocks` turns these into layers, `complexity` into costs. Pure Python: imports nothing of the package.
+`models` turns them into layers, `complexity` into costs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ConvSpec:
-    """One convolution with everything computed: what a layer needs to be built and a cost needs to be counted.
+    """One convolution with all values that building its layer and counting its cost need.
 
-    Layer names derive from it: `block2b_expand` + `conv` gives `block2b_expand_conv`, `block2b_expand_bn`,
+    Layer names are derived from it: `block2b_expand` and `conv` give `block2b_expand_conv`, `block2b_expand_bn`,
     `block2b_expand_activation`, which are `keras.applications`' names.
     """
 
@@ -35,13 +35,13 @@ class ConvSpec:
 
     @property
     def out_size(self) -> int:
-        """ceil(in / stride): true of TensorFlow's "same" and of symmetric padding alike, for odd kernels."""
+        """ceil(in / stride), for odd kernels under both TensorFlow's "same" and symmetric padding."""
         return -(-self.in_size // self.stride)
 
 
 @dataclass(frozen=True)
 class NormSpec:
-    """Batch normalization and activation that follow no convolution of their own: `top_bn`, `top_activation`."""
+    """Batch normalization and activation without a convolution before them: `top_bn`, `top_activation`."""
 
     prefix: str
     out_channels: int
@@ -69,19 +69,19 @@ class MBConvSpec:
 
     @property
     def weighted(self) -> tuple[ConvSpec, ...]:
-        """All that has weights, in order; so in every block."""
+        """Parts with weights, in order."""
         parts = (self.expand, self.depthwise, self.se_reduce, self.se_expand, self.project)
         return tuple(part for part in parts if part)
 
     @property
     def output(self) -> ConvSpec:
-        """The convolution whose shape is the block's; so in every block."""
+        """The convolution that has the block's output shape."""
         return self.project
 
 
 @dataclass(frozen=True)
 class ResNetBlockSpec:
-    """A branch of two convolutions (basic) or three (bottleneck), and a 1x1 on the shortcut where the shape changes."""
+    """A branch of two (basic) or three (bottleneck) convolutions, with a 1x1 shortcut where the shape changes."""
 
     name: str
     branch: tuple[ConvSpec, ...]
@@ -89,8 +89,8 @@ class ResNetBlockSpec:
     drop_rate: float
 
     @property
-    def weighted(self) -> tuple[ConvSpec, ...]:
-        """All parts that have weights, in order."""
+    def weighted(self) -> tuple[ConvSpec | NormSpec, ...]:
+        """Parts with weights, in order."""
         return (*self.branch, self.shortcut) if self.shortcut else self.branch
 
     @property
@@ -101,7 +101,7 @@ class ResNetBlockSpec:
 
 @dataclass(frozen=True)
 class PreActBlockSpec(ResNetBlockSpec):
-    """A block whose input is normalized and activated first, for branch and projected shortcut alike."""
+    """A block that first normalizes and activates its input, for the branch and for a projected shortcut."""
 
     pre: NormSpec
 

@@ -1,13 +1,13 @@
-"""What a built network consists of, read off its layer names: stem, blocks, top, classifier.
+"""Stem, blocks, top and classifier of a built model, found by its layer names.
 
-A model that comes back from a `.keras` file brings no spec along, but its names do. Freezing, feature levels, heat
-maps and weights from elsewhere all look at a model through here. No framework: layers are read by their attributes.
+A model reloaded from a `.keras` file has no spec, but it has its layer names. Freezing, feature maps, Grad-CAM and
+weight conversion find their layers here. Pure Python: layers are read by their attributes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,9 @@ class Part:
     Args:
         name: `"stem"`, `"block1a"` and so on, `"top"` or `"classifier"`.
         layers: Tuple of its Keras layers, input side first.
-        stride: Int, how many pixels of the network's input one pixel of the part's output spans.
-        stage: Int, number of the block's stage from 1; 0 for what is no block.
-        index: Int, number of the block within its stage from 0.
+        stride: Int, input pixels per pixel of the part's output.
+        stage: Int, number of the block's stage, from 1; 0 if the part is not a block.
+        index: Int, number of the block within its stage, from 0.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Part:
     index: int = 0
 
     @property
-    def output(self):
-        """The symbolic output, from which further functional models start."""
+    def output(self) -> Any:
+        """Symbolic output of the last layer, to build functional models on."""
         return self.layers[-1].output
 
 
 def _number(letters: str) -> int:
-    """a, b, ..., z, aa, ab, ... -> 0, 1, 2, ...; the inverse of how `architecture` names blocks."""
+    """a, b, ..., z, aa, ab, ... -> 0, 1, 2, ...; the inverse of the letters in block names."""
     number = 0
     for letter in letters:
         number = number * 26 + ord(letter) - ord("a") + 1
@@ -60,7 +60,7 @@ def _part_name(layer_name: str) -> str | None:
     return "classifier" if layer_name in _CLASSIFIER else None
 
 
-def _stride(layers) -> int:
+def _stride(layers: Iterable[Any]) -> int:
     """Product of the strides along the main branch."""
     stride = 1
     for layer in layers:
@@ -69,8 +69,8 @@ def _stride(layers) -> int:
     return stride
 
 
-def parts(model) -> tuple[Part, ...]:
-    """The parts of a network in order, input side first.
+def parts(model: Any) -> tuple[Part, ...]:
+    """Split a model into its parts, input side first.
 
     Args:
         model: A model of this package, or one with the layer names of `keras.applications`' EfficientNet.
@@ -78,12 +78,12 @@ def parts(model) -> tuple[Part, ...]:
     Raises:
         UserError: The model has no layers with such names.
     """
-    groups: dict[str, list] = {}
+    groups: dict[str, list[Any]] = {}
     for layer in model.layers:
         if name := _part_name(layer.name):
             groups.setdefault(name, []).append(layer)
     if "stem" not in groups or not any(name.startswith("block") for name in groups):
-        raise UserError(f"{model.name} is no network of this package: it has no stem and blocks by name.")
+        raise UserError(f"{model.name} is not a network of this package: it has no layers named stem_ and block1a_.")
     found, stride = [], 1
     for name, layers in groups.items():
         stride *= _stride(layers)
@@ -93,15 +93,15 @@ def parts(model) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def blocks(model) -> tuple[Part, ...]:
-    """The blocks of a network in order."""
+def blocks(model: Any) -> tuple[Part, ...]:
+    """The blocks of a model, input side first."""
     return tuple(part for part in parts(model) if part.stage)
 
 
-def computing_layers(model) -> Iterator[Any]:
-    """The layers that compute, those of nested models included, input side first."""
+def computing_layers(model: Any) -> Iterator[Any]:
+    """The layers of a model without input layers, input side first; nested models are replaced by their layers."""
     for layer in model.layers:
         if hasattr(layer, "layers"):
             yield from computing_layers(layer)
-        elif type(layer).__name__ != "InputLayer":  # it follows the global policy, whatever the file says
+        elif type(layer).__name__ != "InputLayer":  # its dtype is the global policy's, whatever the file says
             yield layer

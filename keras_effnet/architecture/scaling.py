@@ -1,6 +1,4 @@
-"""Compound scaling: the formula and the published table, side by side.
-
-Pure Python. Imports nothing of the package but `errors`, and never Keras or TensorFlow.
+"""Compound scaling: the formula and the published table, side by side. Pure Python.
 
 Source: Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019.
 """
@@ -18,20 +16,20 @@ RESOLUTION_DIVISOR = 4  # every published resolution is a multiple of 4
 
 @dataclass(frozen=True)
 class ScalingFactors:
-    """Plain multipliers of a baseline's depth, width and resolution; 1.0 is the baseline itself."""
+    """Multipliers of a baseline's depth, width and resolution; 1.0 is the baseline itself."""
 
     depth: float = 1.0
     width: float = 1.0
     resolution: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not (math.isfinite(value) and value > 0):
                 raise UserError(f"{name} must be a positive number, got {value!r}.")
 
     @property
     def cost(self) -> float:
-        """How MACs grow before rounding: depth * width^2 * resolution^2."""
+        """Growth of MACs before rounding: depth * width^2 * resolution^2."""
         return self.depth * self.width**2 * self.resolution**2
 
 
@@ -39,14 +37,14 @@ class ScalingFactors:
 class CompoundScaling:
     """The compound scaling rule: depth alpha^phi, width beta^phi, resolution gamma^phi.
 
-    Cost grows as `cost_per_phi ** phi`. The paper asks for alpha * beta^2 * gamma^2 close to 2, so that each step of
-    phi doubles the MACs; its own constants give 1.92. (The sum alpha + beta + gamma, quoted at times as the
-    constraint, is 3.45 and constrains nothing.)
+    Cost grows as `cost_per_phi ** phi`. The paper constrains alpha * beta^2 * gamma^2 to about 2, so that each step of
+    phi doubles the MACs; its own constants give 1.92. (The sum alpha + beta + gamma, sometimes quoted as the
+    constraint, is 3.45.)
 
     Args:
-        alpha: Float >= 1, depth grows by it.
-        beta: Float >= 1, width grows by it.
-        gamma: Float >= 1, resolution grows by it.
+        alpha: Float >= 1, growth of the depth per unit of phi.
+        beta: Float >= 1, growth of the width per unit of phi.
+        gamma: Float >= 1, growth of the resolution per unit of phi.
 
     Example:
 
@@ -60,10 +58,10 @@ class CompoundScaling:
     beta: float = 1.1
     gamma: float = 1.15
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not (math.isfinite(value) and value >= 1):
-                raise UserError(f"{name} must be a number >= 1, got {value!r}: a dimension never shrinks as phi grows.")
+                raise UserError(f"{name} must be a number >= 1, got {value!r}: no dimension may shrink as phi grows.")
 
     @property
     def cost_per_phi(self) -> float:
@@ -73,7 +71,7 @@ class CompoundScaling:
     def factors(self, phi: float) -> ScalingFactors:
         """Depth, width and resolution multipliers for a compound coefficient.
 
-        Their `cost` equals `cost_per_phi ** phi`, for every phi.
+        Their `cost` equals `cost_per_phi ** phi` for every phi.
 
         Args:
             phi: Float, any real number. `0` is the baseline; `-1` is about half its cost.
@@ -88,14 +86,14 @@ class CompoundScaling:
 
 @dataclass(frozen=True)
 class PublishedVariant:
-    """One row of the published table: what the authors released, rounded by hand.
+    """One row of the published table, which the authors rounded by hand.
 
     Args:
         width: Float, multiplier of the channels.
         depth: Float, multiplier of the repeats.
         resolution: Int, side of the input in pixels.
         dropout: Float in [0, 1), rate before the classifier.
-        phi: Float, the compound coefficient that fits the row best.
+        phi: Float, compound coefficient that fits the row best.
         top1: Float, ImageNet top-1 accuracy in percent, as published.
     """
 
@@ -108,11 +106,11 @@ class PublishedVariant:
 
     @property
     def factors(self) -> ScalingFactors:
-        """The row's multipliers of depth, width and resolution."""
+        """Multipliers relative to B0."""
         return ScalingFactors(self.depth, self.width, self.resolution / BASE_RESOLUTION)
 
 
-# The phi of B1..B7 are fits to the rows, not an input to them. Lite top-1 is the float32 figure.
+# phi of B1-B7 is fitted to the rows, which are not computed from it. Top-1 of Lite is that of float32.
 #                          width depth resolution dropout phi  top1
 PUBLISHED: dict[str, PublishedVariant] = {
     "b0": PublishedVariant(1.0, 1.0, 224, 0.2, 0.0, 77.1),
@@ -132,10 +130,10 @@ PUBLISHED: dict[str, PublishedVariant] = {
 
 
 def round_filters(filters: int, width: float, divisor: int = 8) -> int:
-    """Channels scaled by `width` and rounded to a multiple of `divisor`.
+    """Scale channels by `width` and round them to a multiple of `divisor`.
 
-    Keeps two promises: the result is a positive multiple of `divisor`, and never less than 90% of
-    `filters * width`. A width of exactly 1 changes nothing.
+    The result is a positive multiple of `divisor` and at least 90% of `filters * width`. A width of exactly 1 returns
+    `filters` unchanged.
 
     Example:
 
@@ -150,18 +148,18 @@ def round_filters(filters: int, width: float, divisor: int = 8) -> int:
 
 
 def round_repeats(repeats: int, depth: float) -> int:
-    """Repeats of a stage scaled by `depth`, rounded up: no stage ever vanishes."""
-    return max(1, math.ceil(round(depth * repeats, 9)))  # round() first: 2.2 * 25 is 55.00000000000001 in floats
+    """Scale the repeats of a stage by `depth`, rounded up and at least 1."""
+    return max(1, math.ceil(round(depth * repeats, 9)))  # 2.2 * 25 is 55.00000000000001 in floats
 
 
 def round_resolution(size: float, divisor: int = RESOLUTION_DIVISOR) -> int:
-    """Side of the input in pixels, rounded to the nearest multiple of `divisor`; at least 32."""
+    """Round the side of the input in pixels to the nearest multiple of `divisor`, at least 32."""
     return max(32, int(size / divisor + 0.5) * divisor)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a published network and the formula differ; `str()` is a table for people."""
+    """Comparison of a published network with the formula; `str()` formats it as a table."""
 
     name: str
     phi: float
@@ -185,20 +183,20 @@ class Explanation:
 
 
 def explain(name: str, scaling: CompoundScaling | None = None) -> Explanation:
-    """Shows where a published network departs from the formula.
+    """Compare a published network with the compound scaling formula.
 
-    B1..B7 are not alpha^phi, beta^phi, gamma^phi: the authors rounded a table by hand, and it is the table that was
-    trained. This puts the row beside the formula at the phi that fits it best.
+    B1-B7 are not exactly alpha^phi, beta^phi, gamma^phi: the authors rounded a table by hand and trained what it says.
+    The row is shown beside the formula at the phi that fits it best.
 
     Args:
         name: `"b0"` to `"b7"`, `"lite0"` to `"lite4"`.
-        scaling: `CompoundScaling`, the paper's constants unless given.
+        scaling: `CompoundScaling`, by default with the paper's constants.
 
     Returns:
         An `Explanation`; print it.
 
     Raises:
-        UserError: The name is not in the published table.
+        UserError: The published table has no such name.
     """
     row = PUBLISHED[one_of("published model", name.lower(), PUBLISHED)]
     formula = (scaling or CompoundScaling()).factors(row.phi)

@@ -1,14 +1,12 @@
-"""What a network is made of, as data: stage tables in, one flat list of convolutions out.
+"""Architecture specs: stage tables, and their expansion into a flat list of convolutions. Pure Python.
 
-`expand(spec)` runs once and computes every channel, stride, size and drop rate. `models.build` turns its convolutions
-into layers and `complexity.count` adds up their cost, so the two cannot disagree.
-
-The named networks are in `baselines`. Pure Python: imports `block_specs`, `scaling` and `errors`, never Keras or
-TensorFlow.
+`expand(spec)` computes every channel count, stride, size and drop rate once. `models.build` turns the convolutions into
+layers and `complexity.count` adds up their cost, so the two always agree. `baselines` has the named networks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -16,11 +14,13 @@ from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec
 from keras_effnet.architecture.scaling import ScalingFactors, round_filters, round_repeats, round_resolution
 from keras_effnet.errors import UserError, one_of
 
-# Pixel statistics in 0..255. A scalar serves any channel count; a triple serves RGB alone.
+# Pixel statistics in 0..255. A scalar fits any number of channels, a triple only RGB.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
-# Keras' activations that take a feature map pixel by pixel and channel by channel, under all their names.
+Block = MBConvSpec | ResNetBlockSpec | PreActBlockSpec
+
+# Keras' elementwise activations, under all their names.
 ACTIVATIONS = (
     *("swish", "silu", "hard_swish", "hard_silu", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "mish"),
     *("sigmoid", "hard_sigmoid", "tanh", "softplus", "softsign", "linear"),
@@ -29,20 +29,20 @@ ACTIVATIONS = (
 
 @dataclass(frozen=True)
 class StageSpec:
-    """Blocks of one kind that share kernel and channels; only the first has the stride.
+    """One row of a stage table: blocks that share kernel and channels; only the first one has the stride.
 
     Args:
         kernel: Int, side of the spatial kernel.
-        stride: Int, of the stage's first block.
-        expand: Int, expand ratio of `"mbconv"` (1 = no expansion); the other blocks have none.
+        stride: Int, stride of the first block.
+        expand: Int, expand ratio of `"mbconv"` (1 = no expansion); other blocks use 1.
         filters: Int, output channels at width 1.
         repeats: Int, blocks at depth 1.
         block: `"mbconv"` (inverted bottleneck), `"basic"` (two spatial convolutions with a shortcut), `"bottleneck"`
-            (a spatial one between two 1x1, with a shortcut) or `"preact"` (basic, each convolution behind its
-            normalization and activation).
+            (a spatial one between two 1x1, with a shortcut) or `"preact"` (basic, with normalization and activation
+            before each convolution).
         se_ratio: Float, squeeze-and-excite channels of `"mbconv"` as a share of the block's input; 0 for none.
         scale_depth: Bool, whether depth scaling adds blocks here. False in Lite's first and last stage.
-        inner: Float, channels inside a `"bottleneck"` as a share of `filters`; the other blocks have no such part.
+        inner: Float, channels inside a `"bottleneck"` as a share of `filters`; other blocks ignore it.
     """
 
     kernel: int
@@ -55,36 +55,36 @@ class StageSpec:
     scale_depth: bool = True
     inner: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         one_of("block", self.block, _EXPANDERS)
         if min(self.kernel, self.stride, self.expand, self.filters, self.repeats) < 1:
             raise UserError(f"A stage needs kernel, stride, expand, filters and repeats of at least 1, got {self}.")
         if self.se_ratio and self.block != "mbconv":
-            raise UserError(f"Squeeze-and-excite is a part of mbconv blocks; give {self.block!r} stages se_ratio=0.")
+            raise UserError(f"Only mbconv blocks have squeeze-and-excite; give {self.block!r} stages se_ratio=0.")
         if self.inner <= 0:
             raise UserError(f"inner must be a positive share of the filters, got {self.inner}.")
 
 
 @dataclass(frozen=True)
 class ArchitectureSpec:
-    """A convolutional network as data: a stage table, and how far it is scaled.
+    """A convolutional network as data: a stage table and its scaling.
 
     Args:
         name: String, name of the network and of the Keras model.
-        stages: Tuple of `StageSpec`, at depth 1 and width 1.
+        stages: Tuple of `StageSpec`, for depth 1 and width 1.
         stem: Int, channels of the first convolution.
         head: Int, channels of the last 1x1 convolution; 0 for none.
         depth, width: Floats, multipliers of repeats and channels.
         image_size: Int, side of the default input in pixels.
         activation: One of `ACTIVATIONS`, Keras' names.
         stem_kernel, stem_stride: Ints. A stride of 1 suits images of 32 to 64 pixels.
-        stem_pool: Bool, a 3x3 max-pool of stride 2 behind the stem (ResNet).
-        scale_stem, scale_head: Bools, whether width scaling touches them. False in Lite.
+        stem_pool: Bool, a 3x3 max-pooling of stride 2 after the stem (ResNet).
+        scale_stem, scale_head: Bools, whether width scaling applies to them. False in Lite.
         dropout_rate: Float in [0, 1), before the classifier.
-        drop_connect_rate: Float in [0, 1), stochastic depth: block i of N is dropped with this rate * i / N.
-        padding: `"same"` (TensorFlow's) or `"symmetric"` (torch's); they differ where the stride is 2.
-        bn_momentum, bn_epsilon: Floats, of every batch normalization.
-        pixel_mean, pixel_std: Float or triple in 0..255, what the network subtracts from pixels and divides them by.
+        drop_connect_rate: Float in [0, 1), stochastic depth: the drop rate of block i of N is this times i / N.
+        padding: `"same"` (TensorFlow's) or `"symmetric"` (torch's); they differ at stride 2.
+        bn_momentum, bn_epsilon: Floats, for every batch normalization.
+        pixel_mean, pixel_std: Float or triple in 0..255, by which the network normalizes pixels.
 
     Source: EfficientNet (ICML 2019), table 1.
     """
@@ -110,8 +110,8 @@ class ArchitectureSpec:
     pixel_mean: float | tuple[float, ...] = field(default=IMAGENET_MEAN, repr=False)
     pixel_std: float | tuple[float, ...] = field(default=IMAGENET_STD, repr=False)
 
-    def __post_init__(self):
-        object.__setattr__(self, "stages", tuple(self.stages))  # a list would not hash
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))  # hashable, whatever sequence was given
         if not self.stages:
             raise UserError(f"{self.name} has no stages; give at least one StageSpec.")
         if self.image_size < 32:
@@ -127,28 +127,28 @@ class ArchitectureSpec:
         one_of("activation", self.activation, ACTIVATIONS)
 
     def scaled(self, depth: float = 1.0, width: float = 1.0, resolution: float = 1.0) -> ArchitectureSpec:
-        """The same network with its depth, width and resolution multiplied; 1.0 leaves a dimension as it is."""
-        ScalingFactors(depth, width, resolution)  # refuses what is no positive number
+        """Copy with depth, width and resolution multiplied; 1.0 leaves a dimension unchanged."""
+        ScalingFactors(depth, width, resolution)  # raises unless all are positive
         size = self.image_size if resolution == 1.0 else round_resolution(self.image_size * resolution)
         return replace(self, depth=self.depth * depth, width=self.width * width, image_size=size)
 
 
 @dataclass(frozen=True)
 class Network:
-    """An expanded `ArchitectureSpec`: the stem, all blocks in order, the head, which may be a normalization alone."""
+    """An expanded `ArchitectureSpec`: stem, blocks in order, and a head, which may be only a normalization."""
 
     stem: ConvSpec
-    blocks: tuple[MBConvSpec | ResNetBlockSpec | PreActBlockSpec, ...]
+    blocks: tuple[Block, ...]
     head: ConvSpec | NormSpec | None
 
     @property
     def features(self) -> int:
-        """Channels that reach the pooling."""
+        """Channels of the last feature map."""
         return (self.head or self.blocks[-1].output).out_channels
 
 
 def _letters(index: int) -> str:
-    """a, b, ..., z, aa, ab, ...: very deep stages run out of single letters."""
+    """0, 1, ... -> a, b, ..., z, aa, ab, ...: very deep stages need more than one letter."""
     head, tail = divmod(index, 26)
     return (_letters(head - 1) if head else "") + chr(ord("a") + tail)
 
@@ -189,7 +189,7 @@ def _expand_basic(name, stage, stride, in_channels, out_channels, size, drop_rat
 def _expand_bottleneck(name, stage, stride, in_channels, out_channels, size, drop_rate) -> ResNetBlockSpec:
     inner = round_filters(out_channels, stage.inner)
     reduce = _conv(name, 1, 1, 1, in_channels, inner, size)
-    # The stride sits on the kernel that sees all pixels (ResNet v1.5); on the 1x1 three quarters would go unread.
+    # The stride is on the spatial kernel (ResNet v1.5): a 1x1 with stride 2 ignores three quarters of its input.
     spatial = _conv(name, 2, stage.kernel, stride, inner, inner, size)
     widen = _conv(name, 3, 1, 1, inner, out_channels, spatial.out_size, act=False)
     shortcut = _shortcut(name, stride, in_channels, out_channels, size)
@@ -203,7 +203,7 @@ def _expand_preact(name, stage, stride, in_channels, out_channels, size, drop_ra
     return PreActBlockSpec(name, (first, second), shortcut, drop_rate, pre=NormSpec(f"{name}_pre", in_channels))
 
 
-_EXPANDERS = {
+_EXPANDERS: dict[str, Callable[..., Block]] = {
     "mbconv": _expand_mbconv,
     "basic": _expand_basic,
     "bottleneck": _expand_bottleneck,
@@ -213,22 +213,22 @@ _EXPANDERS = {
 
 @lru_cache(maxsize=128)
 def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = None) -> Network:
-    """Flattens a spec: every block of every stage, with channels, stride, size and drop rate computed.
+    """Expand a spec into a flat list of blocks with computed channels, strides, sizes and drop rates.
 
-    Depth is applied before drop rates are handed out, so block i of N has `drop_connect_rate * i / N` with N the
-    number of blocks that exist, and the last rate is `drop_connect_rate * (N - 1) / N` at any depth.
+    Depth scaling comes before the drop rates: block i of N has `drop_connect_rate * i / N`, where N is the number of
+    blocks after scaling, so the last rate is `drop_connect_rate * (N - 1) / N` at any depth.
 
     Args:
         spec: `ArchitectureSpec`.
         channels: Int, of the input.
-        image_size: Int, side of the input in pixels; the spec's own unless given.
+        image_size: Int, side of the input in pixels; the spec's by default.
 
     Returns:
         A `Network`.
     """
     stem_filters = round_filters(spec.stem, spec.width) if spec.scale_stem else spec.stem
     size = image_size or spec.image_size
-    # A pre-activation block normalizes and activates what it is given, so the stem before it does neither.
+    # A pre-activation block normalizes and activates its input, so the stem before it does neither.
     finish = spec.stages[0].block != "preact"
     stem = ConvSpec(
         "stem", "conv", spec.stem_kernel, spec.stem_stride, channels, stem_filters, size, norm=finish, act=finish
@@ -236,7 +236,7 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
     repeats = [round_repeats(s.repeats, spec.depth) if s.scale_depth else s.repeats for s in spec.stages]
     total = sum(repeats)
 
-    blocks = []
+    blocks: list[Block] = []
     in_channels, size = stem_filters, -(-stem.out_size // 2) if spec.stem_pool else stem.out_size
     for number, (stage, count) in enumerate(zip(spec.stages, repeats, strict=True), start=1):
         out_channels = round_filters(stage.filters, spec.width)
@@ -253,10 +253,10 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
             blocks.append(block)
             in_channels, size = out_channels, block.output.out_size
 
-    head = None
+    head: ConvSpec | NormSpec | None = None
     if spec.head:
         head_filters = round_filters(spec.head, spec.width) if spec.scale_head else spec.head
         head = ConvSpec("top", "conv", 1, 1, in_channels, head_filters, size)
     elif spec.stages[-1].block == "preact":
-        head = NormSpec("top", in_channels)  # what leaves such a block is a bare sum
+        head = NormSpec("top", in_channels)  # pre-activation blocks end in a sum without normalization
     return Network(stem, tuple(blocks), head)

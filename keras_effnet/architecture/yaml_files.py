@@ -1,13 +1,10 @@
-"""Networks of one's own as YAML files, which stand wherever a network's name does. Pure Python.
-
-Imports `architecture`, `runs`, `errors`.
-"""
+"""Custom networks as YAML files, accepted wherever a network's name is. Pure Python."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -17,9 +14,15 @@ from keras_effnet.system.files import write_text
 
 SUFFIXES = (".yaml", ".yml")
 
+T = TypeVar("T", ArchitectureSpec, StageSpec)
+
 
 def write_spec(spec: ArchitectureSpec, path: str | Path) -> None:
-    """Writes a network as a YAML file: what differs from the defaults of `ArchitectureSpec` and `StageSpec`.
+    """Write a network to a YAML file, without the fields that have their default value.
+
+    Args:
+        spec: `ArchitectureSpec`.
+        path: Path of the file.
 
     Example:
 
@@ -32,25 +35,31 @@ def write_spec(spec: ArchitectureSpec, path: str | Path) -> None:
 
 
 def _changed(spec: ArchitectureSpec | StageSpec) -> dict[str, Any]:
-    """The fields that are not what they are by default, tuples as lists."""
+    """The fields whose values differ from the defaults, tuples as lists."""
     defaults = {field.name: field.default for field in fields(spec)}
     values = {name: value for name, value in asdict(spec).items() if value != defaults[name]}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def read_spec(path: str | Path) -> ArchitectureSpec:
-    """Reads a network that `write_spec` wrote, or a person.
+    """Read a network from a YAML file, written by `write_spec` or by hand.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        An `ArchitectureSpec`.
 
     Raises:
-        UserError: There is no such file, it is no YAML, or a field is missing, unknown or senseless.
+        UserError: The file is missing or not YAML, or a field is missing, unknown or invalid.
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"There is no network file {path}.") from None
+        raise UserError(f"Network file {path} does not exist.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no network file: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not a network file: {' '.join(str(error).split())}") from None
     try:
         stages = tuple(_built(StageSpec, stage) for stage in _mapping(values).pop("stages", None) or ())
         return _built(ArchitectureSpec, {**values, "stages": stages})
@@ -60,15 +69,15 @@ def read_spec(path: str | Path) -> ArchitectureSpec:
 
 def _mapping(values: Any) -> dict[str, Any]:
     if not isinstance(values, dict):
-        raise UserError(f"fields and their values are wanted, `stem: 32` for instance, not {values!r}.")
+        raise UserError(f"expected fields with values, such as `stem: 32`, got {values!r}.")
     return values
 
 
-def _built(kind: type, values: Any):
+def _built(kind: type[T], values: Any) -> T:
     for name in _mapping(values):
         one_of("field", name, kind.__dataclass_fields__)
-    made = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
         return kind(**made)
-    except TypeError as error:  # what is missing, by name; or text where a number belongs
+    except TypeError as error:  # names the missing field, or the one with text instead of a number
         raise UserError(f"{kind.__name__}: {str(error).removeprefix(f'{kind.__name__}.__init__() ')}.") from None

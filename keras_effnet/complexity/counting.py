@@ -1,6 +1,6 @@
-"""What a network costs, counted from its spec or from any built Keras model, and what memory training it takes.
+"""MACs, parameters and activations, counted from a spec or from a built Keras model.
 
-Pure Python: imports `architecture`, `block_specs`, `errors`; a Keras model is read by its layers' attributes alone.
+Pure Python: a Keras model is read by the attributes of its layers.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from keras_effnet.architecture.block_specs import ConvSpec, NormSpec
 from keras_effnet.architecture.network_parts import computing_layers
@@ -17,14 +18,14 @@ from keras_effnet.errors import UserError
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of one part of a network, for one image.
+    """Cost of one part of a network for one image.
 
     Args:
-        name: String, the block or layer.
+        name: String, name of the block or layer.
         macs: Int, multiply-adds of convolutions and dense layers, plus one per output element where there is a bias.
         params: Int, trainable parameters.
         activations: Int, output elements of convolutions and dense layers.
-        non_trainable: Int, stored but not trained: moving means and variances, and the kernels of frozen layers.
+        non_trainable: Int, parameters that are not trained: moving means and variances, and weights of frozen layers.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Cost:
 
     @classmethod
     def total(cls, name: str, parts: Iterable[Cost]) -> Cost:
-        """The sum of some costs, under a name."""
+        """Sum of the costs of some parts."""
         parts = list(parts)
         fields = ("macs", "params", "activations", "non_trainable")
         return cls(name, *(sum(getattr(part, field) for part in parts) for field in fields))
@@ -43,7 +44,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Complexity:
-    """The cost of a whole network, for one image, and of each of its `blocks` (for a Keras model: its layers)."""
+    """Cost of a whole network for one image, and of each of its `blocks` (of a Keras model: its layers)."""
 
     macs: int
     params: int
@@ -58,7 +59,7 @@ class Complexity:
 
     @classmethod
     def of(cls, blocks: Iterable[Cost]) -> Complexity:
-        """The cost of a network from those of its blocks."""
+        """Total of the given blocks."""
         blocks = tuple(blocks)
         total = Cost.total("total", blocks)
         return cls(total.macs, total.params, total.activations, blocks, total.params + total.non_trainable)
@@ -97,8 +98,8 @@ def _count_spec(spec: ArchitectureSpec, image_size: int | None, classes: int, in
     return Complexity.of(parts)
 
 
-def _layer_cost(layer) -> Cost:
-    """One layer of a Keras model. Layers without weights that multiply (activations, pooling, adds) count nothing."""
+def _layer_cost(layer: Any) -> Cost:
+    """Cost of one layer of a Keras model; layers other than convolutions and dense ones have no MACs."""
     params = sum(prod(weight.shape) for weight in layer.trainable_weights)
     frozen = sum(prod(weight.shape) for weight in layer.non_trainable_weights)
     kind = type(layer).__name__
@@ -107,32 +108,38 @@ def _layer_cost(layer) -> Cost:
     shape = layer.output.shape[1:]
     if None in shape:
         raise UserError(f"Layer {layer.name!r} has no fixed size; build the model with an input_shape to count it.")
-    # Freezing a layer changes what is trained, not what it costs: count its kernel either way.
+    # A frozen layer computes as much as a trained one.
     kernel = prod(layer.kernel.shape)
     bias = layer.use_bias * shape[-1]
     positions = prod(shape[:-1]) if kind != "Dense" else 1
     return Cost(layer.name, (kernel + bias) * positions, params, prod(shape), frozen)
 
 
-def count(spec_or_model, *, image_size: int | None = None, classes: int = 1000, include_top: bool = True) -> Complexity:
-    """Counts MACs, trainable parameters and activations per image.
+def count(
+    spec_or_model: ArchitectureSpec | Any,
+    *,
+    image_size: int | None = None,
+    classes: int = 1000,
+    include_top: bool = True,
+) -> Complexity:
+    """Count MACs, trainable parameters and activations per image.
 
     MACs are the multiply-adds of every convolution (depthwise and squeeze-and-excite included) and of the dense layer,
-    plus one per output element where there is a bias. Batch normalization, activations and elementwise products count
-    nothing: inference folds or hides them.
+    plus one per output element where there is a bias. Batch normalization, activations and elementwise products are not
+    counted: inference folds or fuses them.
 
     Args:
-        spec_or_model: `ArchitectureSpec`, a name of `list_models()`'s specs expanded by `architecture_spec`, or any
-            built Keras model of Conv2D, DepthwiseConv2D and Dense layers (nested models included).
-        image_size: Int, side of the input in pixels, for a spec; its own unless given.
-        classes: Int, for a spec.
-        include_top: Bool, for a spec: whether the classifier counts.
+        spec_or_model: `ArchitectureSpec`, or any built Keras model of Conv2D, DepthwiseConv2D and Dense layers
+            (nested models included).
+        image_size: Int, side of the input in pixels, for a spec; the spec's by default.
+        classes: Int, outputs of the classifier, for a spec.
+        include_top: Bool, whether to count the classifier, for a spec.
 
     Returns:
         `Complexity(macs, params, activations, blocks, total_params)`.
 
     Raises:
-        UserError: A Keras model whose layers have no fixed size.
+        UserError: Not a spec or model, or a Keras model without a fixed input size.
 
     Example:
 

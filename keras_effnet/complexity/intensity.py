@@ -1,9 +1,7 @@
-"""Why MACs do not turn into time: what each kind of convolution computes for every byte that it moves.
+"""Arithmetic intensity of each kind of convolution: FLOPs per byte of memory traffic. Pure Python.
 
-A processor computes so fast and moves so many bytes a second. What does little with each byte waits for memory,
-however few MACs it has (the roofline model). `roofline` measures what is only counted here.
-
-Pure Python: imports `architecture`, `block_specs`, `complexity`.
+By the roofline model, operations of low intensity are bound by memory bandwidth, however few MACs they have.
+`study.roofline` measures the speed that is predicted from these counts.
 """
 
 from __future__ import annotations
@@ -27,12 +25,12 @@ _MBCONV_KINDS = {
 
 @dataclass(frozen=True)
 class Peaks:
-    """What a machine can do at most, in float32.
+    """Peak performance of a machine in float32.
 
     Args:
-        gflops: Float, 1e9 floating point operations a second.
-        gbytes_per_s: Float, 1e9 bytes a second to and from memory.
-        device: String, the processor's name. A figure without it says nothing.
+        gflops: Float, 1e9 floating-point operations per second.
+        gbytes_per_s: Float, memory bandwidth in 1e9 bytes per second.
+        device: String, name of the processor.
     """
 
     gflops: float
@@ -40,18 +38,18 @@ class Peaks:
     device: str
 
     def bound(self, intensity: float) -> float:
-        """The roofline: GFLOP/s that are possible at so many FLOPs a byte, if each byte comes from memory."""
+        """Roofline: attainable GFLOP/s at an intensity in FLOPs per byte, if all data comes from memory."""
         return min(self.gflops, intensity * self.gbytes_per_s)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What some convolutions compute and move.
+    """Computation and memory traffic of some convolutions.
 
     Args:
-        macs: Int, for one image, as `complexity` counts them.
-        flops: Int, for the batch: 2 x MACs an image.
-        bytes: Int, for the batch, at least: inputs and weights read once, outputs written once.
+        macs: Int, for one image, as `count` counts them.
+        flops: Int, for the batch: 2 x MACs per image.
+        bytes: Int, lower bound for the batch: inputs and weights read once, outputs written once.
     """
 
     macs: int
@@ -60,27 +58,27 @@ class Work:
 
     @property
     def intensity(self) -> float:
-        """FLOPs a byte."""
+        """FLOPs per byte."""
         return self.flops / self.bytes
 
     @classmethod
     def total(cls, parts: Iterable[Work]) -> Work:
-        """The sum of some parts' work."""
+        """Sum over some parts."""
         parts = list(parts)
         return cls(*(sum(getattr(part, field) for part in parts) for field in ("macs", "flops", "bytes")))
 
 
 @dataclass(frozen=True)
 class KindCost:
-    """One kind of convolution in one network: what it computes, and how fast.
+    """Measured speed of one kind of convolution in one network.
 
     Args:
         kind: String, see `convolutions`.
         macs: Int, for one image.
-        intensity: Float, FLOPs a byte.
-        gflops: Float, 1e9 FLOPs a second, attained.
-        seconds_share: Float in 0..1, of the time of all convolutions.
-        bound_gflops: Float, what the roofline allows.
+        intensity: Float, FLOPs per byte.
+        gflops: Float, measured speed in 1e9 FLOPs per second.
+        seconds_share: Float in 0..1, share of the time of all convolutions.
+        bound_gflops: Float, upper bound by the roofline.
     """
 
     kind: str
@@ -93,15 +91,15 @@ class KindCost:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The convolutions of a network by kind against what a machine can do. `dataclasses.asdict` makes JSON of it.
+    """Convolutions of a network by kind, compared with the peaks of a machine.
 
     Args:
         model: String, name of the spec.
         image_size: Int, pixels.
-        batch_size: Int, images.
+        batch_size: Int, images per batch.
         peaks: `Peaks`.
-        seconds: Float, of all convolutions for one batch, each run alone.
-        kinds: Tuple of `KindCost`, in the order in which they first come in the network.
+        seconds: Float, total for one batch, each convolution run alone.
+        kinds: Tuple of `KindCost`, in order of first occurrence in the network.
     """
 
     model: str
@@ -122,15 +120,18 @@ def _of_block(block: MBConvSpec | ResNetBlockSpec | PreActBlockSpec) -> Iterator
 
 
 def convolutions(spec: ArchitectureSpec, *, classes: int = 1000) -> dict[str, list[ConvSpec]]:
-    """The convolutions of a network by kind, in order.
+    """Group the convolutions of a network by kind, in order of first occurrence.
 
-    Kinds of inverted bottlenecks are `"expand 1x1"`, `"depthwise"`, `"squeeze-and-excite"` and `"project 1x1"`; those
-    of ResNets go by their kernel, `"3x3"` or `"1x1"`, shortcuts included. All networks have a `"stem"` and a
+    Kinds in inverted bottlenecks are `"expand 1x1"`, `"depthwise"`, `"squeeze-and-excite"` and `"project 1x1"`. Those
+    in ResNets are named by their kernel, `"3x3"` or `"1x1"`, shortcuts included. All networks have a `"stem"` and a
     `"classifier"`, which is a 1x1 convolution on one pixel; some have a `"head 1x1"`.
 
     Args:
         spec: `ArchitectureSpec`.
         classes: Int, outputs of the classifier.
+
+    Returns:
+        A dict from kind to a list of `ConvSpec`.
     """
     network = expand(spec)
     found: dict[str, list[ConvSpec]] = {"stem": [network.stem]}
@@ -145,29 +146,32 @@ def convolutions(spec: ArchitectureSpec, *, classes: int = 1000) -> dict[str, li
 
 
 def work(conv: ConvSpec, batch_size: int) -> Work:
-    """What one convolution computes and moves for a batch, in float32.
+    """Computation and memory traffic of one convolution for a batch in float32.
 
     Args:
         conv: `ConvSpec`.
-        batch_size: Int, images.
+        batch_size: Int, images per batch.
+
+    Returns:
+        A `Work`.
     """
     macs, positions = part_cost(conv).macs, conv.out_size**2
     weights = macs // positions
-    side = min(conv.in_size, conv.kernel * conv.out_size)  # a 1x1 of stride 2 leaves three of four pixels unread
+    side = min(conv.in_size, conv.kernel * conv.out_size)  # a 1x1 with stride 2 reads a quarter of the pixels
     moved = batch_size * (side**2 * conv.in_channels + positions * conv.out_channels) + weights
     return Work(macs, 2 * macs * batch_size, _BYTES * moved)
 
 
 def work_by_kind(spec: ArchitectureSpec, batch_size: int, *, classes: int = 1000) -> dict[str, Work]:
-    """What the kinds of convolution in a network compute and move for a batch, in float32.
+    """Computation and memory traffic of each kind of convolution in a network, for a batch in float32.
 
     Args:
-        spec: `ArchitectureSpec`; its `image_size` is the input's.
-        batch_size: Int, images.
+        spec: `ArchitectureSpec`; its `image_size` is the side of the input.
+        batch_size: Int, images per batch.
         classes: Int, outputs of the classifier.
 
     Returns:
-        A `Work` for each kind, in the order in which they first come in the network.
+        A dict from kind to `Work`, in order of first occurrence in the network.
 
     Example:
 

@@ -1,40 +1,40 @@
-"""Prediction of the memory that training takes, from a spec. Pure Python."""
+"""Training memory predicted from a spec. Pure Python."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec
+from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec, ResNetBlockSpec
 from keras_effnet.architecture.specs import ArchitectureSpec, Network, expand
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError, one_of
 
-# What a step keeps of each tensor until the way back, in copies of a convolution's output: normalization reads its
-# input again; a relu knows its slope from its output, every other activation must see its input too.
+# The backward pass of normalization reads its input. That of a ReLU needs only its output; every other activation also
+# needs its input.
 _RELUS = ("relu", "relu6")
 
 
-# On top come gradients on their way and what the allocator rounds up: fitted to steps of B0, Lite0 and ResNet-18 in
-# float32 at 32 to 224 pixels and 8 to 32 images, TensorFlow on a CPU, which took 1.07 to 1.18 times the sum.
+# Gradients in flight and allocator overhead. Fitted to training steps of B0, Lite0 and ResNet-18 in float32 at 32 to
+# 224 pixels and batches of 8 to 32 (TensorFlow on a CPU), which took 1.07 to 1.18 times the sum.
 _KEPT = 1.15
 
 
-# Bytes that the traced program, validation included, takes in this process: any, and for each weighted part. B0 took
-# 0.5 to 0.6 GB, Lite0 0.4 and ResNet-18 0.25; 0.3 GB more of B0 when Keras normalizes, by a dozen operations a layer.
+# Bytes of the traced program, validation included: a constant, and so much for each part with weights. B0 took 0.5 to
+# 0.6 GB, Lite0 0.4 and ResNet-18 0.25. Without fused batch normalization B0 takes 0.3 GB more.
 _PROGRAM, _PROGRAM_PART = 150e6, 5e6
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes that training takes at its peak, see `training_bytes`.
+    """Peak memory of training in bytes, see `training_bytes`.
 
     Args:
-        parameters: Int, weights and moving statistics, and their moving average where there is one.
-        gradients: Int, of all parameters at once.
-        optimizer: Int, its slots.
-        activations: Int, tensors that the way back reads, of a whole batch.
-        program: Int, the traced program, in the memory of the host; 0 where another device trains.
+        parameters: Int, weights, moving statistics, and the moving average of the weights if there is one.
+        gradients: Int, gradients of all parameters.
+        optimizer: Int, optimizer slots.
+        activations: Int, activations kept for the backward pass, for a whole batch.
+        program: Int, the traced program in host memory; 0 if another device trains.
     """
 
     parameters: int
@@ -45,7 +45,7 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum in bytes."""
         return self.parameters + self.gradients + self.optimizer + self.activations + self.program
 
     def __str__(self) -> str:
@@ -58,37 +58,40 @@ class TrainingMemory:
 
 
 def _kept_elements(part: ConvSpec | NormSpec, activation: str, out_size: int) -> tuple[int, int]:
-    """Elements that stay until the way back for one image: in float32 whatever the precision, and in its width."""
+    """Elements kept for the backward pass of one image: always in float32, and in the compute precision."""
     elements = part.out_channels * out_size**2
     after = (1 if activation in _RELUS else 2) if part.act else int(part.norm)
-    if isinstance(part, NormSpec):  # what it reads was counted as the output of the part before
+    if isinstance(part, NormSpec):  # its input is counted as the output of the part before
         return 0, after * elements
-    # Keras normalizes in float32: under mixed precision it is a copy of that width that stays.
+    # Keras normalizes in float32, so under mixed precision a float32 copy is kept.
     return (elements, after * elements) if part.norm else (0, (1 + after) * elements)
 
 
 def _sized_parts(network: Network) -> Iterable[tuple[ConvSpec | NormSpec, int]]:
-    """All that has weights but the classifier, each with the side of its output."""
+    """Parts with weights, except for the classifier, each with the side of its output."""
     yield network.stem, network.stem.out_size
     for block in network.blocks:
         for part in block.weighted:
-            yield part, part.out_size if isinstance(part, ConvSpec) else block.branch[0].in_size
+            if isinstance(part, ConvSpec):
+                yield part, part.out_size
+            elif isinstance(block, ResNetBlockSpec):  # a normalization in front of the branch
+                yield part, block.branch[0].in_size
     if network.head:
         yield network.head, network.blocks[-1].output.out_size
 
 
 def _activation_bytes(spec: ArchitectureSpec, network: Network, width: int) -> int:
-    """Bytes for one image at so many for each element."""
+    """Bytes for one image, `width` bytes per element of the compute precision."""
     stem = network.stem
     full, kept = 2 * stem.in_channels * stem.in_size**2, 0  # the pixels, and the normalized ones
     for part, size in _sized_parts(network):
         in_float32, in_width = _kept_elements(part, spec.activation, size)
         full, kept = full + in_float32, kept + in_width
     for block in network.blocks:
-        if isinstance(block, MBConvSpec) and block.se_reduce:  # channels times gates, which the projection reads
+        if isinstance(block, MBConvSpec) and block.se_reduce:  # the gated channels, input of the projection
             kept += block.depthwise.out_channels * block.depthwise.out_size**2
     if spec.stem_pool:
-        kept += stem.out_channels * stem.out_size**2 * 5 // 4  # padded, and a quarter of it pooled
+        kept += stem.out_channels * stem.out_size**2 * 5 // 4  # padded map and pooled map
     return int(_KEPT * (4 * full + width * kept))
 
 
@@ -103,23 +106,23 @@ def training_bytes(
     classes: int = 1000,
     device: str = "cpu",
 ) -> TrainingMemory:
-    """Predicts the memory that training takes at its peak, without building the network.
+    """Predict the peak memory of training without building the network.
 
     Args:
         spec: `ArchitectureSpec`.
-        batch_size: Int, images a step.
+        batch_size: Int, images per step.
         image_size: Int, side of the input in pixels; the spec's own unless given.
         precision: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`. Weights are float32 under any of them.
-        optimizer_slots: Int, values that the optimizer keeps for each parameter: 2 of Adam, 1 of momentum.
+        optimizer_slots: Int, values that the optimizer keeps per parameter: 2 for Adam, 1 for momentum.
         ema: Bool, whether a moving average of the weights is kept.
-        classes: Int.
-        device: `"cpu"`, where the traced program lies in the same memory, or `"gpu"`, where it does not.
+        classes: Int, outputs of the classifier.
+        device: `"cpu"`, where the traced program takes the same memory, or `"gpu"`, where it does not.
 
     Returns:
         A `TrainingMemory`, in bytes.
 
     Raises:
-        UserError: An unknown precision or device, or a batch of no image.
+        UserError: An unknown precision or device, or a batch size below 1.
 
     Example:
 

@@ -1,7 +1,7 @@
-"""Reads what Keras saves, `.weights.h5`, `.keras` and the `.h5` of old, as layer name -> tensors. Runs no code from it.
+"""Reader for Keras weights: `.weights.h5`, `.keras` and legacy `.h5`, as layer name -> tensors.
 
-HDF5 may point to other files and claim sizes that it does not have: only plain datasets inside the file are followed,
-and nothing is read before its shape has been looked at. h5py and numpy; imports `stored` and `errors`.
+Runs no code from the file. HDF5 can link to other files and claim sizes that it does not have: only plain datasets in
+the file itself are accepted, and their shapes are checked before any value is read. h5py and numpy.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -18,8 +19,8 @@ from keras_effnet.weights.stored_tensor import StoredTensor, open_archive, print
 Layers = dict[str, list[StoredTensor]]
 
 
-def _member(group: h5py.Group, path: str):
-    """What lies at a path below a group; only real members are followed, no links."""
+def _member(group: h5py.Group, path: str) -> Any:
+    """The member at a path below a group; links are refused."""
     found = group
     for name in path.strip("/").split("/"):
         if not isinstance(found, h5py.Group):
@@ -27,7 +28,7 @@ def _member(group: h5py.Group, path: str):
         if name not in found:
             raise UserError(f"it lacks {found.name.rstrip('/')}/{name}")
         if found.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise UserError(f"{found.name.rstrip('/')}/{name} is a link to another place or file; refused")
+            raise UserError(f"{found.name.rstrip('/')}/{name} is a link; refused")
         found = found[name]
     return found
 
@@ -42,18 +43,18 @@ def _group(group: h5py.Group, path: str) -> h5py.Group:
 def _tensor(group: h5py.Group, path: str) -> StoredTensor:
     dataset = _member(group, path)
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.shape is None:
-        raise UserError(f"{dataset.name} holds no floating-point numbers")
+        raise UserError(f"{dataset.name} does not hold floating-point numbers")
     if dataset.external or dataset.is_virtual:
-        raise UserError(f"{dataset.name} keeps its values in another file; refused")
-    if dataset.chunks:  # a chunk may unpack to any size, whatever the shape says
-        raise UserError(f"{dataset.name} is chunked or compressed, which Keras never does and a bomb must; refused")
+        raise UserError(f"{dataset.name} stores its values in another file; refused")
+    if dataset.chunks:  # a chunk can unpack to more than the shape claims
+        raise UserError(f"{dataset.name} is chunked or compressed, unlike anything that Keras writes; refused")
     return StoredTensor(dataset.shape, lambda: dataset[()])
 
 
 def _strings(group: h5py.Group, key: str) -> list[str]:
     attribute = group.attrs.get_id(key)
     if len(attribute.shape or ()) != 1 or (attribute.shape[0] and not h5py.check_string_dtype(attribute.dtype)):
-        raise UserError(f"{key} of {group.name} is no list of names")
+        raise UserError(f"{key} of {group.name} is not a list of names")
     return [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs[key]]
 
 
@@ -61,7 +62,7 @@ def _names(group: h5py.Group, key: str) -> list[str]:
     """A list of names from an attribute; Keras splits a long one into `key0`, `key1`, ..."""
     if key in group.attrs:
         return _strings(group, key)
-    parts = []
+    parts: list[list[str]] = []
     while f"{key}{len(parts)}" in group.attrs:
         parts.append(_strings(group, f"{key}{len(parts)}"))
     if not parts:
@@ -73,7 +74,7 @@ def _legacy_layers(file: h5py.Group) -> Layers:
     root = _group(file, "model_weights") if "model_weights" in file else file
     layers = {}
     for name in _names(root, "layer_names"):
-        # Pixel statistics of `keras.applications`: the networks of this package carry theirs as constants.
+        # Pixel statistics of `keras.applications`, which are constants in the networks of this package.
         if name.split("_")[0] == "normalization":
             continue
         group = _group(root, name)
@@ -83,11 +84,11 @@ def _legacy_layers(file: h5py.Group) -> Layers:
 
 
 def _layers(file: h5py.Group, seen: set[h5py.Group]) -> Layers:
-    """Keras 3 numbers the groups by class (`conv2d_7`); the layer's name is an attribute of its `vars`."""
+    """Layers of a Keras 3 file, whose groups are named by class (`conv2d_7`); `vars` has the layer's name."""
     layers: Layers = {}
     root = _group(file, "layers")
-    if root in seen:  # groups within each other have no end
-        raise UserError(f"a group in it is there twice, as {root.name}; refused")
+    if root in seen:  # a cycle of groups has no end
+        raise UserError(f"it contains a group twice, as {root.name}; refused")
     seen.add(root)
     for entry in root:
         group = _group(root, entry)
@@ -97,16 +98,14 @@ def _layers(file: h5py.Group, seen: set[h5py.Group]) -> Layers:
             continue
         name = str(variables.attrs.get("name", ""))
         if not name or name in layers:
-            raise UserError(
-                f"{variables.name} does not say which layer it is of; save the weights anew with Keras 3.15"
-            )
+            raise UserError(f"{variables.name} does not name its layer; save the weights again with Keras 3.15")
         if name.split("_")[0] != "normalization":
             layers[name] = [_tensor(variables, str(number)) for number in range(len(variables))]
     return layers
 
 
-def _h5_layers(source) -> Layers:
-    # Stays open for the tensors' sake, and closes with the last of them.
+def _h5_layers(source: Path | io.BytesIO) -> Layers:
+    # The tensors read from it later; it is closed with the last of them.
     file = h5py.File(source, "r")
     return _layers(file, set()) if "layers" in file else _legacy_layers(file)
 
@@ -117,7 +116,7 @@ def _archive_layers(path: Path) -> Layers:
 
 
 def read_layers(path: str | Path) -> Layers:
-    """Reads the weights of a file that Keras saved.
+    """Read the weights in a file that Keras saved.
 
     Args:
         path: Path of a `.weights.h5`, a `.keras`, or a legacy `.h5` of weights or of a whole model.
@@ -127,15 +126,15 @@ def read_layers(path: str | Path) -> Layers:
         `normalization` that `keras.applications` adds, are left out.
 
     Raises:
-        UserError: The file is damaged, is of another kind, or points outside itself.
+        UserError: The file is damaged, of another kind, or refers to other files.
     """
     path = Path(path)
-    reader: Callable = _archive_layers if path.suffix == ".keras" else _h5_layers
+    reader: Callable[[Path], Layers] = _archive_layers if path.suffix == ".keras" else _h5_layers
     try:
         if not path.stat().st_size:
             raise UserError("it is empty")
         return reader(path)
     except Exception as error:  # zip, h5 and its bindings each fail in their own way on a damaged file
         reason = (printable(error) or type(error).__name__).removesuffix(".")
-    # Out here the first error and its traceback are gone, which would keep the file open.
+    # Raised outside the handler: a chained traceback would keep the file open.
     raise UserError(f"{path} cannot be read as Keras weights: {reason}.")

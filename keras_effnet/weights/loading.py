@@ -1,7 +1,7 @@
-"""Weights into models: strict, every tensor accounted for, or an error and nothing changed.
+"""Strict loading of weights files into models: every tensor is matched, or nothing changes and an error is raised.
 
-A file becomes layer name -> `StoredTensor`s (`keras_checkpoint`, `torch_checkpoint` with `torch_layouts`); here that is
-held against the model, and only when all fits are values read and assigned. No framework.
+The readers turn a file into layer name -> `StoredTensor`s. These are compared with the model by name and shape, and
+values are read and assigned only if everything fits. numpy; models are read by their attributes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from keras_effnet.weights.torch_names import HEAD, to_layers
 logger = logging.getLogger(__name__)
 
 STEM = "stem_conv"
+Shape = tuple[int, ...]
 _KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".keras"), (".pth", ".pt", ".bin", ".safetensors")
 
 
-def _read(model, path: Path) -> dict[str, list[StoredTensor]]:
+def _read(model: Any, path: Path) -> dict[str, list[StoredTensor]]:
     if not path.is_file():
         raise UserError(f"Weights file {path} does not exist.")
     if path.name.endswith(_KERAS_SUFFIXES):
@@ -38,15 +39,15 @@ def _read(model, path: Path) -> dict[str, list[StoredTensor]]:
 
 
 def adapt_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """The kernel of a stem trained on RGB for images of another channel count.
+    """Adapt the kernel of a stem trained on RGB to another number of input channels.
 
-    One channel: the sum over R, G and B, so that a grey image gives what its RGB copy gave. More: R, G, B, R, ... in
-    turn, scaled by 3 / channels, so that the stem's output keeps its size. `ImageSpec.of` treats the pixel statistics
-    alike.
+    For one channel, R, G and B are summed, so a grey image gives the same output as its RGB copy. For more, they are
+    repeated (R, G, B, R, ...) and scaled by 3 / channels, which preserves the scale of the output. `ImageSpec.of` does
+    the same with the pixel statistics.
 
     Args:
         kernel: Array of shape `(height, width, 3, filters)`.
-        channels: Int.
+        channels: Int, input channels of the model.
 
     Returns:
         An array of shape `(height, width, channels, filters)`.
@@ -56,12 +57,12 @@ def adapt_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
     return np.tile(kernel, (1, 1, ceil(channels / 3), 1))[:, :, :channels] * (3 / channels)
 
 
-def _adapted_stem(stored: list[StoredTensor], layer) -> list[StoredTensor]:
+def _adapted_stem(stored: list[StoredTensor], layer: Any) -> list[StoredTensor]:
     channels = layer.kernel.shape[2]
     shapes = [tensor.shape for tensor in stored]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][2] != 3 or channels == 3:
         return stored
-    logger.warning("The stem was trained on 3 channels and is adapted to %d: summed or repeated over them.", channels)
+    logger.warning("The stem was trained on 3 channels; its kernel is adapted to %d by summing or repeating.", channels)
     shape = (*shapes[0][:2], channels, shapes[0][3])
     return [StoredTensor(shape, lambda: adapt_stem(stored[0].read(), channels))]
 
@@ -71,15 +72,15 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(map(printable, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _difference(found: list[tuple], wanted: list[tuple]) -> str:
-    """The first thing in which a layer's tensors differ in their shapes."""
+def _difference(found: list[Shape], wanted: list[Shape]) -> str:
+    """The first difference between the shapes of a layer's tensors."""
     if len(found) != len(wanted):
         return f"{len(found)} tensors instead of {len(wanted)}"
     return next(f"{printable(a)} instead of {b}" for a, b in zip(found, wanted, strict=True) if a != b)
 
 
-def _check(model, stored: dict[str, list[StoredTensor]], wanted: dict[str, list], path: Path) -> None:
-    """Raises a `UserError` that says how file and model differ, if they do."""
+def _check(model: Any, stored: dict[str, list[StoredTensor]], wanted: dict[str, list[Any]], path: Path) -> None:
+    """Raise a `UserError` that describes how file and model differ, if they do."""
     shapes = {name: [tuple(variable.shape) for variable in variables] for name, variables in wanted.items()}
     found = {name: [tuple(tensor.shape) for tensor in tensors] for name, tensors in stored.items()}
     missing, unexpected = [n for n in shapes if n not in found], [n for n in found if n not in shapes]
@@ -90,42 +91,50 @@ def _check(model, stored: dict[str, list[StoredTensor]], wanted: dict[str, list]
     if missing:
         report.append(f"it lacks {_some(missing)}")
     if unexpected:
-        report.append(f"the network has no place for its {_some(unexpected)}")
+        report.append(f"the network has no {_some(unexpected)}")
     if differing:
         details = [f"{name} has {_difference(found[name], shapes[name])}" for name in differing]
         report.append(f"its {_some(details)}")
-    cure = "Build the network that the weights are of."
+    cure = "Build the network that the weights belong to."
     if missing == [HEAD] and not unexpected and not differing:
-        cure = "The file has no classifier: build with include_top=False, or adapt=True for a fresh one."
+        cure = "The file has no classifier: build with include_top=False, or pass adapt=True for a random one."
     elif differing == [HEAD] and not missing and not unexpected:
-        cure = "Only the classifier differs: give the file's number of classes, or adapt=True for a fresh one."
+        cure = "Only the classifier differs: use the file's number of classes, or pass adapt=True for a random one."
     elif differing == [STEM] and not missing and not unexpected:
-        cure = "Only the stem differs: adapt=True fits one trained on RGB to other channel counts."
+        cure = "Only the stem differs: pass adapt=True to adapt one trained on RGB to other channel counts."
     raise UserError(f"{path.name} does not fit {model.name}: {'; '.join(report)}. {cure}")
 
 
-def _differs(stored: list[StoredTensor], variables) -> bool:
+def _differs(stored: list[StoredTensor], variables: Iterable[Any]) -> bool:
     return [tensor.shape for tensor in stored] != [tuple(variable.shape) for variable in variables]
 
 
 def _values(stored: dict[str, list[StoredTensor]], wanted: Iterable[str], path: Path) -> dict[str, list[np.ndarray]]:
-    """All values, before the first is assigned: a file that breaks off in the middle changes nothing."""
+    """Read all values before any is assigned, so that a truncated file changes nothing."""
     try:
         arrays = {name: [tensor.read() for tensor in stored[name]] for name in wanted}
-    except Exception as error:  # each format fails in its own way on values that are damaged
+    except Exception as error:  # each format raises its own errors for damaged values
         reason = printable(error).rstrip(".")
     else:
         if odd := [name for name in wanted if any(array.dtype.kind != "f" for array in arrays[name])]:
-            raise UserError(f"{path.name} has no floating-point numbers in {_some(odd)}: is it quantized?")
+            raise UserError(f"{path.name} does not hold floating-point numbers in {_some(odd)}: is it quantized?")
         return arrays
     raise UserError(f"The values in {path} cannot be read: {reason}.")
 
 
-def matched_values(model, path: str | Path, *, adapt: bool = False) -> list[tuple[Any, np.ndarray]]:
-    """The variables of a model, each with its value from a weights file: all of them, or an error.
+def matched_values(model: Any, path: str | Path, *, adapt: bool = False) -> list[tuple[Any, np.ndarray]]:
+    """Match the variables of a model with the values in a weights file: all of them, or an error.
 
-    Of the model only names and shapes are looked at, so its variables need no values yet. See `load_weights` for the
-    arguments and errors; with `adapt` a classifier that stays as it is has no place in the list.
+    Only names and shapes of the model are read, so its variables need no values yet.
+
+    Args:
+        model, path, adapt: As in `load_weights`.
+
+    Returns:
+        A list of pairs of variable and value; with `adapt`, without a classifier that does not fit.
+
+    Raises:
+        UserError: As in `load_weights`.
     """
     path = Path(path)
     stored = _read(model, path)
@@ -137,7 +146,7 @@ def matched_values(model, path: str | Path, *, adapt: bool = False) -> list[tupl
             stored[STEM] = _adapted_stem(stored[STEM], model.get_layer(STEM))
         if HEAD in wanted and _differs(stored.get(HEAD, []), wanted[HEAD]):
             logger.warning(
-                "The classifier of %s is not of %d classes: a fresh one takes its place.",
+                "The classifier of %s does not have %d classes: a randomly initialized one is used.",
                 path.name,
                 wanted[HEAD][-1].shape[0],
             )
@@ -147,29 +156,28 @@ def matched_values(model, path: str | Path, *, adapt: bool = False) -> list[tupl
         _check(model, stored, wanted, path)
         arrays = _values(stored, wanted, path)
     finally:
-        stored.clear()  # an error that somebody keeps would keep the file open
+        stored.clear()  # a kept traceback would keep the file open
     return [pair for name, variables in wanted.items() for pair in zip(variables, arrays[name], strict=True)]
 
 
-def load_weights(model, path: str | Path, *, adapt: bool = False) -> None:
-    """Loads a weights file into a model: all of it, or nothing and an error.
+def load_weights(model: Any, path: str | Path, *, adapt: bool = False) -> None:
+    """Load a weights file into a model strictly: every tensor must match, or nothing changes.
 
-    Read are Keras' `.weights.h5` and `.keras`, the legacy `.h5` of `keras.applications` (its pixel statistics are
-    skipped: the networks of this package have them as constants), and torch checkpoints, `.pth`, `.pt` or
+    Supported are Keras' `.weights.h5` and `.keras`, the legacy `.h5` of `keras.applications` (without its pixel
+    statistics, which are constants in the networks of this package), and torch checkpoints, `.pth`, `.pt` or
     `.safetensors`, in the layouts of torchvision, timm and efficientnet_pytorch. No code from the file is run.
 
-    A classifier in the file is left out if the model has none.
+    A classifier in the file is ignored if the model has none.
 
     Args:
         model: Model of this package.
         path: Path of the file.
-        adapt: Bool, whether a stem trained on RGB is adapted to the model's channel count (see `adapt_stem`), and a
-            classifier of another class count left as it is in the model, each with a warning. Otherwise both are
-            errors.
+        adapt: Bool, whether to adapt a stem trained on RGB to the model's channels (see `adapt_stem`) and to skip a
+            classifier with another number of classes, each with a warning. Otherwise both are errors.
 
     Raises:
         UserError: The file is missing, damaged, of an unknown kind or of another network, or the network's padding or
-            batch normalization epsilon is not what its weights were trained with. The model is as it was.
+            batch normalization epsilon is not that of the weights. The model is unchanged.
 
     Example:
 

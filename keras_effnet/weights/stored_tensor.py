@@ -1,7 +1,7 @@
-"""A tensor that still lies in a file: its shape is known, its values are read when they are asked for.
+"""Lazily read tensors of weights files: known shape, values read on demand.
 
-Every reader of weights yields these, so that shapes are compared before a hostile file can fill the memory; what such a
-file says goes through `printable` before a message repeats it. Numpy; imports `errors`.
+All readers return them, so shapes are compared before a malicious file can exhaust the memory. Text from files is
+passed through `printable` before it is shown. numpy.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from keras_effnet.errors import UserError
 
 
 def printable(text: object, limit: int = 160) -> str:
-    """What a file says, as a message may repeat it: one line, no control characters, of bounded length."""
+    """Make text from a file safe to show: one line, no control characters, limited length."""
     shown = " ".join(str(text)[: limit + 1].split())
     shown = "".join(letter if letter.isprintable() else "?" for letter in shown)
     return shown if len(shown) <= limit else f"{shown[:limit]}..."
@@ -26,7 +27,7 @@ def printable(text: object, limit: int = 160) -> str:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip archive whose members do not share their bytes, by which a small one would hold gigabytes."""
+    """Open a zip archive, refusing one whose members overlap, which could unpack to gigabytes."""
     with zipfile.ZipFile(path) as archive:
         if sum(member.compress_size for member in archive.infolist()) > path.stat().st_size:
             raise UserError("its members are larger than the whole file; refused")
@@ -34,13 +35,13 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A member of an archive, stored as it is: torch and Keras compress nothing, a zip bomb must."""
+    """Read an uncompressed member of an archive; torch and Keras never compress, zip bombs do."""
     try:
         member = archive.getinfo(name)
     except KeyError:
         raise UserError(f"it lacks {printable(name)}") from None
     if member.compress_type != zipfile.ZIP_STORED:
-        raise UserError(f"{printable(name)} in it is compressed, which weights never are; refused")
+        raise UserError(f"{printable(name)} in it is compressed, unlike any weights file; refused")
     return archive.read(member)
 
 
@@ -50,17 +51,17 @@ class StoredTensor:
 
     Args:
         shape: Tuple of ints.
-        read: Function without arguments that gives the values as an array of that shape.
+        read: Function without arguments that returns the values as an array of that shape.
     """
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
 
     def transpose(self, axes: tuple[int, ...]) -> StoredTensor:
-        """The same tensor with its axes in another order; of another rank than `axes` it stays as it is."""
-        if len(axes) != len(self.shape):  # the comparison of shapes will name it
+        """The tensor with permuted axes; unchanged if its rank differs from that of `axes`."""
+        if len(axes) != len(self.shape):  # comparing the shapes reports it later
             return self
         return StoredTensor(tuple(self.shape[axis] for axis in axes), lambda: self.read().transpose(axes))
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.read(), dtype)

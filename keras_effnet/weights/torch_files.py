@@ -1,8 +1,7 @@
-"""Reads torch checkpoints, `.pth` and `.safetensors`, with numpy alone and runs no code from them.
+"""Safe reader for torch checkpoints, `.pth` and `.safetensors`, without torch.
 
-A pickle is a program. Here it is read opcode by opcode, by a machine that knows what a state dict needs and nothing
-else: a name in the pickle stays a name, and no function of Python is ever looked up, let alone called. Both of torch's
-formats are read: the zip of today and the legacy stream. Imports `stored` and `errors`.
+A pickle is a program that can call any Python function. This interpreter knows only the opcodes and names that a state
+dict needs; it never imports or calls anything. It reads torch's zip format and its legacy format. numpy.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ import mmap
 import operator
 import pickletools
 import zipfile
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,15 +36,19 @@ _STORAGE_DTYPES = {
     "BFloat16Storage": "bfloat16",
 }
 _SAFE_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8", "I32": "<i4", "U8": "<u1"}
-_NESTED = ("state_dict", "model")  # where training scripts keep the weights among other things
+_NESTED = ("state_dict", "model")  # keys under which training scripts store the weights
 _CURE = "save the model's state_dict() alone"
 
 
-def _values(buffer, dtype: str) -> np.ndarray:
-    """Bytes as numbers. numpy has no bfloat16: it is the upper half of a float32."""
+def _values(buffer: Any, dtype: str) -> np.ndarray:
+    """Interpret bytes as numbers; bfloat16, which numpy lacks, is the upper half of a float32."""
     if dtype == "bfloat16":
         return (np.frombuffer(buffer, "<u2").astype("<u4") << 16).view("<f4")
     return np.frombuffer(buffer, dtype)
+
+
+def _shaped(buffer: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    return _values(buffer, dtype).reshape(shape)
 
 
 def _item_size(dtype: str) -> int:
@@ -58,31 +62,31 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A view of a storage that is read later; offset and strides count elements."""
+    """View of a storage that is read later; offset and strides in elements."""
 
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def within(self, buffer) -> StoredTensor:
+    def within(self, buffer: Any) -> StoredTensor:
         if len(buffer) != self.storage.size * _item_size(self.storage.dtype):
-            raise UserError(f"storage {printable(self.storage.key)} is not of the size that is claimed")
+            raise UserError(f"storage {printable(self.storage.key)} does not have the claimed size")
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
         inside = 0 <= self.offset <= last < self.storage.size and min(self.strides, default=0) >= 0
-        # A stride of 0 repeats elements without end: a few bytes would fill the memory.
+        # A stride of 0 repeats elements, so a few bytes could exhaust the memory.
         if 0 not in self.shape and not (inside and math.prod(self.shape) <= self.storage.size):
             raise UserError("a tensor reaches outside its storage")
         return StoredTensor(self.shape, lambda: self._read(buffer))
 
-    def _read(self, buffer) -> np.ndarray:
+    def _read(self, buffer: Any) -> np.ndarray:
         flat = _values(buffer, self.storage.dtype)
         steps = [stride * flat.itemsize for stride in self.strides]
         return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, steps).copy()
 
 
 class _Name(NamedTuple):
-    """What a pickle would import."""
+    """An object that a pickle would import."""
 
     module: str
     name: str
@@ -98,18 +102,16 @@ _PUSH_CONSTANT = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def _known(module, name) -> _Name:
+def _known(module: object, name: object) -> _Name:
     if not (isinstance(module, str) and isinstance(name, str)):
-        raise UserError("it asks for what has no name; refused")
+        raise UserError("it imports an object without a name; refused")
     if (found := _Name(module, name)) not in _KNOWN:
-        raise UserError(
-            f"it asks for {printable(f'{module}.{name}')}, which a state dict has no use for; refused, {_CURE}"
-        )
+        raise UserError(f"it asks for {printable(f'{module}.{name}')}, which no state dict needs; refused, {_CURE}")
     return found
 
 
-def _call(function, arguments):
-    """What the few functions of a state dict would have made."""
+def _call(function: object, arguments: object) -> Any:
+    """Result of calling one of the few functions that state dicts use."""
     match arguments:
         case () if function == _ORDERED_DICT:
             return {}
@@ -118,39 +120,41 @@ def _call(function, arguments):
                 return _Tensor(storage, offset, shape, strides)
         case (_Tensor() as tensor, *_) if function == _REBUILD_PARAMETER:
             return tensor
-    raise UserError("it makes a tensor from what is none; refused")
+    raise UserError("it rebuilds a tensor from something else; refused")
 
 
-def _storage(saved_id) -> _Storage:
+def _storage(saved_id: object) -> _Storage:
     match saved_id:
-        # A sixth element would say where in another storage this one lies, which no torch since 0.4 does.
+        # A sixth element would make it a view of another storage, which torch has not written since 0.4.
         case ("storage", _Name("torch", kind), str(key), _, int(size), *view) if view in ([], [None]):
             return _Storage(key, _STORAGE_DTYPES[kind], size)
     raise UserError(f"it holds more than tensors; refused, {_CURE}")
 
 
-def _dict(found) -> dict:
+def _dict(found: object) -> dict[Any, Any]:
     if not isinstance(found, dict):
-        raise UserError("it holds something else where a dict should be")
+        raise UserError("it holds another object where a dict should be")
     return found
 
 
-def _fill(target, pairs: list) -> None:
+def _fill(target: object, pairs: list[Any]) -> None:
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-        if not isinstance(key, (str, int)):  # nested tuples take for ever to hash
-            raise UserError("it holds a dict whose keys are no names; refused")
+        if not isinstance(key, (str, int)):  # hashing nested tuples can take forever
+            raise UserError("it holds a dict whose keys are not names; refused")
         _dict(target)[key] = value
 
 
-def _unpickle(stream, storages: dict[str, _Storage] | None = None):
-    """The object of one pickle, of which strings, numbers, lists, tuples, dicts and tensors are understood.
+def _unpickle(stream: Any, storages: dict[str, _Storage] | None = None) -> Any:
+    """Read one pickle of strings, numbers, lists, tuples, dicts and tensors.
 
-    All storages that it speaks of are put into `storages`.
+    All storages that it refers to are added to `storages`.
     """
-    stack, marks, memo = [], [], {}
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
     storages = {} if storages is None else storages
 
-    def pop_from(start: int) -> list:
+    def pop_from(start: int) -> list[Any]:
         popped = stack[start:]
         del stack[start:]
         return popped
@@ -180,7 +184,7 @@ def _unpickle(stream, storages: dict[str, _Storage] | None = None):
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                stack.append(_known(*argument.split(" ", 1)))
+                stack.append(_known(*str(argument).split(" ", 1)))
             case "STACK_GLOBAL":
                 stack.append(_known(*pop_from(-2)))
             case "BINPERSID":
@@ -200,22 +204,22 @@ def _unpickle(stream, storages: dict[str, _Storage] | None = None):
             case "SETITEMS":
                 pairs = pop_from(marks.pop())
                 _fill(stack[-1], pairs)
-            case "BUILD":  # attributes of a dict, such as _metadata, say nothing about the values
+            case "BUILD":  # attributes of a dict, such as _metadata, are not needed
                 stack.pop()
                 _dict(stack[-1])
             case "STOP":
                 return stack.pop()
             case name:
-                raise UserError(f"it uses {name} of pickle, which a state dict has no use for; refused, {_CURE}")
+                raise UserError(f"it uses {name} of pickle, which no state dict needs; refused, {_CURE}")
 
 
-def _tensors(state) -> dict[str, _Tensor]:
-    """The tensors of a state dict, also where a training script has wrapped it."""
-    state = _dict(state)
+def _tensors(state: object) -> dict[str, _Tensor]:
+    """The tensors of a state dict, which a training script may have wrapped in another dict."""
+    found = _dict(state)
     for key in _NESTED:
-        if isinstance(state.get(key), dict):
-            state = state[key]
-    return {str(name): value for name, value in state.items() if isinstance(value, _Tensor)}
+        if isinstance(found.get(key), dict):
+            found = found[key]
+    return {str(name): value for name, value in found.items() if isinstance(value, _Tensor)}
 
 
 def _read_zip(path: Path) -> dict[str, StoredTensor]:
@@ -228,13 +232,14 @@ def _read_zip(path: Path) -> dict[str, StoredTensor]:
 
 
 def _read_legacy(path: Path) -> dict[str, StoredTensor]:
-    # Mapped, because a read from a file takes the memory that is asked for, whatever the file has.
+    # Memory-mapped, because a read allocates the requested size, even beyond the end of the file.
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
         if _unpickle(stream) != _LEGACY_MAGIC:
             raise UserError("its first bytes are not torch's")
         for _header in ("protocol version", "machine"):
             _unpickle(stream)
-        storages, buffers = {}, {}
+        storages: dict[str, _Storage] = {}
+        buffers: dict[str, bytes] = {}
         tensors = _tensors(_unpickle(stream, storages))
         for key in _unpickle(stream):
             count = int.from_bytes(stream.read(8), "little")
@@ -246,14 +251,14 @@ def _read_torch(path: Path) -> dict[str, StoredTensor]:
     return _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
 
 
-def _safe_dtype(name) -> str:
+def _safe_dtype(name: object) -> str:
     if name not in _SAFE_DTYPES:
-        raise UserError(f"its values are of dtype {printable(name)}; known: {', '.join(_SAFE_DTYPES)}")
+        raise UserError(f"its values have dtype {printable(name)}; known: {', '.join(_SAFE_DTYPES)}")
     return _SAFE_DTYPES[name]
 
 
 def _read_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """A length, a JSON header of dtypes, shapes and offsets, then the values; see the format's specification."""
+    """Read a length, a JSON header with dtypes, shapes and offsets, and the values."""
     contents = path.read_bytes()
     start = 8 + int.from_bytes(contents[:8], "little")
     if start > len(contents):
@@ -265,10 +270,10 @@ def _read_safetensors(path: Path) -> dict[str, StoredTensor]:
         dtype, shape = _safe_dtype(entry["dtype"]), tuple(map(operator.index, entry["shape"]))
         begin, end = (start + operator.index(offset) for offset in entry["data_offsets"])
         if min(shape, default=0) < 0 or end - begin != math.prod(shape) * _item_size(dtype):
-            raise UserError(f"the shape of {printable(name)} is not that of its bytes")
+            raise UserError(f"the shape of {printable(name)} does not match its bytes")
         ranges.append((begin, end))
         buffer = memoryview(contents)[begin:end]
-        tensors[name] = StoredTensor(shape, lambda b=buffer, d=dtype, s=shape: _values(b, d).reshape(s))
+        tensors[name] = StoredTensor(shape, partial(_shaped, buffer, dtype, shape))
     ranges.sort()
     if [start, *(end for _, end in ranges)] != [*(begin for begin, _ in ranges), len(contents)]:
         raise UserError("its tensors overlap, leave gaps or reach beyond its end")
@@ -276,7 +281,7 @@ def _read_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def read_state_dict(path: str | Path) -> dict[str, StoredTensor]:
-    """Reads a state dict.
+    """Read a state dict from a torch or safetensors file.
 
     Args:
         path: Path of a `.pth`, `.pt` or `.safetensors` file.
@@ -285,8 +290,8 @@ def read_state_dict(path: str | Path) -> dict[str, StoredTensor]:
         A dict from parameter name to `StoredTensor`, in the file's order.
 
     Raises:
-        UserError: The file is damaged, no torch checkpoint, or asks for anything but tensors.
-        OSError: There is no such file, or it may not be read.
+        UserError: The file is damaged, is not a torch checkpoint, or needs more than tensors.
+        OSError: The file does not exist or is not readable.
     """
     path = Path(path)
     try:
@@ -297,6 +302,6 @@ def read_state_dict(path: str | Path) -> dict[str, StoredTensor]:
         reason = str(error)
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
-    except Exception as error:  # a damaged file fails in as many ways as there are opcodes
+    except Exception as error:  # damaged files raise many kinds of errors
         reason = f"it is damaged ({printable(error) or type(error).__name__})"
     raise UserError(f"{path} cannot be read as a torch checkpoint: {reason}.")

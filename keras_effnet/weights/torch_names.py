@@ -1,15 +1,15 @@
-"""The names under which torch libraries store EfficientNets, as tables: our layers -> their tensors.
+"""Tensor names of torch EfficientNets, as tables from our layers to theirs. Pure Python.
 
-Three layouts: torchvision's, timm's, and that of efficientnet_pytorch, which the Lite packages use. Imports `anatomy`,
-`stored` and `errors`; no framework.
+Three layouts: those of torchvision, timm and efficientnet_pytorch, which the Lite packages use.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from keras_effnet.architecture.network_parts import Part, parts
 from keras_effnet.errors import UserError
@@ -18,18 +18,18 @@ from keras_effnet.weights.stored_tensor import StoredTensor, printable
 logger = logging.getLogger(__name__)
 
 HEAD = "predictions"
-TENSORFLOW, TORCH = ("same", 1e-3), ("symmetric", 1e-5)  # padding and batch norm epsilon of the two worlds
+TENSORFLOW, TORCH = ("same", 1e-3), ("symmetric", 1e-5)  # padding and batch normalization epsilon
 
 
 @dataclass(frozen=True)
 class TorchLayout:
-    """One library's names.
+    """Tensor names of one library.
 
     Args:
         library: String, for messages.
         marker: Name of a tensor that only this layout has.
-        outer: Our layer name -> their prefix, for what is in no block.
-        expanded: What follows `block2b_` in our layer names -> their prefix, in blocks that expand.
+        outer: Our layer name -> their prefix, outside of blocks.
+        expanded: Part of our layer name after `block2b_` -> their prefix, in blocks with expansion.
         plain: The same for blocks without expansion.
         geometries: Function from the number of blocks and the file's name to the pairs of padding and batch
             normalization epsilon that the weights may have been trained with.
@@ -51,7 +51,7 @@ def _numbered(template: str, **operations: str) -> dict[str, str]:
 
 
 def _timm_geometries(blocks: int, file_name: str) -> tuple[tuple[str, float], ...]:
-    """timm holds networks trained in TensorFlow (`tf_efficientnet_*`) and in torch; only their names differ."""
+    """timm has networks trained in TensorFlow (`tf_efficientnet_*`) and in torch, distinguished only by name."""
     if file_name.startswith("tf_efficientnet"):
         return (TENSORFLOW,)
     return (TORCH,) if file_name.startswith("efficientnet") else (TENSORFLOW, TORCH)
@@ -113,7 +113,7 @@ TORCHVISION = TorchLayout(
         project_conv="2.0",
         project_bn="2.1",
     ),
-    # torchvision builds B5-B7, which have 39 blocks and more, with TensorFlow's epsilon but torch's padding.
+    # torchvision builds B5-B7, which have at least 39 blocks, with TensorFlow's epsilon but torch's padding.
     geometries=lambda blocks, file_name: (TORCH if blocks < 39 else ("symmetric", 1e-3),),
 )
 
@@ -155,11 +155,11 @@ LAYOUTS = (EFFICIENTNET_PYTORCH, TORCHVISION, TIMM)
 # Axes of torch's tensors in Keras' order, by the kind of layer.
 _KERNEL_AXES = {"Conv2D": (2, 3, 1, 0), "DepthwiseConv2D": (2, 3, 0, 1), "Dense": (1, 0)}
 _NORM = ("weight", "bias", "running_mean", "running_var")
-_WRAPPERS = ("module.", "_orig_mod.", "module.")  # what DataParallel and torch.compile put before every name
+_WRAPPERS = ("module.", "_orig_mod.", "module.")  # prefixes that DataParallel and torch.compile add to every name
 
 
-def _prefixes(model, layout: TorchLayout) -> dict[str, str]:
-    """Layer name -> prefix in the checkpoint, for every layer that has weights and a counterpart there."""
+def _prefixes(model: Any, layout: TorchLayout) -> dict[str, str]:
+    """Layer name -> prefix in the checkpoint, for each layer with weights that the layout has."""
     found = parts(model)
     last = max(part.stage for part in found) + 1
     prefixes, number = {}, 0
@@ -175,14 +175,14 @@ def _prefixes(model, layout: TorchLayout) -> dict[str, str]:
     return prefixes
 
 
-def _table(part: Part, names, layout: TorchLayout) -> dict[str, str]:
+def _table(part: Part, names: Iterable[str], layout: TorchLayout) -> dict[str, str]:
     if not part.stage:
         return layout.outer
     return layout.expanded if "expand_conv" in names else layout.plain
 
 
-def _take(layer, prefix: str, state: dict[str, StoredTensor]) -> list[StoredTensor]:
-    """A layer's tensors in Keras' order and axes; takes them out of `state`, so that what is left over shows."""
+def _take(layer: Any, prefix: str, state: dict[str, StoredTensor]) -> list[StoredTensor]:
+    """Remove a layer's tensors from `state` and return them in Keras' order and axes."""
     kind = type(layer).__name__
     if kind == "BatchNormalization":
         state.pop(f"{prefix}.num_batches_tracked", None)
@@ -192,8 +192,8 @@ def _take(layer, prefix: str, state: dict[str, StoredTensor]) -> list[StoredTens
     return kernels + ([bias] if bias else [])
 
 
-def _geometry(model) -> tuple[set[str], set[float]]:
-    """Paddings of the strided convolutions and epsilons of the batch normalizations that a model is made of."""
+def _geometry(model: Any) -> tuple[set[str], set[float]]:
+    """Paddings of the strided convolutions and epsilons of the batch normalizations in a model."""
     padded = {layer.name for layer in model.layers if type(layer).__name__ == "ZeroPadding2D"}
     strided = [layer for layer in model.layers if "Conv2D" in type(layer).__name__ and layer.strides[0] > 1]
     paddings = {
@@ -202,11 +202,11 @@ def _geometry(model) -> tuple[set[str], set[float]]:
     return paddings, {layer.epsilon for layer in model.layers if type(layer).__name__ == "BatchNormalization"}
 
 
-def _check_geometry(model, layout: TorchLayout, path: Path) -> None:
-    """Refuses a network that computes something else with these weights, which no shape would tell.
+def _check_geometry(model: Any, layout: TorchLayout, path: Path) -> None:
+    """Refuse a network whose shapes fit but whose padding or epsilon does not.
 
     Raises:
-        UserError: With the arguments to build it with.
+        UserError: The message has the arguments to build it with.
     """
     blocks = sum(part.stage > 0 for part in parts(model))
     allowed = layout.geometries(blocks, path.name)
@@ -215,30 +215,30 @@ def _check_geometry(model, layout: TorchLayout, path: Path) -> None:
         wanted = " or ".join(f"padding={padding!r}, bn_epsilon={epsilon:g}" for padding, epsilon in allowed)
         has = f"padding {'/'.join(sorted(paddings))}, bn_epsilon {'/'.join(f'{e:g}' for e in sorted(epsilons))}"
         raise UserError(
-            f"{path.name} has {layout.library}'s layout, whose networks want {wanted}; this one has {has}. "
-            "Build it with those arguments; with others the same weights give other features."
+            f"{path.name} has {layout.library}'s layout, which needs {wanted}; this network has {has}. "
+            "Build it with those arguments: with others the same weights compute different features."
         )
     if len(allowed) > 1:
         logger.warning(
-            "%s comes from timm, but its name does not say whether from a tf_efficientnet_* (padding='same', "
+            "%s has timm's layout, but its name does not show whether it is a tf_efficientnet_* (padding='same', "
             "bn_epsilon=1e-3) or an efficientnet_* (padding='symmetric', bn_epsilon=1e-5). The network has padding %s "
-            "and bn_epsilon %g: make sure that this is right.",
+            "and bn_epsilon %g: check that this is right.",
             path.name,
             *paddings,
             *epsilons,
         )
 
 
-def to_layers(model, state: dict[str, StoredTensor], path: Path) -> dict[str, list[StoredTensor]]:
-    """A torch state dict as layer name -> tensors in Keras' order and axes.
+def to_layers(model: Any, state: dict[str, StoredTensor], path: Path) -> dict[str, list[StoredTensor]]:
+    """Convert a torch state dict to layer name -> tensors in Keras' order and axes.
 
     Args:
-        model: The network that they are for.
+        model: The network to load them into.
         state: Parameter name -> `StoredTensor`.
         path: Path of the file, for messages.
 
     Returns:
-        A dict from layer name to tensors. What belongs to no layer stands at the end under its own name.
+        A dict from layer name to tensors, followed by tensors that belong to no layer under their own names.
 
     Raises:
         UserError: The layout is none of `LAYOUTS`, or the network's padding or epsilon is not that of the weights.
@@ -249,12 +249,12 @@ def to_layers(model, state: dict[str, StoredTensor], path: Path) -> dict[str, li
     layout = next((layout for layout in LAYOUTS if layout.marker in state), None)
     if layout is None:
         raise UserError(
-            f"{path.name} holds no EfficientNet in the layout of {', '.join(layout.library for layout in LAYOUTS)}: "
-            f"{f'its first tensor is {printable(next(iter(state)))}' if state else 'there are no tensors in it'}."
+            f"{path.name} is not an EfficientNet in the layout of {', '.join(layout.library for layout in LAYOUTS)}: "
+            f"{f'its first tensor is {printable(next(iter(state)))}' if state else 'it has no tensors'}."
         )
     _check_geometry(model, layout, path)
     layers = {name: _take(model.get_layer(name), prefix, state) for name, prefix in _prefixes(model, layout).items()}
-    if HEAD not in layers:  # the file's classifier under our name: who has no use for it finds it there
+    if HEAD not in layers:  # the file has a classifier but the model does not: `load_weights` decides
         prefix = layout.outer[HEAD]
         layers[HEAD] = [state.pop(name) for name in (f"{prefix}.weight", f"{prefix}.bias") if name in state]
     return {name: tensors for name, tensors in layers.items() if tensors} | {name: [t] for name, t in state.items()}

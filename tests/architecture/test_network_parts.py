@@ -8,7 +8,8 @@ from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_sp
 from keras_effnet.architecture.network_parts import blocks, parts
 from keras_effnet.architecture.specs import StageSpec, expand
 from keras_effnet.errors import UserError
-from keras_effnet.models.efficientnet import EfficientNet, build, features
+from keras_effnet.models.efficientnet import EfficientNet, build
+from keras_effnet.models.feature_maps import features
 
 # (stride, channels) of the last block at each stride: the tables of the papers, read down to each downsampling.
 LEVELS = {
@@ -111,7 +112,7 @@ def test_keras_applications_has_the_same_parts(keras_b0):
 def test_a_foreign_model_is_refused_in_one_line(toy_model):
     for call in (parts, blocks, features):
         with pytest.raises(
-            UserError, match=r"^toy is no network of this package: it has no stem and blocks by name\.$"
+            UserError, match=r"^toy is not a network of this package: it has no layers named stem_ and block1a_\.$"
         ):
             call(toy_model())
 

@@ -319,7 +319,7 @@ def test_unknown_block_is_refused():
 
 
 def test_squeeze_and_excite_outside_mbconv_is_refused():
-    with pytest.raises(UserError, match="part of mbconv blocks; give 'basic' stages se_ratio=0"):
+    with pytest.raises(UserError, match="Only mbconv blocks have squeeze-and-excite; give 'basic' stages se_ratio=0"):
         StageSpec(3, 1, 1, 16, 1, block="basic", se_ratio=0.25)
 
 

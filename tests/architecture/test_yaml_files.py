@@ -48,12 +48,12 @@ def test_a_hand_written_file_needs_no_more_than_the_table(written):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ("- just\n- a list", "fields and their values are wanted"),
-        ("a: [1, 2", "is no network file"),
+        ("- just\n- a list", "expected fields with values"),
+        ("a: [1, 2", "is not a network file"),
         ({**SMALL, "stemm": 3}, "Unknown field 'stemm'. Did you mean 'stem'"),
         ({**SMALL, "stages": [{**STAGE, "filter": 3}]}, "Did you mean 'filters'"),
         ({**SMALL, "stages": []}, "has no stages"),
-        ({**SMALL, "stages": [3]}, "fields and their values"),
+        ({**SMALL, "stages": [3]}, "expected fields with values"),
         ({"name": "x", "stages": [STAGE]}, "missing 2 required .*'stem' and 'head'"),
         ({**SMALL, "dropout_rate": 2}, r"dropout_rate must lie in \[0, 1\)"),
         ({**SMALL, "activation": "swich"}, "Did you mean 'swish'"),
@@ -67,5 +67,5 @@ def test_bad_files_are_refused_with_their_name(written, values, message):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="There is no network file"):
+    with pytest.raises(UserError, match="Network file"):
         architecture_spec(str(tmp_path / "none.yaml"))

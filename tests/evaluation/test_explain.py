@@ -198,7 +198,7 @@ def test_an_image_of_another_shape_is_refused(model, shape):
 def test_what_has_no_classifier_or_is_no_network_of_ours_is_refused(image, toy_model):
     with pytest.raises(UserError, match="does not end with its classifier"):
         grad_cam(network(include_top=False, pooling="avg"), image)
-    with pytest.raises(UserError, match="toy is no network of this package"):
+    with pytest.raises(UserError, match="toy is not a network of this package"):
         grad_cam(toy_model(), image)
 
 

@@ -488,7 +488,7 @@ def test_a_budget_is_turned_into_a_network(studied, cli):
         (("recommend", "--data", "nowhere"), "Give one budget"),
         (("recommend", "--data", "nowhere", "--budget-ms", "1"), "is no study"),
         (("search", "--dry-run", "--step", "0.7"), "No constants on a grid"),
-        (("search", "--dry-run", "--baseline", "none.yaml"), "There is no network file"),
+        (("search", "--dry-run", "--baseline", "none.yaml"), "Network file"),
     ],
 )
 def test_wrong_input_is_refused_in_a_line(cli, arguments, message):

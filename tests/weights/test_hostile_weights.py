@@ -28,6 +28,7 @@ from weight_files import (
     opcodes_of,
     rebuild,
     same_weights,
+    save_legacy_weights,
     scrambled,
     state_dict,
     storage,
@@ -62,14 +63,11 @@ def arrays(model):
 @pytest.fixture(scope="module")
 def good(model, arrays, tmp_path_factory):
     """A folder with a sound file of each format, with values of their own."""
-    from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
-
     folder = tmp_path_factory.mktemp("good")
     source = scrambled(tiny(TINY_LITE), seed=7)
     source.save(folder / "x.keras")
     source.save_weights(folder / "x.weights.h5")
-    with h5py.File(folder / "x.h5", "w") as file:
-        save_weights_to_hdf5_group(file, source)
+    save_legacy_weights(source, folder / "x.h5")
     write_arrays(write_zip, folder / "x.pth", arrays)
     floating = {key: array for key, array in arrays.items() if array.dtype == "<f4"}
     write_safe_arrays(folder / "x.safetensors", floating)
@@ -273,14 +271,14 @@ def test_each_pickle_of_a_legacy_file_is_read_with_the_same_care(place, victim, 
     parts = [pickle.dumps(part, 2) for part in (LEGACY_MAGIC, 1001, {}, {}, [])]
     parts[place] = pickle.dumps(Shell(f"touch {victim}"), 2)
     (tmp_path / "x.pth").write_bytes(b"".join(parts))
-    assert "it asks for posix.system, which a state dict has no use for; refused" in refusal(tmp_path / "x.pth")
+    assert "it asks for posix.system, which no state dict needs; refused" in refusal(tmp_path / "x.pth")
 
 
 def test_a_whole_model_is_refused_with_the_cure(refusal, tmp_path):
     """What `torch.save(model)` writes begins with the model's class."""
     state = b"\x80\x02" + name("torchvision.models.efficientnet", "EfficientNet") + b")\x81}b."
     message = refusal(write_zip(tmp_path / "x.pth", state, {}))
-    assert "it asks for torchvision.models.efficientnet.EfficientNet, which a state dict has no use for" in message
+    assert "it asks for torchvision.models.efficientnet.EfficientNet, which no state dict needs" in message
     assert message.endswith("refused, save the model's state_dict() alone.")
 
 
@@ -344,7 +342,7 @@ def test_numbers_that_are_no_weights_are_refused_before_the_first_is_assigned(ar
     for kind in ("<i8", "|u1"):
         last = {**arrays, "_fc.bias": np.ones(arrays["_fc.bias"].shape, kind)}
         message = refusal(write_arrays(write_zip, tmp_path / "x.pth", last))
-        assert message == "x.pth has no floating-point numbers in predictions: is it quantized?"
+        assert message == "x.pth does not hold floating-point numbers in predictions: is it quantized?"
 
 
 # --- archives
@@ -497,11 +495,11 @@ def path_of(text):
 
 LEGACY = {
     "no layer_names": (attribute("layer_names", None), "has no layer_names"),
-    "layer_names is a number": (attribute("layer_names", 5), "layer_names of / is no list of names"),
-    "layer_names are numbers": (attribute("layer_names", [1.5, 2.5]), "layer_names of / is no list of names"),
-    "layer_names in a table": (attribute("layer_names", [[b"a"], [b"b"]]), "layer_names of / is no list of names"),
-    "layer_names is nothing": (attribute("layer_names", h5py.Empty("f4")), "layer_names of / is no list of names"),
-    "layer_names is one text": (attribute("layer_names", "stem_conv"), "layer_names of / is no list of names"),
+    "layer_names is a number": (attribute("layer_names", 5), "layer_names of / is not a list of names"),
+    "layer_names are numbers": (attribute("layer_names", [1.5, 2.5]), "layer_names of / is not a list of names"),
+    "layer_names in a table": (attribute("layer_names", [[b"a"], [b"b"]]), "layer_names of / is not a list of names"),
+    "layer_names is nothing": (attribute("layer_names", h5py.Empty("f4")), "layer_names of / is not a list of names"),
+    "layer_names is one text": (attribute("layer_names", "stem_conv"), "layer_names of / is not a list of names"),
     "layer_names are not UTF-8": (attribute("layer_names", [b"\xff\xfe"]), "x.h5 cannot be read as Keras weights"),
     "no weight_names": (attribute("weight_names", None, LAYER), "/stem_conv has no weight_names"),
     "a group is missing": (lambda file, _: file.__delitem__(LAYER), "it lacks /stem_conv"),
@@ -510,22 +508,25 @@ LEGACY = {
         lambda file, _: (file.__delitem__(LAYER), file.create_dataset(LAYER, data=1.0)),
         "/stem_conv is no group",
     ),
-    "a group for a dataset": (replaced(lambda group, path, *_: group.create_group(path)), "holds no floating-point"),
+    "a group for a dataset": (
+        replaced(lambda group, path, *_: group.create_group(path)),
+        "does not hold floating-point",
+    ),
     "a path to nowhere": (path_of(""), "x.h5 cannot be read as Keras weights"),
     "a path to itself": (path_of("."), "x.h5 cannot be read as Keras weights"),
     "a path out of its group": (path_of("../stem_bn/stem_bn/gamma"), "it lacks /stem_conv/."),
     "a path with a zero byte": (path_of(np.bytes_(b"a\0b")), "x.h5 cannot be read as Keras weights"),
-    "an external link": (linked(lambda f: h5py.ExternalLink(str(f / "other.h5"), "/")), "a link to another place"),
-    "a soft link": (linked(lambda _: h5py.SoftLink("/stem_bn")), "/stem_conv is a link to another place or file"),
+    "an external link": (linked(lambda f: h5py.ExternalLink(str(f / "other.h5"), "/")), "is a link"),
+    "a soft link": (linked(lambda _: h5py.SoftLink("/stem_bn")), "/stem_conv is a link"),
     "external values": (
         replaced(
             lambda group, path, shape, folder: group.create_dataset(
                 path, shape, "f4", external=[(str(folder / "other.bin"), 0, h5py.h5f.UNLIMITED)]
             )
         ),
-        "keeps its values in another file; refused",
+        "stores its values in another file; refused",
     ),
-    "virtual values": (replaced(virtual), "keeps its values in another file; refused"),
+    "virtual values": (replaced(virtual), "stores its values in another file; refused"),
     "a million million zeros": (
         replaced(lambda group, path, *_: group.create_dataset(path, (10**6, 10**6), "f4", fillvalue=1)),
         "its stem_conv has (1000000, 1000000) instead of (3, 3, 3, 32)",
@@ -536,28 +537,28 @@ LEGACY = {
     ),
     "compressed": (
         replaced(lambda group, path, shape, _: group.create_dataset(path, shape, "f4", compression="gzip")),
-        "is chunked or compressed, which Keras never does and a bomb must; refused",
+        "is chunked or compressed, unlike anything that Keras writes; refused",
     ),
     "a chunk of half a gigabyte": (replaced(huge_chunk), "is chunked or compressed"),
     "whole numbers": (
         replaced(lambda group, path, shape, _: group.create_dataset(path, shape, "i4")),
-        "holds no floating-point numbers",
+        "does not hold floating-point numbers",
     ),
     "texts": (
         replaced(lambda group, path, shape, _: group.create_dataset(path, shape, h5py.string_dtype())),
-        "holds no floating-point numbers",
+        "does not hold floating-point numbers",
     ),
     "references": (
         replaced(lambda group, path, shape, _: group.create_dataset(path, shape, h5py.ref_dtype)),
-        "holds no floating-point numbers",
+        "does not hold floating-point numbers",
     ),
     "records": (
         replaced(lambda group, path, shape, _: group.create_dataset(path, shape, [("a", "f4"), ("b", "f8")])),
-        "holds no floating-point numbers",
+        "does not hold floating-point numbers",
     ),
     "nothing": (
         replaced(lambda group, path, *_: group.create_dataset(path, data=h5py.Empty("f4"))),
-        "holds no floating-point numbers",
+        "does not hold floating-point numbers",
     ),
 }
 
@@ -602,14 +603,14 @@ def renamed(new):
 
 
 TODAY = {
-    "no names": (lambda file: of_the_stem(file).attrs.__delitem__("name"), "does not say which layer it is of"),
-    "the same name twice": (renamed("stem_bn"), "does not say which layer it is of"),
-    "a name of two lines": (renamed("a\nb\x1b[2J"), "it lacks stem_conv; the network has no place for its a b?[2J."),
-    "a name without end": (renamed("a" * 60_000), "it lacks stem_conv; the network has no place for its aaa"),
-    "a name that is an array": (renamed(np.zeros((9, 9))), "it lacks stem_conv; the network has no place for its [["),
+    "no names": (lambda file: of_the_stem(file).attrs.__delitem__("name"), "does not name its layer"),
+    "the same name twice": (renamed("stem_bn"), "does not name its layer"),
+    "a name of two lines": (renamed("a\nb\x1b[2J"), "it lacks stem_conv; the network has no a b?[2J."),
+    "a name without end": (renamed("a" * 60_000), "it lacks stem_conv; the network has no aaa"),
+    "a name that is an array": (renamed(np.zeros((9, 9))), "it lacks stem_conv; the network has no [["),
     "variables out of order": (lambda file: of_the_stem(file).move("0", "1"), "it lacks /layers/conv2d/vars/0"),
-    "a group within itself": (within_itself, "a group in it is there twice, as /layers/"),
-    "groups that double": (doubled_groups, "a group in it is there twice, as /layers/"),
+    "a group within itself": (within_itself, "it contains a group twice, as /layers/"),
+    "groups that double": (doubled_groups, "it contains a group twice, as /layers/"),
     "no layers": (lambda file: file.__delitem__("layers"), "has no layer_names"),
     "empty layers": (lambda file: (file.__delitem__("layers"), file.create_group("layers")), "it lacks stem_conv, "),
 }
@@ -638,7 +639,7 @@ def test_a_link_to_another_file_is_not_even_looked_behind(place, good, refusal, 
         file[place] = h5py.ExternalLink(str(tmp_path / "pipe"), "/")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"",), daemon=True)
     writer.start()
-    assert "is a link to another place or file; refused" in refusal(tmp_path / "x.h5")
+    assert "is a link; refused" in refusal(tmp_path / "x.h5")
     assert writer.is_alive()
     os.close(os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK))
     writer.join(5)

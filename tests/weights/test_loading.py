@@ -60,23 +60,23 @@ def files(source, tmp_path_factory):
     return folder
 
 
-BUILD = "Build the network that the weights are of."
+BUILD = "Build the network that the weights belong to."
 OTHERS = {
     "wider": (
         lambda: tiny(replace(TINY, width=0.5)),
         "its stem_conv has",
-        "Build the network that the weights are of.",
+        "Build the network that the weights belong to.",
     ),
     "deeper": (lambda: tiny(replace(TINY, depth=0.5)), "block4b_", BUILD),
     "other classes": (
         lambda: tiny(classes=7),
         "its predictions has",
-        "Only the classifier differs: give the file's number of classes, or adapt=True for a fresh one.",
+        "Only the classifier differs: use the file's number of classes, or pass adapt=True for a random one.",
     ),
     "grey": (
         lambda: tiny(input_shape=(32, 32, 1), include_preprocessing=False),
         "its stem_conv has",
-        "Only the stem differs: adapt=True fits one trained on RGB to other channel counts.",
+        "Only the stem differs: pass adapt=True to adapt one trained on RGB to other channel counts.",
     ),
     "without squeeze": (lambda: tiny(TINY_LITE), "se_reduce", BUILD),
 }
@@ -109,7 +109,7 @@ def test_the_report_names_three_and_counts_the_rest(files):
     assert message == (
         f"x.weights.h5 does not fit {narrow.name}: its stem_conv has (3, 3, 3, 8) instead of (3, 3, 3, 16), "
         "stem_bn has (8,) instead of (16,), block1a_dwconv has (3, 3, 8, 1) instead of (3, 3, 16, 1) "
-        f"and {len(differing) - 3} more. Build the network that the weights are of."
+        f"and {len(differing) - 3} more. Build the network that the weights belong to."
     )
 
 
@@ -120,7 +120,7 @@ def test_a_file_without_classifier_says_so(tmp_path):
     message = refusal(model, tmp_path / "notop.weights.h5")
     assert message == (
         f"notop.weights.h5 does not fit {model.name}: it lacks predictions. "
-        "The file has no classifier: build with include_top=False, or adapt=True for a fresh one."
+        "The file has no classifier: build with include_top=False, or pass adapt=True for a random one."
     )
 
 
@@ -489,12 +489,12 @@ def test_lite0_for_ten_classes_keeps_all_but_the_classifier(lite0, lite0_file, c
     model = EfficientNetLite0(weights=str(lite0_file), classes=10)
     assert same_weights(model.get_weights()[:-2], lite0.get_weights()[:-2])
     assert warnings_of(caplog) == [
-        f"The classifier of {lite0_file.name} is not of 10 classes: a fresh one takes its place."
+        f"The classifier of {lite0_file.name} does not have 10 classes: a randomly initialized one is used."
     ]
 
 
 def test_lite0_fits_no_other_network(lite0_file):
     deeper, shallower = EfficientNetLite1(weights=None), EfficientNet(architecture_spec("lite0", depth=0.5))
     assert "it lacks block6b_expand_conv, " in refusal(deeper, lite0_file)
-    assert "the network has no place for its _blocks." in refusal(shallower, lite0_file)
+    assert "the network has no _blocks." in refusal(shallower, lite0_file)
     assert "it lacks block1a_se_reduce" in refusal(EfficientNetB0(weights=None, include_top=False), lite0_file)

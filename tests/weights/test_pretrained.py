@@ -2,16 +2,15 @@
 
 import functools
 import hashlib
+import inspect
 import threading
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-import h5py
 import keras
 import numpy as np
 import pytest
-from keras.src.applications import efficientnet as theirs
-from keras.src.legacy.saving import legacy_h5_format
+from weight_files import save_legacy_weights
 
 from keras_effnet import EfficientNet
 from keras_effnet.architecture.baselines import architecture_spec
@@ -38,6 +37,7 @@ def test_addresses_and_hashes_are_those_of_keras_applications(name, monkeypatch,
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     for include_top in (True, False):
         imagenet_weights(architecture_spec(name), include_top)
+    theirs = inspect.getmodule(keras.applications.EfficientNetB0)
     files = [f"efficientnet{name}.h5", f"efficientnet{name}_notop.h5"]
     assert asked == [
         (theirs.BASE_WEIGHTS_PATH + file, tmp_path / "models" / file, digest)
@@ -62,8 +62,7 @@ def published(tmp_path_factory):
     model = keras.applications.EfficientNetB0(weights=None)
     headless = keras.Model(model.input, model.get_layer("top_activation").output)
     for name, source in (("efficientnetb0.h5", model), ("efficientnetb0_notop.h5", headless)):
-        with h5py.File(folder / name, "w") as file:
-            legacy_h5_format.save_weights_to_hdf5_group(file, source)
+        save_legacy_weights(source, folder / name)
     return folder, model
 
 
@@ -134,7 +133,7 @@ def test_other_classes_alone_warn_of_the_classifier_alone(server, caplog):
     EfficientNet(B0, weights="imagenet", classes=10)
     assert server.requests == ["/efficientnetb0_notop.h5"]  # the classifier would be thrown away
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert "not of 10 classes: a fresh one" in warning
+    assert "does not have 10 classes: a randomly initialized one" in warning
 
 
 def test_grey_images_are_classified_as_their_rgb_copies_where_the_statistics_are_scalar(server, caplog):
@@ -161,7 +160,7 @@ def test_offline_one_line_says_what_to_fetch_and_where_to_put_it(server, tmp_pat
     with pytest.raises(UserError) as caught:
         EfficientNet(B0, weights="imagenet")
     url, path = f"{pretrained._KERAS_URL}efficientnetb0.h5", tmp_path / "models" / "efficientnetb0.h5"
-    assert f"Fetch {url} by other means and put it at {path}." in str(caught.value)
+    assert f"Download {url} by other means to {path}." in str(caught.value)
     assert "\n" not in str(caught.value)
     path.write_bytes((published[0] / "efficientnetb0.h5").read_bytes())
     assert imagenet_weights(B0) == path
@@ -254,5 +253,5 @@ def test_a_package_with_another_content_is_refused(content, tmp_path, monkeypatc
         (package / "lite0.pth").write_bytes(content)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(PRETRAINED, "lite0", replace(PRETRAINED["lite0"], module="tampered_weights"))
-    with pytest.raises(UserError, match=r"tampered_weights does not hold the published file .*; reinstall it"):
+    with pytest.raises(UserError, match=r"tampered_weights does not contain the published file .*; reinstall it"):
         imagenet_weights(architecture_spec("lite0"))
