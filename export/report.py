@@ -1,14 +1,10 @@
-"""What an export found, for people: a table, a sentence that says which file to ship, images; Markdown and HTML.
-
-Imports `inspection`, `latency`, `profile`, `trial`, `verification` beside it, and `plots`, `runs` above.
-"""
+"""Report of an export in Markdown and HTML: a table of the files, a recommendation which one to ship, and charts."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from keras_effnet.evaluation import plots
@@ -18,9 +14,11 @@ from keras_effnet.export.measure.latency import LatencyReport
 from keras_effnet.export.tflite_file.clients import ACCEPTS
 from keras_effnet.export.tflite_file.inspection import Inspection
 from keras_effnet.export.verification import VerifyReport
+from keras_effnet.system import html_pages
 from keras_effnet.system.files import write_text
 from keras_effnet.system.machine import cpu_name
 
+_TEMPLATE = Path(__file__).parent / "templates/export.html.j2"
 SOUND = 0.97  # agreement under which no file is recommended
 
 
@@ -144,54 +142,17 @@ def _markdown(
     return "\n".join(lines) + "\n"
 
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-h1{font-size:1.5rem}.ship{font-size:1.1rem;padding:.8rem 1rem;background:#eef6ee;border-left:4px solid #3a8f3a}
-table{border-collapse:collapse;width:100%;margin:1rem 0}td,th{padding:.35rem .6rem;text-align:right;
-border-bottom:1px solid #ddd;vertical-align:top;white-space:nowrap}
-td:last-child{white-space:normal}td:first-child,th:first-child,.text td,.text th{text-align:left}
-tr.refused{color:#a33}img{max-width:100%}details{margin:.5rem 0}code{font-size:.85em;word-break:break-all}
-"""
-
-
-def _table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], kinds: Sequence[str] | None = None, kind: str = ""
-) -> str:
-    head = "".join(f"<th>{escape(header)}</th>" for header in headers)
-    body = "".join(
-        f'<tr class="{mark}">{"".join(f"<td>{escape(cell)}</td>" for cell in row)}</tr>'
-        for row, mark in zip(rows, kinds or [""] * len(rows), strict=True)
-    )
-    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _details(row: Row) -> str:
-    """What is inside one file: who takes it and why not, operators, the worst layers."""
-    clients = [(v.client, v.expected, " ".join(v.reasons)) for v in row.inspection.clients]
-    operators = sorted(row.inspection.operators.items(), key=lambda item: -item[1])
-    worst = sorted(row.layers, key=lambda error: error.sqnr_db)[:10]
-    return (
-        f"<details><summary>{escape(row.export.path.name)}</summary>"
-        f"{_table(('runs on', 'expected', 'because'), clients, kind='text')}"
-        f"<p>Operators: {escape(', '.join(f'{name} {count}' for name, count in operators))}.</p>"
-        f"<p>Activations alive at once: {row.inspection.live_bytes / 1e6:.2f} MB.</p>"
-        f"{_table(('layers with the largest error', 'SQNR'), [(e.layer, f'{e.sqnr_db:.1f} dB') for e in worst])}"
-        f"<p><code>sha256 {row.export.sha256}</code></p></details>"
-    )
-
-
 def _html(name: str, rows: Sequence[Row], recommendation: str, remarks: Sequence[str], images: Sequence[Path]) -> str:
-    embedded = "".join(
-        f'<img alt="{image.stem}" src="data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}">'
-        for image in images
-    )
-    table = _table(FULL, [cells(row, FULL) for row in rows], ["refused" if row.refused else "" for row in rows])
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Export of {escape(name)}</title>'
-        f"<style>{_STYLE}</style><h1>Export of {escape(name)}</h1>"
-        f'<p class="ship">{escape(recommendation)}</p>{table}{embedded}'
-        f"{''.join(f'<p>{escape(remark)}</p>' for remark in remarks)}"
-        f"{''.join(_details(row) for row in rows if row.export)}</html>\n"
+    encoded = [base64.b64encode(image.read_bytes()).decode() for image in images]
+    return html_pages.render(
+        _TEMPLATE,
+        title=f"Export of {name}",
+        recommendation=recommendation,
+        headers=FULL,
+        table=[{"cells": cells(row, FULL), "refused": row.refused} for row in rows],
+        images=[{"name": image.stem, "base64": text} for image, text in zip(images, encoded, strict=True)],
+        remarks=remarks,
+        files=[row for row in rows if row.export],
     )
 
 

@@ -82,6 +82,17 @@ def test_folders_stay_small_enough_to_survey():
     assert {name: count for name, count in counts.items() if count > MOST_MODULES} == {}
 
 
+def test_setup_lists_every_template():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    templates = [*PACKAGE.rglob("*.j2"), *(PACKAGE / "export").rglob("*.j2")]
+    assert templates
+    for template in templates:
+        package = ".".join(template.parent.parent.relative_to(ROOT).parts)
+        assert package in config["options"]["packages"].split(), template
+        assert any(template.match(pattern) for pattern in config["options.package_data"]["*"].split(", ")), template
+
+
 def test_export_refuses_to_be_imported_by_its_bare_name():
     done = subprocess.run(
         [sys.executable, "-c", "import export"], cwd=ROOT, capture_output=True, text=True, check=False

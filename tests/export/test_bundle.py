@@ -80,7 +80,7 @@ def test_the_table_of_the_report_says_what_the_files_are(bundle):
 def test_the_html_report_is_one_file_with_all_that_the_others_say(bundle):
     page = (bundle.folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
-    assert "http" not in page and "src=" in page
+    assert "://" not in page and "src=" in page
     assert bundle.recommendation in html.unescape(page)
     for row in bundle.rows:
         assert row.export.path.name in page and row.export.sha256 in page

@@ -1,25 +1,25 @@
-"""The page of a study's report: what is said of each chart, the table, and the HTML that holds all of it.
+"""HTML page of a study's report: the text beside each chart, the table, and the template's variables.
 
-Pure functions of `report_data` to text. Imports `protocol`, `report_data`, `report_charts`, `summary`.
+Pure functions of `report_data`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
 
 from keras_effnet.study.protocol import Budget
 from keras_effnet.study.report import charts as report_charts
 from keras_effnet.study.report.charts import Data
 from keras_effnet.study.report.records import figure, labelled, measured
 from keras_effnet.study.summary import METRICS, Summary, answer
+from keras_effnet.system import html_pages
 
-_PAGE = Path(__file__).parent / "data/report.html"
+_TEMPLATE = Path(__file__).parent / "templates/study.html.j2"
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,6 @@ SECTIONS = (
 )
 
 
-def _json(value: Any) -> str:
-    """JSON that no HTML parser takes for a tag."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
 def protocol_line(protocol: Mapping[str, Any], env: Mapping[str, Any]) -> str:
     """Data, budget, seeds and processor in a line; of what is not known, nothing."""
     parts = []
@@ -138,8 +133,8 @@ def _duration(seconds: float) -> str:
     return f"{figure(seconds)} s"
 
 
-def _cards(networks: Sequence[Mapping[str, Any]]) -> str:
-    """What to remember, each a figure and what it is of."""
+def _cards(networks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The headline figures, each with its label."""
     first, last = networks[0], networks[-1]
     best = max(networks, key=lambda network: network["accuracy"])
     trainings = sum(network["seeds"] for network in networks)
@@ -150,15 +145,7 @@ def _cards(networks: Sequence[Mapping[str, Any]]) -> str:
         cards.append((f"x{figure(last['macs'] / first['macs'])}", f"MACs, {span}"))
         cards.append((f"x{figure(last['step_ms'] / first['step_ms'])}", "time of a training step, the same two"))
     cards.append((_duration(spent), f"of training: {len(networks)} networks, {trainings} trainings"))
-    return "".join(f"<div><b>{escape(value)}</b><span>{escape(label)}</span></div>" for value, label in cards)
-
-
-def _section(section: Section, data: Data) -> str:
-    return (
-        f'<section id="{section.name}"><h2>{escape(section.title)}</h2><p>{escape(section.told(data))}</p>'
-        f'<div class="controls" id="controls-{section.name}"></div>'
-        f'<div class="chart" id="chart-{section.name}"></div></section>'
-    )
+    return cards
 
 
 @dataclass(frozen=True)
@@ -211,47 +198,41 @@ def _columns(summaries: Sequence[Summary]) -> list[Column]:
     return found
 
 
-def _cell(column: Column, network: Mapping[str, Any], largest: float | None) -> str:
+class Header(NamedTuple):
+    """Header of a column of the table; `sorted` where the page opens sorted by it."""
+
+    title: str
+    words: bool
+    sorted: bool
+
+
+class Cell(NamedTuple):
+    """Cell of the table: the value it sorts by, its text, and the length of its bar as a share of the largest."""
+
+    value: str
+    text: str
+    words: bool
+    share: float | None
+
+
+class Table(NamedTuple):
+    """The table of all networks."""
+
+    headers: list[Header]
+    rows: list[list[Cell]]
+
+
+def _cell(column: Column, network: Mapping[str, Any], largest: float | None) -> Cell:
     value = column.value(network)
-    raw = "" if value is None else escape(str(value))
-    if column.words:
-        return f'<td class="text" data-value="{raw}" title="{raw}">{escape(column.text(network))}</td>'
-    bar = f' style="--share:{100 * value / largest:.1f}%"' if value and largest else ""
-    return f'<td data-value="{raw}"{bar}>{escape(column.text(network))}</td>'
+    share = value / largest if value and largest else None
+    return Cell("" if value is None else str(value), column.text(network), column.words, share)
 
 
-def _header(column: Column) -> str:
-    kind = ' class="text"' if column.words else ""
-    order = ' aria-sort="ascending"' if column.title == labelled("macs") else ""
-    return f'<th scope="col"{kind}{order}><button type="button">{escape(column.title)}</button></th>'
-
-
-def _table(networks: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """Sorted by MACs, as `networks` are; the page sorts it anew by any column."""
+def _table(networks: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Table:
+    """Sorted by MACs, as `networks` are; the page can sort it by any column."""
     largest = {column: max(column.value(network) or 0 for network in networks) for column in columns if column.bar}
-    head = "".join(_header(column) for column in columns)
-    body = "".join(
-        f"<tr>{''.join(_cell(column, network, largest.get(column)) for column in columns)}</tr>" for network in networks
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _failures(failures: Sequence[Mapping[str, Any]]) -> str:
-    if not failures:
-        return ""
-    items = "".join(
-        f"<li>{escape(str(row['member']))}, seed {escape(str(row.get('seed')))}: {escape(str(row['error']))}</li>"
-        for row in failures
-    )
-    return f'<h2>Failed</h2><ul class="failures">{items}</ul>'
-
-
-def _details(texts: Mapping[str, str]) -> str:
-    return "".join(
-        f"<details><summary>{escape(name)}</summary><pre>{escape(text)}</pre></details>"
-        for name, text in texts.items()
-        if text
-    )
+    headers = [Header(column.title, column.words, column.title == labelled("macs")) for column in columns]
+    return Table(headers, [[_cell(column, network, largest.get(column)) for column in columns] for network in networks])
 
 
 def render_page(
@@ -278,18 +259,18 @@ def render_page(
         protocol, env: Mappings, of `protocol.yaml` and `env.json`; what they lack is left out.
         texts: Mapping, title to text, shown on demand.
     """
-    networks = data["networks"]
     charts = {section.name: spec for section, spec in specs.items()}
-    return Template(_PAGE.read_text(encoding="utf-8")).substitute(
-        title=escape(f"Study {name}"),
-        protocol_line=escape(protocol_line(protocol, env)),
-        answer="".join(f"<p>{escape(sentence)}</p>" for sentence in answer(summaries)),
-        cards=_cards(networks),
-        sections="".join(_section(section, data) for section in specs),
-        table=_table(networks, _columns(summaries)),
-        failures=_failures(data["failures"]),
-        details=_details(texts),
-        data=_json(data),
-        charts=_json({"config": config, "charts": charts}),
-        bundle=library.replace("</script", "<\\/script"),
+    return html_pages.render(
+        _TEMPLATE,
+        title=f"Study {name}",
+        protocol_line=protocol_line(protocol, env),
+        answer=answer(summaries),
+        cards=_cards(data["networks"]),
+        sections=[{"name": each.name, "title": each.title, "text": each.told(data)} for each in specs],
+        table=_table(data["networks"], _columns(summaries)),
+        failures=[{"seed": None, **row} for row in data["failures"]],
+        texts=texts,
+        data=data,
+        charts={"config": config, "charts": charts},
+        library=Markup(library.replace("</script", "<\\/script")),
     )

@@ -1,0 +1,113 @@
+"""The export report as HTML, from rows made by hand."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from keras_effnet.export.candidate_trial import ExportResult
+from keras_effnet.export.int8.layer_errors import LayerError
+from keras_effnet.export.measure.latency import LatencyReport
+from keras_effnet.export.report import FULL, Row, cells, write_report
+from keras_effnet.export.tflite_file.clients import Verdict
+from keras_effnet.export.tflite_file.inspection import Inspection
+from keras_effnet.export.verification import VerifyReport
+
+HOSTILE = "</td><script>document.title='taken'</script>\"'&"
+
+
+def written_row(name: str = "int8", text: str = "") -> Row:
+    """The row of a file that was written, with `text` wherever the page shows a string."""
+    report = VerifyReport(0.99, 30.0, 0.01, 500, 0.98, 0.97)
+    export = ExportResult(
+        Path(f"{name}{text}.tflite"), 4_600_000, 4_100_000, name, "minmax", "float32", "ab" * 32, 3.0, report
+    )
+    inspection = Inspection(
+        size_bytes=4_600_000,
+        precision="int8",
+        operators={f"ADD{text}": 9, "CONV_2D": 33},
+        dtypes={},
+        float_tensors=(),
+        islands=(),
+        dynamic=(),
+        inputs=(),
+        outputs=(),
+        clients=(Verdict(f"LiteRT{text}", "accepts"), Verdict("Edge TPU", "refuses", (f"Because{text}.", "Really."))),
+        live_bytes=2_300_000,
+        arena_bytes=2_400_000,
+    )
+    layers = tuple(LayerError(f"layer{index:02d}{text}", 60.0 - index) for index in range(12))
+    return Row(f"{name}{text}", report, layers, export, LatencyReport(1.5, 0.1, 50, 1, "test"), 20.0, inspection)
+
+
+class Page(HTMLParser):
+    """Start tags with attributes, text by the tag it stands in, and the cells of each table row."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.rows: list[list[str]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data):
+        if not data.strip():
+            return
+        tag = self.tags[-1][0]
+        self.texts.append((tag, data.strip()))
+        if tag in ("td", "th"):
+            self.rows[-1][-1] += data.strip()
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Function that writes a report and returns its parsed HTML."""
+
+    def write(name: str, rows: list[Row], notes: tuple[str, ...] = ()) -> Page:
+        write_report(tmp_path, name, rows, f"Ship {name}.", notes)
+        return Page((tmp_path / "report.html").read_text())
+
+    return write
+
+
+def test_the_page_has_a_row_for_each_precision_and_one_section_for_each_file(page):
+    kept, refused = written_row(), Row("int16x8", refused="Disagrees.")
+    found = page("net", [kept, refused], ("Pruned.",))
+    assert found.rows[0] == list(FULL)
+    assert found.rows[1:3] == [list(cells(kept, FULL)), list(cells(refused, FULL))]
+    assert [attrs for tag, attrs in found.tags if tag == "tr"][1:3] == [{}, {"class": "refused"}]
+    assert [text for tag, text in found.texts if tag == "summary"] == ["int8.tflite"]
+    assert next(text for tag, text in found.texts if tag == "li") == "Pruned."
+    assert ("li", "int16x8 refused: Disagrees.") in found.texts
+    assert [attrs["alt"] for tag, attrs in found.tags if tag == "img"] == ["precisions", "layers"]
+
+
+def test_a_files_section_lists_clients_operators_and_its_ten_worst_layers(page):
+    found = page("net", [written_row()])
+    assert ["Edge TPU", "refuses", "Because. Really."] in found.rows
+    assert ("p", "Operators: CONV_2D 33, ADD 9.") in found.texts
+    assert ("p", "Activations alive at once: 2.30 MB.") in found.texts
+    assert ("code", f"sha256 {'ab' * 32}") in found.texts
+    assert [row for row in found.rows if row[0].startswith("layer") and row[-1].endswith("dB")] == [
+        [f"layer{index:02d}", f"{60 - index}.0 dB"] for index in range(11, 1, -1)
+    ]
+
+
+def test_names_and_reasons_are_escaped(page):
+    hostile = HOSTILE.replace("/", "\N{DIVISION SLASH}")  # a path has no slash in its name
+    found = page(HOSTILE, [written_row("int8", hostile), Row("none", refused=HOSTILE)], (HOSTILE,))
+    assert not [tag for tag, _ in found.tags if tag == "script"]
+    assert ("title", f"Export of {HOSTILE}") in found.texts and ("h1", f"Export of {HOSTILE}") in found.texts
+    assert found.rows[1][0] == f"int8{hostile}"
+    assert [f"LiteRT{hostile}", "accepts", ""] in found.rows
+    assert ("summary", f"int8{hostile}.tflite") in found.texts
+    assert ("li", HOSTILE) in found.texts and ("li", f"none refused: {HOSTILE}") in found.texts
