@@ -1,7 +1,7 @@
-"""Charts of a study's report: each a function of `report_data` to an Altair chart, which names the tables it reads.
+"""Altair charts of a study's report.
 
-No chart holds a figure: a page embeds the tables once for all of them. Imports `report_data`, `summary`, `errors`;
-Altair, which is loaded when the first chart is made.
+Each function takes `report_data` and returns a chart that refers to its tables by name, so that a page embeds the data
+once for all charts. Pure Python; Altair is loaded with the first chart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ alt = lazy_loader.load("altair")
 Data = Mapping[str, Any]
 _PACKAGES = {"altair": "altair", "vl_convert": "vl-convert-python"}
 
-# Every colour keeps a contrast of 3 to white and to the dark page.
+# Every colour has a contrast of at least 3 to white and to the dark page.
 _COLOURS = {
     "compound": "#2f81d6",
     "depth": "#d9730d",
@@ -34,21 +34,21 @@ _COLOURS = {
     "progressive": "#b455c9",
 }
 _FURTHER = ("#d6456b", "#9a7d1c", "#1792a6", "#7f6ae0", "#6d8f1f", "#c2571a")
-_RAMP = ((0x3B, 0x82, 0xC4), (0x1F, 0x9D, 0x8B), (0xB8, 0x86, 0x0B), (0xD1, 0x49, 0x5B))  # cheap to dear
+_RAMP = ((0x3B, 0x82, 0xC4), (0x1F, 0x9D, 0x8B), (0xB8, 0x86, 0x0B), (0xD1, 0x49, 0x5B))  # by increasing cost
 _GREY = "#7d8590"
 _HEIGHT = 360
-_SOFT = 0.12  # opacity of what a click on the legend did not choose
+_SOFT = 0.12  # opacity of marks that are not selected in the legend
 
 
 def require_packages() -> None:
-    """Raises a `UserError` where a package that draws the report is missing."""
+    """Raise a `UserError` that names the plotting packages that are not installed."""
     missing = [package for module, package in _PACKAGES.items() if find_spec(module) is None]
     if missing:
         raise UserError(f"A report needs {' and '.join(missing)}: pip install 'keras-effnet[study]'.")
 
 
 def _distinct(records: Sequence[Mapping[str, Any]], field: str) -> list[Any]:
-    """Values of a field, in the order of their first record."""
+    """Distinct values of a field, in order of appearance."""
     return list(dict.fromkeys(record[field] for record in records))
 
 
@@ -64,7 +64,7 @@ def _ramp(count: int) -> list[str]:
 
 
 def _legend(title: str | None = None, **options: Any) -> alt.Legend:
-    """Above the chart, in as many columns as its width has room for."""
+    """Legend above the chart, with as many columns as fit its width."""
     columns = alt.ExprRef("max(2, floor(width / 135))")
     return alt.Legend(title=title, orient="top", direction="horizontal", columns=columns, labelLimit=130, **options)
 
@@ -79,7 +79,7 @@ def _by_group(records: Sequence[Mapping[str, Any]], field: str = "group") -> alt
 
 
 def _by_order(names: Sequence[str], field: str) -> alt.Color:
-    """Colours that run from the first name to the last."""
+    """Colour scale that runs from the first name to the last."""
     scale = alt.Scale(domain=list(names), range=_ramp(len(names)))
     return alt.Color(f"{field}:N", scale=scale, legend=_legend(symbolType="stroke", symbolStrokeWidth=3))
 
@@ -87,7 +87,7 @@ def _by_order(names: Sequence[str], field: str) -> alt.Color:
 def _picked(chart: str, field: str) -> alt.Parameter:
     """Selection by a click on the legend.
 
-    It belongs to the first layer of that colour: in a later one the joint legend would ignore clicks.
+    Add it to the first layer that has this colour: the merged legend of the layers ignores clicks for later ones.
     """
     return alt.selection_point(name=f"{chart}_picked", fields=[field], bind="legend")
 
@@ -107,7 +107,7 @@ def _logarithmic(channel: type, field: str, title: str | None, **axis: Any) -> A
 
 
 def _network_tooltip(data: Data) -> list[alt.Tooltip]:
-    """All figures of a network; a chart must look them up first, see `_with_figures`."""
+    """Tooltip with all figures of a network; the chart must look them up, see `_with_figures`."""
     has = _distinct(data["pareto"], "metric")
     labels = {"accuracy": "accuracy"} | {metric: METRICS[metric].label for metric in METRICS if metric in has}
     figures = [alt.Tooltip(f"shown.{name}:N", title=label) for name, label in labels.items()]
@@ -121,15 +121,15 @@ def _with_figures(chart: alt.Chart) -> alt.Chart:
 
 
 def _below(choices: Mapping[str, str], parameter: str) -> alt.TitleParams:
-    """A title for the x axis that follows a parameter; an axis' own cannot."""
+    """Title below the chart that follows a parameter, which the title of an axis cannot."""
     text = alt.ExprRef(f"({json.dumps(dict(choices))})[{parameter}]")
     return alt.TitleParams(text, orient="bottom", fontSize=12, fontWeight="normal")
 
 
 def _front(chart: alt.Chart, x: alt.X) -> list[alt.Chart]:
-    """The dashed line along the front, and the names of the networks on it."""
+    """Dashed line along the Pareto front, and the names of its networks."""
     front = chart.transform_filter("datum.front")
-    # Up and to the left of the front is nothing to cover; only at the left edge is there no room.
+    # Names go above and left of the front, where there are no marks, except at the left edge, which has no room.
     at_edge = "scale('x', datum.cost) < 100"
     choices = {"align": ("'left'", "'right'"), "dx": (9, -9), "dy": (9, -9)}
     place = {name: alt.ExprRef(f"{at_edge} ? {edge} : {free}") for name, (edge, free) in choices.items()}
@@ -142,7 +142,7 @@ def _front(chart: alt.Chart, x: alt.X) -> list[alt.Chart]:
 
 
 def pareto(data: Data) -> alt.LayerChart:
-    """Accuracy against a cost that the reader chooses, with the front of networks that no other beats."""
+    """Accuracy against a selectable cost, with the Pareto front."""
     titles = {name: labelled(name) for name in _distinct(data["pareto"], "metric")}
     choice = alt.binding_select(options=list(titles), labels=[METRICS[name].label for name in titles], name="Cost")
     metric = alt.param(name="metric", value=next(iter(titles)), bind=choice)
@@ -169,7 +169,7 @@ def pareto(data: Data) -> alt.LayerChart:
 
 
 def scaling(data: Data) -> alt.LayerChart:
-    """Accuracy against MACs, a line for each axis, as in figure 3 of the paper."""
+    """Accuracy against MACs with one line for each scaling axis, as in figure 3 of the EfficientNet paper."""
     picked = _picked("scaling", "axis")
     chart = alt.Chart(alt.NamedData("scaling")).transform_calculate(millions="datum.macs / 1e6")
     x, colour = _logarithmic(alt.X, "millions", "MACs (million)"), _by_group(data["scaling"], "axis")
@@ -187,12 +187,12 @@ def scaling(data: Data) -> alt.LayerChart:
 
 
 def times(data: Data) -> alt.LayerChart:
-    """How time grew against how MACs grew; on the diagonal a multiply-add costs the same everywhere."""
+    """Relative time against relative MACs; on the diagonal time is proportional to MACs."""
     picked = _picked("times", "clock")
     chart = alt.Chart(alt.NamedData("times"))
     ticks = {"format": "~g"}
-    x = _logarithmic(alt.X, "macs_ratio", "MACs, times the cheapest network's", **ticks)
-    y = _logarithmic(alt.Y, "time_ratio", "time, times the cheapest network's", **ticks)
+    x = _logarithmic(alt.X, "macs_ratio", "MACs, relative to the smallest network", **ticks)
+    y = _logarithmic(alt.Y, "time_ratio", "time, relative to the smallest network", **ticks)
     names = [METRICS[clock].label for clock in CLOCKS]
     range_ = [_COLOURS["compound"], _COLOURS["depth"], _COLOURS["width"]]
     colour = alt.Color("clock:N", scale=alt.Scale(domain=names, range=range_), legend=_legend())
@@ -218,7 +218,7 @@ def times(data: Data) -> alt.LayerChart:
 
 
 def curves(data: Data) -> alt.LayerChart:
-    """Validation accuracy of each training, by epoch or by the time it took."""
+    """Validation accuracy of each training, by epoch or by wall time."""
     titles = {"epoch": "epoch", "elapsed": "wall time of training (s)"}
     choice = alt.binding_radio(options=list(titles), labels=["epoch", "wall time"], name="By")
     along = alt.param(name="along", value="epoch", bind=choice)
@@ -248,7 +248,7 @@ def curves(data: Data) -> alt.LayerChart:
 
 
 def law(data: Data) -> alt.LayerChart:
-    """The power law through the compound scaling, its band, and the networks that it was fitted to."""
+    """Power law of the compound scaling, its prediction interval, and the networks it was fitted to."""
     x = _logarithmic(alt.X, "millions", "MACs (million)", format="~g")
     chart = alt.Chart(alt.NamedData("law")).transform_calculate(millions="datum.macs / 1e6")
     band = chart.mark_area(opacity=0.15, color=_COLOURS["compound"]).encode(x=x, y=_accuracy("low"), y2="high:Q")
@@ -268,7 +268,7 @@ def law(data: Data) -> alt.LayerChart:
 
 
 def roofline(data: Data) -> alt.LayerChart:
-    """Speed of each kind of layer under what the machine can do at most at its share of work to memory traffic."""
+    """Roofline: throughput of each kind of layer and the limit of the machine at its arithmetic intensity."""
     picked = _picked("roofline", "kind")
     chart = alt.Chart(alt.NamedData("roofline"))
     x = _logarithmic(alt.X, "intensity", "arithmetic intensity (FLOPs for each byte moved)", format="~g")

@@ -24,43 +24,43 @@ _TEMPLATE = Path(__file__).parent / "templates/study.html.j2"
 
 @dataclass(frozen=True)
 class Section:
-    """A chart with what is said of it.
+    """Section of the page: a chart with its title and description.
 
     Args:
-        name: String of letters: its id on the page, and its image's name.
+        name: String of letters: the section's id on the page and the name of its image file.
         title: String.
-        told: Function of `report_data` to the sentence under the title.
-        chart: Function of `report_data` to an Altair chart.
-        table: String, the table of `report_data` without whose records there is no such section.
+        describe: Function of `report_data` that returns the text under the title.
+        chart: Function of `report_data` that returns an Altair chart.
+        table: String, the table of `report_data` that the chart needs; the section is left out where it is empty.
     """
 
     name: str
     title: str
-    told: Callable[[Data], str]
+    describe: Callable[[Data], str]
     chart: Callable[[Data], Any]
     table: str
 
 
-def _pareto_told(data: Data) -> str:
-    told = (
-        "Each dot is a network: its accuracy after the last epoch, mean over seeds; the bar spans its seeds, the small "
-        "dots are the seeds. No network beats those on the dashed line at the chosen cost: up and to the left is "
-        "better. Hover for all figures, click a name to single it out."
+def _describe_pareto(data: Data) -> str:
+    text = (
+        "Each large dot is a network: its accuracy after the last epoch, averaged over seeds. The bar spans its seeds; "
+        "the small dots are the single seeds. The dashed line is the Pareto front: no other network is both cheaper "
+        "and more accurate. Hover over a dot for all figures; click a name to highlight it."
     )
     if any(point["metric"] == "seconds_to_target" for point in data["pareto"]):
-        told += f" The target accuracy is {data['target']:.1%}: networks with a seed that missed it have no such time."
-    return told
+        text += f" The target accuracy is {data['target']:.1%}; networks with a seed that missed it have no time."
+    return text
 
 
 SECTIONS = (
-    Section("pareto", "What accuracy costs", _pareto_told, report_charts.pareto, "pareto"),
+    Section("pareto", "What accuracy costs", _describe_pareto, report_charts.pareto, "pareto"),
     Section(
         "scaling",
         "Diminishing returns",
         lambda data: (
-            "Accuracy as a baseline is scaled along one dimension or all of them (compound), at equal MACs before "
-            "rounding. Where a line flattens, more of that dimension buys less; compare figure 3 of the EfficientNet "
-            "paper."
+            "Accuracy of a baseline scaled along one dimension or all of them (compound), at equal MACs before "
+            "rounding. Where a line flattens, scaling that dimension further gains less; compare figure 3 of the "
+            "EfficientNet paper."
         ),
         report_charts.scaling,
         "scaling",
@@ -69,30 +69,31 @@ SECTIONS = (
         "times",
         "Did MACs become time?",
         lambda data: (
-            f"Times against MACs, both as multiples of {data['networks'][0]['member']}, the cheapest in MACs. On the "
-            "dashed line a multiply-add costs the same in every network; below it, more MACs were cheaper than they "
-            "look, above it dearer. Lines join the compound scaling, or the family."
+            f"Time against MACs, both relative to {data['networks'][0]['member']}, the network with the fewest MACs. "
+            "On the dashed line time is proportional to MACs; below it time grew more slowly than MACs, above it "
+            "faster. Lines join the networks of the compound scaling, or of the family."
         ),
         report_charts.times,
         "times",
     ),
     Section(
         "curves",
-        "How they learned",
+        "Training curves",
         lambda data: (
-            "Validation accuracy of every training, a line for each network and seed, coloured from few MACs to many. "
-            "Choose the wall time to see what a dear epoch buys; click a name to single it out."
+            "Validation accuracy of every training, one line for each network and seed, coloured from few MACs to "
+            "many. Choose wall time to see what an expensive epoch gains; click a name to highlight it."
         ),
         report_charts.curves,
         "curves",
     ),
     Section(
         "law",
-        "What more would buy",
+        "What larger networks would gain",
         lambda data: (
-            "Wrong answers as a power law of MACs, fitted to all trainings of the compound scaling. Solid where it was "
-            "measured, dashed where it is extrapolated. The band holds a further training with 95% confidence, if the "
-            "law holds there, which no fit can know. `keras-effnet recommend` reads budgets off it."
+            "Error rate as a power law of MACs, fitted to all trainings of the compound scaling: solid over the "
+            "measured range, dashed where it is extrapolated. The band is the 95% prediction interval of one more "
+            "training. It assumes that the law continues to hold, which no fit can prove. `keras-effnet recommend` "
+            "uses this fit."
         ),
         report_charts.law,
         "law",
@@ -101,9 +102,9 @@ SECTIONS = (
         "roofline",
         "How far from the machine's limit",
         lambda data: (
-            "Speed of each kind of layer against the work it does for each byte it moves. The line is what this "
-            "machine can do at most, bound by memory where it rises and by arithmetic where it is flat; the larger a "
-            "dot, the larger that kind's share of the time."
+            "Throughput of each kind of layer against its arithmetic intensity, the FLOPs for each byte moved. The "
+            "line is this machine's limit: memory bandwidth where it rises, arithmetic where it is flat. The larger "
+            "a dot, the larger that kind's share of the time."
         ),
         report_charts.roofline,
         "roofline",
@@ -112,7 +113,7 @@ SECTIONS = (
 
 
 def protocol_line(protocol: Mapping[str, Any], env: Mapping[str, Any]) -> str:
-    """Data, budget, seeds and processor in a line; of what is not known, nothing."""
+    """Data, budget, seeds and processor in one line; unknown parts are left out."""
     parts = []
     if data := dict(protocol.get("data", {})):
         source = data.pop("source", "")
@@ -150,14 +151,14 @@ def _cards(networks: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table.
+    """Column of the table.
 
     Args:
         title: String, its header.
-        value: Function of a record of `networks` to what it sorts by, None where there is nothing.
-        text: Function of the same to what it says.
-        words: Bool, whether it holds names, not numbers.
-        bar: Bool, whether a bar shows its share of the column's largest value.
+        value: Function of a record of `networks` that returns the value to sort by, None where there is none.
+        text: Function of the same record that returns the cell's text.
+        words: Bool, whether the cells are names rather than numbers.
+        bar: Bool, whether a bar shows each value as a share of the column's largest.
     """
 
     title: str
@@ -176,7 +177,7 @@ def _share(value: float | None) -> str:
 
 
 def _columns(summaries: Sequence[Summary]) -> list[Column]:
-    """Those that at least one network has a figure for."""
+    """The columns that have a value for at least one network."""
 
     def plain(field: str, title: str, words: bool = False) -> Column:
         return Column(title, lambda network: network[field], lambda network: str(network[field]), words)
@@ -193,8 +194,7 @@ def _columns(summaries: Sequence[Summary]) -> list[Column]:
     found += [plain("seeds", "seeds"), plain("epochs", "epochs"), *map(cost, measured(summaries))]
     found += [rate(f"{use}_images_per_second", f"images/s, {use}") for use in ("train", "predict")]
     if any(summary.input_bound is not None for summary in summaries):
-        waited = Column("waited for data", lambda row: row["input_bound"], lambda row: _share(row["input_bound"]))
-        found.append(waited)
+        found.append(Column("waiting for data", lambda row: row["input_bound"], lambda row: _share(row["input_bound"])))
     return found
 
 
@@ -247,17 +247,20 @@ def render_page(
     env: Mapping[str, Any],
     texts: Mapping[str, str],
 ) -> str:
-    """The HTML of a report.
+    """Render the HTML page of a report.
 
     Args:
-        name: String, the study's.
-        data: From `report_data`; embedded once, for all charts.
-        summaries: Of the same rows.
-        specs: Sections, in the order shown, with the Vega-Lite specification of each.
+        name: String, name of the study.
+        data: From `report_data`; embedded once for all charts.
+        summaries: `Summary`s of the same rows.
+        specs: Mapping, section to its Vega-Lite specification, in display order.
         library: String, the JavaScript that defines `vegaEmbed`.
         config: Vega-Lite configuration for all charts.
-        protocol, env: Mappings, of `protocol.yaml` and `env.json`; what they lack is left out.
-        texts: Mapping, title to text, shown on demand.
+        protocol, env: Mappings, the content of `protocol.yaml` and `env.json`; either may be empty.
+        texts: Mapping, title to text, for the collapsed details at the end.
+
+    Returns:
+        String, HTML.
     """
     charts = {section.name: spec for section, spec in specs.items()}
     return html_pages.render(
@@ -266,7 +269,7 @@ def render_page(
         protocol_line=protocol_line(protocol, env),
         answer=answer(summaries),
         cards=_cards(data["networks"]),
-        sections=[{"name": each.name, "title": each.title, "text": each.told(data)} for each in specs],
+        sections=[{"name": each.name, "title": each.title, "text": each.describe(data)} for each in specs],
         table=_table(data["networks"], _columns(summaries)),
         failures=[{"seed": None, **row} for row in data["failures"]],
         texts=texts,

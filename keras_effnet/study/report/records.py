@@ -1,6 +1,6 @@
-"""Rows of a study to the records that its report shows: one table a chart, each figure once, text for people beside it.
+"""Tables for the charts of a study's report, from the rows of its `results.jsonl`.
 
-Pure Python and numpy; imports `law`, `members`, `scaling`, `summary`, `errors`.
+Pure Python and numpy.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from keras_effnet.study.power_law import error_law
 from keras_effnet.study.summary import METRICS, Summary, default_target, pareto_front, summarize
 
 Record = dict[str, Any]
-# Times that MACs are held against, of `METRICS`.
+# Metrics of time that are compared with MACs.
 CLOCKS = ("step_ms", "predict_ms", "tflite_ms")
-_BEYOND, _STEPS = 4, 40  # how far past the largest network the power law is drawn, and in how many steps
+_BEYOND, _STEPS = 4, 40  # the power law is drawn up to this multiple of the largest network's MACs, in so many steps
 
 
 def figure(value: float) -> str:
-    """Three digits, or all those before the point: `1,234`, `12.0`, `0.0456`."""
+    """Format a number with three significant digits, or all integer digits: `1,234`, `12.0`, `0.0456`."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def labelled(metric: str) -> str:
-    """A metric's label with its unit."""
+    """Label of a metric with its unit."""
     return f"{METRICS[metric].label} ({METRICS[metric].unit})"
 
 
 def group(summary: Summary) -> str:
-    """What a network is coloured by: the axis it was scaled along, or the family it is of."""
+    """Colour group of a network: the axis it was scaled along, or its family."""
     if summary.axis != FAMILY:
         return summary.axis
     if summary.model not in PUBLISHED:
@@ -41,12 +41,12 @@ def group(summary: Summary) -> str:
 
 
 def measured(summaries: Sequence[Summary]) -> list[str]:
-    """Names in `METRICS` that at least one network has a figure above 0 of: what a logarithmic axis can show."""
+    """Names in `METRICS` with a value above 0 for at least one network: a logarithmic axis can show those."""
     return [metric for metric in METRICS if any(summary.cost(metric) for summary in summaries)]
 
 
 def _shown(summary: Summary) -> dict[str, str]:
-    """Metric -> figure with its unit; accuracy with its spread."""
+    """Formatted figures of a network by metric, with units; accuracy with its standard deviation."""
     costs = {metric: summary.cost(metric) for metric in METRICS}
     spread = "" if summary.spread is None else f" ± {100 * summary.spread:.1f}"
     return {"accuracy": f"{100 * summary.accuracy:.1f}%{spread}"} | {
@@ -60,13 +60,13 @@ def _network(summary: Summary) -> Record:
 
 
 def _point(summary: Summary) -> Record:
-    """What every chart of accuracy needs of a network."""
+    """Fields that every accuracy chart needs of a network."""
     low, high = min(summary.accuracies), max(summary.accuracies)
     return {"member": summary.member, "accuracy": summary.accuracy, "low": low, "high": high}
 
 
 def _pareto(summaries: Sequence[Summary]) -> list[Record]:
-    """A record for each metric and network that has it; `front` where no other beats it there."""
+    """One record for each network and metric it has; `front` marks the Pareto-optimal ones."""
     fronts = {metric: pareto_front(summaries, metric) for metric in measured(summaries)}
     return [
         {**_point(each), "group": group(each), "metric": metric, "cost": each.cost(metric), "front": each in front}
@@ -77,7 +77,7 @@ def _pareto(summaries: Sequence[Summary]) -> list[Record]:
 
 
 def _seeds(summaries: Sequence[Summary]) -> list[Record]:
-    """A record for each metric, network and seed; none where each network has one seed, which is its mean."""
+    """One record for each metric, network and seed; none where every network has only one seed."""
     if all(len(summary.accuracies) == 1 for summary in summaries):
         return []
     return [
@@ -90,7 +90,7 @@ def _seeds(summaries: Sequence[Summary]) -> list[Record]:
 
 
 def _scaling(summaries: Sequence[Summary]) -> list[Record]:
-    """A record for each network on each axis it lies on: the baseline lies on all that were scaled from it."""
+    """One record for each network and axis; the baseline lies on every axis along which it was scaled."""
     return [
         {**_point(each), "axis": axis, "model": each.model, "macs": each.macs}
         for axis in AXES
@@ -101,7 +101,7 @@ def _scaling(summaries: Sequence[Summary]) -> list[Record]:
 
 
 def _times(summaries: Sequence[Summary]) -> list[Record]:
-    """Ratios to the network of the fewest MACs; `lined` for those scaled together, which a line may join."""
+    """Times and MACs relative to the network with the fewest MACs; a line joins the `lined` records."""
     if len(summaries) < 2:
         return []
     first = summaries[0]
@@ -123,7 +123,7 @@ def _times(summaries: Sequence[Summary]) -> list[Record]:
 
 
 def _diagonal(times: Sequence[Record]) -> list[Record]:
-    """Where time would be, had it grown as MACs."""
+    """The line on which time is proportional to MACs."""
     return [{"ratio": 1.0}, {"ratio": max(record["macs_ratio"] for record in times)}] if times else []
 
 
@@ -144,7 +144,7 @@ def _curve(run: Mapping[str, Any]) -> list[Record]:
 
 
 def _curves(rows: Iterable[Mapping[str, Any]], summaries: Sequence[Summary]) -> list[Record]:
-    """Epochs of all trainings, the networks in the order of `summaries`."""
+    """One record for each epoch of each training, with networks in the order of `summaries`."""
     order = {summary.member: place for place, summary in enumerate(summaries)}
     runs = [row for row in rows if row["kind"] == "training" and row["member"] in order]
     runs.sort(key=lambda run: (order[run["member"]], run["seed"]))
@@ -152,7 +152,7 @@ def _curves(rows: Iterable[Mapping[str, Any]], summaries: Sequence[Summary]) -> 
 
 
 def _roof(row: Mapping[str, Any]) -> list[Record]:
-    """Three points of the roof: at the left end of what is drawn, at its ridge, at the right end."""
+    """Three points of the roofline: left end, ridge point and right end."""
     peak, slope = row["peaks"]["gflops"], row["peaks"]["gbytes_per_s"]
     at = [kind["intensity"] for kind in row["kinds"]] + [peak / slope]
     return [
@@ -162,11 +162,11 @@ def _roof(row: Mapping[str, Any]) -> list[Record]:
 
 
 def _law(summaries: Sequence[Summary]) -> list[Record]:
-    """Points along the power law of the compound scaling and its band, up to four times the largest network's MACs."""
+    """Points along the power law of the compound scaling, with its prediction interval."""
     scaled = [summary for summary in summaries if summary.axis in ("compound", BASELINE)]
     try:
         law = error_law(scaled)
-    except UserError:  # too few results: nothing to draw
+    except UserError:  # too few results for a fit
         return []
     first, last = scaled[0].macs, scaled[-1].macs
     records = []
@@ -186,23 +186,24 @@ def _law(summaries: Sequence[Summary]) -> list[Record]:
 
 
 def _failures(rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """Trainings that failed and have not been made good by a later one."""
+    """Failed trainings that no later attempt has completed."""
     done = {(row["member"], row.get("seed")) for row in rows if row["kind"] == "training"}
     failed = {(row["member"], row.get("seed")): dict(row) for row in rows if row["kind"] == "failure"}
     return [row for key, row in failed.items() if key not in done]
 
 
 def report_data(rows: Sequence[Mapping[str, Any]], target: float | None = None) -> dict[str, Any]:
-    """All that a report shows, by table: what its page embeds as JSON.
+    """Tables of a report, which its page embeds as JSON.
 
     Args:
-        rows: Of `results.jsonl`.
-        target: Float, accuracy whose time is asked for; `summary.default_target` unless given.
+        rows: Rows of `results.jsonl`.
+        target: Float in (0, 1), validation accuracy for the time-to-target metric; default:
+            `summary.default_target`.
 
     Returns:
-        `networks`, a record each with the fields of `Summary`, cheapest in MACs first; a table for each chart:
-        `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `roofs` and `roofline`; `failures`, the
-        rows; `target`. Accuracies are shares of 1.
+        Dict with `networks`, one record for each network with the fields of `Summary`, by increasing MACs; the tables
+        of the charts: `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `roofs` and `roofline`;
+        `failures`, rows of failed trainings; and `target`. Accuracies are in [0, 1].
     """
     target = default_target(rows) if target is None else target
     summaries = summarize(rows, target)

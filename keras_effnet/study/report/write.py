@@ -1,7 +1,6 @@
-"""A study's report: one page that holds all it needs, with charts to work with, and the same charts as pictures.
+"""Write the report of a study: one self-contained page with interactive charts, and the same charts as images.
 
-Imports `ledger`, `report_data`, `report_charts`, `report_page`, `summary`, `runs`, `errors`; Altair, vl-convert and
-wandb where they are used.
+Pure Python. Altair, vl-convert and wandb are loaded where they are used.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from keras_effnet.system.files import atomic, write_text
 from keras_effnet.system.jsonl import read
 
 REPORT = "report.html"
-_STILL = {"width": 640, "scale": 2}  # pixels, and how many of the file's make one of them
+_IMAGE = {"width": 640, "scale": 2}  # width in CSS pixels, and pixels of the file for each of them
 
 
 def _config(ink: str, font: str) -> dict[str, Any]:
-    """How charts look on a page, or on paper."""
+    """Vega-Lite configuration that draws in one colour and font."""
     lines = {"gridColor": ink, "gridOpacity": 0.12, "domainColor": ink, "domainOpacity": 0.4, "tickColor": ink}
     text = {"labelColor": ink, "titleColor": ink, "titleFontWeight": "normal", "labelFontSize": 11, "titleFontSize": 12}
     return {
@@ -41,23 +40,23 @@ def _config(ink: str, font: str) -> dict[str, Any]:
 
 
 def _vega_lite() -> str:
-    """Version that the charts are written for, as vl-convert names it."""
+    """Version of Vega-Lite that Altair writes, in the form that vl-convert expects."""
     import altair
 
     return altair.SCHEMA_VERSION.rpartition(".")[0]
 
 
 def _draw(spec: Mapping[str, Any], path: Path) -> None:
-    """Writes a chart as a picture, PNG or SVG by the path's suffix."""
+    """Write a chart as PNG or SVG, by the suffix of the path."""
     import vl_convert
 
-    still = {**spec, "width": _STILL["width"]}
+    sized = {**spec, "width": _IMAGE["width"]}
     options = {"vl_version": _vega_lite(), "config": {**_config("#222", "sans-serif"), "background": "white"}}
     with atomic(path) as temporary:
         if path.suffix == ".svg":
-            temporary.write_text(vl_convert.vegalite_to_svg(still, **options))
+            temporary.write_text(vl_convert.vegalite_to_svg(sized, **options))
         else:
-            temporary.write_bytes(vl_convert.vegalite_to_png(still, scale=_STILL["scale"], **options))
+            temporary.write_bytes(vl_convert.vegalite_to_png(sized, scale=_IMAGE["scale"], **options))
 
 
 def _read_text(path: Path) -> str:
@@ -68,28 +67,28 @@ def _load(folder: Path) -> list[dict[str, Any]]:
     rows = read(folder / "results.jsonl")
     trained = {row["member"] for row in rows if row["kind"] == "training"}
     if not any(row["kind"] == "cost" and row["member"] in trained for row in rows):
-        raise UserError(f"{folder} has no results of a trained network yet; run the study there, then report it.")
+        raise UserError(f"{folder} has no results of a trained network yet; run the study there first.")
     return rows
 
 
 def write_report(folder: str | Path, *, target: float | None = None, more: Sequence[Section] = ()) -> Path:
-    """Writes `report.html` to a study's folder, and its charts as image files.
+    """Write the report of a study: `report.html`, and each chart as an image in the same folder.
 
-    The files are `pareto.png`, `scaling.png`, `times.png`, `curves.png` and `pareto.svg`.
-
-    The page fetches nothing: it may be mailed, or opened without a network. A study that is not finished has a report
-    of what is there.
+    The images are `pareto.png`, `scaling.png`, `times.png`, `curves.png`, `law.png` and `roofline.png`, each where
+    the study has its data, and `pareto.svg`. The page loads nothing, so it can be mailed and opened without a network.
+    The report of an unfinished study covers the networks trained so far.
 
     Args:
-        folder: Path of a folder with `results.jsonl`; `protocol.yaml` and `env.json` are shown where they are there.
-        target: Float, accuracy whose time is compared; `summary.default_target` unless given.
+        folder: Path of a folder with `results.jsonl`; `protocol.yaml` and `env.json` are shown where they exist.
+        target: Float in (0, 1), validation accuracy for the time-to-target metric; default:
+            `summary.default_target`.
         more: `Section`s to show after those of `SECTIONS`.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
-        UserError: No network there has been trained, or a package that draws is missing.
+        UserError: No network there has been trained, or a plotting package is missing.
 
     Example:
 
@@ -105,7 +104,7 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
     specs = {section: section.chart(data).to_dict() for section in (*SECTIONS, *more) if data.get(section.table)}
     for section, spec in specs.items():
         _draw({**spec, "datasets": tables}, folder / f"{section.name}.png")
-    pareto = next(iter(specs.values()))  # every study has one
+    pareto = next(iter(specs.values()))  # every study has this section
     _draw({**pareto, "datasets": tables}, folder / "pareto.svg")
 
     texts = {name: _read_text(folder / name) for name in ("protocol.yaml", "env.json")}
@@ -125,17 +124,17 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
 
 
 def log_to_wandb(folder: str | Path, project: str) -> str:
-    """Sends a study to Weights & Biases as one run: its networks as a table, its charts, its report as a file.
+    """Log a study to Weights & Biases as one run: its networks as a table, its charts, and its report as an artifact.
 
-    What `write_report` left is sent; where there is no report yet it is written. Without a network set
-    `WANDB_MODE=offline`, and send the record later with `wandb sync`.
+    An existing report is sent as it is; otherwise the report is written first. Without a network, set
+    `WANDB_MODE=offline` and send the run later with `wandb sync`.
 
     Args:
         folder: Path of a study's folder.
-        project: String.
+        project: String, name of the project.
 
     Returns:
-        The run's id.
+        String, id of the run.
 
     Raises:
         UserError: The package wandb is not installed, or there is nothing to report.
@@ -145,17 +144,17 @@ def log_to_wandb(folder: str | Path, project: str) -> str:
     except ImportError:
         raise UserError('Weights & Biases is not installed: pip install "keras-effnet[wandb]".') from None
     folder = Path(folder)
-    path = folder / REPORT if (folder / REPORT).is_file() else write_report(folder)
+    report_path = folder / REPORT if (folder / REPORT).is_file() else write_report(folder)
     networks = report_data(read(folder / "results.jsonl"))["networks"]
     columns = [name for name, value in networks[0].items() if not isinstance(value, (dict, tuple))]
     rows = [[network[column] for column in columns] for network in networks]
-    pictures = {picture.stem: wandb.Image(str(picture)) for picture in sorted(folder.glob("*.png"))}
+    images = {path.stem: wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))}
     config = yaml.safe_load(_read_text(folder / "protocol.yaml")) or {}
     run = wandb.init(project=project, name=folder.resolve().name, dir=str(folder), config=config, job_type="study")
     try:
         run.log({"networks": wandb.Table(columns=columns, data=rows), **pictures})
         report = wandb.Artifact(f"report-{run.id}", type="report")
-        report.add_file(str(path))
+        report.add_file(str(report_path))
         run.log_artifact(report)
     finally:
         run.finish()

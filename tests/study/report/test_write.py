@@ -472,7 +472,7 @@ def test_what_was_not_measured_sorts_last_both_ways(opened, write):
     rows = [{**row, "input_bound": None} if row["member"] == "b0" else row for row in study_rows()]
     tab = opened(write(rows))
     for _ in range(2):
-        tab.get_by_role("button", name="waited for data").click()
+        tab.get_by_role("button", name="waiting for data").click()
         assert tab.locator("tbody td:first-child").all_inner_texts()[-1] == "b0"
 
 
