@@ -166,7 +166,7 @@ def grid_search(
     baseline = resolved_name(baseline)
     grid = {"target": target, "step": step, "tolerance": tolerance, "by": by, "image_size": image_size}
     lengths = {"epochs": epochs, "first": first, "reduction": reduction, "finalists": finalists, "seeds": seeds}
-    found = candidates(baseline, **grid)
+    found = candidates(baseline, target=target, step=step, tolerance=tolerance, by=by, image_size=image_size)
     groups = {member(group[0], baseline, image_size): group for group in networks(found)}
     progress("Looking at the data", 0, 1)
     plan, _ = prepare(data, list(groups), seeds, budget=Budget("epochs", epochs), options=options, threads=threads)

@@ -23,6 +23,8 @@ Submit = Callable[..., Future]
 def _end_with_parent() -> None:
     """Ends this process when the one that started it is gone: an orphan would train on beside the resumed study."""
     parent = multiprocessing.parent_process()
+    if parent is None:
+        return
 
     def wait() -> None:
         multiprocessing.connection.wait([parent.sentinel])
@@ -96,6 +98,6 @@ def engine(workers: int = 1, cluster: str | None = None) -> AbstractContextManag
     return processes(workers) if cluster is None else ray_cluster(workers, cluster)
 
 
-def failure(error: BaseException) -> Any:
+def failure(error: Exception) -> str:
     """What a future raised, in one line: Ray wraps it."""
     return first_line(getattr(error, "cause", None) or error)

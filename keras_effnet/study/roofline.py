@@ -163,8 +163,8 @@ def measure_kinds(
     peaks = peaks or measure_peaks()
     kinds = convolutions(spec, classes=classes)
     shapes = dict.fromkeys((kind, _shape(conv)) for kind, convs in kinds.items() for conv in convs)
-    options = {"runs": runs, "max_seconds": max_seconds}
-    taken = {(kind, shape): _convolution_seconds(kind, shape, batch_size, **options) for kind, shape in shapes}
+    timed = partial(_convolution_seconds, batch_size=batch_size, runs=runs, max_seconds=max_seconds)
+    taken = {(kind, shape): timed(kind, shape) for kind, shape in shapes}
     seconds = {kind: sum(taken[kind, _shape(conv)] for conv in convs) for kind, convs in kinds.items()}
     total = sum(seconds.values())
     works = work_by_kind(spec, batch_size, classes=classes)

@@ -135,12 +135,17 @@ def default_target(rows: Iterable[Mapping[str, Any]]) -> float | None:
 def _mean(values: Iterable[float | None]) -> float | None:
     """Of numbers; None if one is missing."""
     values = list(values)
-    return None if not values or None in values else fmean(values)
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
 
 
-_COSTS = ("params", "macs", "activations", "step_ms", "step_iqr_ms", "train_images_per_second", "predict_ms")
-_COSTS += ("predict_iqr_ms", "predict_images_per_second", "tflite_ms", "tflite_iqr_ms", "tflite_bytes")
-_MEMBER = ("axis", "phi", "model", "image_size")
+# Fields of `Summary` that stand in the row of kind "cost" under the same name.
+_FROM_COST = (
+    *("axis", "phi", "model", "image_size", "params", "macs", "activations"),
+    *("step_ms", "step_iqr_ms", "train_images_per_second"),
+    *("predict_ms", "predict_iqr_ms", "predict_images_per_second"),
+    *("tflite_ms", "tflite_iqr_ms", "tflite_bytes"),
+)
 
 
 def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) -> list[Summary]:
@@ -163,11 +168,11 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
                 accuracies=tuple(run["accuracy"] for run in sorted(runs, key=lambda run: run["seed"])),
                 epochs=runs[0]["epochs"],
                 train_seconds=fmean(run["train_seconds"] for run in runs),
-                seconds_to_target=_mean(seconds_to(run["curve"], target) for run in runs),
+                seconds_to_target=None if target is None else _mean(seconds_to(run["curve"], target) for run in runs),
                 input_bound=_mean(run.get("input_bound") for run in runs),
                 peak_memory_mb=_mean([run["peak_memory_mb"] for run in runs if run["peak_memory_mb"]]),
                 energy_joules=_mean(run.get("energy_joules") for run in runs),
-                **{name: cost[name] for name in (*_MEMBER, *_COSTS)},
+                **{name: cost[name] for name in _FROM_COST},
             )
         )
     return sorted(found, key=lambda summary: summary.macs)
@@ -218,10 +223,10 @@ def _series(summaries: Sequence[Summary]) -> Sequence[Summary]:
 
 def _noise(*summaries: Summary) -> float | None:
     """Standard error of the difference of two means, by the spread over seeds."""
-    spreads = [(summary.spread, len(summary.accuracies)) for summary in summaries]
-    if any(spread is None for spread, _ in spreads):
-        return None
-    return math.sqrt(sum(spread**2 / count for spread, count in spreads))
+    errors = [
+        summary.spread / math.sqrt(len(summary.accuracies)) for summary in summaries if summary.spread is not None
+    ]
+    return math.hypot(*errors) if len(errors) == len(summaries) else None
 
 
 def _gain(first: Summary, last: Summary) -> str:

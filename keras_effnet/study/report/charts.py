@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
@@ -17,7 +17,10 @@ from keras_effnet.errors import UserError
 from keras_effnet.study.report.records import CLOCKS, labelled
 from keras_effnet.study.summary import METRICS
 
-alt = lazy_loader.load("altair")
+if TYPE_CHECKING:
+    import altair as alt
+else:
+    alt = lazy_loader.load("altair")
 
 Data = Mapping[str, Any]
 _PACKAGES = {"altair": "altair", "vl_convert": "vl-convert-python"}
@@ -131,10 +134,9 @@ def _front(chart: alt.Chart, x: alt.X) -> list[alt.Chart]:
     front = chart.transform_filter("datum.front")
     # Names go above and left of the front, where there are no marks, except at the left edge, which has no room.
     at_edge = "scale('x', datum.cost) < 100"
-    choices = {"align": ("'left'", "'right'"), "dx": (9, -9), "dy": (9, -9)}
-    place = {name: alt.ExprRef(f"{at_edge} ? {edge} : {free}") for name, (edge, free) in choices.items()}
+    align, offset = alt.ExprRef(f"{at_edge} ? 'left' : 'right'"), alt.ExprRef(f"{at_edge} ? 9 : -9")
     line = front.mark_line(strokeDash=[5, 4], strokeWidth=1.5, color=_GREY).encode(order="cost:Q")
-    names = front.mark_text(fontSize=11, **place).encode(text="member:N")
+    names = front.mark_text(fontSize=11, align=align, dx=offset, dy=offset).encode(text="member:N")
     return [
         line.encode(x=x, y=_accuracy()).properties(name="front"),
         names.encode(x=x, y=_accuracy()).properties(name="labels"),
@@ -165,7 +167,7 @@ def pareto(data: Data) -> alt.LayerChart:
         names,
     ]
     title = _below(titles, "metric")
-    return alt.layer(*layers, title=title, width="container", height=_HEIGHT).add_params(metric)
+    return alt.LayerChart(layer=layers, title=title, width="container", height=_HEIGHT).add_params(metric)
 
 
 def scaling(data: Data) -> alt.LayerChart:
@@ -183,7 +185,7 @@ def scaling(data: Data) -> alt.LayerChart:
         .mark_point(size=70, filled=True)
         .encode(y=_accuracy(), tooltip=_network_tooltip(data), **line),
     ]
-    return alt.layer(*layers, width="container", height=_HEIGHT)
+    return alt.LayerChart(layer=layers, width="container", height=_HEIGHT)
 
 
 def times(data: Data) -> alt.LayerChart:
@@ -214,7 +216,7 @@ def times(data: Data) -> alt.LayerChart:
         .add_params(picked),
         chart.mark_point(size=60, filled=True).encode(tooltip=tooltip, **shared).properties(name="ratios"),
     ]
-    return alt.layer(*layers, width="container", height=_HEIGHT)
+    return alt.LayerChart(layer=layers, width="container", height=_HEIGHT)
 
 
 def curves(data: Data) -> alt.LayerChart:
@@ -244,7 +246,7 @@ def curves(data: Data) -> alt.LayerChart:
         .properties(name="epochs"),
     ]
     title = _below(titles, "along")
-    return alt.layer(*layers, title=title, width="container", height=_HEIGHT).add_params(along)
+    return alt.LayerChart(layer=layers, title=title, width="container", height=_HEIGHT).add_params(along)
 
 
 def law(data: Data) -> alt.LayerChart:
@@ -252,19 +254,19 @@ def law(data: Data) -> alt.LayerChart:
     x = _logarithmic(alt.X, "millions", "MACs (million)", format="~g")
     chart = alt.Chart(alt.NamedData("law")).transform_calculate(millions="datum.macs / 1e6")
     band = chart.mark_area(opacity=0.15, color=_COLOURS["compound"]).encode(x=x, y=_accuracy("low"), y2="high:Q")
-    lines = [
-        chart.transform_filter(f"datum.extrapolated === {value}")
-        .mark_line(color=_COLOURS["compound"], strokeWidth=2, **dashes)
-        .encode(x=x, y=_accuracy())
-        for value, dashes in (("false", {}), ("true", {"strokeDash": [5, 4]}))
-    ]
+    known, beyond = (
+        chart.transform_filter(f"datum.extrapolated === {value}").encode(x=x, y=_accuracy())
+        for value in ("false", "true")
+    )
+    known = known.mark_line(color=_COLOURS["compound"], strokeWidth=2)
+    beyond = beyond.mark_line(color=_COLOURS["compound"], strokeWidth=2, strokeDash=[5, 4])
     measured = alt.Chart(alt.NamedData("scaling")).transform_filter("datum.axis === 'compound'")
     points = measured.transform_calculate(millions="datum.macs / 1e6").mark_point(
         size=70, filled=True, color=_COLOURS["compound"]
     )
     tooltip = [alt.Tooltip("member:N", title="network"), alt.Tooltip("accuracy:Q", format=".1%")]
     shown = points.encode(x=x, y=_accuracy(), tooltip=tooltip).properties(name="fitted")
-    return alt.layer(band, *lines, shown, width="container", height=_HEIGHT)
+    return alt.LayerChart(layer=[band, known, beyond, shown], width="container", height=_HEIGHT)
 
 
 def roofline(data: Data) -> alt.LayerChart:
@@ -293,4 +295,4 @@ def roofline(data: Data) -> alt.LayerChart:
         .encode(x=x, y=y, color=colour, size=size, opacity=_faded(picked), tooltip=tooltip)
         .properties(name="kinds"),
     ]
-    return alt.layer(*layers, width="container", height=_HEIGHT)
+    return alt.LayerChart(layer=layers, width="container", height=_HEIGHT)

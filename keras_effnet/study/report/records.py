@@ -113,12 +113,13 @@ def _times(summaries: Sequence[Summary]) -> list[Record]:
             "group": group(each),
             "clock": METRICS[clock].label,
             "macs_ratio": each.macs / first.macs,
-            "time_ratio": each.cost(clock) / first.cost(clock),
+            "time_ratio": time / first_time,
             "lined": group(each) in most,
         }
         for clock in CLOCKS
+        if (first_time := first.cost(clock))
         for each in summaries
-        if first.cost(clock) and each.cost(clock)
+        if (time := each.cost(clock))
     ]
 
 

@@ -51,12 +51,13 @@ def _draw(spec: Mapping[str, Any], path: Path) -> None:
     import vl_convert
 
     sized = {**spec, "width": _IMAGE["width"]}
-    options = {"vl_version": _vega_lite(), "config": {**_config("#222", "sans-serif"), "background": "white"}}
+    config, version = {**_config("#222", "sans-serif"), "background": "white"}, _vega_lite()
     with atomic(path) as temporary:
         if path.suffix == ".svg":
-            temporary.write_text(vl_convert.vegalite_to_svg(sized, **options))
+            temporary.write_text(vl_convert.vegalite_to_svg(sized, vl_version=version, config=config))
         else:
-            temporary.write_bytes(vl_convert.vegalite_to_png(sized, scale=_IMAGE["scale"], **options))
+            png = vl_convert.vegalite_to_png(sized, vl_version=version, scale=_IMAGE["scale"], config=config)
+            temporary.write_bytes(png)
 
 
 def _read_text(path: Path) -> str:
@@ -113,7 +114,7 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
         data,
         summarize(rows, target),
         specs,
-        library=vl_convert.javascript_bundle(vl_version=_vega_lite()),
+        library=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # its stub lacks a default
         config=_config("currentColor", "system-ui, sans-serif"),
         protocol=yaml.safe_load(texts["protocol.yaml"]) or {},
         env=json.loads(texts["env.json"] or "{}"),
