@@ -22,7 +22,7 @@ class PowerLaw:
         intercept, slope: Floats.
         points: Int, that it was fitted to.
         center, scatter: Floats, mean of log x and the sum of its squared deviations.
-        residual: Float, standard deviation of log y about the line.
+        residual: Float, standard deviation of log y about the line; NaN for two points.
     """
 
     intercept: float
@@ -33,15 +33,19 @@ class PowerLaw:
     residual: float
 
     @classmethod
-    def fit(cls, x: Sequence[float], y: Sequence[float]) -> PowerLaw:
-        """Fits the law to points above 0.
+    def fit(cls, x: Sequence[float], y: Sequence[float], *, minimum: int = 3) -> PowerLaw:
+        """Fit the law to points above 0.
+
+        Args:
+            x, y: Floats above 0, equally many.
+            minimum: Int, at least 2, the number of points required. A fit to two points has no prediction interval.
 
         Raises:
-            UserError: Fewer than three points, or all at one x: no line has a band then.
+            UserError: Fewer than `minimum` points, or all at one x.
         """
-        if len(x) < 3 or len(set(x)) < 2:
+        if len(x) < minimum or len(set(x)) < 2:
             raise UserError(
-                f"A power law needs at least three results of two networks, got {len(x)} of {len(set(x))}; add "
+                f"A power law needs at least {minimum} results of 2 networks, got {len(x)} of {len(set(x))}; add "
                 "networks (--phi) or seeds (--seeds) to the study with --resume."
             )
         u, v = np.log(np.asarray(x, float)), np.log(np.asarray(y, float))
@@ -50,7 +54,7 @@ class PowerLaw:
         slope = float(((u - center) * v).sum() / scatter)
         intercept = float(v.mean() - slope * center)
         errors = v - intercept - slope * u
-        residual = math.sqrt(float((errors**2).sum()) / (len(u) - 2))
+        residual = math.sqrt(float((errors**2).sum()) / (len(u) - 2)) if len(u) > 2 else math.nan
         return cls(intercept, slope, len(u), float(center), scatter, residual)
 
     def at(self, x: float) -> float:

@@ -18,7 +18,7 @@ from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.complexity.counting import Complexity, count
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import BASELINE, Member
-from keras_effnet.study.power_law import error_law
+from keras_effnet.study.power_law import PowerLaw, error_law
 from keras_effnet.study.summary import Summary
 
 _REACH = 4.0  # steps of phi beyond what was measured, at most: further on a straight line says nothing
@@ -129,10 +129,8 @@ def _cost_of(summaries: Sequence[Summary], kind: str) -> Callable[[Complexity], 
         rest = float(np.mean([summary.tflite_bytes - 4 * summary.params for summary in summaries]))
         return lambda counted: 4 * counted.params + rest
     macs, times = ([getattr(summary, name) for summary in summaries] for name in ("macs", kind))
-    if len(macs) < 2:
-        raise UserError("The time of one network alone says nothing of others; add some to the study with --resume.")
-    slope, intercept = np.polyfit(np.log(macs), np.log(times), 1)
-    return lambda counted: math.exp(intercept + slope * math.log(counted.macs))
+    law = PowerLaw.fit(macs, times, minimum=2)
+    return lambda counted: law.at(counted.macs)
 
 
 def recommend(

@@ -97,8 +97,16 @@ def test_the_band_widens_with_the_distance():
 
 @pytest.mark.parametrize(("x", "y"), [([], []), ([1, 2], [1, 2]), ([3, 3, 3], [1, 2, 3])])
 def test_too_few_results_make_no_law(x, y):
-    with pytest.raises(UserError, match=r"at least three results of two networks.*--resume"):
+    with pytest.raises(UserError, match=r"at least 3 results of 2 networks.*--resume"):
         PowerLaw.fit(x, y)
+
+
+def test_two_points_make_a_law_where_no_interval_is_asked_for():
+    law = PowerLaw.fit([1, 4], [3, 6], minimum=2)
+    assert law.slope == pytest.approx(0.5)
+    assert law.at(16) == pytest.approx(12)
+    with pytest.raises(UserError, match="at least 2 results of 2 networks, got 2 of 1"):
+        PowerLaw.fit([4, 4], [3, 6], minimum=2)
 
 
 def test_the_studys_constants_are_read_off_its_members():
