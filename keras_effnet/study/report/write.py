@@ -153,7 +153,7 @@ def log_to_wandb(folder: str | Path, project: str) -> str:
     config = yaml.safe_load(_read_text(folder / "protocol.yaml")) or {}
     run = wandb.init(project=project, name=folder.resolve().name, dir=str(folder), config=config, job_type="study")
     try:
-        run.log({"networks": wandb.Table(columns=columns, data=rows), **pictures})
+        run.log({"networks": wandb.Table(columns=columns, data=rows), **images})
         report = wandb.Artifact(f"report-{run.id}", type="report")
         report.add_file(str(report_path))
         run.log_artifact(report)
