@@ -19,7 +19,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.int8.ranges import Observed, observe, with_ranges
-from keras_effnet.export.tflite_file.tensors import pack, parse
+from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
 
 BULK = 0.998  # of a tensor's values, where ranges do not follow the outliers
 
@@ -102,12 +102,12 @@ def _filled(content: bytes, kernels: Mapping[float, np.ndarray]) -> tuple[bytes,
     """A file with kernels in the place of their stand-ins, tensors of one number each, and the numbers not found."""
     file = parse(content)
     missing = dict(kernels)
-    for tensor in file.subgraphs[0].tensors:
-        buffer = file.buffers[tensor.buffer]
-        if tensor.type == 0 and buffer.data is not None and len(buffer.data) >= 4:
-            mark = float(np.frombuffer(bytes(buffer.data[:4]), "float32")[0])
+    for index, tensor in enumerate(file.subgraphs[0].tensors):
+        data = stored_bytes(file, index)
+        if data is not None and tensor_dtype(file, index) == "float32":
+            mark = float(data[:4].view("float32")[0])
             if mark in missing and tuple(tensor.shape) == missing[mark].shape:
-                buffer.data = np.frombuffer(np.ascontiguousarray(missing.pop(mark)).tobytes(), "uint8")
+                file.buffers[tensor.buffer] = buffer(missing.pop(mark))
     return pack(file), set(missing)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -54,12 +55,23 @@ def centred_logits(outputs: np.ndarray) -> np.ndarray:
     return logits - logits.mean(axis=1, keepdims=True)
 
 
-def sqnr_db(expected: np.ndarray, got: np.ndarray) -> float:
-    """`VerifyReport.sqnr_db` of two sets of predictions of shape `(N, classes)`."""
-    signal = centred_logits(expected.astype("float64"))
-    noise = centred_logits(got.astype("float64")) - signal
-    powers = [np.maximum(np.sum(part**2, axis=1), 1e-30) for part in (signal, noise)]
-    return float(np.median(10 * np.log10(powers[0] / powers[1])))
+def sqnr_db(expected: np.ndarray, got: np.ndarray, per: Literal["image", "tensor"] = "image") -> float:
+    """Signal-to-quantization-noise ratio in decibels.
+
+    Args:
+        expected, got: Arrays of the same shape: predictions of shape `(N, classes)` for `per="image"`, activations of
+            any shape for `per="tensor"`.
+        per: `"image"`: median over images of the ratio of centred logits, as in `VerifyReport`. `"tensor"`: variance of
+            `expected` over the mean squared difference, all elements together.
+    """
+    expected, got = expected.astype("float64"), got.astype("float64")
+    if per == "image":
+        axis, signal = 1, centred_logits(expected)
+        noise = centred_logits(got) - signal
+    else:
+        axis, signal, noise = None, expected - expected.mean(), got - expected
+    power, noise_power = (np.maximum(np.mean(part**2, axis=axis), 1e-30) for part in (signal, noise))
+    return float(np.median(10 * np.log10(power / noise_power)))
 
 
 def _hits(outputs: np.ndarray, labels: np.ndarray | None, best: int) -> float | None:

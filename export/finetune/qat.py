@@ -21,7 +21,8 @@ from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_
 from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
 from keras_effnet.export.int8.ranges import with_ranges
-from keras_effnet.export.tflite_file.tensors import output_tensors, parse
+from keras_effnet.export.tflite_file.schema import parse
+from keras_effnet.export.tflite_file.tensors import output_tensors
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.output import captured_output
 

@@ -17,9 +17,17 @@ from copy import copy
 import numpy as np
 
 from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.tflite_file.tensors import pack, parse, taps
-from keras_effnet.system.output import captured_output
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel, open_interpreter
+from keras_effnet.export.tflite_file.schema import (
+    add_buffer,
+    buffer,
+    constant,
+    operator_name,
+    pack,
+    parse,
+    tensor_dtype,
+)
+from keras_effnet.export.tflite_file.tensors import taps
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
@@ -66,20 +74,17 @@ def correct(content: bytes, graph: FloatGraph) -> bytes:
 
 def _correctable(model) -> dict[int, int]:
     """Number of each operator that can be corrected -> its output."""
-    from ai_edge_litert import schema_py_generated as schema
-
     graph = model.subgraphs[0]
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    weighted = {getattr(schema.BuiltinOperator, name) for name in _WEIGHTED}
     readers = np.bincount([index for operator in graph.operators for index in operator.inputs if index >= 0])
     found = {}
     for number, operator in enumerate(graph.operators):
-        if codes[operator.opcodeIndex] not in weighted or len(operator.inputs) < 3 or operator.inputs[2] < 0:
+        inputs = [int(index) for index in operator.inputs]
+        if operator_name(model, operator) not in _WEIGHTED or len(inputs) < 3 or inputs[2] < 0:
             continue
-        _, weights, bias = (graph.tensors[index] for index in operator.inputs)
+        _, weights, bias = (graph.tensors[index] for index in inputs)
         output = int(operator.outputs[0])
-        integers = graph.tensors[output].type == schema.TensorType.INT8 and bias.type == schema.TensorType.INT32
-        if integers and len(weights.quantization.scale) == bias.shape[0] and max(readers[operator.inputs[1:]]) == 1:
+        integers = tensor_dtype(model, output) == "int8" and tensor_dtype(model, inputs[2]) == "int32"
+        if integers and len(weights.quantization.scale) == bias.shape[0] and max(readers[inputs[1:]]) == 1:
             found[number] = output
     return found
 
@@ -155,11 +160,7 @@ def _piece(model, operators: Sequence, inputs: Sequence[int], outputs: Sequence[
 
 def _runs(content: bytes, inputs: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
     """The outputs of a file for each image."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    with captured_output():  # the delegate announces itself
-        interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
-        interpreter.allocate_tensors()
+    interpreter = open_interpreter(content, os.cpu_count())
     entries, exits = interpreter.get_input_details(), interpreter.get_output_details()
     for row in zip(*inputs, strict=True):
         for entry, value in zip(entries, row, strict=True):
@@ -171,23 +172,19 @@ def _runs(content: bytes, inputs: Sequence[np.ndarray]) -> Iterator[list[np.ndar
 
 def _edit(model, operator, got: np.ndarray, target: np.ndarray) -> None:
     """Gives an operator the gain and the shift that bring its output nearest to the target."""
-    from ai_edge_litert import schema_py_generated as schema
-
     graph = model.subgraphs[0]
     image, weights, bias = (graph.tensors[index] for index in operator.inputs)
     gain, shift = _fitted(got, target, graph.tensors[operator.outputs[0]].quantization)
-    values = np.asarray(model.buffers[bias.buffer].data, "uint8").view("int32")
+    values = constant(model, operator.inputs[2])
     real = values * np.asarray(bias.quantization.scale, "float64") * gain + shift
     weights.quantization.scale = (weights.quantization.scale * gain).astype("float32")
     bias.quantization.scale = weights.quantization.scale * np.float32(image.quantization.scale[0])
     limits = np.iinfo("int32")
     values = np.clip(np.round(real / bias.quantization.scale.astype("float64")), limits.min, limits.max)
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(values.astype("int32").tobytes(), "uint8")
-    if sum(tensor.buffer == bias.buffer for tensor in graph.tensors) > 1:  # equal biases share one
-        model.buffers.append(buffer)
-        bias.buffer = len(model.buffers) - 1
-    model.buffers[bias.buffer] = buffer
+    if sum(tensor.buffer == bias.buffer for tensor in graph.tensors) > 1:  # equal biases share a buffer
+        bias.buffer = add_buffer(model, values.astype("int32"))
+    else:
+        model.buffers[bias.buffer] = buffer(values.astype("int32"))
 
 
 def _fitted(got: np.ndarray, target: np.ndarray, quantization) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,8 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.tflite_file.tensors import layer_of, parse
+from keras_effnet.export.tflite_file.schema import parse
+from keras_effnet.export.tflite_file.tensors import layer_of
 from keras_effnet.export.verification import sqnr_db
 
 _MOST_PARTS = 24  # measured one by one; in deeper networks whole stages are

@@ -13,6 +13,7 @@ import numpy as np
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import activations, output_tensors
+from keras_effnet.export.verification import sqnr_db
 
 LOST_DB = 6.0  # noise of half the signal's amplitude: what a layer makes of such a tensor is its own invention
 _IMAGES, _PIXELS = 4, 4 * 224**2  # at most; each pixel of the input gives dozens of values
@@ -48,15 +49,10 @@ def measure_layer_errors(content: bytes, graph: FloatGraph, pixels: np.ndarray) 
     got = activations(content, [ours[name] for name in both], fed)
     expected = activations(graph.content, [floats[name] for name in both], graph.inputs(pixels))
     return tuple(
-        LayerError(name, _sqnr_db(signal, noisy))
+        LayerError(name, sqnr_db(signal, noisy, per="tensor"))
         for name, (_, noisy), (_, signal) in zip(both, got, expected, strict=True)
         if noisy.shape == signal.shape
     )
-
-
-def _sqnr_db(signal: np.ndarray, noisy: np.ndarray) -> float:
-    power = max(float(np.var(signal)), 1e-30)
-    return 10 * float(np.log10(power / max(float(np.mean((noisy - signal) ** 2)), 1e-30)))
 
 
 def first_lost(errors: Sequence[LayerError]) -> LayerError | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.tflite_file.tensors import pack, parse
+from keras_effnet.export.tflite_file.schema import operator_name, pack, parse
 from keras_effnet.export.verification import sqnr_db
 from keras_effnet.system import private_api
 
@@ -60,10 +60,8 @@ def _with_float_softmax(content: bytes) -> bytes:
 
     model = parse(content)
     graph = model.subgraphs[0]
-    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    codes = [names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes]
     *_, softmax, dequantize = graph.operators
-    if [codes[operator.opcodeIndex] for operator in (softmax, dequantize)] != ["SOFTMAX", "DEQUANTIZE"]:
+    if [operator_name(model, operator) for operator in (softmax, dequantize)] != ["SOFTMAX", "DEQUANTIZE"]:
         return content
     between = graph.tensors[softmax.outputs[0]]
     between.type, between.quantization = schema.TensorType.FLOAT32, None

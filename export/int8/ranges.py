@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_effnet.export.tflite_file.tensors import pack, parse, taps
+from keras_effnet.export.tflite_file.schema import pack, parse, stored_bytes
+from keras_effnet.export.tflite_file.tensors import taps
 
 _SAMPLES = 2000  # values kept of a tensor and image
 
@@ -83,16 +84,15 @@ def scaled_swish_ranges(content: bytes, lows: Mapping[bytes, float], logistic: t
         Tensor index -> `(low, high)`.
     """
     model = parse(content)
-    graph = model.subgraphs[0]
-    ranges = {}
-    for operator in graph.operators:
-        constants = [i for i in operator.inputs if model.buffers[graph.tensors[i].buffer].data is not None]
-        if len(operator.inputs) != 2 or len(constants) != 1:
+    ranges: dict[int, tuple[float, float]] = {}
+    for operator in model.subgraphs[0].operators:
+        if len(operator.inputs) != 2:
             continue
-        low = lows.get(bytes(model.buffers[graph.tensors[constants[0]].buffer].data))
-        if low is not None:
-            (u,) = set(operator.inputs) - set(constants)
-            ranges[int(u)], ranges[int(operator.outputs[0])] = (low, 1.0), logistic
+        stored = {int(index): stored_bytes(model, index) for index in operator.inputs}
+        constants = [data for data in stored.values() if data is not None]
+        if len(constants) == 1 and (low := lows.get(constants[0].tobytes())) is not None:
+            u = next(index for index, data in stored.items() if data is None)
+            ranges[u], ranges[int(operator.outputs[0])] = (low, 1.0), logistic
     return ranges
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from math import prod
 from pathlib import Path
 
 from keras_effnet.errors import UserError
+from keras_effnet.export.tflite_file.schema import MAGIC, enum_names, operator_name, parse
 
-MAGIC = b"TFL3"
 FLOATS = frozenset(("float16", "float32"))
 QUANTIZED = frozenset(("int8", "uint8", "int16"))
 CONVERSIONS = frozenset(("QUANTIZE", "DEQUANTIZE"))
@@ -130,13 +130,6 @@ def content_of(source: str | Path | bytes) -> bytes:
     return content
 
 
-@cache
-def _names(enum: str) -> dict[int, str]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    return {code: name for name, code in vars(getattr(schema, enum)).items() if isinstance(code, int)}
-
-
 def _indices(values) -> tuple[int, ...]:
     return tuple(int(value) for value in values if value >= 0) if values is not None else ()  # -1: an input left out
 
@@ -153,7 +146,7 @@ def _tensor(tensor, buffers) -> Tensor:
     buffer = buffers[tensor.buffer]
     return Tensor(
         name=_text(tensor.name),
-        dtype=_names("TensorType")[tensor.type].lower(),
+        dtype=enum_names("TensorType")[tensor.type].lower(),
         shape=shape,
         signature=signature,
         scale=float(scales[0]) if whole else None,
@@ -172,19 +165,15 @@ def read_graph(content: bytes) -> Graph:
     Raises:
         UserError: The bytes are no `.tflite` file, or a damaged one.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
     content_of(content)
     try:
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
-        # Old files fill in the old field alone, which ends at 127.
-        codes = [
-            _text(code.customCode) or _names("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
-            for code in model.operatorCodes
-        ]
+        model = parse(content)
         graphs = [
-            tuple(Operator(codes[one.opcodeIndex], _indices(one.inputs), _indices(one.outputs)) for one in g.operators)
-            for g in model.subgraphs
+            tuple(
+                Operator(operator_name(model, operator), _indices(operator.inputs), _indices(operator.outputs))
+                for operator in graph.operators
+            )
+            for graph in model.subgraphs
         ]
         main = model.subgraphs[0]
         return Graph(

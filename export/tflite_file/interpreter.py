@@ -6,17 +6,39 @@ ai-edge-litert and numpy; never TensorFlow.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_effnet.errors import UserError, first_line
+from keras_effnet.export.tflite_file.graph import content_of
 from keras_effnet.system.output import captured_output
 
-_MAGIC = b"TFL3"
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
 
 
 class CannotRunError(UserError):
     """A file that LiteRT does not take."""
+
+
+def open_interpreter(source: str | bytes, threads: int | None = 1) -> Interpreter:
+    """Create a LiteRT interpreter and allocate its tensors, without the delegate's messages on the terminal.
+
+    Args:
+        source: Path of a file, which is memory-mapped, or its bytes, which the caller must keep alive.
+        threads: Int, or None for LiteRT's default.
+
+    Raises:
+        ValueError, RuntimeError: LiteRT cannot run the file.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    place = {"model_content": source} if isinstance(source, bytes) else {"model_path": source}
+    with captured_output():
+        interpreter = Interpreter(**place, num_threads=threads)
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 class TFLiteModel:
@@ -31,18 +53,10 @@ class TFLiteModel:
     """
 
     def __init__(self, source: str | Path | bytes, threads: int = 1):
-        from ai_edge_litert.interpreter import Interpreter
-
-        if not isinstance(source, bytes) and not Path(source).is_file():
-            raise UserError(f"{source} does not exist.")
+        content = content_of(source)
         name = "The converted model" if isinstance(source, bytes) else str(source)
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
-        if content[4:8] != _MAGIC:
-            raise UserError(f"{name} is not a .tflite file.")
         try:
-            with captured_output():  # the delegate announces itself
-                self._interpreter = Interpreter(model_content=content, num_threads=threads)
-                self._interpreter.allocate_tensors()
+            self._interpreter = open_interpreter(content, threads)
         except (ValueError, RuntimeError) as error:
             raise CannotRunError(f"{name} cannot be run by LiteRT: {first_line(error)}") from None
         (self.input,) = self._interpreter.get_input_details()

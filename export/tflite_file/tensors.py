@@ -14,23 +14,10 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
+from keras_effnet.export.tflite_file.interpreter import open_interpreter
+from keras_effnet.export.tflite_file.schema import pack, parse
+
 _NUMBER = re.compile(r"_\d+$")  # a scope that was entered twice is numbered
-
-
-def parse(content: bytes):
-    """The file as the schema's objects, to be read and edited."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    return schema.ModelT.InitFromPackedBuf(content, 0)
-
-
-def pack(model) -> bytes:
-    """The bytes of an edited file."""
-    import flatbuffers
-
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def layer_of(tensor_name: bytes | str, layers: Collection[str]) -> str | None:
@@ -90,13 +77,7 @@ def taps(
 
 
 def _runs(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterator[list[np.ndarray]]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    from keras_effnet.system.output import captured_output
-
-    with captured_output():  # the delegate announces itself
-        interpreter = Interpreter(model_content=content, num_threads=os.cpu_count())
-        interpreter.allocate_tensors()
+    interpreter = open_interpreter(content, os.cpu_count())
     (entry,) = interpreter.get_input_details()
     scales = {detail["index"]: detail["quantization"] for detail in interpreter.get_output_details()}
     for value in inputs:

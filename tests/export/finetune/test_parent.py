@@ -23,7 +23,7 @@ from keras_effnet.export.finetune.parent import FineTuning, describe, fine_tune
 from keras_effnet.export.finetune.qat import QatResult, starting_ranges
 from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.tflite_file.tensors import parse
+from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.verification import compare
 
 NETWORKS = ("b0", "lite0", "resnet18")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from small_network import PHOTOGRAPHS, digits_network, one_trainer, photographs, photographs_network
 
 from keras_effnet.errors import UserError
@@ -18,6 +17,7 @@ from keras_effnet.export.finetune.qat import quantization_aware_training
 from keras_effnet.export.finetune.sparsity import Thinned, cluster, kernels, prune
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.schema import constant, operator_name, parse
 from keras_effnet.export.verification import compare
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.output import captured_output
@@ -63,13 +63,10 @@ def accuracy(model, digits) -> float:
 
 def pointwise_kernels(content: bytes) -> list[np.ndarray]:
     """Kernels of 1x1 convolutions and of the dense layer as the file holds them, output channels first."""
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph, found = model.subgraphs[0], []
-    for operator in graph.operators:
-        if model.operatorCodes[operator.opcodeIndex].builtinCode in (3, 9):  # CONV_2D, FULLY_CONNECTED
-            tensor = graph.tensors[operator.inputs[1]]
-            kind = {schema.TensorType.INT8: "int8", schema.TensorType.FLOAT32: "float32"}[tensor.type]
-            kernel = model.buffers[tensor.buffer].data.view(kind).reshape(tensor.shape)
+    model, found = parse(content), []
+    for operator in model.subgraphs[0].operators:
+        if operator_name(model, operator) in ("CONV_2D", "FULLY_CONNECTED"):
+            kernel = constant(model, int(operator.inputs[1]))
             if kernel.ndim == 2 or kernel.shape[1:3] == (1, 1):
                 found.append(kernel.reshape(len(kernel), -1))
     assert len(found) >= 7

@@ -12,7 +12,8 @@ from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.int8.correction import _fitted, correct
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.tflite_file.tensors import activations, output_tensors, pack, parse
+from keras_effnet.export.tflite_file.schema import pack, parse
+from keras_effnet.export.tflite_file.tensors import activations, output_tensors
 from keras_effnet.export.verification import compare, sqnr_db
 from keras_effnet.preprocessing import ImageSpec
 

@@ -11,7 +11,8 @@ from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
 from keras_effnet.export.int8.float_islands import check_parts, float_parts
 from keras_effnet.export.tflite_file.inspection import inspect
-from keras_effnet.export.tflite_file.tensors import layer_of, parse
+from keras_effnet.export.tflite_file.schema import parse
+from keras_effnet.export.tflite_file.tensors import layer_of
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from keras_effnet.export import export_tflite
 from keras_effnet.export.tflite_file.inspection import inspect, operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.tflite_file.tensors import parse
+from keras_effnet.export.tflite_file.schema import parse
 
 
 @pytest.fixture(scope="module")

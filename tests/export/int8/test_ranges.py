@@ -8,7 +8,7 @@ import pytest
 
 from keras_effnet.export.conversion import FloatGraph
 from keras_effnet.export.int8.ranges import Observed, observe, with_ranges
-from keras_effnet.export.tflite_file.tensors import parse
+from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.system.output import captured_output
 
 

@@ -11,7 +11,7 @@ from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.export.conversion import convert
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.tflite_file.tensors import parse
+from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8_weights
 from keras_effnet.system.output import captured_output
 

@@ -1,0 +1,85 @@
+"""The flatbuffer of a `.tflite` file as objects to read and edit: operator names, constant values, buffers.
+
+LiteRT's generated schema and numpy; never TensorFlow.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # the schema is a large module, imported only when a file is parsed
+    from ai_edge_litert.schema_py_generated import BufferT, ModelT, OperatorT
+
+MAGIC = b"TFL3"
+
+
+def parse(content: bytes) -> ModelT:
+    """Parse the bytes of a file into schema objects."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+def pack(model: ModelT) -> bytes:
+    """Serialize an edited file to bytes."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), MAGIC)
+    return bytes(builder.Output())
+
+
+@cache
+def enum_names(enum: str) -> dict[int, str]:
+    """Value -> name of a schema enumeration such as `"TensorType"`."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {code: name for name, code in vars(getattr(schema, enum)).items() if isinstance(code, int)}
+
+
+def operator_name(model: ModelT, operator: OperatorT) -> str:
+    """Name of an operator, such as `"CONV_2D"`; custom operators have the name that the file gives them."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    if code.customCode:
+        return code.customCode.decode(errors="replace")
+    # Old files set only the deprecated field, which ends at 127.
+    return enum_names("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def tensor_dtype(model: ModelT, index: int) -> str:
+    """Dtype of a tensor of the main graph, spelled as in numpy: `"float32"`, `"int8"`."""
+    return enum_names("TensorType")[model.subgraphs[0].tensors[index].type].lower()
+
+
+def stored_bytes(model: ModelT, index: int) -> np.ndarray | None:
+    """Raw bytes of a constant tensor of the main graph, uint8; None for an activation or an omitted input (-1)."""
+    if index < 0:
+        return None
+    data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
+    return None if data is None or not len(data) else np.asarray(data, "uint8")
+
+
+def constant(model: ModelT, index: int) -> np.ndarray | None:
+    """Values of a constant tensor of the main graph in its dtype and shape; None for an activation or index -1."""
+    data = stored_bytes(model, index)
+    if data is None:
+        return None
+    return data.view(tensor_dtype(model, index)).reshape(model.subgraphs[0].tensors[index].shape)
+
+
+def buffer(values: np.ndarray) -> BufferT:
+    """A buffer that holds an array."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    made = schema.BufferT()
+    made.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), "uint8")
+    return made
+
+
+def add_buffer(model: ModelT, values: np.ndarray) -> int:
+    """Append a buffer with an array to a file and return its index. Several tensors may share their old buffer."""
+    model.buffers.append(buffer(values))
+    return len(model.buffers) - 1
