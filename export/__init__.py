@@ -1,4 +1,4 @@
-"""From a trained network to a `.tflite` file that was run and compared before it got its name."""
+"""Export of trained networks to `.tflite`: convert, quantize, run and compare each file before it is written."""
 
 if __name__ == "export":
     raise ImportError("This folder is installed as keras_effnet.export: write `from keras_effnet import export`.")

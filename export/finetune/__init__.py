@@ -1,1 +1,1 @@
-"""Quantization-aware training, pruning and clustering, in a process of their own."""
+"""Quantization-aware training, pruning and clustering, each in a subprocess."""

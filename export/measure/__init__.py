@@ -1,1 +1,1 @@
-"""Latency and peak memory of `.tflite` files, measured."""
+"""Latency and peak-memory measurements of `.tflite` files."""

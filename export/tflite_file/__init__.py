@@ -1,1 +1,1 @@
-"""`.tflite` files read, inspected and run."""
+"""Reading, inspecting and running `.tflite` files."""

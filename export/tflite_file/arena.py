@@ -1,10 +1,8 @@
-"""How much working memory a file's activations need, planned from when each is written and last read.
+"""Activation memory of a file: lifetimes of its tensors and the arena that holds them.
 
-The plan is the one that LiteRT's interpreter makes without a delegate, tensor for tensor; a test compares the two.
-Imports `graph` beside it.
-
-What it leaves out: weights; scratch space inside kernels (dynamic-range ones have much of it); what XNNPACK and GPUs,
-which plan for themselves, take instead. `memory.peak_memory` measures all of that on this machine.
+The plan reproduces the one of LiteRT's interpreter without a delegate, tensor for tensor; a test compares the two.
+It excludes weights, scratch buffers inside kernels (large in dynamic-range kernels), and the memory of XNNPACK and GPU
+delegates, which plan their own. `peak_memory` measures all of these on this machine. Pure Python.
 """
 
 from __future__ import annotations
@@ -15,13 +13,14 @@ from keras_effnet.export.tflite_file.graph import Graph
 
 _ALIGNMENT = 64
 _SCALAR = 4
-# LiteRT lets these write over an input of the output's size that nothing else reads: `inplace_operator` in its kernels.
+# LiteRT may compute these in place, over an input of the output's size that has no other reader: `inplace_operator`
+# in its kernels.
 _OVERWRITING = frozenset(("ADD", "SUB", "MUL", "DIV"))
 _RENAMING = frozenset(("RESHAPE", "EXPAND_DIMS", "SQUEEZE", "BITCAST"))
 
 
 class Plan(NamedTuple):
-    """Bytes for activations: what is alive at the worst moment, and the arena in which that finds room."""
+    """Bytes of activation memory: the peak of live tensors, and the arena that holds them."""
 
     live_bytes: int
     arena_bytes: int
@@ -34,7 +33,7 @@ class _Block(NamedTuple):
 
 
 def _owners(graph: Graph) -> dict[int, int]:
-    """Activation -> the one whose memory it takes; itself, mostly."""
+    """Activation -> the activation whose memory it uses; itself, unless it is computed in place."""
     readers = [index for step in graph.operators for index in step.inputs] + list(graph.inputs + graph.outputs)
     owners = {index: index for index in graph.inputs}
     for step in graph.steps:
@@ -56,7 +55,7 @@ def _owners(graph: Graph) -> dict[int, int]:
 
 
 def _blocks(graph: Graph) -> list[_Block]:
-    """The memory blocks: how large, and from which step to which."""
+    """Memory blocks: their size and the steps between which they are live."""
     owners = _owners(graph)
     end = len(graph.steps)
     first = dict.fromkeys(graph.inputs, 0)
@@ -68,14 +67,14 @@ def _blocks(graph: Graph) -> list[_Block]:
         for index in step.inputs:
             if index in owners:
                 last[owners[index]] = number
-    for index in graph.inputs + graph.outputs:  # never overwritten
+    for index in graph.inputs + graph.outputs:  # inputs and outputs are never overwritten
         if index in owners:
             last[owners[index]] = end
     return [_Block(graph.tensors[index].bytes, begin, last[index]) for index, begin in first.items()]
 
 
 def _arena(blocks: list[_Block], end: int) -> int:
-    """Greedy by size: the largest first, each into the smallest gap among those alive at the same time."""
+    """Size of the arena, greedy by size: largest block first, each in the smallest gap among blocks live with it."""
 
     def priority(block: _Block) -> tuple[bool, int, int]:
         throughout = block.first == 0 and block.last == end
@@ -96,7 +95,7 @@ def _arena(blocks: list[_Block], end: int) -> int:
 
 
 def plan(graph: Graph) -> Plan:
-    """Plans the memory of a graph's activations."""
+    """Plan the memory of a graph's activations."""
     blocks = _blocks(graph)
     moments = range(len(graph.steps) or 1)
     live = max(sum(block.size for block in blocks if block.first <= now <= block.last) for now in moments)

@@ -1,20 +1,19 @@
-"""Which clients are expected to take a file, and what each would object to: a table of rules, read off the file.
+"""Expected support of a file by mobile, web and microcontroller runtimes: a table of rules over operators and types.
 
-Nothing is run here, so every verdict is an expectation, and about types and operators alone: whether a file fits into a
-device is for its size and its arena to say. Where the rules come from stands beside each client.
-Imports `graph` beside it.
+Nothing is run, so every verdict is an expectation. It covers types and operators only; compare the file's size and
+arena with a device's memory separately. `CLIENTS` names the source of each runtime's rules. Pure Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from keras_effnet.export.tflite_file.graph import FLOATS, QUANTIZED, Graph, Operator, Tensor
+from keras_effnet.export.tflite_file.graph import FLOATS, QUANTIZED, Graph, Operator
 
 ACCEPTS, IN_PART, REFUSES = "accepts", "in part", "refuses"
-_NAMED = 4  # culprits that a reason spells out
+_NAMED = 4  # at most so many culprits are listed in a reason
 _SEVERITY = (ACCEPTS, IN_PART, REFUSES)
 
 CPU, GPU, NPU = "LiteRT CPU (XNNPACK)", "LiteRT GPU delegate", "Edge TPU, NNAPI"
@@ -23,13 +22,14 @@ WEB, MEDIAPIPE, MICRO = "LiteRT.js", "MediaPipe ImageClassifier", "TFLite Micro"
 CLIENTS = {
     CPU: "Every exported file is run on it. Quantized operators: tensorflow/lite/delegates/xnnpack/README.md.",
     GPU: "Operators and int16: tensorflow/lite/tools/versioning/gpu_compatibility.cc. "
-    "int8 weights under float: table of hardware in tensorflow.org/lite/performance/post_training_quantization.",
-    NPU: "The Edge TPU's requirements, the strictest that are published: coral.ai/docs/edgetpu/models-intro.",
-    WEB: "ai.google.dev/edge/litert/web/get_started for shapes; element types as its first releases have them, seen to "
-    "refuse int8 input.",
+    "int8 weights with float activations: table of hardware in "
+    "tensorflow.org/lite/performance/post_training_quantization.",
+    NPU: "Requirements of the Edge TPU, the strictest published: coral.ai/docs/edgetpu/models-intro.",
+    WEB: "ai.google.dev/edge/litert/web/get_started for shapes; element types as in its first releases, which were "
+    "observed to refuse int8 input.",
     MEDIAPIPE: "ai.google.dev/edge/api/mediapipe/python/mp/tasks/vision/ImageClassifier, table of tensors.",
-    MICRO: "github.com/tensorflow/tflite-micro: micro_mutable_op_resolver.h, and issues 757 (int8 weights under "
-    "float), 2587 (float16) and 344 (16x8).",
+    MICRO: "github.com/tensorflow/tflite-micro: micro_mutable_op_resolver.h, and issues 757 (int8 weights with "
+    "float activations), 2587 (float16) and 344 (16x8).",
 }
 
 
@@ -74,7 +74,7 @@ Culprits = Callable[[Graph], list[str]]
 
 
 class Rule(NamedTuple):
-    """If `culprits` finds any in a file, the client's verdict is at best `verdict`, for that reason."""
+    """A condition that limits the verdict of a client to `verdict` if `culprits` finds any in a file."""
 
     client: str
     verdict: str
@@ -84,12 +84,12 @@ class Rule(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a client is expected to do with a file.
+    """Expected support of a file by one client.
 
     Args:
         client: String.
-        expected: `"accepts"`; `"in part"`, where the rest falls back to the CPU; or `"refuses"`.
-        reasons: Tuple of strings, of that verdict.
+        expected: `"accepts"`; `"in part"`: the remaining operators fall back to the CPU; or `"refuses"`.
+        reasons: Tuple of strings, the reasons for that verdict.
     """
 
     client: str
@@ -97,10 +97,10 @@ class Verdict:
     reasons: tuple[str, ...] = ()
 
 
-# --- what rules look for: functions from a graph to the names of what is wrong, or to functions that are
+# --- conditions: functions from a graph to the names of its culprits, and factories of such functions
 
 
-def _unique(names) -> list[str]:
+def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
@@ -109,12 +109,12 @@ def _everything(graph: Graph) -> tuple[Operator, ...]:
 
 
 def foreign_operators(graph: Graph) -> list[str]:
-    """Operators of TensorFlow's, and custom ones: lower-case letters are in no builtin's name."""
+    """TensorFlow (Flex) and custom operators: only builtin names are all upper-case."""
     return _unique(one.name for one in _everything(graph) if one.name != one.name.upper())
 
 
 def outside(supported: frozenset[str]) -> Culprits:
-    """Operators that are not among `supported`; foreign ones have a rule of their own."""
+    """Builtin operators not in `supported`; foreign operators have their own rule."""
 
     def find(graph: Graph) -> list[str]:
         return _unique(
@@ -125,12 +125,12 @@ def outside(supported: frozenset[str]) -> Culprits:
 
 
 def computing_in(*dtypes: str) -> Culprits:
-    """Operators that write an activation of one of the dtypes."""
+    """Operators with an output activation of one of the dtypes."""
     return lambda graph: _unique(one.name for one in graph.steps if graph.activations(one.outputs, frozenset(dtypes)))
 
 
 def hybrid_operators(graph: Graph) -> list[str]:
-    """Operators with float activations over integer weights: dynamic range."""
+    """Operators with float activations and integer weights (dynamic-range quantization)."""
 
     def hybrid(one: Operator) -> bool:
         weights = [graph.tensors[i] for i in one.inputs if i in graph.constants]
@@ -140,7 +140,7 @@ def hybrid_operators(graph: Graph) -> list[str]:
 
 
 def float_file(graph: Graph) -> list[str]:
-    """The precision, where no operator computes in integers."""
+    """The precision of the file if no operator computes in integers."""
     return [] if graph.integer_dtypes else [graph.precision]
 
 
@@ -150,19 +150,20 @@ def half_weights(graph: Graph) -> list[str]:
 
 
 def dynamic_tensors(graph: Graph) -> list[str]:
-    """The first tensor without a fixed shape, inputs and outputs before others."""
+    """The first tensor without a fixed shape; inputs and outputs are checked first."""
     ends = [graph.tensors[index] for index in graph.inputs + graph.outputs]
     found = [tensor for tensor in (*ends, *graph.tensors) if -1 in tensor.signature]
     return [f"{tensor.name} {list(tensor.signature)}" for tensor in found[:1]]
 
 
-def _ports(side: str, wrong: Callable[[Tensor], bool], say: Callable[[Tensor], str]) -> Culprits:
-    return lambda graph: [say(graph.tensors[i]) for i in getattr(graph, side) if wrong(graph.tensors[i])]
+def dtype_outside(side: Literal["inputs", "outputs"], *dtypes: str) -> Culprits:
+    """Inputs or outputs whose dtype is not in `dtypes`."""
 
+    def find(graph: Graph) -> list[str]:
+        found = [graph.tensors[index].dtype for index in (graph.inputs if side == "inputs" else graph.outputs)]
+        return [dtype for dtype in found if dtype not in dtypes]
 
-def dtype_outside(side: str, *dtypes: str) -> Culprits:
-    """Inputs or outputs of another dtype."""
-    return _ports(side, lambda tensor: tensor.dtype not in dtypes, lambda tensor: tensor.dtype)
+    return find
 
 
 def not_one_rgb_image(graph: Graph) -> list[str]:
@@ -192,7 +193,7 @@ def float_input_without_normalisation(graph: Graph) -> list[str]:
 
 
 def has_normalisation(metadata: bytes | None) -> bool:
-    """Whether a file's metadata holds NormalizationOptions for its first input."""
+    """Return whether a file's metadata holds NormalizationOptions for its first input."""
     import flatbuffers
     from flatbuffers.number_types import UOffsetTFlags
     from flatbuffers.table import Table
@@ -222,26 +223,26 @@ def has_normalisation(metadata: bytes | None) -> bool:
 
 # --- the table
 
-_NEEDS_TENSORFLOW = "{} come from outside the builtin operators and need code linked in"
+_NEEDS_TENSORFLOW = "{} are not builtin operators and must be linked into the app"
 _NOT_FIXED = "{} is not fixed"
 
 RULES = (
     #    client     verdict  culprits                              reason
     Rule(CPU, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
-    Rule(CPU, IN_PART, computing_in("int16"), "{} in int16 run on reference kernels, many times slower"),
+    Rule(CPU, IN_PART, computing_in("int16"), "{} in int16 use reference kernels, many times slower"),
     Rule(GPU, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
-    Rule(GPU, REFUSES, computing_in("int16"), "{} compute in int16; it takes float and 8 bits"),
-    Rule(GPU, IN_PART, outside(GPU_OPERATORS), "{} stay on the CPU, with a copy each way"),
-    Rule(GPU, IN_PART, hybrid_operators, "{} have int8 weights under float activations, which is documented for CPUs"),
+    Rule(GPU, REFUSES, computing_in("int16"), "{} compute in int16; only float and 8-bit integers are supported"),
+    Rule(GPU, IN_PART, outside(GPU_OPERATORS), "{} stay on the CPU, with a copy in each direction"),
+    Rule(GPU, IN_PART, hybrid_operators, "{} have int8 weights and float activations, documented for CPUs only"),
     Rule(NPU, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
-    Rule(NPU, REFUSES, float_file, "{}: only operators in 8-bit integers run there"),
+    Rule(NPU, REFUSES, float_file, "{}: only 8-bit integer operators are supported"),
     Rule(NPU, REFUSES, computing_in("int16"), "{} compute in int16, not in 8 bits"),
     Rule(NPU, REFUSES, dynamic_tensors, _NOT_FIXED + " when the file is compiled"),
-    Rule(NPU, IN_PART, several_images, "{}: of more than three dimensions, the outer ones must be 1"),
-    Rule(NPU, IN_PART, computing_in(*FLOATS), "{} compute in float: they and all after them stay on the CPU"),
-    Rule(NPU, IN_PART, outside(NPU_OPERATORS | {"DEQUANTIZE"}), "{} and all after them stay on the CPU"),
+    Rule(NPU, IN_PART, several_images, "{}: in tensors of more than three dimensions the outer ones must be 1"),
+    Rule(NPU, IN_PART, computing_in(*FLOATS), "{} compute in float: they and all operators after them stay on the CPU"),
+    Rule(NPU, IN_PART, outside(NPU_OPERATORS | {"DEQUANTIZE"}), "{} and all operators after them stay on the CPU"),
     Rule(WEB, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
-    Rule(WEB, REFUSES, dynamic_tensors, _NOT_FIXED + ", the batch included"),
+    Rule(WEB, REFUSES, dynamic_tensors, _NOT_FIXED + ", including the batch"),
     Rule(
         WEB, REFUSES, dtype_outside("inputs", "float32", "int32", "uint8"), "input is {}, not float32, int32 or uint8"
     ),
@@ -257,10 +258,10 @@ RULES = (
         MEDIAPIPE, REFUSES, float_input_without_normalisation, "{} input without NormalizationOptions in the metadata"
     ),
     Rule(MICRO, REFUSES, foreign_operators, _NEEDS_TENSORFLOW),
-    Rule(MICRO, REFUSES, hybrid_operators, "{} have int8 weights under float activations"),
-    Rule(MICRO, REFUSES, half_weights, "{}: its DEQUANTIZE reads integers alone"),
-    Rule(MICRO, REFUSES, outside(MICRO_OPERATORS), "{} have no kernel there"),
-    Rule(MICRO, IN_PART, computing_in("int16"), "{} in int16 have kernels for some operators alone"),
+    Rule(MICRO, REFUSES, hybrid_operators, "{} have int8 weights and float activations"),
+    Rule(MICRO, REFUSES, half_weights, "{}: its DEQUANTIZE supports integer inputs only"),
+    Rule(MICRO, REFUSES, outside(MICRO_OPERATORS), "{} have no kernel"),
+    Rule(MICRO, IN_PART, computing_in("int16"), "{} in int16: only some operators have int16 kernels"),
 )
 
 
@@ -270,7 +271,7 @@ def _listed(culprits: list[str]) -> str:
 
 
 def judge(graph: Graph) -> tuple[Verdict, ...]:
-    """What each client is expected to do with a file."""
+    """Return the expected verdict of each client on a file."""
     verdicts = []
     for client in CLIENTS:
         found = [(rule, rule.culprits(graph)) for rule in RULES if rule.client == client]

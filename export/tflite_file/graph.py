@@ -1,18 +1,23 @@
-"""A `.tflite` file as plain data: its tensors, and its operators in the order in which they run.
+"""A `.tflite` file as immutable data: its tensors, and its operators in execution order.
 
-Reads the flatbuffer and runs nothing. Imports `errors` above; never TensorFlow.
+Reads the flatbuffer and runs nothing; never TensorFlow.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_effnet.errors import UserError
 from keras_effnet.export.tflite_file.schema import MAGIC, enum_names, operator_name, parse
+
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import BufferT, TensorT
 
 FLOATS = frozenset(("float16", "float32"))
 QUANTIZED = frozenset(("int8", "uint8", "int16"))
@@ -22,7 +27,7 @@ _BITS = {"int2": 2, "int4": 4, "uint4": 4, "bool": 8, "bfloat16": 16, "complex64
 
 
 def _bits(dtype: str) -> int:
-    """Bits of an element: what the name says, and 0 for strings and handles, which are not laid out in advance."""
+    """Bits of an element, parsed from the dtype's name; 0 for strings and handles, whose size is not fixed."""
     digits = "".join(filter(str.isdigit, dtype))
     return _BITS.get(dtype, int(digits) if digits else 0)
 
@@ -33,11 +38,11 @@ class Tensor:
 
     Args:
         name: String.
-        dtype: String, as numpy writes it: `"float32"`, `"int8"`.
+        dtype: String, spelled as in numpy: `"float32"`, `"int8"`.
         shape: Tuple of ints, as the interpreter allocates it.
-        signature: Tuple of ints, the shape with -1 where a size is not fixed.
-        scale, zero_point: Float and int of a tensor quantized as a whole, else None.
-        stored: Bool, whether the file holds its values.
+        signature: Tuple of ints, the shape with -1 for dimensions that are not fixed.
+        scale, zero_point: Float and int of a per-tensor quantized tensor, else None.
+        stored: Bool, whether the file holds its values (a constant).
     """
 
     name: str
@@ -56,7 +61,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator and the indices of the tensors that it reads and writes."""
+    """An operator and the indices of its input and output tensors."""
 
     name: str
     inputs: tuple[int, ...]
@@ -65,7 +70,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Graph:
-    """The main graph of a file. Those that `IF` and `WHILE` call are in `called` alone, and none of ours has any."""
+    """Main graph of a file. `called` holds the operators of subgraphs that `IF` and `WHILE` call; ours have none."""
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
@@ -76,9 +81,9 @@ class Graph:
 
     @cached_property
     def constants(self) -> frozenset[int]:
-        """Tensors that do not depend on the input: stored ones, and what is computed from them alone.
+        """Tensors that do not depend on the input: stored tensors, and those computed only from constants.
 
-        A float16 file stores its weights so, each with a DEQUANTIZE that a runtime executes once, if at all.
+        A float16 file has such computed constants: each weight has a DEQUANTIZE that a runtime executes at most once.
         """
         found = {index for index, tensor in enumerate(self.tensors) if tensor.stored}
         for operator in self.operators:
@@ -88,23 +93,23 @@ class Graph:
 
     @cached_property
     def steps(self) -> tuple[Operator, ...]:
-        """The operators that run for each image."""
+        """Operators that run for each image; those with constant outputs are left out."""
         return tuple(one for one in self.operators if not self.constants.issuperset(one.outputs))
 
     def activations(self, indices: tuple[int, ...], dtypes: frozenset[str]) -> tuple[int, ...]:
-        """Those of the tensors that depend on the input and have one of the dtypes."""
+        """Return the given tensors that depend on the input and have one of the dtypes."""
         return tuple(i for i in indices if i not in self.constants and self.tensors[i].dtype in dtypes)
 
     @property
     def integer_dtypes(self) -> frozenset[str]:
-        """Dtypes that operators compute in, of quantized ones; empty where only weights are quantized."""
+        """Integer dtypes of quantized activations; empty if only weights are quantized."""
         computing = (one for one in self.steps if one.name not in CONVERSIONS)
         made = {i for one in computing for i in self.activations(one.outputs, QUANTIZED)}
         return frozenset(self.tensors[i].dtype for i in made if self.tensors[i].scale is not None)
 
     @property
     def precision(self) -> str:
-        """`"float32"`, `"float16"` or `"dynamic"` by the weights; `"int8"` or `"int16x8"` by the arithmetic."""
+        """`"int8"` or `"int16x8"` by the activations; else `"float32"`, `"float16"` or `"dynamic"` by the weights."""
         if self.integer_dtypes:
             return "int16x8" if "int16" in self.integer_dtypes else "int8"
         weights = {tensor.dtype for tensor in self.tensors if tensor.stored and len(tensor.shape) > 1}
@@ -114,10 +119,10 @@ class Graph:
 
 
 def content_of(source: str | Path | bytes) -> bytes:
-    """The bytes of a `.tflite` file.
+    """Read the bytes of a `.tflite` file.
 
     Raises:
-        UserError: It does not exist, or is of another kind.
+        UserError: The file does not exist or is not a `.tflite` file.
     """
     if isinstance(source, bytes):
         name, content = "The model", source
@@ -130,15 +135,15 @@ def content_of(source: str | Path | bytes) -> bytes:
     return content
 
 
-def _indices(values) -> tuple[int, ...]:
-    return tuple(int(value) for value in values if value >= 0) if values is not None else ()  # -1: an input left out
+def _indices(values: Iterable[int] | None) -> tuple[int, ...]:
+    return tuple(int(value) for value in values if value >= 0) if values is not None else ()  # -1: an omitted input
 
 
 def _text(value: bytes | None) -> str:
     return value.decode(errors="replace") if value else ""
 
 
-def _tensor(tensor, buffers) -> Tensor:
+def _tensor(tensor: TensorT, buffers: Sequence[BufferT]) -> Tensor:
     shape = _indices(tensor.shape)
     signature = shape if tensor.shapeSignature is None else tuple(int(side) for side in tensor.shapeSignature)
     scales = [] if tensor.quantization is None or tensor.quantization.scale is None else tensor.quantization.scale
@@ -151,19 +156,19 @@ def _tensor(tensor, buffers) -> Tensor:
         signature=signature,
         scale=float(scales[0]) if whole else None,
         zero_point=int(tensor.quantization.zeroPoint[0]) if whole else None,
-        # Files above 2 GB keep the values behind the flatbuffer, at an offset.
+        # Files above 2 GB store values after the flatbuffer, at an offset.
         stored=(buffer.data is not None and len(buffer.data) > 0) or buffer.offset > 1,
     )
 
 
 def read_graph(content: bytes) -> Graph:
-    """Reads a file's graph.
+    """Read the graph of a file.
 
     Args:
         content: The file's bytes.
 
     Raises:
-        UserError: The bytes are no `.tflite` file, or a damaged one.
+        UserError: The bytes are not a `.tflite` file, or the file is damaged.
     """
     content_of(content)
     try:

@@ -1,6 +1,6 @@
-"""What is inside a `.tflite` file: operators, types, what computes in float among integers, and which clients take it.
+"""Contents of a `.tflite` file: operators, types, float islands, activation memory and expected runtime support.
 
-Imports `arena`, `clients`, `graph` beside it. Runs nothing; never TensorFlow.
+Runs nothing; never TensorFlow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from keras_effnet.export.tflite_file.graph import (
     read_graph,
 )
 
-# Resource variables need an initialiser that mobile runtimes do not call; a CAST is what mixed precision leaves behind.
+# Resource variables need an initializer that mobile runtimes do not call; a CAST remains from mixed precision.
 _REFUSED = {
     "VAR_HANDLE": "weights live in variables, outside the file",
     "READ_VARIABLE": "weights live in variables, outside the file",
@@ -33,12 +33,12 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class Island:
-    """Operators of a quantized file that compute in float, connected by float tensors.
+    """A connected group of operators that compute in float inside a quantized file.
 
     Args:
-        place: `"input"` or `"output"` at the ends, as a declared float softmax is; `"middle"` between integers.
-        operators: Tuple of names, those that convert from and to integers left out.
-        tensors: Tuple of names, of the float tensors that they write and read.
+        place: `"input"` or `"output"` at the ends, like a float softmax; `"middle"` between integer operators.
+        operators: Tuple of names, without the conversions from and to integers.
+        tensors: Tuple of names, the float tensors that they read and write.
     """
 
     place: str
@@ -48,21 +48,21 @@ class Island:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is inside a `.tflite` file.
+    """Contents of a `.tflite` file.
 
     Args:
         size_bytes: Int.
-        precision: `"float32"`, `"float16"` or `"dynamic"` by the weights where activations are float; `"int8"` or
-            `"int16x8"` by the arithmetic where they are not.
-        operators: Name -> how often.
-        dtypes: Dtype -> number of tensors.
+        precision: `"float32"`, `"float16"` or `"dynamic"`, depending on the weights, if activations are float; else
+            `"int8"` or `"int16x8"`.
+        operators: Dict of operator name -> count.
+        dtypes: Dict of dtype -> number of tensors.
         float_tensors: Tuple of names.
-        islands: Tuple of `Island`s; empty where nothing computes in integers.
-        dynamic: Tuple of names, of the tensors without a fixed shape.
+        islands: Tuple of `Island`s; empty if nothing computes in integers.
+        dynamic: Tuple of names of tensors without a fixed shape.
         inputs, outputs: Tuples of `Tensor`s, with shape, dtype, scale and zero point.
-        clients: Tuple of `Verdict`s: expectations, since nothing is run.
-        live_bytes: Int, activations that are alive at the worst moment.
-        arena_bytes: Int, the arena that LiteRT plans for them without a delegate; weights and scratch space not in it.
+        clients: Tuple of `Verdict`s: expectations, nothing is run.
+        live_bytes: Int, peak size of the activations that are live at the same time.
+        arena_bytes: Int, size of the arena that LiteRT plans for them without a delegate; no weights, no scratch space.
     """
 
     size_bytes: int
@@ -80,7 +80,7 @@ class Inspection:
 
 
 def _connected(graph: Graph) -> list[list[Operator]]:
-    """Steps that touch float activations, grouped by the ones they share, in the order of their first step."""
+    """Steps that read or write float activations, grouped by shared tensors, ordered by first step."""
     groups: list[tuple[set[int], list[int]]] = []
     for number, step in enumerate(graph.steps):
         touched = set(graph.activations(step.inputs + step.outputs, FLOATS))
@@ -108,7 +108,7 @@ def _place(graph: Graph, steps: list[Operator]) -> str:
 
 
 def float_islands(graph: Graph) -> tuple[Island, ...]:
-    """Connected runs of operators that compute in float inside a file that otherwise computes in integers."""
+    """Find groups of operators that compute in float inside a file that otherwise computes in integers."""
     if not graph.integer_dtypes:
         return ()
     islands = []
@@ -116,14 +116,14 @@ def float_islands(graph: Graph) -> tuple[Island, ...]:
         place = _place(graph, steps)
         computing = tuple(step.name for step in steps if step.name not in CONVERSIONS)
         indices = {i: None for step in steps for i in graph.activations(step.inputs + step.outputs, FLOATS)}
-        # At the ends a conversion alone is how a float comes in or goes out; in the middle it is a detour.
+        # A lone conversion is how floats enter and leave at the ends; in the middle it is an avoidable round trip.
         if computing or place == "middle":
             islands.append(Island(place, computing, tuple(graph.tensors[index].name for index in indices)))
     return tuple(islands)
 
 
 def inspect(path: str | Path | bytes) -> Inspection:
-    """Reads what is inside a `.tflite` file. Nothing is run.
+    """Inspect a `.tflite` file without running it.
 
     Args:
         path: Path of the file, or its bytes.
@@ -132,7 +132,7 @@ def inspect(path: str | Path | bytes) -> Inspection:
         An `Inspection`.
 
     Raises:
-        UserError: It does not exist, is of another kind, or is damaged.
+        UserError: The file does not exist, is not a `.tflite` file, or is damaged.
 
     Example:
 
@@ -164,7 +164,7 @@ def _histogram(graph: Graph) -> Counter[str]:
 
 
 def operators(content: bytes) -> Counter[str]:
-    """How often each operator occurs in a `.tflite` file; custom ones by their own name.
+    """Count the operators of a `.tflite` file by name; custom operators by their own name.
 
     Args:
         content: The file's bytes.
@@ -173,18 +173,18 @@ def operators(content: bytes) -> Counter[str]:
 
 
 def check_portable(content: bytes, min_bytes: int) -> None:
-    """Refuses a file that converts but cannot be shipped.
+    """Refuse a file that was converted but cannot run on phones.
 
     Args:
         content: The file's bytes.
-        min_bytes: Int, size under which the file cannot hold the weights.
+        min_bytes: Int, size below which the file cannot hold the weights.
 
     Raises:
         VerificationError: Flex or variable operators, a CAST, or a file without its weights.
     """
     if len(content) < min_bytes:
         raise VerificationError(
-            f"The file has {len(content):,} bytes where its weights alone take {min_bytes:,}: they are not in it."
+            f"The file has {len(content):,} bytes but its weights alone take {min_bytes:,}: the weights are missing."
         )
     for name in operators(content):
         if name.startswith("Flex"):

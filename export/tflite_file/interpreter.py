@@ -1,6 +1,6 @@
-"""Runs a `.tflite` file with LiteRT: float images in, float predictions out, whatever the file's own types.
+"""Running `.tflite` files with LiteRT: float images in, float predictions out, whatever the file's own types.
 
-ai-edge-litert and numpy; never TensorFlow.
+LiteRT and numpy; never TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CannotRunError(UserError):
-    """A file that LiteRT does not take."""
+    """LiteRT cannot run a file."""
 
 
 def open_interpreter(source: str | bytes, threads: int | None = 1) -> Interpreter:
@@ -42,14 +42,15 @@ def open_interpreter(source: str | bytes, threads: int | None = 1) -> Interprete
 
 
 class TFLiteModel:
-    """A `.tflite` classifier, ready to run.
+    """A `.tflite` image classifier, loaded and ready to run.
 
     Args:
         source: Path of a file, or its bytes.
-        threads: Int, threads of the interpreter.
+        threads: Int, number of interpreter threads.
 
     Raises:
-        UserError: The file is missing, is no `.tflite`, or needs operators that LiteRT does not have.
+        UserError: The file is missing, is not a `.tflite` file, is not an image classifier, or needs operators that
+            LiteRT does not have.
     """
 
     def __init__(self, source: str | Path | bytes, threads: int = 1):
@@ -62,8 +63,9 @@ class TFLiteModel:
         (self.input,) = self._interpreter.get_input_details()
         (self.output,) = self._interpreter.get_output_details()
         if len(self.input["shape"]) != 4 or len(self.output["shape"]) != 2:
-            raise UserError(f"{name} is no image classifier: {self.input['shape']} in, {self.output['shape']} out.")
-        self._content = content  # the interpreter reads from these bytes
+            shapes = f"{self.input['shape']} to {self.output['shape']}"
+            raise UserError(f"{name} is not an image classifier: it maps shape {shapes}, not (1, H, W, C) to (1, N).")
+        self._content = content  # the interpreter reads from these bytes: keep them alive
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -76,23 +78,23 @@ class TFLiteModel:
         return int(self.output["shape"][-1])
 
     def quantized_input(self, image: np.ndarray) -> np.ndarray:
-        """An image with values in 0..255 in the file's own input type; bytes go in as they are."""
+        """Convert an image with values in 0..255 to the file's input type; uint8 files take the bytes unchanged."""
         if self.input["dtype"] == np.float32:
             return image.astype("float32")
-        if self.input["dtype"] == np.uint8:  # scale and zero point may hold the network's normalisation
+        if self.input["dtype"] == np.uint8:  # scale and zero point may encode the network's normalization
             return np.clip(np.round(image), 0, 255).astype("uint8")
         scale, zero_point = self.input["quantization"]
         limits = np.iinfo(self.input["dtype"])
         return np.clip(np.round(image / scale + zero_point), limits.min, limits.max).astype(self.input["dtype"])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """One image of shape `(1, height, width, channels)` in the file's own type; the raw output."""
+        """Run one image of shape `(1, height, width, channels)` in the file's input type and return the raw output."""
         self._interpreter.set_tensor(self.input["index"], batch)
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self.output["index"])
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Predictions for images of shape `(N, height, width, channels)`, values 0..255.
+        """Predict the classes of images of shape `(N, height, width, channels)`, values 0..255.
 
         Returns:
             A `float32` array of shape `(N, classes)`.

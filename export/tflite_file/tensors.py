@@ -1,9 +1,9 @@
-"""Which layer a tensor of a converted file belongs to, and what flows through it.
+"""Mapping of a file's tensors to Keras layers, and the values of intermediate tensors.
 
-The converter names a tensor after the operations that were fused into it, each under the scope of its layer, and first
-the one whose output it is: `net_1/stem_activation_1/Relu6;net_1/stem_bn_1/add_1;net_1/stem_conv_1/convolution`.
+The converter names a tensor after the operations fused into it, each with the scope of its layer, starting with the
+operation that outputs it: `net_1/stem_activation_1/Relu6;net_1/stem_bn_1/add_1;net_1/stem_conv_1/convolution`.
 
-LiteRT, its flatbuffer schema and numpy.
+LiteRT and numpy; never TensorFlow.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
 from keras_effnet.export.tflite_file.schema import pack, parse
 
-_NUMBER = re.compile(r"_\d+$")  # a scope that was entered twice is numbered
+_NUMBER = re.compile(r"_\d+$")  # the converter numbers a scope that is entered again
 
 
 def layer_of(tensor_name: bytes | str, layers: Collection[str]) -> str | None:
-    """The layer whose output a tensor is, by its name; None where no layer's name is in it."""
+    """Find the layer that outputs a tensor from the tensor's name; None if it contains no layer's name."""
     name = tensor_name.decode() if isinstance(tensor_name, bytes) else tensor_name
     found = None
     for scope in name.split(";")[0].split("/"):
@@ -32,22 +32,22 @@ def layer_of(tensor_name: bytes | str, layers: Collection[str]) -> str | None:
 
 
 def output_tensors(content: bytes, layers: Collection[str]) -> dict[str, int]:
-    """Where the outputs of layers are found in a converted model.
+    """Find the tensors that hold the outputs of layers in a converted file.
 
     Args:
         content: The file's bytes.
         layers: Names of layers.
 
     Returns:
-        Layer name -> tensor index, in the order of execution, for the layers whose output is a tensor of its own in the
-        file: a convolution has none if the activation after it is fused into the operator.
+        Layer name -> tensor index in execution order, for the layers whose output is a separate tensor in the file. A
+        convolution has none if the following activation is fused into the operator.
     """
     graph = parse(content).subgraphs[0]
     found: dict[str, int] = {}
     for operator in graph.operators:
         for index in operator.outputs:
             if name := layer_of(graph.tensors[index].name, layers):
-                found.pop(name, None)  # the last tensor of a layer is its output, and stands where that is computed
+                found.pop(name, None)  # the last tensor of a layer is its output and determines its position
                 found[name] = int(index)
     return found
 
@@ -55,19 +55,19 @@ def output_tensors(content: bytes, layers: Collection[str]) -> dict[str, int]:
 def taps(
     content: bytes, indices: Sequence[int], inputs: np.ndarray, held_bytes: float = 5e8
 ) -> Iterator[tuple[list[int], Iterator[list[np.ndarray]]]]:
-    """Runs a file and looks at some of its tensors.
+    """Run a file and read some of its intermediate tensors.
 
-    They are made outputs of the file, as many at a time as fit into some memory: LiteRT would otherwise keep either
-    none or all, which for B7 are gigabytes, and could keep none of what XNNPACK computes.
+    The tensors are made outputs of the file, as many at a time as fit in `held_bytes`. LiteRT's own option keeps all
+    tensors, gigabytes for B7, and none of those that XNNPACK computes.
 
     Args:
         content: The file's bytes.
-        indices: Of the tensors.
+        indices: Tensor indices.
         inputs: Array of shape `(N, height, width, channels)`, in the file's own type.
-        held_bytes: Float, of the tensors that are looked at in one pass over the inputs.
+        held_bytes: Float, upper bound for the tensors that are read in one pass over the inputs.
 
     Yields:
-        Some of the indices, and an iterator over the inputs to the values of these tensors, in real numbers.
+        A part of the indices, and an iterator that gives for each input the dequantized values of these tensors.
     """
     model = parse(content)
     graph = model.subgraphs[0]
@@ -87,7 +87,7 @@ def _runs(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterato
 
 
 def activations(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """What some tensors hold for each of a few inputs: tensor index and an array with a row for each input."""
+    """Yield the index of each tensor with an array of its values, one row an input."""
     for chunk, runs in taps(content, indices, inputs, held_bytes=2.5e8 / len(inputs)):
         yield from zip(chunk, map(np.stack, zip(*runs, strict=True)), strict=True)
 
@@ -97,7 +97,8 @@ def _real(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
 
 
 def _chunks(indices: Sequence[int], sizes: Sequence[int], most: float) -> Iterator[list[int]]:
-    chunk, held = [], 0
+    chunk: list[int] = []
+    held = 0
     for index, size in zip(indices, sizes, strict=True):
         if chunk and held + size > most:
             yield chunk

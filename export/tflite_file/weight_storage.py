@@ -1,9 +1,7 @@
-"""Weights of a float file stored in fewer bits, the arithmetic left as it is: float16, and int8 for dynamic range.
+"""Weight-only compression of a float file: float16 weights, and int8 weights for dynamic-range quantization.
 
-TensorFlow's converter does the same, at the price of one more conversion each: half a minute for B7 where rewriting the
-file takes seconds. Tests hold both results side by side.
-
-Imports `tensors` beside it.
+TensorFlow's converter does the same but needs another conversion each time: half a minute for B7, while rewriting the
+file takes seconds. Tests compare both results. LiteRT's schema and numpy; never TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,10 +17,10 @@ if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT
 
 _HALF = np.finfo("float16")
-_MIN_ELEMENTS = 1024  # kernels below are not worth quantizing, by TensorFlow's rule too
-_DEQUANTIZE_VERSION = 3  # the first that takes float16
+_MIN_ELEMENTS = 1024  # smaller kernels stay in float, as in TensorFlow's converter
+_DEQUANTIZE_VERSION = 3  # the first version that supports float16
 
-# Operator -> axis of the output channels in its kernel, version of the operator that takes int8 beside float.
+# Operator -> axis of the output channels in its kernel, operator version that supports int8 weights with float inputs.
 _HYBRID = {"CONV_2D": (0, 5), "DEPTHWISE_CONV_2D": (3, 6), "FULLY_CONNECTED": (0, 12)}
 
 
@@ -39,7 +37,7 @@ def _float32(model: ModelT, index: int) -> np.ndarray | None:
 
 
 def _drop_unused(model: ModelT) -> None:
-    """Empties the buffers that no tensor refers to any more; buffers keep their numbers."""
+    """Empty the buffers that no tensor refers to any more; buffer indices stay valid."""
     used = {tensor.buffer for tensor in model.subgraphs[0].tensors} | {entry.buffer for entry in model.metadata or ()}
     for index, buffer in enumerate(model.buffers):
         if index not in used:
@@ -47,7 +45,7 @@ def _drop_unused(model: ModelT) -> None:
 
 
 def float16_weights(content: bytes) -> bytes:
-    """Kernels and biases in float16, each widened by a DEQUANTIZE; runtimes do that once, or compute in float16.
+    """Store kernels and biases in float16, each with a DEQUANTIZE that runtimes execute once or skip.
 
     Args:
         content: A float32 file.
@@ -70,7 +68,7 @@ def float16_weights(content: bytes) -> bytes:
             half, wide = schema.TensorT(), graph.tensors[index]
             half.name, half.shape, half.type = wide.name + b"_float16", wide.shape, schema.TensorType.FLOAT16
             half.buffer = add_buffer(model, np.clip(values, _HALF.min, _HALF.max).astype("float16"))
-            wide.buffer = 0  # computed now
+            wide.buffer = 0  # now computed by the DEQUANTIZE
             graph.tensors.append(half)
             widening = schema.OperatorT()
             widening.opcodeIndex = len(model.operatorCodes) - 1
@@ -82,7 +80,7 @@ def float16_weights(content: bytes) -> bytes:
 
 
 def int8_weights(content: bytes) -> bytes:
-    """Kernels in int8 with a step for each output channel; LiteRT quantizes the activations while it runs.
+    """Store kernels in int8 with a scale per output channel; LiteRT quantizes activations at run time.
 
     Args:
         content: A float32 file.

@@ -33,7 +33,7 @@ def test_this_process_does_not_count():
 def test_the_child_imports_nothing_heavy(exported):
     code = (
         "import sys\n"
-        "from keras_effnet.export import memory\n"
+        "from keras_effnet.export.measure import memory\n"
         f"memory._main({str(exported['int8'].path)!r}, 1)\n"
         "assert not {'tensorflow', 'keras', 'matplotlib', 'click'} & set(sys.modules)\n"
     )

@@ -108,16 +108,16 @@ def test_sixteen_bits_are_slow_on_cpus_and_refused_elsewhere():
 def test_a_float_softmax_stays_on_the_cpu_of_an_accelerator(exported):
     assert expected(exported["int8"].path.read_bytes())[NPU] == (
         IN_PART,
-        "DEQUANTIZE, SOFTMAX compute in float: they and all after them stay on the CPU",
+        "DEQUANTIZE, SOFTMAX compute in float: they and all operators after them stay on the CPU",
     )
 
 
 def test_an_operator_that_a_delegate_lacks_is_named():
     verdicts = expected(classifier("uint8", kind="GATHER_ND"))
-    assert verdicts[GPU] == (IN_PART, "GATHER_ND stay on the CPU, with a copy each way")
-    assert verdicts[NPU] == (IN_PART, "GATHER_ND and all after them stay on the CPU")
+    assert verdicts[GPU] == (IN_PART, "GATHER_ND stay on the CPU, with a copy in each direction")
+    assert verdicts[NPU] == (IN_PART, "GATHER_ND and all operators after them stay on the CPU")
     assert verdicts[MICRO][0] == ACCEPTS
-    assert expected(classifier("uint8", kind="TILE"))[MICRO] == (REFUSES, "TILE have no kernel there")
+    assert expected(classifier("uint8", kind="TILE"))[MICRO] == (REFUSES, "TILE have no kernel")
 
 
 def test_operators_of_tensorflow_are_refused_everywhere():
@@ -130,7 +130,7 @@ def test_reasons_name_a_few_operators_and_count_the_others():
     names = [f"Own{number}" for number in range(6)]
     tensors = {"image": ("uint8", IMAGE), "scores": ("uint8", SCORES)}
     content = tiny_file(tensors, [(name, "image", "scores") for name in names], "image", "scores")
-    assert expected(content)[CPU][1].startswith("Own0, Own1, Own2, Own3 and 2 more come from outside")
+    assert expected(content)[CPU][1].startswith("Own0, Own1, Own2, Own3 and 2 more are not builtin operators")
 
 
 # --- the lists of operators, against what is published elsewhere

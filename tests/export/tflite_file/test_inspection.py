@@ -69,7 +69,7 @@ def test_a_file_that_casts_is_refused():
 
 def test_a_file_too_small_for_its_weights_is_refused():
     content = convert(tf.nn.relu)
-    with pytest.raises(VerificationError, match="its weights alone take 2,000,000: they are not in it"):
+    with pytest.raises(VerificationError, match="its weights alone take 2,000,000: the weights are missing"):
         check_portable(content, min_bytes=2_000_000)
 
 
