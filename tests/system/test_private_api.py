@@ -137,7 +137,7 @@ def calibrated():
 
 
 def dtypes(content):
-    from keras_effnet.export.tflite_file.tensors import parse
+    from keras_effnet.export.tflite_file.schema import parse
 
     return {tensor.type for tensor in parse(content).subgraphs[0].tensors}
 

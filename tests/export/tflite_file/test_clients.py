@@ -45,7 +45,7 @@ def test_every_client_is_judged_and_says_where_its_rules_come_from():
 def test_a_float_file_is_for_all_but_integer_accelerators():
     verdicts = expected(classifier(metadata=normalisation_metadata()))
     assert {client for client, (verdict, _) in verdicts.items() if verdict == ACCEPTS} == set(clients.CLIENTS) - {NPU}
-    assert verdicts[NPU] == (REFUSES, "float32: only operators in 8-bit integers run there")
+    assert verdicts[NPU] == (REFUSES, "float32: only 8-bit integer operators are supported")
 
 
 def test_a_uint8_file_in_integers_throughout_is_for_all():
@@ -82,7 +82,7 @@ def test_mediapipe_wants_one_rgb_image_and_scores(wrong, reason):
 
 def test_a_batch_that_is_not_fixed_is_refused_by_browsers_and_compilers():
     verdicts = expected(classifier("uint8", image=(-1, 8, 8, 3)))
-    assert verdicts[WEB] == (REFUSES, "image [-1, 8, 8, 3] is not fixed, the batch included")
+    assert verdicts[WEB] == (REFUSES, "image [-1, 8, 8, 3] is not fixed, including the batch")
     assert verdicts[NPU] == (REFUSES, "image [-1, 8, 8, 3] is not fixed when the file is compiled")
     assert verdicts[CPU] == verdicts[MEDIAPIPE] == (ACCEPTS, "")
 
@@ -90,13 +90,13 @@ def test_a_batch_that_is_not_fixed_is_refused_by_browsers_and_compilers():
 def test_weights_in_integers_under_float_are_for_cpus():
     verdicts = expected(classifier(weights="int8"))
     assert verdicts[CPU][0] == ACCEPTS and verdicts[GPU][0] == IN_PART and verdicts[MICRO][0] == REFUSES
-    assert "FULLY_CONNECTED have int8 weights under float activations" in verdicts[MICRO][1]
+    assert "FULLY_CONNECTED have int8 weights and float activations" in verdicts[MICRO][1]
 
 
 def test_float16_weights_have_no_kernel_on_microcontrollers(exported):
     verdicts = expected(exported["float16"].path.read_bytes())
     assert verdicts[GPU] == verdicts[CPU] == (ACCEPTS, "")
-    assert verdicts[MICRO] == (REFUSES, "float16 weights: its DEQUANTIZE reads integers alone")
+    assert verdicts[MICRO] == (REFUSES, "float16 weights: its DEQUANTIZE supports integer inputs only")
 
 
 def test_sixteen_bits_are_slow_on_cpus_and_refused_elsewhere():
