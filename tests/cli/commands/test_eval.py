@@ -224,7 +224,7 @@ def test_csv_json_and_json_lines_say_the_same_as_the_network(cli, colours, galle
     model = colours / "colours.keras"
     for name in ("out.csv", "out.json", "out.jsonl"):
         shown = cli("predict", gallery, "--model", model, "--top", "2", "--output", name, "--batch-size", "4")
-        assert shown.status == 0 and f"6 images by {model} in {name}" in shown.out, shown.err
+        assert shown.status == 0 and f"6 images classified by {model} in {name}" in shown.out, shown.err
         assert not Path(f"{name}.part").exists()
     by_csv = rows_of(Path("out.csv"))
     by_json = json.loads(Path("out.json").read_text())
@@ -338,7 +338,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_file_that_was_there(cli, colours, gal
         "predict", gallery, "--model", colours / "colours.keras", "--batch-size", "2", "--output", f"out.{form}"
     )
     assert shown.status == 130
-    assert f"interrupted after 4 of 6 images, which are in out.{form}.part." in shown.err
+    assert f"interrupted after 4 of 6 images; the finished rows are in out.{form}.part." in shown.err
     assert Path(f"out.{form}").read_text() == "precious"
     part = Path(f"out.{form}.part")
     done = {
