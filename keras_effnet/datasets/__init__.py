@@ -1,4 +1,4 @@
-"""Where images come from: folders, CSV lists, TFRecord shards, TensorFlow Datasets, arrays."""
+"""Labelled image datasets from folders, CSV lists, TFRecord shards, TensorFlow Datasets and arrays. TensorFlow."""
 
 import lazy_loader
 

@@ -1,7 +1,8 @@
 from .checking import DataReport, check_data
 from .digits import clutter
 from .loading import EMBEDDED, from_arrays, load
-from .splits import Encoded, ImageDataset, Split, class_weights, k_folds, stratified_split
+from .splits import Encoded, ImageDataset, Split
+from .stratification import class_weights, k_folds, stratified_split
 
 __all__ = [
     "EMBEDDED",

@@ -1,29 +1,37 @@
-"""What is wrong with a data set before a network learns it: broken files, copies, leaks, lopsided classes, sizes.
+"""Check a dataset before training: broken files, duplicates, leakage between splits, class imbalance, image sizes.
 
-Imports `datasets`, `splits`, `images`, `fingerprints`.
+TensorFlow.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
-from keras_effnet import datasets
 from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
 from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, group_duplicates, sheet_tile
+from keras_effnet.datasets.folders import Progress
+from keras_effnet.datasets.loading import load
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 
-IMBALANCED = 3.0  # times as many images in the largest class as in the smallest, above which weights are suggested
+IMBALANCED = 3.0  # ratio of the largest to the smallest class above which class weights are suggested
 _TINY = 32  # pixels of the shorter side
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """An image: its path, or `"train[12]"` where it has none; its split and class."""
+    """One image of a group of duplicates.
+
+    Args:
+        name: String, its path, or its index in the split: `"train[12]"`.
+        split: String, `"train"`, `"val"` or `"test"`.
+        class_name: String.
+    """
 
     name: str
     split: str
@@ -32,11 +40,11 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Images that are the same.
+    """Group of duplicate images.
 
     Args:
         members: Tuple of `Duplicate`, two or more.
-        exact: Bool, whether all are equal byte for byte; otherwise some are nearly so.
+        exact: Bool, True if all are byte-for-byte equal, False if some are near duplicates.
     """
 
     members: tuple[Duplicate, ...]
@@ -44,24 +52,26 @@ class DuplicateGroup:
 
     @property
     def leaks(self) -> bool:
-        """Whether it has images of several splits, so that a network is tested on what it has learned by heart."""
+        """Whether images of several splits are in the group, so that a network is tested on images it has seen."""
         return len({member.split for member in self.members}) > 1
 
     @property
     def contradicts(self) -> bool:
-        """Whether the same image has different classes."""
+        """Whether images of several classes are in the group."""
         return len({member.class_name for member in self.members}) > 1
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Smallest, median and largest of the images that could be read; ratios are width over height.
+    """Image sizes, over all images that can be decoded.
 
     Args:
-        width, height, aspect: Triples of numbers.
-        tiny: Int, images whose shorter side is under 32 pixels.
-        below: Int, images whose shorter side is under `image_size`: training enlarges them.
-        image_size: Int, side of the images that the network will see.
+        width: Triple of floats, smallest, median and largest width in pixels.
+        height: The same for the height.
+        aspect: The same for width over height.
+        tiny: Int, number of images whose shorter side is below 32 pixels.
+        below: Int, number of images whose shorter side is below `image_size`, so that training upscales them.
+        image_size: Int, input size of the network in pixels.
     """
 
     width: tuple[float, float, float]
@@ -74,18 +84,18 @@ class Sizes:
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `check_data` found.
+    """Findings of `check_data`.
 
     Args:
-        name: String, of the data set.
+        name: String, name of the dataset.
         class_names: Tuple of strings.
-        counts: Split -> images that can be read, one number a class.
+        counts: Dict of split to tuple of ints, the decodable images of each class.
         unreadable: Tuple of `BadFile`.
         groups: Tuple of `DuplicateGroup`.
-        sizes: `Sizes`; None if nothing could be read.
-        modes: What the files hold -> how many: `{"JPEG RGB": 498, "JPEG L": 2}`.
-        total: Int, images in the data set. `checked` is less where only a sample was looked at.
-        examples: Class -> small images of it, for a sheet; not part of `to_dict`.
+        sizes: `Sizes`; None if no image can be decoded.
+        modes: Dict of file format and colour mode to number of files: `{"JPEG RGB": 498, "JPEG L": 2}`.
+        total: Int, images in the dataset; larger than `checked` if only a sample was checked.
+        examples: Dict of class to thumbnails, `uint8` arrays of shape `(96, 96, 3)`; not part of `to_dict`.
     """
 
     name: str
@@ -100,7 +110,7 @@ class DataReport:
 
     @property
     def checked(self) -> int:
-        """Number of images looked at, unreadable ones included."""
+        """Number of images checked, including unreadable ones."""
         return sum(map(sum, self.counts.values())) + len(self.unreadable)
 
     @property
@@ -115,7 +125,7 @@ class DataReport:
 
     @property
     def leaked(self) -> dict[str, int]:
-        """Split -> how many of its images are also in `train`; of `test`, also in `val`."""
+        """Number of images of `val` that are also in `train`, and of `test` that are also in `train` or `val`."""
         earlier = {"val": {"train"}, "test": {"train", "val"}}
         found = dict.fromkeys((split for split in self.counts if split in earlier), 0)
         for group in self.leaks:
@@ -127,13 +137,13 @@ class DataReport:
 
     @property
     def imbalance(self) -> float:
-        """Training images of the largest class, for each one of the smallest; infinite if that has none."""
+        """Ratio of training images of the largest and the smallest class; infinite if a class has none."""
         counts = self.counts["train"]
         return max(counts) / min(counts) if min(counts) else float("inf")
 
     @property
     def class_weights(self) -> dict[int, float]:
-        """Weights for `model.fit(class_weight=...)` with which every class counts the same; 0 where it has none."""
+        """Balanced weights for `model.fit(class_weight=...)`; 0 for a class without training images."""
         counts = self.counts["train"]
         present = [count for count in counts if count]
         return {
@@ -141,14 +151,17 @@ class DataReport:
             for label, count in enumerate(counts)
         }
 
-    def to_dict(self) -> dict[str, object]:
-        """All of it but the images, ready for JSON."""
-        kept = asdict(self) | {"unreadable": [bad._asdict() for bad in self.unreadable], "checked": self.checked}
+    def to_dict(self) -> dict[str, Any]:
+        """Convert the report, without the thumbnails, to a dict for JSON."""
+        kept: dict[str, Any] = asdict(self) | {
+            "unreadable": [bad._asdict() for bad in self.unreadable],
+            "checked": self.checked,
+        }
         del kept["examples"]
         for group, written in zip(self.groups, kept["groups"], strict=True):
             written |= {"leaks": group.leaks, "contradicts": group.contradicts}
-        lopsided = self.imbalance if self.imbalance < float("inf") else None  # infinity is no JSON
-        return kept | {"leaked": self.leaked, "imbalance": lopsided, "class_weights": self.class_weights}
+        imbalance = self.imbalance if self.imbalance < float("inf") else None  # JSON has no infinity
+        return kept | {"leaked": self.leaked, "imbalance": imbalance, "class_weights": self.class_weights}
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,27 +171,32 @@ class _Examined:
     tile: np.ndarray | None
 
 
-def _examine(split: str, part: Split, class_names, examples: int, progress) -> list[_Examined | BadFile]:
-    """All images of a split, in their order."""
-    shown = {index for label in set(part.labels.tolist()) for index in np.flatnonzero(part.labels == label)[:examples]}
-    shown = shown if split == "train" else set()
-    files = isinstance(part.images, tuple)
-    names = part.images if files else [f"{split}[{index}]" for index in range(len(part))]
+def _decoded(part: Split, names: Sequence[str]) -> Iterator[tuple[bytes | None, np.ndarray] | BadFile]:
+    """Yield the bytes (None if there is no file) and the pixels of every image of a split, in order."""
+    if isinstance(part.images, tuple):
+        yield from decode_files(part.images)
+    elif isinstance(part.images, Encoded):
+        yield from decode_all(part.images.read(), names)
+    else:
+        yield from ((None, pixels) for pixels in part.images)
 
-    def seen(index: int, found: tuple[bytes | None, np.ndarray] | BadFile) -> _Examined | BadFile:
+
+def _examine(
+    split: str, part: Split, class_names: Sequence[str], examples: int, progress: Progress
+) -> list[_Examined | BadFile]:
+    """Fingerprint all images of a split, in order, and keep thumbnails of the first training images of each class."""
+    labels = set(part.labels.tolist()) if split == "train" else set()
+    shown = {index for label in labels for index in np.flatnonzero(part.labels == label)[:examples]}
+    names = part.images if isinstance(part.images, tuple) else [f"{split}[{index}]" for index in range(len(part))]
+
+    def examined(index: int, found: tuple[bytes | None, np.ndarray] | BadFile) -> _Examined | BadFile:
         if isinstance(found, BadFile):
             return found
         contents, pixels = found
         member = Duplicate(names[index], split, class_names[part.labels[index]])
         return _Examined(member, fingerprint(pixels, contents), sheet_tile(pixels) if index in shown else None)
 
-    if files:
-        images = decode_files(part.images)
-    elif isinstance(part.images, Encoded):
-        images = decode_all(part.images.read(), names)
-    else:
-        images = ((None, pixels) for pixels in part.images)
-    return [seen(index, found) for index, found in enumerate(progress(images))]
+    return [examined(index, found) for index, found in enumerate(progress(_decoded(part, names)))]
 
 
 def _groups(seen: list[_Examined], near: bool) -> tuple[DuplicateGroup, ...]:
@@ -198,10 +216,16 @@ def _sizes(seen: list[_Examined], image_size: int) -> Sizes | None:
     shorter = np.minimum(width, height)
 
     def triple(values: np.ndarray) -> tuple[float, float, float]:
-        return tuple(round(float(value), 3) for value in (values.min(), np.median(values), values.max()))
+        return round(float(values.min()), 3), round(float(np.median(values)), 3), round(float(values.max()), 3)
 
-    below = int((shorter < image_size).sum())
-    return Sizes(*map(triple, (width, height, width / height)), int((shorter < _TINY).sum()), below, image_size)
+    return Sizes(
+        width=triple(width),
+        height=triple(height),
+        aspect=triple(width / height),
+        tiny=int((shorter < _TINY).sum()),
+        below=int((shorter < image_size).sum()),
+        image_size=image_size,
+    )
 
 
 def check_data(
@@ -215,36 +239,35 @@ def check_data(
     seed: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> DataReport:
-    """Looks at every image once and reports what would spoil a training, or its result.
+    """Check every image of a dataset for defects that would spoil training or its evaluation.
 
-    Time: each image is decoded once, on all cores; see `fingerprints.groups_of_twins` for that of the
-    near duplicates. About 1 kB of memory is kept of each image.
+    Every image is decoded once, on all cores, and about 1 kB of memory is kept for each. The search for near
+    duplicates takes quadratic time, see `fingerprints.group_duplicates`.
 
     Args:
-        source: What `datasets.load` takes, or what it returned.
-        image_size: Int, side of the images that the network will see.
-        near_duplicates: Bool, whether to look for images that are almost the same, beside exact copies.
-        max_images: Int, how many to look at, drawn at random, seeded; all by default. Copies are found only where
-            both were drawn.
-        examples: Int, images kept of each class.
-        val_split, seed: As for `datasets.load`, where the folder has no `val/`.
+        source: Source as `datasets.load` takes it, or an `ImageDataset`.
+        image_size: Int, input size of the network in pixels.
+        near_duplicates: Bool, whether to search for near duplicates in addition to exact ones.
+        max_images: Int, size of a random sample to check; by default all images are checked. Duplicates are found
+            within the sample only.
+        examples: Int, thumbnails kept of each class.
+        val_split: Float in (0, 1), as in `datasets.load`.
+        seed: Int, seed of the split and of the sample.
         progress: Wraps the iteration over images, for a progress bar.
 
     Returns:
         A `DataReport`.
 
     Raises:
-        UserError: The source does not exist, or is no data set.
+        UserError: The source does not exist or is not a dataset.
 
     Example:
 
-    >>> report = keras_effnet.datasets.checking.check_data("digits")
+    >>> report = keras_effnet.datasets.check_data("digits")
     >>> report.leaked
     {'val': 0, 'test': 0}
     """
-    dataset = source
-    if not isinstance(source, ImageDataset):
-        dataset = datasets.load(source, val_split=val_split, seed=seed, check=False)
+    dataset = source if isinstance(source, ImageDataset) else load(source, val_split=val_split, seed=seed, check=False)
     splits = {name: part for name in ("train", "val", "test") if (part := getattr(dataset, name)) is not None}
     total = sum(map(len, splits.values()))
     if max_images is not None and max_images < total:

@@ -1,4 +1,4 @@
-"""Images that a CSV file lists: one row an image, or one row a class. Imports `folders`, `splits`, `errors`."""
+"""Read datasets listed in a CSV file, with one row per image or one row per class. TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_effnet.datasets.decoding import BadFile
 from keras_effnet.datasets.folders import Progress, class_folders, drop_bad_files
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError, closest, unknown
 
 MANIFEST, CLASS_LIST = "manifest.csv", "labels.csv"
-# What a column may be called. The first name is the one that is documented.
+# Accepted column names. The first one is documented.
 _COLUMNS = {
     "path": ("path", "file", "filename", "image"),
     "label": ("label", "class"),
@@ -38,9 +39,9 @@ class _Image(NamedTuple):
 
 
 def find_manifest(folder: Path) -> Path | None:
-    """The CSV file that describes a folder: `manifest.csv`, or a `labels.csv` that names files.
+    """Find the CSV file that lists the images of a folder: `manifest.csv`, or a `labels.csv` with file names.
 
-    A `labels.csv` beside class folders is taken for a note: the folders say what is what.
+    A `labels.csv` beside class folders is ignored: the folders define the classes.
     """
     if (folder / MANIFEST).is_file():
         return folder / MANIFEST
@@ -52,7 +53,7 @@ def find_manifest(folder: Path) -> Path | None:
 
 
 def _table(path: Path) -> tuple[dict[str, str], list[_Row]]:
-    """The columns by what they are for -> as they are called, and the rows that are not empty."""
+    """Return purpose -> column name for the known columns, and the non-empty rows."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -83,7 +84,7 @@ def _check_columns(path: Path, header: dict[str, str]) -> None:
         with path.open(encoding="utf-8-sig") as file:
             given = file.readline().strip()
         near = next((column for column in given.split(",") if closest(column.strip(), names)), None)
-        hint = f" Did you mean {names[0]!r} by {near!r}?" if near else ""
+        hint = f" Did you mean {names[0]!r} instead of {near!r}?" if near else ""
         raise UserError(f"{path} has no column {' or '.join(map(repr, names[:2]))}.{hint} Its header is: {given}")
 
 
@@ -100,17 +101,17 @@ def _split_of(path: Path, row: _Row) -> str:
 
 def _image(path: Path, row: _Row, label: str, seen: dict[str, int]) -> _Image:
     if not row.values["path"]:
-        raise UserError(f"{path}, line {row.line}: no file is named.")
+        raise UserError(f"{path}, line {row.line}: the file name is missing.")
     file = path.parent.resolve() / row.values["path"]
     if not file.is_file():
         raise UserError(f"{path}, line {row.line}: {file} does not exist; paths are relative to {path.parent}.")
     if (earlier := seen.setdefault(str(file), row.line)) != row.line:
-        raise UserError(f"{path}, line {row.line}: {row.values['path']} was listed on line {earlier} already.")
+        raise UserError(f"{path}, line {row.line}: {row.values['path']} is already listed on line {earlier}.")
     return _Image(str(file), label, _split_of(path, row))
 
 
 def _classes(path: Path, labels: Iterable[str]) -> list[str]:
-    """Names in alphabetical order, whole numbers by size; whole numbers index `labels.txt` where there is one."""
+    """Sort class names: integers by value, other names alphabetically."""
     distinct = set(labels)
     if not all(label.isdecimal() for label in distinct):
         return sorted(distinct)
@@ -118,7 +119,7 @@ def _classes(path: Path, labels: Iterable[str]) -> list[str]:
 
 
 def _apply_labels_txt(path: Path, names: list[str]) -> list[str]:
-    """Class numbers as the lines of a `labels.txt` beside the CSV file, where there is one."""
+    """Replace class numbers by the lines of a `labels.txt` beside the CSV file, if it exists."""
     file = path.parent / "labels.txt"
     if not file.is_file() or not all(name.isdecimal() for name in names):
         return names
@@ -129,7 +130,7 @@ def _apply_labels_txt(path: Path, names: list[str]) -> list[str]:
 
 
 def _read_images(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str], list[str]]:
-    """A row an image: images, their classes' keys in order, and the names of these."""
+    """Read a file with one row per image; returns images, the keys of their classes in order, and the class names."""
     seen: dict[str, int] = {}
     for row in rows:
         if not row.values["label"]:
@@ -142,18 +143,21 @@ def _read_images(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str],
 
 
 def _read_class_list(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str], list[str]]:
-    """A row a class, with or without a file; several rows may share a class, each with its own file."""
+    """Read a file with one row per class, with or without an image; returns as `_read_images`.
+
+    Several rows may describe the same class, each with a file of its own.
+    """
     names: dict[int, str] = {}
     seen: dict[str, int] = {}
     images = []
     for row in rows:
         number = row.values["index"]
         if not number.isdecimal():
-            raise UserError(f"{path}, line {row.line}: the index of a class is a whole number from 0, got {number!r}.")
+            raise UserError(f"{path}, line {row.line}: a class index must be an integer from 0, got {number!r}.")
         name = row.values.get("wnid") or row.values.get("name") or str(int(number))
         if names.setdefault(int(number), name) != name:
             raise UserError(
-                f"{path}, line {row.line}: class {number} is {names[int(number)]!r} further up, not {name!r}."
+                f"{path}, line {row.line}: class {number} was named {names[int(number)]!r} before, not {name!r}."
             )
         if row.values["path"]:
             images.append(_image(path, row, str(int(number)), seen))
@@ -167,11 +171,17 @@ def _lacks_training_images(labels: np.ndarray, classes: int) -> bool:
 
 
 def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progress) -> SourceData:
-    """Images that a CSV file lists.
+    """Read a dataset listed in a CSV file.
 
-    Columns `path` and `label`, and optionally `split`: one row an image. Or columns `index`, `wnid` or `name`, and
-    `file`: one row a class, with the image of it if there is one. A class list with too few images to train on, and
-    nothing said of splits, is there to measure a network with: all of it is `test`.
+    Either one row per image, with the columns `path`, `label` and optionally `split`, or one row per class, with the
+    columns `index`, `wnid` or `name`, and optionally `file`. A class list without splits and with too few images to
+    train on is for evaluation: all its images are in `test`.
+
+    Args:
+        path: Path of the CSV file; image paths are relative to its folder.
+        max_bad_files: Int, number of undecodable files allowed.
+        check: Bool, whether to decode every file once.
+        progress: Wraps the iteration over files, for a progress bar.
 
     Raises:
         UserError: A column is missing, or a row has no label, an unknown split or a file that does not exist.
@@ -184,7 +194,7 @@ def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progres
     if not images:
         raise UserError(f"{path} lists no images.")
     if len(names) < 2:
-        raise UserError(f"{path} has one class only ({names[0]}); a classifier needs at least two.")
+        raise UserError(f"{path} has only one class ({names[0]}); a classifier needs at least two.")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path} gives two classes the same name, {twice!r}.")
@@ -197,7 +207,7 @@ def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progres
             splits[split] = Split(tuple(image.path for image in chosen), labels)
     if class_list and splits.keys() == {"train"} and _lacks_training_images(splits["train"].labels, len(names)):
         splits = {"test": splits["train"]}
-    skipped = ()
+    skipped: tuple[BadFile, ...] = ()
     if check:
         splits, skipped = drop_bad_files(splits, max_bad_files, progress)
     return SourceData(path.resolve().parent.name, tuple(names), splits, skipped)

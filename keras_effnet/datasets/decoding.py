@@ -1,7 +1,4 @@
-"""From bytes to pixels: the one decoder, and the check of many files before a long run relies on them.
-
-TensorFlow, and Pillow for the rarer formats; imports `errors`.
-"""
+"""Image decoding, and detection of files that cannot be decoded. TensorFlow; Pillow for BMP, GIF and WebP."""
 
 from __future__ import annotations
 
@@ -21,16 +18,16 @@ from keras_effnet.errors import UserError
 
 _UNDECODABLE = (tf.errors.InvalidArgumentError, ValueError)  # from TensorFlow's decoders, and from Pillow's
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
-# A header may claim any size. TensorFlow refuses a JPEG beyond 2^29 bytes of pixels, which is this many; Pillow, too.
+# Headers may claim any size. TensorFlow and Pillow refuse JPEGs with more pixels than this (2^29 bytes of RGB).
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30  # of a file
-# Huffman coding spends a bit or more on each block of 64 pixels, so that a whole JPEG has at most 512 pixels a byte.
+# Huffman coding spends at least one bit per block of 64 pixels, so a complete JPEG has at most 512 pixels per byte.
 _JPEG_PIXELS_PER_BYTE = 512
-_BMP_PIXELS_PER_BYTE = 128  # two bytes say "255 times this colour"
+_BMP_PIXELS_PER_BYTE = 128  # run-length encoding: two bytes encode up to 255 pixels
 _IMPLAUSIBLE = "Claims more pixels than it can hold"
 _MAX_FULL_SIZE_SCANS = 16  # of a progressive JPEG; a small one may have more, each costs a walk over all coefficients
 _PNG = b"\x89PNG\r\n\x1a\n"
-# What TensorFlow puts before a message, and what Pillow puts into one.
+# Boilerplate that TensorFlow prepends to messages and Pillow inserts into them.
 _NOISE = re.compile(
     r"\{\{.*?\}\} ?|Error in user-defined function .*? iterator: \S+ "
     r"|ValueError: (?=\w+: )| <_io.BytesIO object at \w+>"
@@ -39,17 +36,17 @@ _PILLOW_FORMATS = ("BMP", "GIF", "WEBP")
 
 
 class BadFile(NamedTuple):
-    """A file that cannot be decoded, and why."""
+    """Path of a file that cannot be decoded, and the reason."""
 
     path: str
     reason: str
 
 
 def decode(contents) -> tf.Tensor:
-    """Decodes JPEG, PNG, GIF, BMP or WebP bytes to RGB.
+    """Decode JPEG, PNG, GIF, BMP or WebP bytes to RGB.
 
-    Grayscale and palettes become RGB, CMYK is converted, alpha is dropped, 16 bits become 8, and of an animation the
-    first frame is taken.
+    Grayscale, palette and CMYK images are converted to RGB, alpha is dropped, 16 bits are reduced to 8, and the first
+    frame of an animation is used.
 
     Args:
         contents: Scalar string tensor.
@@ -57,8 +54,8 @@ def decode(contents) -> tf.Tensor:
     Returns:
         A `uint8` tensor of shape `(height, width, 3)`.
     """
-    # TensorFlow takes the palette of a BMP for grey levels, refuses WebP with alpha or animation, and decodes all
-    # frames of a GIF before it drops all but one.
+    # TensorFlow reads palette indices of a BMP as grey levels, refuses WebP with alpha or animation, and decodes all
+    # frames of a GIF before it drops all but the first.
     contents = tf.convert_to_tensor(contents)
     start = tf.strings.substr(contents, 0, 2)
     by_pillow = (start == b"BM") | (start == b"GI") | (_bytes_at(contents, 8, 12) == b"WEBP")
@@ -71,9 +68,10 @@ def decode(contents) -> tf.Tensor:
 
 
 def decode_window(contents, box_of_shape: Callable) -> tf.Tensor:
-    """Decodes a part of an image; of a JPEG that part alone.
+    """Decode a window of an image, skipping the rest of a JPEG.
 
-    Decodes in every window whatever `decode` accepts: `tests/datasets/test_fuzz.py` searches for counterexamples.
+    Every image that `decode` accepts can be decoded in every window; `tests/datasets/test_fuzz.py` searches for
+    counterexamples.
 
     Args:
         contents: Scalar string tensor.
@@ -81,7 +79,7 @@ def decode_window(contents, box_of_shape: Callable) -> tf.Tensor:
             tensor `[top, left, height, width]` that lies within the image and is not empty.
 
     Returns:
-        A `uint8` tensor of shape `(height, width, 3)`, those of the window.
+        A `uint8` tensor of shape `(height, width, 3)`, the size of the window.
     """
 
     def jpeg():
@@ -97,13 +95,13 @@ def decode_window(contents, box_of_shape: Callable) -> tf.Tensor:
 
 
 def _bytes_at(contents, start: int, stop: int) -> tf.Tensor:
-    """Some bytes of a string, empty where it is too short."""
+    """Bytes `start` to `stop` of a string; empty if the string is too short."""
     head = tf.strings.substr(contents, 0, stop)
     return tf.strings.substr(head, tf.minimum(start, tf.strings.length(head)), stop - start)
 
 
 def _check_header(contents) -> tf.Tensor:
-    """The same bytes, unless they are a JPEG or PNG whose header claims too much for its pixels to be allocated."""
+    """Return the bytes unchanged, or fail on a JPEG or PNG whose header claims too many pixels to allocate."""
 
     def png():
         sides = tf.io.decode_raw(_bytes_at(contents, 16, 24), tf.int32, little_endian=False)
@@ -120,7 +118,7 @@ def _check_header(contents) -> tf.Tensor:
 
 
 def _check_jpeg_size(contents, shape) -> tf.Tensor:
-    """A JPEG of a few bytes and a huge size would decode, to grey: its missing data are no error to libjpeg."""
+    """Fail on a JPEG too short for its size: libjpeg would fill the missing pixels with grey, without an error."""
     most = _JPEG_PIXELS_PER_BYTE * tf.cast(tf.strings.length(contents), tf.int64)
     return _assert_at_most(_pixels(shape), most, contents)
 
@@ -136,17 +134,17 @@ def _assert_at_most(pixels, most, contents) -> tf.Tensor:
 
 
 def _decode_with_pillow(contents: bytes | np.ndarray) -> np.ndarray:
-    if isinstance(contents, np.ndarray):  # so it comes outside of a graph: an array of one object
-        contents = contents.item()
+    # In eager execution `numpy_function` passes an array of one object.
+    data: bytes = contents.item() if isinstance(contents, np.ndarray) else contents
     try:
-        _check_pixel_count(*_webp_canvas(contents))
-        with Image.open(io.BytesIO(contents), formats=_PILLOW_FORMATS) as image:
+        _check_pixel_count(*_webp_canvas(data))
+        with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
             _check_pixel_count(*image.size)  # before its pixels are allocated
-            if image.format == "BMP" and image.width * image.height > _BMP_PIXELS_PER_BYTE * len(contents):
-                raise ValueError(_IMPLAUSIBLE)  # Pillow would fill it up byte by byte, for minutes
+            if image.format == "BMP" and image.width * image.height > _BMP_PIXELS_PER_BYTE * len(data):
+                raise ValueError(_IMPLAUSIBLE)  # Pillow would pad it byte by byte, for minutes
             return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow's plugins raise what they like on a damaged file
-        # In a pipeline TensorFlow turns this type, and not others, into InvalidArgumentError.
+    except Exception as error:  # Pillow's plugins raise errors of any type on damaged files
+        # ValueError is the only type that TensorFlow converts to InvalidArgumentError in a pipeline.
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
@@ -156,14 +154,15 @@ def _check_pixel_count(width: int, height: int) -> None:
 
 
 def _webp_canvas(contents: bytes) -> tuple[int, int]:
-    """The canvas of an extended WebP, which older Pillows allocate when they open it; (0, 0) for other files."""
+    """Canvas size of an extended WebP, which older Pillow versions allocate on opening; (0, 0) for other files."""
     if contents[8:16] != b"WEBPVP8X":
         return 0, 0
-    return tuple(int.from_bytes(contents[start : start + 3], "little") + 1 for start in (24, 27))
+    width, height = (int.from_bytes(contents[start : start + 3], "little") + 1 for start in (24, 27))
+    return width, height
 
 
 def _reason(error: Exception) -> str:
-    """The one sentence in an error that says what is wrong with the file."""
+    """Extract the sentence of an error message that describes the defect of the file."""
     message = str(error).split("\n\t [[")[0].split("\nTraceback")[0].split("\nCondition")[0]
     message = _NOISE.sub("", message).split(" [Op:")[0]
     if asserted := re.match(r"assertion failed: \[(.*?)\]", message):
@@ -172,7 +171,7 @@ def _reason(error: Exception) -> str:
 
 
 def _read_bytes(path: str | Path) -> bytes:
-    """The bytes of a regular file that is not absurdly large; reading a pipe might never end."""
+    """Read a regular file of at most `MAX_BYTES`; a pipe, for instance, might block forever."""
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("Not a regular file")
@@ -184,7 +183,7 @@ def _read_bytes(path: str | Path) -> bytes:
 
 
 def _check_scan_count(contents: bytes) -> None:
-    """Refuses a progressive JPEG of so many scans that a few kilobytes would take hours."""
+    """Refuse a progressive JPEG with so many scans that decoding a few kilobytes would take hours."""
     if not contents.startswith(b"\xff\xd8") or contents.count(b"\xff\xda") <= _MAX_FULL_SIZE_SCANS:
         return
     scans, width, height = _scans(contents)
@@ -193,7 +192,10 @@ def _check_scan_count(contents: bytes) -> None:
 
 
 def _scans(contents: bytes) -> tuple[int, int, int]:
-    """Scans of a JPEG, its width and height; behind its end marker cameras append videos, in which any bytes occur."""
+    """Number of scans, width and height of a JPEG.
+
+    Stops at the end marker: cameras append videos behind it, which contain arbitrary bytes.
+    """
     scans, width, height, place = 0, 0, 0, 2
     while marker := re.compile(rb"\xff([^\x00\xd0-\xd7\xff])").search(contents, place):
         code, place = marker[1][0], marker.end()
@@ -202,12 +204,12 @@ def _scans(contents: bytes) -> tuple[int, int, int]:
         if code in (0xC0, 0xC1, 0xC2):
             height, width = (int.from_bytes(contents[place + skip : place + skip + 2]) for skip in (3, 5))
         scans += code == 0xDA
-        place += int.from_bytes(contents[place : place + 2])  # a segment says its length; the coded data do not
+        place += int.from_bytes(contents[place : place + 2])  # length of the segment; the coded data have none
     return scans, width, height
 
 
 def read(path: str | Path) -> np.ndarray:
-    """Reads an image file as a `uint8` array of shape `(height, width, 3)`.
+    """Read an image file as a `uint8` array of shape `(height, width, 3)`.
 
     Raises:
         UserError: The file is missing or cannot be decoded.
@@ -221,7 +223,7 @@ def read(path: str | Path) -> np.ndarray:
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """All image files below a folder, sorted; hidden files and folders left out."""
+    """List all image files below a folder, sorted, without hidden files and folders."""
     return sorted(
         str(path)
         for path in Path(folder).rglob("*")
@@ -234,17 +236,17 @@ def _hidden(path: Path) -> bool:
 
 
 def decode_all(contents: tf.data.Dataset, names: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
-    """Decodes many images in parallel; what cannot be decoded comes as a `BadFile` in its place.
+    """Decode many images in parallel, in order.
 
     Args:
-        contents: `tf.data.Dataset` of scalar strings, or one whose elements fail, as `tf.io.read_file` does.
-        names: Their names, for `BadFile`.
+        contents: `tf.data.Dataset` of scalar strings; elements may fail, as with `tf.io.read_file`.
+        names: Names of the images, for `BadFile`.
 
     Yields:
-        The bytes of each image and its pixels, as `decode` gives them, in order.
+        Pairs of the bytes and the decoded pixels of each image, or a `BadFile` in place of one that fails.
     """
-    # Threads of Python that call `decode` would be simpler, and now and then stop for ever: TensorFlow takes a lock to
-    # raise an error and another thread's GIL to build it, so two files that fail at once wait for each other.
+    # Python threads that call `decode` would be simpler but deadlock occasionally: TensorFlow raises an error under a
+    # lock and needs the GIL to build it, so two files that fail at the same time wait for each other.
     decoded = iter(contents.map(lambda item: (item, decode(item)), num_parallel_calls=tf.data.AUTOTUNE))
     for name in names:
         try:
@@ -256,7 +258,7 @@ def decode_all(contents: tf.data.Dataset, names: Sequence[str]) -> Iterator[tupl
 
 
 def decode_files(paths: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
-    """`decode_all` of files."""
+    """Read and decode many files in parallel, in order; yields as `decode_all`."""
     with ThreadPoolExecutor() as pool:
         refused = list(pool.map(_read_error, paths))  # without TensorFlow
     sound = [str(path) for path, bad in zip(paths, refused, strict=True) if not bad]
@@ -274,9 +276,9 @@ def _read_error(path: str) -> BadFile | None:
 
 
 def find_bad_files(paths: Sequence[str], progress: Callable[[Iterable], Iterable] = iter) -> list[BadFile]:
-    """Decodes every file with the decoder that training will use, and lists those that fail.
+    """Decode every file with the decoder that training uses, and list the files that fail.
 
-    What passes can be decoded by `decode` and, in any window, by `decode_window`.
+    All other files can be decoded by `decode` and, in any window, by `decode_window`.
 
     Args:
         paths: Paths of image files.

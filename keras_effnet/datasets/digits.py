@@ -1,14 +1,15 @@
-"""The embedded data: scikit-learn's handwritten digits, plain, and as cluttered scenes. Imports `splits`."""
+"""Embedded datasets: scikit-learn's handwritten digits, plain and in cluttered scenes. NumPy, scikit-learn, Pillow."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from keras_effnet.datasets.splits import SourceData, Split, stratified_split
+from keras_effnet.datasets.splits import SourceData, Split
+from keras_effnet.datasets.stratification import stratified_split
 
 
 def plain_digits(seed: int) -> SourceData:
-    """scikit-learn's 1,797 handwritten digits, 8x8 pixels: 70% train, 15% val, 15% test."""
+    """Load scikit-learn's 1,797 handwritten digits, 8x8 pixels: 70% train, 15% val, 15% test."""
     from sklearn.datasets import load_digits
 
     source = load_digits()
@@ -22,7 +23,7 @@ def plain_digits(seed: int) -> SourceData:
 
 
 def _paste(canvas: np.ndarray, patch: np.ndarray, x: float, y: float, side: float) -> None:
-    """Draws a patch, resized, where it is brighter than what is there; positions are shares of the canvas."""
+    """Resize a patch and paste it by pixel-wise maximum; position and side are fractions of the canvas."""
     from PIL import Image
 
     size = canvas.shape[0]
@@ -34,36 +35,47 @@ def _paste(canvas: np.ndarray, patch: np.ndarray, x: float, y: float, side: floa
 
 
 def clutter(digits: Split, count: int, size: int, seed: int) -> Split:
-    """Scenes of one whole digit at a random place and scale among fragments of others.
+    """Generate scenes with one whole digit at a random position and scale among fragments of other digits.
 
-    The scene is drawn in shares of the canvas, so a seed gives the same scenes at any `size`, and a larger canvas
-    shows more of them: resolution matters here, as it does in photographs.
+    Positions and scales are fractions of the canvas, so the same seed gives the same scenes at any `size` and a larger
+    canvas shows more detail: resolution matters as it does in photographs.
 
     Args:
-        digits: `Split` of the plain digits to draw from.
-        count: Int, scenes.
+        digits: In-memory `Split` of the plain digits to draw from.
+        count: Int, number of scenes.
         size: Int, side of the canvas in pixels.
         seed: Int.
+
+    Returns:
+        A `Split` of `count` images of shape `(size, size, 3)` with values 0..255, labelled with their whole digit.
+
+    Example:
+
+    >>> digits = keras_effnet.datasets.load("digits")
+    >>> clutter(digits.train, count=100, size=64, seed=0).images.shape
+    (100, 64, 64, 3)
     """
     rng = np.random.default_rng(seed)
-    glyphs = digits.images[..., 0]
+    glyphs = digits.pixels[..., 0]
     chosen = rng.integers(len(glyphs), size=count)
     canvases = np.zeros((count, size, size), "uint8")
     for canvas, index in zip(canvases, chosen, strict=True):
         for _ in range(8):
             row, column = rng.integers(0, 5, size=2)
             fragment = glyphs[rng.integers(len(glyphs))][row : row + 4, column : column + 4]
-            _paste(canvas, fragment, *rng.random(2), side=rng.uniform(0.08, 0.16))
-        _paste(canvas, glyphs[index], *rng.random(2), side=rng.uniform(0.25, 0.5))
+            x, y = rng.random(2)
+            _paste(canvas, fragment, x, y, rng.uniform(0.08, 0.16))
+        x, y = rng.random(2)
+        _paste(canvas, glyphs[index], x, y, rng.uniform(0.25, 0.5))
     return Split(np.repeat(canvases[..., None], 3, axis=-1), digits.labels[chosen], mirror=False)
 
 
 def cluttered_digits(seed: int, size: int) -> SourceData:
-    """5,000, 1,000 and 1,000 scenes of `clutter`, `size` pixels wide."""
+    """Generate 5,000 training, 1,000 validation and 1,000 test scenes of `clutter`, `size` pixels wide."""
     plain = plain_digits(seed)
     counts = {"train": 5000, "val": 1000, "test": 1000}
     scenes = {
-        # No handwriting of one split appears in another: the scenes come from split digits.
+        # Each split draws from its own digits, so no handwriting appears in two splits.
         split: clutter(plain.splits[split], count, size, seed + number)
         for number, (split, count) in enumerate(counts.items(), start=1)
     }

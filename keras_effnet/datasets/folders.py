@@ -1,4 +1,4 @@
-"""Images in one folder per class, and which of many files cannot be decoded. Imports `splits`, `images`, `errors`."""
+"""Read datasets with one folder per class, and skip files that cannot be decoded. TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Progress = Callable[[Iterable], Iterable]
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:
-    """Class name -> image files, for every class folder that is not hidden."""
+    """Return class name -> image files for every class folder that is not hidden."""
     return {
         entry.name: list_images(entry)
         for entry in sorted(folder.iterdir())
@@ -27,10 +27,15 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
 
 
 def check_bad_file_limit(bad: Sequence[BadFile], total: int, limit: int) -> None:
-    """Warns of files that cannot be decoded, or refuses where there are too many.
+    """Log a warning that lists undecodable files, or raise if there are too many.
+
+    Args:
+        bad: `BadFile`s found.
+        total: Int, number of images checked.
+        limit: Int, number of bad files allowed.
 
     Raises:
-        UserError: There are more than `limit`.
+        UserError: There are more than `limit` bad files.
     """
     listing = "; ".join(f"{item.path} ({item.reason})" for item in bad[:5]) + ("; ..." if len(bad) > 5 else "")
     if len(bad) > limit:
@@ -45,17 +50,20 @@ def check_bad_file_limit(bad: Sequence[BadFile], total: int, limit: int) -> None
 def drop_bad_files(
     splits: dict[str, Split], limit: int, progress: Progress
 ) -> tuple[dict[str, Split], tuple[BadFile, ...]]:
-    """Splits of files without those that cannot be decoded, and a list of these.
+    """Remove undecodable files from splits of files.
+
+    Returns:
+        The remaining splits, and the files removed.
 
     Raises:
-        UserError: There are more than `limit`.
+        UserError: There are more than `limit` bad files.
     """
-    every = [path for split in splits.values() for path in split.images]
+    every = [path for split in splits.values() for path in split.paths]
     bad = tuple(find_bad_files(every, progress))
     check_bad_file_limit(bad, len(every), limit)
     names = {item.path for item in bad}
     good = {
-        name: split.select(np.flatnonzero([path not in names for path in split.images]))
+        name: split.select(np.flatnonzero([path not in names for path in split.paths]))
         for name, split in splits.items()
     }
     return good, bad
@@ -78,14 +86,20 @@ def _check_classes(folder: Path, classes: dict[str, list[str]]) -> None:
             f"Remove them or add images ({', '.join(EXTENSIONS)})."
         )
     if len(classes) < 2:
-        raise UserError(f"{folder} has one class only ({next(iter(classes))}); a classifier needs at least two.")
+        raise UserError(f"{folder} has only one class ({next(iter(classes))}); a classifier needs at least two.")
 
 
 def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progress) -> SourceData:
-    """A folder of class folders, or of `train/`, `val/` and `test/` with class folders in each.
+    """Read a folder of class folders, or of `train/`, `val/` and `test/` with class folders in each.
+
+    Args:
+        folder: Path.
+        max_bad_files: Int, number of undecodable files allowed.
+        check: Bool, whether to decode every file once.
+        progress: Wraps the iteration over files, for a progress bar.
 
     Raises:
-        UserError: Another layout, fewer than two classes, or too many bad files.
+        UserError: The layout is different, there are fewer than two classes, or too many bad files.
     """
     found = {
         split: next((folder / name for name in choices if (folder / name).is_dir()), None)
@@ -100,7 +114,7 @@ def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progres
                 f"{folder}: train and {split} have different classes; in one only: {', '.join(differing[:5])}."
             )
     splits = {split: _to_split(classes) for split, classes in layouts.items()}
-    skipped = ()
+    skipped: tuple[BadFile, ...] = ()
     if check:
         splits, skipped = drop_bad_files(splits, max_bad_files, progress)
     return SourceData(folder.resolve().name, tuple(layouts["train"]), splits, skipped)

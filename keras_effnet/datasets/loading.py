@@ -1,6 +1,6 @@
-"""Where images come from: folders, lists, TFRecord shards, TensorFlow Datasets, arrays, the embedded digits.
+"""Load labelled images from folders, CSV lists, TFRecord shards, TensorFlow Datasets, arrays or embedded data.
 
-Imports the sources, `splits`, `errors`. What becomes of the images is `pipeline`'s business.
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,38 +9,17 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_effnet.datasets.csv_lists import find_manifest, read_manifest
-from keras_effnet.datasets.digits import clutter, cluttered_digits, plain_digits
-from keras_effnet.datasets.folders import read_folder
-from keras_effnet.datasets.splits import (
-    Encoded,
-    ImageDataset,
-    SourceData,
-    Split,
-    class_weights,
-    k_folds,
-    stratified_split,
-)
+from keras_effnet.datasets.digits import cluttered_digits, plain_digits
+from keras_effnet.datasets.folders import Progress, read_folder
+from keras_effnet.datasets.splits import ImageDataset, SourceData, Split
 from keras_effnet.datasets.tfds import PREFIX, read_tfds
 from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
 from keras_effnet.errors import UserError, unknown
-
-__all__ = [
-    "EMBEDDED",
-    "Encoded",
-    "ImageDataset",
-    "Split",
-    "class_weights",
-    "clutter",
-    "from_arrays",
-    "k_folds",
-    "load",
-    "read_source",
-    "stratified_split",
-]
 
 EMBEDDED = ("digits", "digits-cluttered")
 
@@ -57,31 +36,32 @@ def load(
     fold: Sequence[int] | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> ImageDataset:
-    """Loads labelled images.
+    """Load labelled images and split them for training, validation and test.
 
     Args:
-        source: One of
-            `"digits"`, `"digits-cluttered"`: embedded;
-            a folder with one folder per class, or with `train/` and `val/` (and `test/`) of that kind;
+        source: One of:
+            `"digits"`, `"digits-cluttered"`: embedded data;
+            a folder with one folder per class, or with `train/` and `val/` (and `test/`) that contain class folders;
             a CSV file, or a folder with a `manifest.csv` or `labels.csv`: columns `path`, `label`, `split`;
-            a folder of TFRecord shards, written by `keras-effnet pack` or with the usual features;
+            a folder of TFRecord shards, written by `keras-effnet pack` or with the features of TensorFlow's ImageNet
+            scripts;
             `"tfds:name/config"`: TensorFlow Datasets.
-        val_split: Float in (0, 1), share held out, each class alike, where the source names no validation images.
-        seed: Int, of the split and of the cluttered scenes.
+        val_split: Float in (0, 1), stratified share held out for validation if the source has no validation images.
+        seed: Int, seed of the split and of the cluttered scenes.
         image_size: Int, canvas of `"digits-cluttered"` in pixels.
-        max_bad_files: Int, how many files may be undecodable before this is an error. They are skipped and listed in
-            `skipped`, with a warning.
-        check: Bool, whether to decode every file once beforehand. `pack` did so; of TFDS it is believed.
-        data_dir: Folder where TensorFlow Datasets keeps its files; by default its own.
-        fold: Pair `(k, n)` of ints, the k-th of n folds, counted from 1: training and validation images are dealt out
-            anew, see `ImageDataset.folds`.
+        max_bad_files: Int, number of undecodable files allowed. They are skipped with a warning and listed in
+            `skipped`.
+        check: Bool, whether to decode every file once beforehand. Packed shards and TFDS are not checked again.
+        data_dir: Folder of TensorFlow Datasets' files; by default that library's own.
+        fold: Pair `(k, n)` of ints, selects the k-th of n cross-validation folds, counted from 1; see
+            `ImageDataset.folds`.
         progress: Wraps the iteration over files, for a progress bar.
 
     Returns:
         An `ImageDataset`.
 
     Raises:
-        UserError: The source does not exist, has fewer than two classes, or too many bad files.
+        UserError: The source does not exist, has fewer than two classes, or has too many undecodable files.
 
     Example:
 
@@ -92,7 +72,7 @@ def load(
     if not 0 < val_split < 1:
         raise UserError(f"val_split must lie between 0 and 1, got {val_split}.")
     if fold is not None and not (len(fold) == 2 and 1 <= fold[0] <= fold[1]):
-        raise UserError(f"fold is a pair (k, n) with k from 1 to n, got {tuple(fold)}.")
+        raise UserError(f"fold must be a pair (k, n) with k from 1 to n, got {tuple(fold)}.")
     parts = read_source(
         source,
         seed=seed,
@@ -109,9 +89,16 @@ def load(
     return dataset if fold is None else dataset.folds(fold[1])[fold[0] - 1]
 
 
-def _origin(source, val_split, seed, image_size, max_bad_files, data_dir) -> dict[str, object]:
-    """Arguments that load the same again, from any working directory; plain values, since they go into YAML."""
-    origin = {"source": str(source), "seed": seed}
+def _origin(
+    source: str | os.PathLike,
+    val_split: float,
+    seed: int,
+    image_size: int,
+    max_bad_files: int,
+    data_dir: str | os.PathLike | None,
+) -> dict[str, Any]:
+    """Arguments of `load` that give the same data from any working directory, as plain values for YAML."""
+    origin: dict[str, Any] = {"source": str(source), "seed": seed}
     if source == "digits":
         return origin
     if source == "digits-cluttered":
@@ -132,13 +119,13 @@ def read_source(
     data_dir: str | os.PathLike | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> SourceData:
-    """What a source holds, as `load` takes it, before anything is held out."""
+    """Read a source before a validation split is held out; arguments and errors as in `load`."""
     if source == "digits":
         return plain_digits(seed)
     if source == "digits-cluttered":
         return cluttered_digits(seed, image_size)
     if str(source).startswith(PREFIX):
-        return read_tfds(str(source).removeprefix(PREFIX), data_dir and str(data_dir), progress)
+        return read_tfds(str(source).removeprefix(PREFIX), str(data_dir) if data_dir else None, progress)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".csv":
         return read_manifest(path, max_bad_files, check, progress)
@@ -147,18 +134,18 @@ def read_source(
     if path.is_file():
         raise UserError(
             f"{path} is a file; data is a folder of class folders, a .csv list of images, a folder of TFRecord "
-            f"shards, or one of {', '.join(EMBEDDED)}."
+            f"shards, or one of: {', '.join(EMBEDDED)}."
         )
     if os.sep in str(source) or str(source).startswith("."):
         raise UserError(f"Folder {path} does not exist.")
-    raise UserError(unknown("dataset", str(source), EMBEDDED) + " There is no folder of that name either.")
+    raise UserError(unknown("dataset", str(source), EMBEDDED) + " No folder of this name exists either.")
 
 
-def _read_directory(folder: Path, max_bad_files: int, check: bool, progress) -> SourceData:
+def _read_directory(folder: Path, max_bad_files: int, check: bool, progress: Progress) -> SourceData:
     if index := read_index(folder):
         return read_packed(folder, index)
     if (folder / PARTIAL).is_dir():
-        raise UserError(f"{folder} was not packed to the end; run `keras-effnet pack DATA {folder}` again.")
+        raise UserError(f"Packing {folder} was not completed; run `keras-effnet pack DATA {folder}` again.")
     if manifest := find_manifest(folder):
         return read_manifest(manifest, max_bad_files, check, progress)
     if records := find_records(folder):
@@ -178,24 +165,25 @@ def from_arrays(
     mirror: bool = True,
     name: str = "arrays",
 ) -> ImageDataset:
-    """A dataset of images in memory.
+    """Create a dataset from images in memory.
 
     Args:
-        images: Array of shape `(N, height, width, 3)`, or `(N, height, width)` and `(N, height, width, 1)` for grey
-            images. Values in 0..255; floats are rounded.
-        labels: Int array of shape `(N,)` or `(N, 1)`, from 0.
-        class_names: Names of the classes; by default their numbers.
-        val_split: Float in (0, 1), share held out, each class alike, if `val` is not given.
-        val, test: Pairs `(images, labels)`.
-        seed: Int, of the split.
-        mirror: Bool, whether a mirrored image is still of its class; training flips images then.
+        images: Array of shape `(N, height, width, 3)`, or `(N, height, width)` or `(N, height, width, 1)` for
+            grayscale images. Values in 0..255; floats are rounded.
+        labels: Int array of shape `(N,)` or `(N, 1)`, values from 0.
+        class_names: Sequence of strings; by default the class numbers.
+        val_split: Float in (0, 1), stratified share held out for validation if `val` is not given.
+        val: Pair `(images, labels)` to validate on.
+        test: Pair `(images, labels)` to test on.
+        seed: Int, seed of the split.
+        mirror: Bool, whether horizontal flips preserve the class; training then flips images.
         name: String.
 
     Returns:
-        An `ImageDataset`, whose `origin` is empty.
+        An `ImageDataset` with an empty `origin`.
 
     Raises:
-        UserError: Shapes, values or labels that cannot be right.
+        UserError: Shapes, values or labels are invalid.
 
     Example:
 
@@ -216,7 +204,7 @@ def from_arrays(
     if classes > len(names):
         raise UserError(f"Label {classes - 1} is beyond the {len(names)} class names (labels count from 0).")
     if len(names) < 2:
-        raise UserError("The arrays have one class only; a classifier needs at least two.")
+        raise UserError("The arrays have only one class; a classifier needs at least two.")
     return SourceData(name, names, splits).divide(val_split, seed)
 
 
@@ -226,14 +214,16 @@ def _pixels(images: np.ndarray, split: str) -> np.ndarray:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
         raise UserError(
-            f"{split} images have shape {np.shape(images)}; (N, height, width, 3) is wanted, or 1 channel for grey."
+            f"{split} images have shape {np.shape(images)}, expected (N, height, width, 3), or 1 channel for grayscale."
         )
     if images.dtype != np.uint8:
         low, high = float(images.min()), float(images.max())
-        if not (low >= 0 and high <= 255):  # NaN is neither
-            raise UserError(f"{split} images span {low:g} to {high:g}; pixels are 0..255.")
+        if not (low >= 0 and high <= 255):  # also true for NaN
+            raise UserError(f"{split} images range from {low:g} to {high:g}; pixel values must be in 0..255.")
         if images.dtype.kind == "f" and 0 < high <= 1:
-            raise UserError(f"{split} images span {low:g} to {high:g}: give 0..255, not 0..1 (multiply by 255).")
+            raise UserError(
+                f"{split} images range from {low:g} to {high:g}; expected 0..255, not 0..1 (multiply by 255)."
+            )
         images = np.round(images).astype("uint8")
     return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
 
@@ -243,10 +233,10 @@ def _labels(labels: np.ndarray, count: int, split: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:
-        raise UserError(f"{split} labels have shape {labels.shape}; give class numbers, labels.argmax(axis=1).")
+        raise UserError(f"{split} labels have shape {labels.shape}; pass class numbers: labels.argmax(axis=1).")
     if labels.shape != (count,):
         raise UserError(f"{split} has {count} images but labels of shape {labels.shape}.")
     if labels.dtype.kind not in "iu" or labels.min() < 0:
-        what = f"from {labels.min()}" if labels.dtype.kind in "iu" else f"of type {labels.dtype}"
-        raise UserError(f"{split} labels are {what}; whole numbers from 0 are wanted.")
+        found = f"start at {labels.min()}" if labels.dtype.kind in "iu" else f"are of type {labels.dtype}"
+        raise UserError(f"{split} labels {found}; expected integers from 0.")
     return labels.astype("int32")

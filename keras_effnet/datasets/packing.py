@@ -1,7 +1,4 @@
-"""Any data set written as TFRecord shards with an index, shrunk on the way if asked: whole, or not at all.
-
-Imports `datasets`, `shard_writer`, `shards`, `folders`, `images`, `splits`, `errors`.
-"""
+"""Pack any dataset into indexed TFRecord shards, optionally downscaled, written atomically. TensorFlow and Pillow."""
 
 from __future__ import annotations
 
@@ -9,10 +6,10 @@ import io
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,19 +22,24 @@ from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION
 from keras_effnet.datasets.tfrecord_writer import ShardWriter, atomic_folder, check_target, record
 from keras_effnet.errors import UserError
 
-MARGIN = 1.15  # a random crop that is enlarged to the training size has lost little, and evaluation nothing
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+MARGIN = 1.15  # shorter side over the training size: random crops lose little resolution, evaluation none
 JPEG_QUALITY = 95
-_AHEAD = 64  # images that wait for the writer, so that a slow disk does not fill the memory
+_AHEAD = 64  # images that may wait for the writer, so that a slow disk does not fill the memory
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What `pack` wrote.
+    """Result of `pack`.
 
     Args:
         folder: Path.
-        images, classes, shards, shrunk: Ints, how many.
-        bytes: Int, size of the shards.
+        images: Int, number of images written.
+        classes: Int, number of classes.
+        shards: Int, number of files.
+        bytes: Int, total size of the shards.
+        shrunk: Int, number of images that were downscaled.
         skipped: Tuple of `BadFile`.
     """
 
@@ -51,7 +53,7 @@ class Packed:
 
 
 class _Image(NamedTuple):
-    """An image to pack: its place in its split, what it is called, its bytes and pixels or why there are none."""
+    """Index of an image in its split, its name, and its bytes and pixels, or why it cannot be decoded."""
 
     place: int
     name: str
@@ -60,7 +62,7 @@ class _Image(NamedTuple):
 
 @dataclass
 class _Totals:
-    """What has been written so far."""
+    """Running totals of the images written."""
 
     images: int = 0
     bytes: int = 0
@@ -68,13 +70,13 @@ class _Totals:
     skipped: list[BadFile] = field(default_factory=list)
 
     def of(self, expected: int) -> str:
-        """How far this is, and how much all of it will need."""
+        """Describe the progress and estimate the total size."""
         megabytes = self.bytes / max(self.images, 1) * expected / 1e6
         return f"{self.images:,} of {expected:,} images ({megabytes:,.1f} MB are needed for all)"
 
 
 def stratified_shuffle(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A random order in which every stretch has its share of each class, so that shards are alike.
+    """Shuffle with an even distribution of every class, so that all shards have similar class proportions.
 
     Args:
         labels: Int array of shape `(N,)`.
@@ -92,9 +94,15 @@ def stratified_shuffle(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def shrink(contents: bytes, pixels: np.ndarray, shorter_side: int | None) -> tuple[bytes, bool]:
-    """Encoded bytes of an image whose shorter side is at most so many pixels, and whether they are new.
+    """Downscale an image and encode it as JPEG if its shorter side exceeds a limit.
 
-    An image that is small enough keeps its bytes. A larger one is resized with antialiasing and becomes a JPEG.
+    Args:
+        contents: Bytes of the encoded image.
+        pixels: `uint8` array of shape `(height, width, 3)`, the decoded image.
+        shorter_side: Int, limit in pixels; None for no limit.
+
+    Returns:
+        Encoded bytes, unchanged if the image is small enough, and whether it was downscaled.
     """
     height, width = pixels.shape[:2]
     if shorter_side is None or min(height, width) <= shorter_side:
@@ -102,7 +110,7 @@ def shrink(contents: bytes, pixels: np.ndarray, shorter_side: int | None) -> tup
     scale = shorter_side / min(height, width)
     size = (round(width * scale), round(height * scale))
     buffer = io.BytesIO()
-    # Pillow widens the kernel where it makes smaller, which is what antialiasing means.
+    # Pillow widens the kernel when it downscales, i.e. antialiases.
     resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
     resized.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue(), True
@@ -115,26 +123,25 @@ def _as_png(pixels: np.ndarray) -> bytes:
 
 
 def _images(split: Split, seed: int) -> Iterator[_Image]:
-    """The images in the order in which they are written, decoded once. A stream can only be read as it comes."""
+    """Decode the images of a split in the order in which they are written: shuffled, or a stream in its own order."""
     if isinstance(split.images, Encoded):
-        places = range(len(split))
-        names = [f"record {place}" for place in places]
-        found = decode_all(split.images.read(), names)
-    else:
-        places = stratified_shuffle(split.labels, seed).tolist()
-        if isinstance(split.images, tuple):
-            names = [split.images[place] for place in places]
-            found = decode_files(names)
-        else:
-            names = [f"image {place}" for place in places]
-            found = ((_as_png(split.images[place]), split.images[place]) for place in places)
-    yield from map(_Image, places, names, found)
+        names = [f"record {place}" for place in range(len(split))]
+        yield from map(_Image, range(len(split)), names, decode_all(split.images.read(), names))
+        return
+    places = stratified_shuffle(split.labels, seed).tolist()
+    if isinstance(split.images, tuple):
+        names = [split.images[place] for place in places]
+        yield from map(_Image, places, names, decode_files(names))
+        return
+    for place in places:
+        pixels = split.images[place]
+        yield _Image(place, f"image {place}", (_as_png(pixels), pixels))
 
 
-def _in_order(function: Callable, items: Iterable) -> Iterator:
-    """A parallel map that keeps the order and never runs far ahead of its reader."""
+def _parallel_map(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """Map in parallel, in order, with a bounded number of results waiting."""
     with ThreadPoolExecutor() as pool:
-        waiting = deque()
+        waiting: deque[Future[_R]] = deque()
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) == _AHEAD:
@@ -152,7 +159,7 @@ def _write_split(
     totals: _Totals,
     progress: Progress,
 ) -> np.ndarray:
-    """Writes the shards of a split; returns, for each record, the place of the image in its source."""
+    """Write the shards of a split; returns the index of each record's image in the split."""
     places = []
 
     def shrunk(image: _Image) -> tuple[_Image, bytes, bool]:
@@ -160,7 +167,7 @@ def _write_split(
             return image, b"", False
         return image, *shrink(*image.found, shorter_side)
 
-    for image, contents, is_new in _in_order(shrunk, progress(_images(split, seed))):
+    for image, contents, is_new in _parallel_map(shrunk, progress(_images(split, seed))):
         if isinstance(image.found, BadFile):
             totals.skipped.append(image.found)
             continue
@@ -186,24 +193,23 @@ def pack(
     data_dir: str | None = None,
     progress: Callable[[str, int], Progress] = lambda description, total: iter,
 ) -> Packed:
-    """Writes any data that `datasets.load` reads as TFRecord shards, which it then reads faster.
+    """Pack a dataset into TFRecord shards, which `datasets.load` reads faster than files.
 
-    `load(out)` gives the classes, labels and division of `load(source)`. Images keep their bytes unless they are
-    larger than `size` wants them. Records are shuffled, each class spread evenly; those of a stream (TFDS, other
-    TFRecords) keep its order.
+    `load(out)` gives the same classes, labels and splits as `load(source)`. Images keep their bytes unless they exceed
+    `size`. Records are shuffled with an even distribution of every class; a stream (TFDS, other TFRecords) keeps its
+    order.
 
     Args:
-        source: What `datasets.load` takes.
-        out: Folder; it is made, and holds either everything or nothing.
-        size: Int, the largest size that networks will be trained at, or None to keep all pixels. The shorter side of a
-            image becomes at most 1.15 times as long.
-        shards: Int, how many files the training images are cut into; by default files of about 100 MB.
-        seed: Int, of the shuffling, and of the split of the embedded digits.
-        max_bad_files: Int, how many images may be undecodable before this is an error. They are left out and listed
-            in the index.
-        overwrite: Bool, whether an earlier pack in `out` is replaced.
-        data_dir: Path, where TensorFlow Datasets keeps its files.
-        progress: Function of a description and a number that returns a wrapper of an iteration, for a progress bar.
+        source: Source as `datasets.load` takes it.
+        out: Folder to create. It is written completely or not at all.
+        size: Int, the largest image size, in pixels, that networks will be trained at; None keeps all pixels. The
+            shorter side of an image is reduced to at most 1.15 times this size.
+        shards: Int, number of files for the training images; by default files of about 100 MB.
+        seed: Int, seed of the shuffle and of the split of the embedded digits.
+        max_bad_files: Int, number of undecodable images allowed. They are skipped and listed in the index.
+        overwrite: Bool, whether to replace an earlier pack in `out`.
+        data_dir: Path of TensorFlow Datasets' files.
+        progress: Function of a description and a total that returns a wrapper of an iteration, for a progress bar.
 
     Returns:
         A `Packed`.
@@ -219,11 +225,11 @@ def pack(
     parts = read_source(source, seed=seed, check=False, data_dir=data_dir)
     expected = sum(map(len, parts.splits.values()))
     totals = _Totals()
-    index = {"format": FORMAT, "version": VERSION, "name": parts.name, "source": str(source)}
+    index: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": parts.name, "source": str(source)}
     with atomic_folder(out, lambda: totals.of(expected)) as partial:
         written, arrays = _write_splits(parts, partial, size, shards, seed, totals, progress)
         check_bad_file_limit(totals.skipped, expected, max_bad_files)
-        np.savez(partial / RECORDS, **arrays)
+        np.savez(partial / RECORDS, **arrays)  # type: ignore[arg-type] # the stub matches ** to allow_pickle too
         index |= _describe(parts, size, totals) | {"splits": written}
         (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     every = [shard for shards in written.values() for shard in shards]
@@ -232,7 +238,7 @@ def pack(
     return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped))
 
 
-def _describe(parts: SourceData, size: int | None, totals: _Totals) -> dict:
+def _describe(parts: SourceData, size: int | None, totals: _Totals) -> dict[str, Any]:
     first = next(iter(parts.splits.values()))
     return {
         "class_names": list(parts.class_names),
@@ -246,16 +252,25 @@ def _limit(size: int | None) -> int | None:
     return None if size is None else round(MARGIN * size)
 
 
-def _write_splits(parts, folder, size, shards, seed, totals, progress) -> tuple[dict, dict]:
-    """Shards of every split, and the labels of their records with the places that these had in the source."""
-    written, arrays = {}, {}
+def _write_splits(
+    parts: SourceData,
+    folder: Path,
+    size: int | None,
+    shards: int | None,
+    seed: int,
+    totals: _Totals,
+    progress: Callable[[str, int], Progress],
+) -> tuple[dict[str, list[dict]], dict[str, np.ndarray]]:
+    """Write the shards of every split; returns their descriptions, and the labels and original order of the records."""
+    written: dict[str, list[dict]] = {}
+    arrays: dict[str, np.ndarray] = {}
     train = len(parts.splits.get("train", next(iter(parts.splits.values()))))
     each = None if shards is None else -(-train // shards)
     for split, images in parts.splits.items():
         writer = ShardWriter(folder, split, each)
         wrapper = progress(f"Packing {split}", len(images))
         places = _write_split(images, writer, parts.class_names, _limit(size), seed, totals, wrapper)
-        # Where the source itself was packed, its own order counts: a pack of a pack is divided as the first source is.
+        # If the source itself is packed, keep its original order: a pack of a pack is split like the first source.
         order = parts.order[places] if split == "train" and parts.order is not None else places
         arrays |= {f"{split}_labels": images.labels[places], f"{split}_order": np.argsort(np.argsort(order))}
         written[split] = writer.shards

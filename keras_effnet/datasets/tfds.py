@@ -1,6 +1,6 @@
-"""Images of TensorFlow Datasets, `tfds:name/config`, left as encoded bytes. Imports `folders`, `splits`, `errors`.
+"""Read datasets of TensorFlow Datasets, `tfds:name/config`, as encoded images.
 
-TensorFlow Datasets is an extra, imported when it is asked for.
+TensorFlow. TensorFlow Datasets is an optional dependency, imported lazily.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ def _library():
         import tensorflow_datasets
     except ImportError:
         raise UserError(
-            'tfds: names need TensorFlow Datasets, which is not installed: pip install "keras-effnet[tfds]".'
+            'Sources named tfds: need TensorFlow Datasets, which is not installed: pip install "keras-effnet[tfds]".'
         ) from None
     return tensorflow_datasets
 
 
 def _builder(name: str, data_dir: str | None):
-    """A builder whose files are there: prepared earlier, or downloaded now."""
+    """Return a builder whose files exist, downloading them if necessary."""
     tfds = _library()
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # an unknown set, configuration or version, each with a type of its own
+    except Exception as error:  # unknown dataset, configuration or version: each has its own exception type
         near = closest(name.split("/")[0].split(":")[0], tfds.list_builders())
         hint = f" Did you mean {PREFIX}{near}?" if near and near != name.split("/")[0] else ""
         raise UserError(f"{PREFIX}{name}: {first_line(error)[:200]}{hint}") from None
     try:
-        builder.download_and_prepare()  # returns at once where the files are there
-    except Exception as error:  # no network, no space, a licence to be accepted by hand
+        builder.download_and_prepare()  # returns immediately if the files exist
+    except Exception as error:  # no network, no space, or a licence that must be accepted manually
         raise UserError(
             f"{PREFIX}{name} cannot be prepared in {builder.data_dir}: {first_line(error)[:200]} "
             "Prepare it elsewhere and name the folder with data_dir."
@@ -46,22 +46,22 @@ def _builder(name: str, data_dir: str | None):
 
 
 def _keys(name: str, builder) -> tuple[str, str]:
-    """The features that hold the image and its class."""
+    """Names of the image feature and of the label feature."""
     tfds, features = _library(), builder.info.features
     images = [key for key, kind in features.items() if isinstance(kind, tfds.features.Image)]
     labels = [key for key, kind in features.items() if isinstance(kind, tfds.features.ClassLabel)]
-    supervised = builder.info.supervised_keys or ()
-    if len(supervised) == 2 and supervised[0] in images and supervised[1] in labels:
-        return supervised
+    match builder.info.supervised_keys:
+        case (str(image), str(label)) if image in images and label in labels:
+            return image, label
     if len(images) != 1 or len(labels) != 1:
         raise UserError(
-            f"{PREFIX}{name} is no set of images with one class each; its features are {', '.join(features)}."
+            f"{PREFIX}{name} is not a dataset of images with one class each; its features are {', '.join(features)}."
         )
     return images[0], labels[0]
 
 
 def _read(builder, split: str, image: str) -> tf.data.Dataset:
-    """A part in the order of its files, images not decoded."""
+    """Read a split in file order, without decoding the images."""
     tfds = _library()
     return builder.as_dataset(
         split=split,
@@ -78,10 +78,16 @@ def _split(builder, name: str, image: str, label: str, progress: Progress) -> Sp
 
 
 def read_tfds(name: str, data_dir: str | None, progress: Progress) -> SourceData:
-    """A data set of TensorFlow Datasets: `imagenette/160px-v2`.
+    """Read a dataset of TensorFlow Datasets, preparing it if necessary.
+
+    Args:
+        name: String, `"imagenette/160px-v2"`.
+        data_dir: String, folder of TensorFlow Datasets' files; None for that library's own.
+        progress: Wraps the iteration over batches of labels, for a progress bar.
 
     Raises:
-        UserError: The extra is not installed, the set is unknown, cannot be prepared, or holds no labelled images.
+        UserError: TensorFlow Datasets is not installed, or the dataset is unknown, cannot be prepared or has no
+            labelled images.
     """
     builder = _builder(name, data_dir)
     image, label = _keys(name, builder)
@@ -90,8 +96,8 @@ def read_tfds(name: str, data_dir: str | None, progress: Progress) -> SourceData
         for split, names in SPLIT_NAMES.items()
     }
     if given["train"] is None:
-        raise UserError(f"{PREFIX}{name} has no split `train`; it has {', '.join(builder.info.splits)}.")
+        raise UserError(f"{PREFIX}{name} has no split `train`; its splits are {', '.join(builder.info.splits)}.")
     splits = {split: _split(builder, known, image, label, progress) for split, known in given.items() if known}
     if "test" in splits and (splits["test"].labels < 0).any():
-        del splits["test"]  # a competition's test set: its labels are kept secret
+        del splits["test"]  # the unlabelled test set of a competition
     return SourceData(name.replace("/", "-").replace(":", "-"), tuple(builder.info.features[label].names), splits)

@@ -1,7 +1,4 @@
-"""TFRecord shards read: those that `packing` wrote, with their index, and those of others, which are scanned once.
-
-Imports TensorFlow, `folders`, `splits`, `images`, `errors`.
-"""
+"""Read TFRecord shards: packed ones through their index, those of other programs after one scan. TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from keras_effnet.errors import UserError, first_line
 
 FORMAT, VERSION = "keras-effnet pack", 1
 INDEX, RECORDS, PARTIAL = "index.json", "records.npz", ".partial"
-# The feature names of TensorFlow's own ImageNet scripts, which most published shards bear.
+# Feature names of TensorFlow's ImageNet scripts, which most published shards use.
 IMAGE, LABEL, TEXT, SYNSET, FILE = (
     f"image/{name}" for name in ("encoded", "class/label", "class/text", "class/synset", "filename")
 )
@@ -31,13 +28,13 @@ _BATCH = 256
 
 
 def stream(files: Sequence[str | Path]) -> Callable[[], tf.data.Dataset]:
-    """What `Encoded.open` wants: the encoded images of shards, one shard after the other."""
+    """Return a function for `Encoded.open` that reads the encoded images of shards, one shard after the other."""
     names = [str(file) for file in files]
     wanted = {IMAGE: tf.io.FixedLenFeature((), tf.string)}
 
     def open_shards() -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(names)
-        # Deterministic by request, whatever the options of the pipeline around it: labels go by position.
+        # Deterministic whatever the options of the enclosing pipeline: labels are matched by position.
         return records.map(
             lambda record: tf.io.parse_single_example(record, wanted)[IMAGE],
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -51,10 +48,10 @@ def stream(files: Sequence[str | Path]) -> Callable[[], tf.data.Dataset]:
 
 
 def read_index(folder: Path) -> dict | None:
-    """The index of a packed folder; None where there is none, or one of another program.
+    """Read the index of a packed folder; None if there is none, or if another program wrote it.
 
     Raises:
-        UserError: It is of a later version.
+        UserError: A later version of the format.
     """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
@@ -65,7 +62,7 @@ def read_index(folder: Path) -> dict | None:
     if index["version"] > VERSION:
         raise UserError(
             f"{folder} was packed by a later version of keras-effnet (format {index['version']}, this one reads up to "
-            f"{VERSION}): upgrade, or pack the images anew."
+            f"{VERSION}): upgrade, or pack the images again."
         )
     return index
 
@@ -76,19 +73,23 @@ def _packed_split(folder: Path, split: str, shards: list[dict], labels: np.ndarr
         size = path.stat().st_size if path.is_file() else None
         if size != shard["bytes"]:
             found = "is missing" if size is None else f"has {size} bytes where {shard['bytes']} were written"
-            raise UserError(f"{path} {found}: copy the folder anew, or run keras-effnet pack again.")
+            raise UserError(f"{path} {found}: copy the folder again, or run keras-effnet pack again.")
     count = sum(shard["count"] for shard in shards)
     if count != len(labels):
-        raise UserError(f"{folder / RECORDS} has {len(labels)} labels for {count} {split} images; pack them anew.")
+        raise UserError(f"{folder / RECORDS} has {len(labels)} labels for {count} {split} images; pack them again.")
     files = [folder / shard["file"] for shard in shards]
     return Split(Encoded(stream(files), count), labels.astype("int32"), mirror)
 
 
 def read_packed(folder: Path, index: dict) -> SourceData:
-    """A folder that `keras-effnet pack` wrote.
+    """Read a folder written by `keras-effnet pack`.
+
+    Args:
+        folder: Path.
+        index: Dict returned by `read_index`.
 
     Raises:
-        UserError: Something is missing, or was cut off.
+        UserError: A file is missing, truncated or damaged.
     """
     folder = folder.resolve()
     try:
@@ -103,9 +104,9 @@ def read_packed(folder: Path, index: dict) -> SourceData:
         return SourceData(index["name"], names, splits, skipped, arrays.get("train_order"))
     except UserError:
         raise
-    except Exception as error:  # a damaged archive raises what it likes
+    except Exception as error:  # a damaged archive raises errors of any type
         raise UserError(
-            f"{folder} is damaged ({type(error).__name__}: {first_line(error)}): copy it anew, or pack again."
+            f"{folder} is damaged ({type(error).__name__}: {first_line(error)}): copy it again, or pack again."
         ) from None
 
 
@@ -113,7 +114,11 @@ def read_packed(folder: Path, index: dict) -> SourceData:
 
 
 def find_records(folder: Path) -> dict[str, list[Path]]:
-    """`train`, `val`, `test` -> TFRecord files below a folder that has no class folders, by their name or folder."""
+    """Find TFRecord files below a folder without class folders.
+
+    Returns:
+        Dict of `"train"`, `"val"`, `"test"`, by file or folder name, to sorted paths; empty if there are none.
+    """
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
@@ -131,7 +136,7 @@ class _Scan(NamedTuple):
 
 
 def _check_features(path: Path) -> None:
-    """Refuses records that hold something else, by the features of the first."""
+    """Refuse records without the expected features, judging by the first one."""
     for record in tf.data.TFRecordDataset(str(path)).take(1).as_numpy_iterator():
         features = tf.train.Example.FromString(record).features.feature
         if IMAGE not in features or LABEL not in features:
@@ -142,10 +147,13 @@ def _check_features(path: Path) -> None:
 
 
 def _scan_file(path: Path, check: bool) -> _Scan:
-    """One pass over a file: labels, the classes' names, and what cannot be decoded."""
+    """Read the labels and class names of a file in one pass, and find images that cannot be decoded."""
     text = tf.io.FixedLenFeature((), tf.string, "")
     wanted = {LABEL: tf.io.FixedLenFeature((), tf.int64, -1), SYNSET: text, TEXT: text, FILE: text}
-    labels, class_words, called, bad = [], {}, [], []
+    labels: list[np.ndarray] = []
+    class_words: dict[int, str] = {}
+    file_names: list[str] = []
+    bad: list[tuple[int, BadFile]] = []
     try:
         _check_features(path)
         records = tf.data.TFRecordDataset(str(path)).batch(_BATCH)
@@ -153,27 +161,27 @@ def _scan_file(path: Path, check: bool) -> _Scan:
             words = np.where(batch[SYNSET] != b"", batch[SYNSET], batch[TEXT])
             class_words |= {int(k): word.decode(errors="replace") for k, word in zip(batch[LABEL], words, strict=True)}
             labels.append(batch[LABEL])
-            called += [name.decode(errors="replace") for name in batch[FILE]]
+            file_names += [name.decode(errors="replace") for name in batch[FILE]]
         if check:
-            names = [f"{path}: {name or f'record {number}'}" for number, name in enumerate(called)]
+            names = [f"{path}: {name or f'record {number}'}" for number, name in enumerate(file_names)]
             found = decode_all(stream([path])(), names)
             bad = [(number, item) for number, item in enumerate(found) if isinstance(item, BadFile)]
     except UserError:
         raise
-    except Exception as error:  # DataLossError of a cut file, InvalidArgumentError of other types, protobuf's own
+    except Exception as error:  # DataLossError, InvalidArgumentError, or protobuf's own types
         raise UserError(f"{path} cannot be read as TFRecords of images: {first_line(error)[:200]}.") from None
     return _Scan(np.concatenate(labels) if labels else np.zeros(0, int), class_words, bad)
 
 
 def _class_names(folder: Path, numbers: np.ndarray, words: dict[int, str]) -> tuple[dict[int, int], tuple[str, ...]]:
-    """Number in the records -> label, and the names of the labels."""
+    """Return class number in the records -> label, and the class names."""
     file = folder / "labels.txt"
     if file.is_file():
         lines = tuple(file.read_text(encoding="utf-8").splitlines())
         if numbers.max() >= len(lines):
             raise UserError(f"Label {numbers.max()} is beyond the {len(lines)} classes of {file} (they count from 0).")
         return {number: number for number in range(len(lines))}, lines
-    # Counted from 1 in ImageNet's shards, from 0 in others. Words that are not unique (two cranes) get their number.
+    # ImageNet's shards count from 1, others from 0. Ambiguous names (two cranes) get their number appended.
     given = [words.get(number) or str(number) for number in numbers.tolist()]
     uses = Counter(given)
     unique = [
@@ -185,10 +193,17 @@ def _class_names(folder: Path, numbers: np.ndarray, words: dict[int, str]) -> tu
 def read_records(
     folder: Path, files: dict[str, list[Path]], max_bad_files: int, check: bool, progress: Progress
 ) -> SourceData:
-    """TFRecord files with the usual features, `image/encoded` and `image/class/label`. Scanned once for the labels.
+    """Read TFRecord files with the features `image/encoded` and `image/class/label`, after one scan for the labels.
+
+    Args:
+        folder: Path, which may contain a `labels.txt`.
+        files: Dict returned by `find_records`.
+        max_bad_files: Int, number of undecodable images allowed.
+        check: Bool, whether to decode every image once.
+        progress: Wraps the iteration over files, for a progress bar.
 
     Raises:
-        UserError: Other features, damaged files, images without a label, one class only, or too many bad images.
+        UserError: Other features, damaged files, images without a label, only one class, or too many bad images.
     """
     everything = [(split, path) for split, paths in files.items() for path in paths]
     scans: dict[str, list[_Scan]] = {split: [] for split in files}
@@ -196,17 +211,18 @@ def read_records(
         scans[split].append(_scan_file(path, check))
     labels = {split: np.concatenate([scan.labels for scan in found]) for split, found in scans.items()}
     if len(labels.get("test", ())) and labels["test"].min() < 0:
-        del labels["test"]  # a competition's test set: its labels are kept secret
+        del labels["test"]  # the unlabelled test set of a competition
     for split, numbers in labels.items():
         if not len(numbers) or numbers.min() < 0:
-            what = "images without a label" if len(numbers) else "no images"
-            raise UserError(f"{folder}: the {split} records hold {what}.")
+            found_instead = "images without a label" if len(numbers) else "no images"
+            raise UserError(f"{folder}: the {split} records hold {found_instead}.")
     words = {number: name for found in scans.values() for scan in found for number, name in scan.names.items()}
     index, names = _class_names(folder, np.unique(np.concatenate(list(labels.values()))), words)
     if len(names) < 2:
-        raise UserError(f"{folder} has one class only ({names[0]}); a classifier needs at least two.")
+        raise UserError(f"{folder} has only one class ({names[0]}); a classifier needs at least two.")
 
-    splits, skipped = {}, []
+    splits: dict[str, Split] = {}
+    skipped: list[BadFile] = []
     for split, numbers in labels.items():
         starts = np.cumsum([0] + [len(scan.labels) for scan in scans[split]])
         found = [(start + at, item) for start, scan in zip(starts, scans[split], strict=False) for at, item in scan.bad]

@@ -1,6 +1,6 @@
-"""TFRecord shards written, and a folder of them that is whole or absent, on a full disk and after a kill too.
+"""Write TFRecord shards, and publish a folder of them atomically even if the disk fills up or the process dies.
 
-Imports TensorFlow, `shards`, `errors`.
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,16 +20,22 @@ SHARD_BYTES = 100_000_000
 
 
 class ShardWriter:
-    """Shards of one split: the next begins when the last has enough images or bytes."""
+    """Write the shards of one split, starting a new one after a number of images or bytes.
+
+    Args:
+        folder: Path of an existing folder.
+        split: String, prefix of the file names.
+        images_each: Int, images per shard; None for shards of `SHARD_BYTES`.
+    """
 
     def __init__(self, folder: Path, split: str, images_each: int | None):
         self.folder, self.split, self.images_each = folder, split, images_each
         self.shards: list[dict] = []
-        self._file = None
+        self._file: tf.io.TFRecordWriter | None = None
         self._written = 0
 
     def write(self, record: bytes) -> None:
-        """Appends a record, to a new shard where the current one is full."""
+        """Append a record, to a new shard if the current one is full."""
         if self._file is None:
             self.shards.append({"file": f"{self.split}-{len(self.shards):05d}.tfrecord", "count": 0})
             self._file = tf.io.TFRecordWriter(str(self.folder / self.shards[-1]["file"]))
@@ -42,7 +48,7 @@ class ShardWriter:
             self.close()
 
     def close(self) -> None:
-        """Closes the current shard and notes its size."""
+        """Close the current shard and record its size in `shards`."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -50,7 +56,7 @@ class ShardWriter:
 
 
 def record(contents: bytes, file_name: str, label: int, class_name: str) -> bytes:
-    """A serialized `tf.train.Example` with the usual features."""
+    """Serialize an image as a `tf.train.Example` with the features of TensorFlow's ImageNet scripts."""
 
     def text(value: bytes) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
@@ -72,18 +78,18 @@ def _is_disk_full(error: BaseException) -> bool:
 
 @contextmanager
 def atomic_folder(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
-    """Yields a hidden folder in `out` and publishes what was written there, if the block succeeds.
+    """Yield a hidden folder in `out` and publish its files only if the block succeeds.
 
     Args:
-        out: Path of the folder; it is made.
-        progress: Function that says how far the block came, for the error on a full disk.
+        out: Path of the folder; it is created.
+        progress: Function that describes the progress of the block, for the error on a full disk.
 
     Raises:
-        UserError: The disk is full, or cannot be written.
+        UserError: The disk is full or not writable.
     """
     partial, made = out / PARTIAL, not out.exists()
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
         partial.mkdir(parents=True)
         yield partial
         _publish_files(partial, out)
@@ -93,7 +99,7 @@ def atomic_folder(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
             out.rmdir()
         if _is_disk_full(error):
             raise UserError(
-                f"The disk of {out} is full after {progress()}; nothing of it was kept. "
+                f"The disk of {out} is full after {progress()}; all of it was removed. "
                 "Free some space, choose another folder, or shrink the images with --size."
             ) from None
         if isinstance(error, OSError):
@@ -102,7 +108,7 @@ def atomic_folder(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
 
 
 def _publish_files(partial: Path, out: Path) -> None:
-    """Moves finished files to their place, the index last: a folder with an index is whole."""
+    """Move finished files to their destination, the index last: a folder with an index is complete."""
     _remove_pack(out)
     try:
         for path in sorted(partial.iterdir(), key=lambda path: (path.name == INDEX, path.name)):
@@ -114,11 +120,11 @@ def _publish_files(partial: Path, out: Path) -> None:
 
 
 def _remove_pack(out: Path) -> None:
-    """Removes an earlier pack, or what a killed run had moved already; of other files nothing."""
+    """Remove an earlier pack, or files already published by a killed run, and no others."""
     index = read_index(out)
     if index:
-        (out / INDEX).unlink()  # first: what has no index is not read
-        # Their last parts only: an index from elsewhere must not point at other folders.
+        (out / INDEX).unlink()  # first: a folder without an index is not read
+        # File names only: an index from elsewhere must not point to other folders.
         names = [Path(shard["file"]).name for shards in index["splits"].values() for shard in shards]
     else:
         names = [path.name for path in out.glob("*-[0-9][0-9][0-9][0-9][0-9].tfrecord")]
@@ -127,10 +133,10 @@ def _remove_pack(out: Path) -> None:
 
 
 def check_target(out: Path, overwrite: bool) -> None:
-    """Refuses a folder with other things in it, and without `overwrite` one with an earlier pack.
+    """Refuse a folder with other files in it, or with an earlier pack unless `overwrite` is set.
 
     Raises:
-        UserError: It is neither free nor to be replaced.
+        UserError: The folder is neither free nor may be replaced.
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; shards are written to a folder.")
@@ -138,6 +144,6 @@ def check_target(out: Path, overwrite: bool) -> None:
         return
     if read_index(out):
         if not overwrite:
-            raise UserError(f"{out} holds packed images already. Replace them with --overwrite, or choose another.")
+            raise UserError(f"{out} already holds packed images. Replace them with --overwrite, or choose another.")
     elif not (out / PARTIAL).is_dir():
-        raise UserError(f"{out} is not empty, and no packed folder that could be replaced. Choose a new folder.")
+        raise UserError(f"{out} is not empty and not a packed folder that could be replaced. Choose a new folder.")

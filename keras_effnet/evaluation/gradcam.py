@@ -1,7 +1,4 @@
-"""Where in an image a network finds a class: Grad-CAM, on any network of this package.
-
-TensorFlow for the gradient; imports `anatomy` and `errors`. `plots.explanation` draws what comes out.
-"""
+"""Grad-CAM heat maps: where in an image a network of this package finds a class. TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,14 +17,14 @@ _MOST_PROBABLE = -1
 
 @dataclass(frozen=True, eq=False)
 class Heatmap:
-    """How much each place of an image speaks for a class.
+    """Grad-CAM heat map of a class.
 
     Args:
-        map: Float array of shape `(height, width)`, the size of the layer's feature map, not of the image. In
-            [0, 1], 1 where most speaks for the class; all 0 where nothing does.
+        map: Float array of shape `(height, width)`, the size of the layer's feature map, not of the image. Values in
+            [0, 1], with 1 at the strongest evidence for the class; all 0 if there is none.
         class_index: Int, the class explained.
-        probabilities: Float array of shape `(classes,)`, the network's answer; softmax of what ends in logits.
-        layer: String, name of the Keras layer whose feature map was weighed.
+        probabilities: Float array of shape `(classes,)`, the predicted probabilities; a softmax is applied to logits.
+        layer: String, name of the Keras layer whose feature map is weighted.
     """
 
     map: np.ndarray
@@ -37,7 +34,7 @@ class Heatmap:
 
     @property
     def probability(self) -> float:
-        """Of the class explained."""
+        """Probability of the class explained."""
         return float(self.probabilities[self.class_index])
 
 
@@ -49,9 +46,9 @@ def _classifier(model: keras.Model) -> keras.layers.Dense:
 
 
 def _feature_layer(model: keras.Model, name: str | None) -> keras.layers.Layer:
-    """The layer that a name means, its own or that of the part which it ends; by default the last before pooling."""
+    """Find a layer by its own name or by the part that it ends; by default the last layer before pooling."""
     found = [part for part in parts(model) if part.name != "classifier"]
-    # Parts first: they are what an error lists.
+    # Parts first: an error message lists the first names.
     layers = {part.name: part.layers[-1] for part in found}
     layers |= {layer.name: layer for part in found for layer in part.layers if len(layer.output.shape) == 4}
     return layers[one_of("layer", name or found[-1].name, layers)]
@@ -66,11 +63,11 @@ def _check(image: np.ndarray, class_index: int | None, shape: tuple[int | None, 
 
 
 def _build_grad_cam(model: keras.Model, target: keras.layers.Layer, classifier: keras.layers.Dense) -> Callable:
-    """A function from an image and a class to heat, class and logits, traced once for as many images as come."""
+    """Return a function, traced once, that maps an image and a class to its heat map, the class and the logits."""
     network = keras.Model(model.inputs, [target.output, classifier.input])
 
-    # A graph leaves out what nobody asks for. An eager tape computes the gradient of every kernel too, and that of a
-    # strided 1x1 convolution, for one image, corrupts the memory of TensorFlow 2.21 on a CPU.
+    # A graph omits unused gradients. An eager tape also computes the gradients of all kernels, and that of a strided
+    # 1x1 convolution with batch size 1 corrupts the memory of TensorFlow 2.21 on a CPU.
     @tf.function(input_signature=[tf.TensorSpec(model.input_shape[1:]), tf.TensorSpec((), tf.int32)])
     def weigh(image, index):
         features, pooled = network(image[None], training=False)
@@ -87,26 +84,27 @@ def _build_grad_cam(model: keras.Model, target: keras.layers.Layer, classifier: 
 
 
 def explainer(model: keras.Model, layer: str | None = None) -> Callable[..., Heatmap]:
-    """`grad_cam` of one model and layer for many images: what the first one waits for, the others do not.
+    """Create a reusable Grad-CAM function for many images, traced only once.
 
     Args:
-        model, layer: As in `grad_cam`.
+        model: As in `grad_cam`.
+        layer: As in `grad_cam`.
 
     Returns:
-        A function `(image, class_index=None)` to `Heatmap`.
+        A function `(image, class_index=None)` that returns a `Heatmap`.
 
     Raises:
         UserError: As in `grad_cam`.
 
     Example:
 
-    >>> explain = keras_effnet.evaluation.gradcam.explainer(model)
+    >>> explain = keras_effnet.evaluation.explainer(model)
     >>> heats = [explain(image) for image in images]
     """
     if keras.config.backend() != "tensorflow":
         raise UserError(f"Grad-CAM needs the TensorFlow backend of Keras; this one is {keras.config.backend()}.")
     target, classifier = _feature_layer(model, layer), _classifier(model)
-    # What ends in logits is taken for a softmax without one.
+    # A model that ends in logits is treated as a softmax classifier.
     logits_only = classifier.activation is keras.activations.linear
     activation = keras.ops.softmax if logits_only else classifier.activation
     weigh = _build_grad_cam(model, target, classifier)
@@ -124,26 +122,26 @@ def explainer(model: keras.Model, layer: str | None = None) -> Callable[..., Hea
 def grad_cam(
     model: keras.Model, image: np.ndarray, *, class_index: int | None = None, layer: str | None = None
 ) -> Heatmap:
-    """Weighs a feature map by what it contributes to a class: where in the image does the network find it?
+    """Compute a Grad-CAM heat map: where in the image the network finds a class.
 
-    Each channel counts by the gradient of the class's logit, averaged over the map; what speaks against the class is
-    left out. The logit it is, not the probability, in which the other classes have their say.
+    Each channel of a feature map is weighted by the gradient of the class's logit, averaged over the map; negative
+    evidence is dropped. The logit is used because the probability also depends on the other classes.
 
     Args:
-        model: Classifier of this package under the TensorFlow backend: fine-tuned, frozen, of mixed precision or
-            reloaded from a `.keras`, all the same.
-        image: One image, array of shape `(height, width, channels)` in 0..255, at the model's size; normalised only
-            where the model was built with `include_preprocessing=False`.
-        class_index: Int, the class to explain, by default the most probable.
-        layer: String, whose output is weighed: a part, `"block5c"`, or a layer by itself, `"block5c_add"`. The last
-            feature map before pooling by default; earlier ones are finer and know less of classes.
+        model: Classifier of this package under the TensorFlow backend; it may be fine-tuned, frozen, of mixed
+            precision or reloaded from a `.keras` file.
+        image: Array of shape `(height, width, channels)`, one image at the model's input size with values 0..255;
+            normalised if the model was built with `include_preprocessing=False`.
+        class_index: Int, the class to explain; by default the most probable one.
+        layer: String, name of a part, `"block5c"`, or of a layer, `"block5c_add"`, whose output is weighted. By
+            default the last feature map before pooling; earlier ones are finer but less specific to classes.
 
     Returns:
         A `Heatmap`.
 
     Raises:
-        UserError: The model is no classifier of this package, the image has another shape, or there is no class or
-            layer of that name.
+        UserError: The model is not a classifier of this package, the image has a different shape, or the class or the
+            layer does not exist.
 
     Example:
 

@@ -1,6 +1,6 @@
-"""Predictions against labels: accuracy, per class, who is taken for whom, and what a probability is worth.
+"""Classification metrics: accuracy, per-class metrics, confusion matrix and calibration. NumPy and scikit-learn.
 
-Numpy and scikit-learn; imports `errors`. Predictions are judged batch by batch, a few numbers kept of each.
+Predictions are evaluated batch by batch, keeping a few numbers per image.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import numpy as np
 
 from keras_effnet.errors import UserError
 
-BINS = 15  # as Guo et al. draw them
-_TINY = 1e-12  # a probability of 0 for what is true costs 27.6 nats, not infinitely many
+BINS = 15  # as in Guo et al.
+_TINY = 1e-12  # lower bound of probabilities: 0 for the true class costs 27.6 nats, not infinitely many
 _SUM_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """What a network said of labelled images, in their order.
+    """Per-image outcomes of a classifier on labelled images, in their order.
 
     Args:
-        labels: Int array of shape `(N,)`, the true classes.
-        predicted: Int array, the most probable classes.
-        ranks: Int array, how many classes came before the true one: 0 is right.
-        confidence: Float array, probability of `predicted`.
-        likelihood: Float array, probability of the true class.
-        classes: Int.
-        scores: `"probabilities"`; `"logits"` that a softmax was applied to; or `"scores"` in [0, 1] that do not sum to
-            1, of sigmoids or rounded to 8 bits, which are taken as they are.
+        labels: Int array of shape `(N,)`, true classes.
+        predicted: Int array of shape `(N,)`, most probable classes.
+        ranks: Int array of shape `(N,)`, number of classes ranked above the true one: 0 is correct.
+        confidence: Float array of shape `(N,)` in [0, 1], probability of `predicted`.
+        likelihood: Float array of shape `(N,)` in [0, 1], probability of the true class.
+        classes: Int, number of classes.
+        scores: Kind of the predictions: `"probabilities"`; `"logits"`, to which a softmax was applied; or `"scores"`
+            in [0, 1] that do not sum to 1, such as sigmoids or values rounded to 8 bits, which are used unchanged.
     """
 
     labels: np.ndarray
@@ -42,18 +42,18 @@ class Outcomes:
 
     @property
     def correct(self) -> np.ndarray:
-        """Which of the outcomes are right."""
+        """Bool array of shape `(N,)`, whether each prediction is correct."""
         return self.predicted == self.labels
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """How often a network is right where it claims to be sure, in bins of equal width over [0, 1].
+    """Reliability diagram: accuracy against confidence, in bins of equal width over [0, 1].
 
     Args:
-        counts: Int array, images in each bin.
-        confidence: Float array, mean probability of the predicted class in each bin; NaN where it is empty.
-        accuracy: Float array, share of right outcomes in each bin; NaN where it is empty.
+        counts: Int array of shape `(bins,)`, number of images.
+        confidence: Float array of shape `(bins,)`, mean probability of the predicted class; NaN in empty bins.
+        accuracy: Float array of shape `(bins,)`, share of correct predictions; NaN in empty bins.
 
     Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017).
     """
@@ -70,17 +70,18 @@ class Reliability:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a classifier did on labelled images.
+    """Metrics of a classifier on labelled images.
 
     Args:
-        samples: Int.
-        accuracy: Float in [0, 1], share of images whose most probable class is right.
-        top5: Float in [0, 1], share whose class is among the five most probable.
-        per_class: Tuple of floats, accuracy (recall) of each class; NaN where no image has it.
+        samples: Int, number of images.
+        accuracy: Float in [0, 1], top-1 accuracy.
+        top5: Float in [0, 1], top-5 accuracy.
+        per_class: Tuple of floats in [0, 1], recall of each class; NaN if no image has the class.
         confusion: Int array of shape `(classes, classes)`, rows true, columns predicted.
-        precision: Tuple of floats, share of the outcomes with a class that are right; NaN where it is never the answer.
-        f1: Tuple of floats, harmonic mean of precision and recall; NaN where neither an image nor an answer has it.
-        nll: Float, mean of -log(probability of the true class), in nats: the cross-entropy.
+        precision: Tuple of floats in [0, 1], precision of each class; NaN if the class is never predicted.
+        f1: Tuple of floats in [0, 1], harmonic mean of precision and recall; NaN if the class neither occurs nor is
+            predicted.
+        nll: Float, negative log-likelihood, the mean cross-entropy in nats.
         confidence: Float in [0, 1], mean probability of the predicted class.
         ece: Float in [0, 1], expected calibration error over 15 bins.
     """
@@ -98,15 +99,18 @@ class Evaluation:
 
     @property
     def support(self) -> tuple[int, ...]:
-        """Images of each class."""
+        """Number of images of each class."""
         return tuple(self.confusion.sum(axis=1).tolist())
 
 
 def check_finite(predictions: np.ndarray) -> None:
-    """Refuses predictions that are no numbers: they would rank in some order all the same.
+    """Refuse NaN and infinite predictions, which would rank in some order nevertheless.
+
+    Args:
+        predictions: Float array of shape `(N, classes)`.
 
     Raises:
-        UserError: Some are NaN or infinite.
+        UserError: A prediction is NaN or infinite.
     """
     broken = int((~np.isfinite(predictions).all(axis=1)).sum())
     if broken:
@@ -114,7 +118,7 @@ def check_finite(predictions: np.ndarray) -> None:
 
 
 def score_kind(predictions: np.ndarray) -> str:
-    """`"probabilities"`, `"logits"` or `"scores"`: see `Outcomes`."""
+    """Classify predictions of shape `(N, classes)` as `"probabilities"`, `"logits"` or `"scores"`, see `Outcomes`."""
     if predictions.min() < 0 or predictions.max() > 1 + _SUM_TOLERANCE:
         return "logits"
     sums = predictions.sum(axis=1, dtype="float64")
@@ -122,23 +126,24 @@ def score_kind(predictions: np.ndarray) -> str:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits of shape `(N, classes)`."""
+    """Convert logits of shape `(N, classes)` to probabilities."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def collect_outcomes(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Outcomes:
-    """Compares predictions with labels, batch by batch: 50,000 images of 1000 classes need 2 MB, not 200.
+    """Compare predictions with labels, batch by batch: 50,000 images of 1000 classes need 2 MB instead of 200 MB.
 
     Args:
-        batches: Pairs of predictions, of shape `(N, classes)`, and int labels of shape `(N,)`. Probabilities, logits or
-            any other scores that rank the classes.
+        batches: Pairs of predictions, a float array of shape `(N, classes)`, and labels, an int array of shape `(N,)`.
+            Predictions are probabilities, logits or any other scores that rank the classes.
 
     Raises:
-        UserError: There are no images, labels beyond the classes that the model knows, or predictions that are no
-            numbers.
+        UserError: There are no images, a label is not a class of the model, or a prediction is NaN or infinite.
     """
-    judged, kinds, classes = [], [], 0
+    collected: list[tuple[np.ndarray, ...]] = []
+    kinds: list[str] = []
+    classes = 0
     for predictions, labels in batches:
         if not len(labels):
             continue
@@ -147,12 +152,12 @@ def collect_outcomes(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Outcom
             raise UserError(f"The data has at least {labels.max() + 1} classes but the model knows {classes}.")
         check_finite(predictions)
         kinds.append(score_kind(predictions))
-        judged.append(_batch_outcomes(predictions, labels))
-    if not judged:
+        collected.append(_batch_outcomes(predictions, labels))
+    if not collected:
         raise UserError("No images to evaluate.")
-    # A batch or two of logits may look like probabilities; a network does not give both.
+    # Single batches of logits may look like probabilities, but a network returns only one kind.
     kind = next((kind for kind in ("logits", "scores") if kind in kinds), "probabilities")
-    labels, predicted, ranks, best, true, normaliser = map(np.concatenate, zip(*judged, strict=True))
+    labels, predicted, ranks, best, true, normaliser = map(np.concatenate, zip(*collected, strict=True))
     if kind == "logits":
         best, true = np.exp(best - normaliser), np.exp(true - normaliser)
     return Outcomes(labels, predicted, ranks, best, true, classes, kind)
@@ -163,39 +168,39 @@ def _batch_outcomes(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.nda
     predictions = predictions.astype("float64")
     rows, predicted = np.arange(len(labels)), predictions.argmax(axis=1)
     best, true = predictions[rows, predicted], predictions[rows, labels]
-    # Of equal scores the lower index comes first, as with argmax.
+    # Ties are broken in favour of the lower index, as by argmax.
     tied = (predictions == true[:, None]) & (np.arange(predictions.shape[1]) < labels[:, None])
     ranks = ((predictions > true[:, None]) | tied).sum(axis=1)
     normaliser = best + np.log(np.exp(predictions - best[:, None]).sum(axis=1))
     return labels, predicted, ranks, best, true, normaliser
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
-    """Sorts outcomes into bins by their confidence; bin m holds those in ((m - 1) / bins, m / bins].
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Reliability:
+    """Bin predictions by confidence; bin m of 1..bins holds those in ((m - 1) / bins, m / bins].
 
     Args:
-        confidence: Float array of shape `(N,)`, probability of each answer.
-        right: Bool array of shape `(N,)`.
-        bins: Int.
+        confidence: Float array of shape `(N,)` in [0, 1], probability of each predicted class.
+        correct: Bool array of shape `(N,)`, whether the prediction is correct.
+        bins: Int, number of bins.
     """
     places = np.searchsorted(np.arange(1, bins) / bins, confidence, side="left")
     counts = np.bincount(places, minlength=bins)
-    sums = (np.bincount(places, weights=values, minlength=bins) for values in (confidence, right))
+    sums = (np.bincount(places, weights=values, minlength=bins) for values in (confidence, correct))
     return Reliability(counts, *(_ratio(total, counts) for total in sums))
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part / whole`, NaN where there is nothing."""
+    """Divide element-wise; NaN where `whole` is 0."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def compute_metrics(outcomes: Outcomes) -> Evaluation:
-    """Sums up what `collect_outcomes` saw."""
+    """Compute the metrics of `Evaluation` from per-image outcomes."""
     from sklearn.metrics import confusion_matrix
 
     matrix = confusion_matrix(outcomes.labels, outcomes.predicted, labels=range(outcomes.classes))
-    hits, true, said = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    recall, precision, f1 = _ratio(hits, true), _ratio(hits, said), _ratio(2 * hits, true + said)
+    hits, true, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    recall, precision, f1 = _ratio(hits, true), _ratio(hits, predicted), _ratio(2 * hits, true + predicted)
     return Evaluation(
         samples=len(outcomes.labels),
         accuracy=float(outcomes.correct.mean()),
@@ -211,34 +216,47 @@ def compute_metrics(outcomes: Outcomes) -> Evaluation:
 
 
 def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """`compute_metrics` of predictions that are all there.
+    """Evaluate the predictions of a classifier against labels.
 
     Args:
-        predictions: Array of shape `(N, classes)`: probabilities, logits, or any other scores that rank the classes.
-        labels: Int array of shape `(N,)`.
+        predictions: Float array of shape `(N, classes)`: probabilities, logits, or any other scores that rank the
+            classes.
+        labels: Int array of shape `(N,)`, values from 0.
+
+    Returns:
+        An `Evaluation`.
 
     Raises:
-        UserError: There are no images, labels beyond the classes that the model knows, or predictions that are no
-            numbers.
+        UserError: There are no images, a label is not a class of the model, or a prediction is NaN or infinite.
+
+    Example:
+
+    >>> result = evaluate(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1]))
+    >>> round(result.accuracy, 3), result.per_class
+    (0.667, (1.0, 0.5))
     """
     return compute_metrics(collect_outcomes([(predictions, labels)]))
 
 
 def worst_mistakes(outcomes: Outcomes, count: int) -> np.ndarray:
-    """Indices of the wrong outcomes given with the highest confidence, worst first."""
+    """Indices of the most confident wrong predictions, most confident first."""
     wrong = np.flatnonzero(~outcomes.correct)
     return wrong[np.argsort(-outcomes.confidence[wrong], kind="stable")][:count]
 
 
 def least_certain(outcomes: Outcomes, count: int) -> np.ndarray:
-    """Indices of the outcomes given with the lowest confidence, lowest first."""
+    """Indices of the least confident predictions, least confident first."""
     return np.argsort(outcomes.confidence, kind="stable")[:count]
 
 
 def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
-    """The commonest mistakes as `(true class, predicted class, images)`, commonest first."""
+    """Find the most frequent mistakes of a confusion matrix.
+
+    Returns:
+        Tuples `(true class, predicted class, number of images)`, most frequent first.
+    """
     mistakes = confusion - np.diag(confusion.diagonal())
-    # Few of a thousand classes' million pairs occur: only those are sorted.
+    # Sort only the pairs that occur: of the million pairs of 1000 classes they are few.
     rows, columns = np.nonzero(mistakes)
     found = mistakes[rows, columns]
     order = np.argsort(-found, kind="stable")[:count]

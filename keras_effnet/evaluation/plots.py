@@ -1,20 +1,26 @@
-"""Images of a run, drawn to files without a display. matplotlib and numpy; imports `runs`."""
+"""Charts of training, evaluation, export and search, drawn to image files without a display. Matplotlib and NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_effnet.system.files import atomic
 
-_SMALL = 12  # classes up to which names and counts fit a confusion matrix
-_LETTERS = 19  # above an image of a grid, in letters of 8 points
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+_SMALL = 12  # number of classes up to which counts fit the cells of a confusion matrix
+_LETTERS = 19  # characters of 8 points that fit above an image of a grid
 
 
-def _figure(*args, **kwargs):
+def _figure(*args: Any, **kwargs: Any) -> tuple[Figure, Any]:
+    """Create a figure and its axes, without a display; arguments as for `pyplot.subplots`."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -23,14 +29,14 @@ def _figure(*args, **kwargs):
     return pyplot.subplots(*args, layout="constrained", **kwargs)
 
 
-def _percent():
-    """Formatter of an axis of shares, with as many decimals as its range needs."""
+def _percent() -> PercentFormatter:
+    """Tick formatter that shows shares as percentages, with as many decimals as the range of the axis needs."""
     from matplotlib.ticker import PercentFormatter
 
     return PercentFormatter(xmax=1, decimals=None)
 
 
-def _save(figure, path: str | Path) -> None:
+def _save(figure: Figure, path: str | Path) -> None:
     from matplotlib import pyplot
 
     with atomic(path) as temporary:
@@ -39,10 +45,16 @@ def _save(figure, path: str | Path) -> None:
 
 
 def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
-    """Loss and accuracy by epoch, training and validation."""
+    """Plot loss and accuracy of training and validation by epoch.
+
+    Args:
+        rows: One mapping per epoch, with the keys `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy` and
+            optionally `val_ema_loss`, `val_ema_accuracy`.
+        path: Image file to write.
+    """
     epochs = [row["epoch"] for row in rows]
     figure, axes = _figure(1, 2, figsize=(9, 3.4))
-    marker = "." if len(rows) <= 30 else None  # a line of one epoch is nothing
+    marker = "." if len(rows) <= 30 else None  # a line through a single epoch would be invisible
     for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
         axis.plot(epochs, [row[key] for row in rows], marker=marker, label="train")
         axis.plot(epochs, [row[f"val_{key}"] for row in rows], marker=marker, label="validation")
@@ -54,14 +66,20 @@ def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     losses = [value for row in rows for key, value in row.items() if key.endswith("loss") and value > 0]
-    if losses and max(losses) > 10 * min(losses):  # the first epochs from scratch may be off any linear scale
+    if losses and max(losses) > 10 * min(losses):  # the first epochs from scratch may dwarf all others
         axes[0].set_yscale("log")
     axes[1].yaxis.set_major_formatter(_percent())
     _save(figure, path)
 
 
 def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
-    """How often each class (row) was taken for each other (column), as shares of the row."""
+    """Plot a confusion matrix, normalised by row.
+
+    Args:
+        matrix: Int array of shape `(classes, classes)`, rows true, columns predicted.
+        class_names: Sequence of strings.
+        path: Image file to write.
+    """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     count = len(class_names)
     side = min(12.0, 3.5 + 0.35 * count)
@@ -79,10 +97,17 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
 
 
 def image_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 8) -> None:
-    """Images with a few lines of text above each. `images`: values 0..255, shape `(N, height, width, 3)`."""
+    """Draw a grid of images with a few lines of text above each.
+
+    Args:
+        images: Array of shape `(N, height, width, 3)`, values 0..255.
+        titles: N strings.
+        path: Image file to write.
+        columns: Int, images per row.
+    """
     rows = -(-len(images) // columns)
     longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
-    size = min(8.0, max(5.0, 8.0 * _LETTERS / max(longest, 1)))  # else a long name runs into its neighbour's
+    size = min(8.0, max(5.0, 8.0 * _LETTERS / max(longest, 1)))  # otherwise long names would overlap
     figure, axes = _figure(rows, columns, figsize=(1.3 * columns, 1.55 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -93,31 +118,43 @@ def image_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, colu
 
 
 def reliability(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, title: str, path: str | Path) -> None:
-    """Share of right answers against claimed confidence, in bins of equal width; below, the images in each bin.
+    """Plot a reliability diagram: accuracy against confidence, above a histogram of the confidence.
 
-    On the diagonal a probability is worth what it says, below it the network claims too much. `confidence`,
-    `accuracy`: means of the bins, NaN where one is empty.
+    A calibrated network lies on the diagonal, an overconfident one below it.
+
+    Args:
+        counts: Int array of shape `(bins,)`, images in each bin of equal width over [0, 1].
+        confidence: Float array of shape `(bins,)`, mean confidence; NaN in empty bins.
+        accuracy: Float array of shape `(bins,)`, share of correct predictions; NaN in empty bins.
+        title: String.
+        path: Image file to write.
     """
     bins = len(counts)
     centres, used = (np.arange(bins) + 0.5) / bins, counts > 0
     figure, (upper, lower) = _figure(2, 1, figsize=(4.2, 5.2), sharex=True, height_ratios=(3, 1))
-    upper.bar(centres[used], accuracy[used], width=1 / bins, color="C0", alpha=0.45, edgecolor="white", label="right")
-    for sign, color, label in ((1, "C3", "claims too much"), (-1, "C2", "claims too little")):
+    upper.bar(centres[used], accuracy[used], width=1 / bins, color="C0", alpha=0.45, edgecolor="white", label="correct")
+    for sign, color, label in ((1, "C3", "overconfident"), (-1, "C2", "underconfident")):
         off = used & (sign * np.nan_to_num(confidence - accuracy) > 0)
         gaps = (confidence - accuracy)[off]
         upper.bar(centres[off], gaps, 1 / bins, accuracy[off], color=color, alpha=0.6, edgecolor="white", label=label)
     upper.plot((0, 1), (0, 1), color="0.3", linestyle="--", linewidth=1, label="well calibrated")
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     upper.set_title(title, fontsize=10)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     lower.bar(centres, counts, width=1 / bins, color="0.6", edgecolor="white")
-    lower.set(xlabel="probability of the answer", ylabel="images")
+    lower.set(xlabel="confidence", ylabel="images")
     lower.yaxis.get_major_locator().set_params(integer=True)
     _save(figure, path)
 
 
 def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str], path: str | Path) -> None:
-    """Images of each class, the largest first, splits stacked. `counts`: split -> one number a class."""
+    """Plot the number of images of each class, largest first, with splits stacked.
+
+    Args:
+        counts: Mapping of split to the number of images of each class.
+        class_names: Sequence of strings.
+        path: Image file to write.
+    """
     totals = np.sum(list(counts.values()), axis=0)
     order = np.argsort(-totals, kind="stable")
     named = len(order) <= 60
@@ -126,7 +163,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str]
     for split, numbers in counts.items():
         axis.bar(range(len(order)), np.asarray(numbers)[order], bottom=below, width=0.8 if named else 1.0, label=split)
         below += np.asarray(numbers)[order]
-    axis.set(ylabel="images", xlabel="class" if named else f"{len(order)} classes, the largest first")
+    axis.set(ylabel="images", xlabel="class" if named else f"{len(order)} classes, largest first")
     names = [shorten(str(class_names[index]), 24, placeholder="...") for index in order]
     axis.set_xticks(range(len(order)) if named else [], names if named else [], rotation=90, fontsize=8)
     axis.legend(fontsize=8)
@@ -135,7 +172,14 @@ def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str]
 
 
 def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], title: str, path: str | Path) -> None:
-    """One bar chart a quantity, one bar a precision."""
+    """Draw one bar chart per quantity, with one bar per precision.
+
+    Args:
+        names: Names of the precisions.
+        panels: Mapping of quantity to its value for each precision.
+        title: String.
+        path: Image file to write.
+    """
     figure, axes = _figure(1, len(panels), figsize=(2.7 * len(panels), 3.0), squeeze=False)
     colors = [f"C{index}" for index in range(len(names))]
     for axis, (label, values) in zip(axes.flat, panels.items(), strict=True):
@@ -152,10 +196,13 @@ def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], 
 def layer_errors(
     profiles: Mapping[str, Sequence[tuple[str, float]]], lost_db: float, path: str | Path, highest: float = 60.0
 ) -> None:
-    """What each layer's output is worth, one line a precision: decibels over the layers in their order.
+    """Plot the signal-to-quantization-noise ratio of every layer's output, one line per precision.
 
-    `profiles`: precision -> names of layers and SQNR. Below `lost_db` the signal counts as lost; above `highest` one
-    value is as good as another.
+    Args:
+        profiles: Mapping of precision to pairs of layer name and SQNR in dB, in the order of the layers.
+        lost_db: Float, SQNR below which the signal counts as lost.
+        path: Image file to write.
+        highest: Float, SQNR in dB above which values are clipped, since differences no longer matter.
     """
     figure, axis = _figure(figsize=(10, 4.2))
     order = max(([layer for layer, _ in profile] for profile in profiles.values()), key=len)
@@ -166,7 +213,7 @@ def layer_errors(
     lowest = min([0.0, *(sqnr for profile in profiles.values() for _, sqnr in profile)])
     axis.axhspan(lowest, lost_db, color="C3", alpha=0.12, label="signal lost")
     axis.set(ylabel=f"SQNR (dB, up to {highest:g})", xlim=(-1, len(order)), ylim=(lowest, highest + 2))
-    axis.set_title("what is left of each layer's output", fontsize=10)
+    axis.set_title("quantization noise of each layer's output", fontsize=10)
     every = max(1, len(order) // 40)
     axis.set_xticks(range(0, len(order), every), order[::every], rotation=90, fontsize=7)
     axis.grid(alpha=0.3)
@@ -177,27 +224,31 @@ def layer_errors(
 def explanation(
     image: np.ndarray, heat: np.ndarray, shares: Sequence[tuple[str, float]], explained: int, path: str | Path
 ) -> None:
-    """An image, the heat map of a class over it, and the network's answer, side by side.
+    """Draw an image, the heat map of a class over it, and the predicted probabilities, side by side.
 
-    `image`: values 0..255, shape `(height, width, 3)`. `heat`: in [0, 1], of any size. `shares`: names and
-    probabilities of some classes; the heat is that of the one numbered `explained`.
+    Args:
+        image: Array of shape `(height, width, 3)`, values 0..255.
+        heat: Array of shape `(rows, columns)`, values in [0, 1].
+        shares: Pairs of class name and probability.
+        explained: Int, index into `shares` of the class that `heat` belongs to.
+        path: Image file to write.
     """
     height, width = image.shape[:2]
     pixels = np.clip(image, 0, 255).astype("uint8")
     figure, (plain, heated, answer) = _figure(1, 3, figsize=(9, max(2.9, 0.32 * len(shares))))
     plain.imshow(pixels)
-    plain.set_title("what the network sees", fontsize=10)
+    plain.set_title("network input", fontsize=10)
     heated.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
     over = heated.imshow(
         heat,
         cmap="inferno",
         vmin=0,
         vmax=1,
-        alpha=0.2 + 0.5 * heat,  # where it is cold the image shows
+        alpha=0.2 + 0.5 * heat,  # the image stays visible where the heat is low
         interpolation="bilinear",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
-    heated.set_title(shorten(f"what speaks for {shares[explained][0]}", 44, placeholder="..."), fontsize=10)
+    heated.set_title(shorten(f"evidence for {shares[explained][0]}", 44, placeholder="..."), fontsize=10)
     figure.colorbar(over, ax=heated, fraction=0.05, ticks=(0, 1)).set_ticklabels(("none", "most"), fontsize=8)
     for axis in (plain, heated):
         axis.axis("off")
@@ -214,9 +265,13 @@ def explanation(
 
 
 def search_map(points: Sequence[tuple[float, float, float, float, int]], path: str | Path) -> None:
-    """Candidates of a search over beta and gamma: colour is accuracy, the number alpha, size the epochs trained.
+    """Plot the candidates of a scaling search over beta and gamma.
 
-    `points`: of each candidate alpha, beta, gamma, accuracy and epochs.
+    Colour shows accuracy, the printed number alpha, and the size the number of epochs trained.
+
+    Args:
+        points: For each candidate its alpha, beta, gamma, accuracy and epochs.
+        path: Image file to write.
     """
     figure, axis = _figure(figsize=(6.5, 5))
     alphas, betas, gammas, accuracies, epochs = (np.array(column) for column in zip(*points, strict=True))
@@ -230,7 +285,7 @@ def search_map(points: Sequence[tuple[float, float, float, float, int]], path: s
         spot = {"ha": "center", "va": "center", "color": "black" if light else "white"}
         axis.annotate(f"{alphas[place]:g}", (betas[place], gammas[place]), **spot)
     axis.set(xlabel="beta (width)", ylabel="gamma (resolution)")
-    axis.set_title("alpha (depth) in the spots; larger ones were trained longer", fontsize=10)
+    axis.set_title("numbers: alpha (depth); larger spots were trained for more epochs", fontsize=10)
     axis.margins(0.15)
     axis.grid(alpha=0.3)
     figure.colorbar(spots, ax=axis, label="validation accuracy")

@@ -1,4 +1,4 @@
-"""`tf.data` pipelines from a split to batches: decoding, caching, cropping, augmentation."""
+"""`tf.data` pipelines from a split to batches: decoding, caching, cropping, augmentation. TensorFlow."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
 """Augmentation of training images as fast tensor ops: policies, colour jitter, random erasing, MixUp and CutMix.
 
-Every function draws from the seed it is given and from nothing else, so that parallel workers may run in any order.
-Imports `augment_ops`, `augment_policies`, `config`, `errors`.
+All randomness comes from the seed passed to each function, so that parallel workers may run in any order.
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from keras_effnet.config.train_config import Policy, TrainConfig
 from keras_effnet.pipeline import image_ops as ops
 from keras_effnet.pipeline.policies import auto_augment, rand_augment
 
-_FLIP, _POLICY, _JITTER, _ERASING, _MIX = range(5)  # what each part folds into the seed that it shares with the others
+_FLIP, _POLICY, _JITTER, _ERASING, _MIX = range(5)  # folded into the seed that all operations share
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,29 @@ class Augmentation:
     """Augmentation of training images; defaults and bounds are those of `TrainConfig`.
 
     Args:
-        crop_scale: Pair of floats in (0, 1], smallest and largest share of the area that a random crop keeps.
-        crop_ratio: Pair of floats, narrowest and widest aspect ratio of the crop.
-        flip: Bool, whether half of the images are mirrored.
+        crop_scale: Pair of floats in (0, 1], smallest and largest area of a random crop as a share of the image.
+        crop_ratio: Pair of floats, smallest and largest aspect ratio (width over height) of the crop.
+        flip: Bool, whether to flip half of the images horizontally.
         policy: `"none"`, `"randaugment"` or `"autoaugment"`.
-        layers: Int, operations that RandAugment applies to an image.
+        layers: Int, number of operations that RandAugment applies to an image.
         magnitude: Float in 0..10, strength of RandAugment's operations. 0 hardly changes an image.
-        color_jitter: Float in 0..1: brightness, contrast and saturation change by a factor of up to 1 +- this, hue by
-            up to a tenth of it as share of the colour circle. 0 is off.
-        erasing: Float in 0..1, share of the images of which a rectangle becomes noise.
-        mixup: Float, alpha of the Beta distribution that images are blended by. 0 is off.
-        cutmix: Float, alpha of the Beta distribution of the area that comes from another image. 0 is off. With
-            `mixup` as well, a coin decides for each batch.
+        color_jitter: Float in 0..1, strength of colour jitter: brightness, contrast and saturation are scaled by
+            factors in 1 +- `color_jitter`, hue turns by up to a tenth of it as a share of the colour circle. 0 is off.
+        erasing: Float in 0..1, probability of random erasing.
+        mixup: Float, alpha of MixUp's Beta distribution. 0 is off.
+        cutmix: Float, alpha of CutMix's Beta distribution. 0 is off. If `mixup` is on too, one of the two is chosen
+            at random for each batch.
 
     Raises:
-        UserError: A value is out of its range.
+        UserError: A value is out of range.
 
-    Source: random-resized-crop, Szegedy et al. (CVPR 2015); others at the functions that do it.
+    Example:
+
+    >>> augmentation = Augmentation(policy="randaugment", magnitude=7.0, mixup=0.2)
+    >>> options = {"training": True, "augmentation": augmentation, "classes": 10}
+    >>> batches = keras_effnet.pipeline.image_pipeline(data, spec, batch_size=32, **options)
+
+    Source: random-resized crop, Szegedy et al. (CVPR 2015); other sources at the functions below.
     """
 
     crop_scale: tuple[float, float] = (TrainConfig.crop_scale, 1.0)
@@ -62,13 +68,17 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether images of a batch, and with them their labels, are mixed."""
+        """Whether images of a batch and their labels are mixed, so that labels must be one-hot."""
         return self.mixup > 0 or self.cutmix > 0
 
     def scaled(self, strength: float) -> Augmentation:
-        """The same in a milder form: RandAugment's magnitude and how much is mixed, times `strength`."""
-        milder = {name: getattr(self, name) * strength for name in ("magnitude", "mixup", "cutmix")}
-        return replace(self, **milder)
+        """Scale RandAugment's magnitude and the alphas of MixUp and CutMix by `strength`, a float in 0..1."""
+        return replace(
+            self,
+            magnitude=self.magnitude * strength,
+            mixup=self.mixup * strength,
+            cutmix=self.cutmix * strength,
+        )
 
 
 # ------------------------------------------------------------------ one image
@@ -78,7 +88,7 @@ _TO_YIQ = ((0.299, 0.596, 0.211), (0.587, -0.274, -0.523), (0.114, -0.322, 0.312
 
 
 def hue_matrix(turn) -> tf.Tensor:
-    """What turns a pixel's colour by a share of the circle and leaves its luma as it is."""
+    """Matrix of shape `(3, 3)` that rotates hue by a share of the colour circle and preserves luma."""
     to_yiq = tf.constant(_TO_YIQ)
     angle = turn * (2 * math.pi)
     cosine, sine = tf.cos(angle), tf.sin(angle)
@@ -88,16 +98,16 @@ def hue_matrix(turn) -> tf.Tensor:
 
 
 def color_jitter(image, seed, strength: float) -> tf.Tensor:
-    """Changes brightness, contrast, saturation and hue, in this order, each by a random amount.
+    """Jitter brightness, contrast, saturation and hue at random, in this order.
 
-    All four are linear in the three values of a pixel, so that they are one product with a matrix; values are cut to
-    0..255 once, at the end.
+    All four are linear in the channels of a pixel, so they are one matrix product; values are clipped to 0..255 once,
+    at the end.
 
     Args:
         image: Tensor of shape `(height, width, 3)`, values 0..255.
         seed: Integer tensor of shape `(2,)`.
-        strength: Float in 0..1. Factors are uniform in 1 +- `strength`; hue turns by up to a tenth of it either way, as
-            share of the colour circle.
+        strength: Float in 0..1. Factors are uniform in 1 +- `strength`; hue turns by up to a tenth of it in either
+            direction, as a share of the colour circle.
 
     Returns:
         A `float32` tensor of the same shape.
@@ -107,14 +117,14 @@ def color_jitter(image, seed, strength: float) -> tf.Tensor:
     bright, contrasted, saturated = tf.unstack(1 + draws[:3])
     grey = bright * tf.tensordot(tf.reduce_mean(image, axis=(0, 1)), tf.constant(ops.LUMA), 1)
     matrix = bright * contrasted * (ops.saturation_matrix(saturated) @ hue_matrix(draws[3] / 10))
-    # Grey stays grey under saturation and hue, so the offset passes through them.
+    # Saturation and hue preserve grey, so the offset is unchanged by them.
     return tf.clip_by_value(ops.mix_channels(image, matrix, (1 - contrasted) * grey), 0, 255)
 
 
 def random_erasing(image, seed, probability: float) -> tf.Tensor:
-    """Fills a rectangle with noise, uniform in 0..255, in a share of the images.
+    """Random erasing: fill a rectangle with noise, uniform in 0..255, with a given probability.
 
-    Its area is uniform in 0.02..0.4 of the image's, its aspect ratio between 0.3 and 1 / 0.3 as far as it fits.
+    The rectangle's area is uniform in 0.02..0.4 of the image, its aspect ratio between 0.3 and 1 / 0.3 where it fits.
 
     Args:
         image: Tensor of shape `(height, width, 3)`, values 0..255.
@@ -132,7 +142,7 @@ def random_erasing(image, seed, probability: float) -> tf.Tensor:
 
     def erased():
         area = 0.02 + draws[1] * 0.38
-        # Height over width, as shares of the image's sides. Beyond these bounds one of them would exceed 1.
+        # Height over width, in units of the image's sides. Beyond these bounds the rectangle would exceed the image.
         highest = tf.minimum(-math.log(0.3), -tf.math.log(area))
         ratio = tf.exp((2 * draws[2] - 1) * highest)
         shares = tf.sqrt(area * tf.stack([ratio, 1 / ratio]))
@@ -147,7 +157,7 @@ def random_erasing(image, seed, probability: float) -> tf.Tensor:
 
 
 def augment_image(image, seed, augmentation: Augmentation) -> tf.Tensor:
-    """Mirrors, applies the policy, jitters colours and erases, as far as `augmentation` asks for it.
+    """Apply the flip, policy, colour jitter and erasing of `augmentation` to one image.
 
     Args:
         image: `uint8` or `float32` tensor of shape `(size, size, 3)`, values 0..255, cropped and resized.
@@ -175,14 +185,14 @@ def augment_image(image, seed, augmentation: Augmentation) -> tf.Tensor:
 
 
 def _beta(count, seed, alpha: float) -> tf.Tensor:
-    """`count` draws from Beta(alpha, alpha), as the share of one of two Gamma draws."""
-    # A small alpha makes Gamma draws that float32 has no room for.
+    """Draw `count` values from Beta(alpha, alpha), as X / (X + Y) of two Gamma variables."""
+    # Gamma draws with a small alpha underflow float32.
     pair = tf.random.stateless_gamma((2, count), seed, tf.constant(alpha, tf.float64), dtype=tf.float64)
     return tf.cast(tf.math.divide_no_nan(pair[0], pair[0] + pair[1]), tf.float32)
 
 
 def _previous_in_batch(batch) -> tf.Tensor:
-    """For each image the one before it: batches are shuffled, so any other serves, and it is never itself."""
+    """Return for each element the previous one of the batch: batches are shuffled, so this is a random partner."""
     return tf.roll(batch, 1, axis=0)
 
 
@@ -191,13 +201,13 @@ def _mixed_labels(labels, own) -> tf.Tensor:
 
 
 def mixup(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blends each image, and its label, with another of the batch, by a share drawn from Beta(alpha, alpha).
+    """MixUp: blend each image and its label with another of the batch, by a share drawn from Beta(alpha, alpha).
 
     Args:
         images: `float32` tensor of shape `(batch, height, width, 3)`.
         labels: `float32` tensor of shape `(batch, classes)`, probabilities.
         seed: Integer tensor of shape `(2,)`.
-        alpha: Float above 0. Small values leave most images nearly alone.
+        alpha: Float above 0. Small values leave most images almost unchanged.
 
     Returns:
         Images and labels of the same shapes.
@@ -210,16 +220,16 @@ def mixup(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def cutmix(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
-    """Replaces a rectangle of each image by the same one of another, and mixes labels by the area replaced.
+    """CutMix: replace a rectangle of each image by that of another, and mix the labels by the area replaced.
 
-    The rectangle has the image's aspect ratio and an area drawn from Beta(alpha, alpha); its centre lies anywhere. It
-    is cut at the edges, and the labels count the pixels that were in fact replaced.
+    The rectangle has the image's aspect ratio, an area drawn from Beta(alpha, alpha) and a uniform centre. It is
+    clipped at the edges, and the labels are weighted by the pixels actually replaced.
 
     Args:
         images: `float32` tensor of shape `(batch, height, width, 3)`.
         labels: `float32` tensor of shape `(batch, classes)`, probabilities.
         seed: Integer tensor of shape `(2,)`.
-        alpha: Float above 0; 1 draws all areas alike.
+        alpha: Float above 0; 1 gives uniform areas.
 
     Returns:
         Images and labels of the same shapes.
@@ -231,7 +241,7 @@ def cutmix(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     centres = tf.random.stateless_uniform((2, count), seed + 1)
 
     def inside(length, centre):
-        """Which rows (or columns) of each image the rectangle covers."""
+        """Bool tensor: rows (or columns) of each image that the rectangle covers."""
         length = tf.cast(length, tf.float32)
         first, last = (centre - side / 2) * length, (centre + side / 2) * length
         places = tf.range(length)[None, :] + 0.5
@@ -244,23 +254,23 @@ def cutmix(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def mix_batch(images, labels, seed, augmentation: Augmentation) -> tuple[tf.Tensor, tf.Tensor]:
-    """MixUp or CutMix as `augmentation` asks for; where it asks for both, by a coin for each batch.
+    """Apply MixUp or CutMix to a batch; if both are on, choose one at random.
 
     Args:
         images: `float32` tensor of shape `(batch, height, width, 3)`.
-        labels: `float32` tensor of shape `(batch, classes)`, probabilities: one-hot, or softer.
+        labels: `float32` tensor of shape `(batch, classes)`, probabilities, for instance one-hot.
         seed: Integer tensor of shape `(2,)`.
         augmentation: `Augmentation`.
 
     Returns:
-        Images and labels of the same shapes; the same ones where neither is asked for.
+        Images and labels of the same shapes, unchanged if both are off.
     """
     seed = tf.random.fold_in(seed, _MIX)
-    ways = [
-        lambda way=way, alpha=alpha: way(images, labels, seed, alpha)
-        for way, alpha in ((mixup, augmentation.mixup), (cutmix, augmentation.cutmix))
+    mixers = [
+        lambda mixer=mixer, alpha=alpha: mixer(images, labels, seed, alpha)
+        for mixer, alpha in ((mixup, augmentation.mixup), (cutmix, augmentation.cutmix))
         if alpha
     ]
-    if len(ways) == 2:
-        return tf.cond(tf.random.stateless_uniform((), seed + 2) < 0.5, *ways)
-    return ways[0]() if ways else (images, labels)
+    if len(mixers) == 2:
+        return tf.cond(tf.random.stateless_uniform((), seed + 2) < 0.5, *mixers)
+    return mixers[0]() if mixers else (images, labels)

@@ -1,7 +1,4 @@
-"""What a split yields one by one, and where its decoded images are kept between the epochs.
-
-Imports `config`, `splits`, `images`, `machine`, `errors`.
-"""
+"""Caching of decoded images between epochs, in memory or on disk. TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,12 +16,12 @@ from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.machine import host_bytes
 
-_SHUFFLE_BYTES = 256 << 20  # bytes of images among which a stream is shuffled: its order on disk is mixed already
-_SAMPLE_SIZE = 16  # images by which the size of all is estimated
+_SHUFFLE_BYTES = 256 << 20  # size of the shuffle buffer of a stream, which is already shuffled on disk
+_SAMPLE_SIZE = 16  # images used to estimate the total size
 
 
 def elements(split: Split) -> tf.data.Dataset:
-    """`(image, label)`, one by one: pixels, the path of a file, or a file's bytes."""
+    """Return a `tf.data.Dataset` of `(image, label)`; an image is pixels, a file path or encoded bytes."""
     if isinstance(split.images, Encoded):
         return tf.data.Dataset.zip((split.images.read(), tf.data.Dataset.from_tensor_slices(split.labels)))
     images = list(split.images) if isinstance(split.images, tuple) else split.images
@@ -32,18 +29,18 @@ def elements(split: Split) -> tf.data.Dataset:
 
 
 def contents(image, split: Split) -> tf.Tensor:
-    """A file's bytes, of an element that is a path or holds them."""
+    """Encoded bytes of an element of `elements`, read from its file if it is a path."""
     return tf.io.read_file(image) if isinstance(split.images, tuple) else image
 
 
 def in_memory(split: Split) -> bool:
-    """Whether a split's images are pixels already."""
-    return not isinstance(split.images, tuple | Encoded)
+    """Whether the images of a split are decoded arrays."""
+    return isinstance(split.images, np.ndarray)
 
 
 def decoded_bytes(split: Split) -> int:
-    """Size of all images of a split as pixels; of files and streams estimated from a sample of 16."""
-    if in_memory(split):
+    """Size of a split when decoded; for files and streams estimated from a sample of 16 images."""
+    if isinstance(split.images, np.ndarray):
         return split.images.nbytes
     sample = split.sample(_SAMPLE_SIZE)
     sizes = [decode(contents(image, sample)).shape.num_elements() for image, _ in elements(sample)]
@@ -52,12 +49,12 @@ def decoded_bytes(split: Split) -> int:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where decoded images are kept between the epochs.
+    """Cache of decoded images between epochs.
 
     Args:
         kind: String, `"memory"`, `"disk"` or `"none"`.
-        reason: String, a sentence that says why.
-        folder: Path for a cache on disk.
+        reason: String, a sentence that explains the choice.
+        folder: Path for a cache on disk; required for `"disk"`.
     """
 
     kind: str
@@ -66,50 +63,51 @@ class Cache:
 
 
 def _free_disk(folder: Path) -> int:
-    """Bytes that are free where a folder lies, or will lie."""
+    """Free bytes on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
 
 
 def choose_cache(split: Split, kind: str = "auto", folder: str | Path | None = None) -> Cache:
-    """Decides by measured size where decoded images of a split are kept.
+    """Choose where to cache the decoded images of a split, by their measured size.
 
     Args:
         split: `Split` to train on.
-        kind: String, `"auto"`: in memory if they take less than a quarter of what is free, else on disk if they take
-            less than half of what is free there and there is a folder to put them in, else nowhere. Or `"memory"`,
-            `"disk"`, `"none"`.
+        kind: String, `"memory"`, `"disk"`, `"none"` or `"auto"`. `"auto"` caches in memory if the images take less
+            than a quarter of the free memory, otherwise on disk if `folder` is given and they take less than half of
+            its free space, otherwise nowhere.
         folder: Folder for a cache on disk.
 
     Raises:
-        UserError: `"disk"` without a folder.
+        UserError: `kind` is unknown, or `"disk"` without a folder.
     """
     one_of("cache", kind, CACHES)
     if in_memory(split):
-        return Cache("none", "the images are in memory as they are")
+        return Cache("none", "the images are already in memory")
     if kind == "none":
-        return Cache("none", "images are decoded anew in every epoch, as asked")
+        return Cache("none", "images are decoded again in every epoch, as requested")
     if kind == "disk" and folder is None:
-        raise UserError('cache="disk" needs a folder to put the pixels in: choose_cache(split, "disk", folder).')
+        raise UserError('cache="disk" needs a folder for the pixels: choose_cache(split, "disk", folder).')
     size = decoded_bytes(split)
     memory, disk = host_bytes()[0], _free_disk(Path(folder)) if folder is not None else 0
-    room = f"{size / 1e9:.2f} GB of pixels" if size >= 1e8 else f"{size / 1e6:.1f} MB of pixels"
+    needed = f"{size / 1e9:.2f} GB of pixels" if size >= 1e8 else f"{size / 1e6:.1f} MB of pixels"
     if kind == "memory" or (kind == "auto" and size < memory / 4):
-        return Cache("memory", f"{room} are kept in memory, where {memory / 1e9:.1f} GB are free")
-    if kind == "disk" or (kind == "auto" and size < disk / 2):
-        return Cache("disk", f"{room} are kept on disk, where {disk / 1e9:.1f} GB are free", Path(folder))
+        return Cache("memory", f"{needed} are cached in memory, {memory / 1e9:.1f} GB are free")
+    if folder is not None and (kind == "disk" or size < disk / 2):
+        return Cache("disk", f"{needed} are cached on disk, {disk / 1e9:.1f} GB are free", Path(folder))
     free = f"{memory / 1e9:.1f} GB of memory" + (f" and {disk / 1e9:.1f} GB of disk" if folder is not None else "")
-    return Cache("none", f"{room} are too many for {free}: images are decoded anew in every epoch")
+    return Cache("none", f"{needed} are too many for {free}: images are decoded again in every epoch")
 
 
 @dataclass(frozen=True, eq=False)
 class CachedSplit:
-    """A split as the elements that pipelines draw from. Those that share a source share its cache.
+    """Split with a cache of its decoded images, which several pipelines can share.
 
     Args:
         split: `Split`.
         data: `tf.data.Dataset` of `(image, label)`, in the order of the split.
-        decoded: Bool, whether an image is pixels; else it is the path of a file, or a file's bytes.
-        buffer: Int, how many elements are shuffled together: all where they are small or in memory anyway.
+        decoded: Bool, whether images are pixels; otherwise they are file paths or encoded bytes.
+        buffer: Int, size of the shuffle buffer in elements: more than all of them unless they come from a stream or
+            a cache on disk.
     """
 
     split: Split
@@ -122,27 +120,39 @@ class CachedSplit:
 
 
 def cached_split(split: Split, cache: Cache) -> CachedSplit:
-    """The elements of a split, decoded and kept as `cache` says."""
-    data, everything = elements(split), len(split) + 1  # by one too many, it reads to the end: that completes a cache
+    """Decode and cache the images of a split as `cache` specifies.
+
+    Args:
+        split: `Split`.
+        cache: `Cache`, as returned by `choose_cache`.
+
+    Raises:
+        UserError: A cache on disk without a folder.
+    """
+    data, everything = elements(split), len(split) + 1  # one more than all: the shuffle reads to the end of the cache
     if cache.kind == "none":
-        some = isinstance(split.images, Encoded)
-        buffer = min(everything, _shuffle_buffer(encoded_bytes(split))) if some else everything
+        streamed = isinstance(split.images, Encoded)
+        buffer = min(everything, _shuffle_buffer(encoded_bytes(split))) if streamed else everything
         return CachedSplit(split, data, in_memory(split), buffer)
-    # The iterators of single epochs are too short-lived for autotuning.
+    # Autotuning needs longer than the iterator of a single epoch lives.
     data = data.map(lambda image, label: (decode(contents(image, split)), label), num_parallel_calls=os.cpu_count())
     if cache.kind == "memory":
         return CachedSplit(split, data.cache(), True, everything)
+    if cache.folder is None:
+        raise UserError('A cache on disk needs a folder: Cache("disk", folder=...).')
     cache.folder.mkdir(parents=True, exist_ok=True)
-    for leftover in cache.folder.glob("pixels*"):  # of a run that was killed: tf.data would wait for it
+    for leftover in cache.folder.glob("pixels*"):  # of a run that was killed: tf.data would wait for its lock
         leftover.unlink()
     buffer = min(everything, _shuffle_buffer(decoded_bytes(split) / len(split)))
     return CachedSplit(split, data.cache(str(cache.folder / "pixels")), True, buffer)
 
 
 def _shuffle_buffer(size: float) -> int:
+    """Number of elements of `size` bytes that fit the shuffle buffer."""
     return max(1, int(_SHUFFLE_BYTES / size))
 
 
 def encoded_bytes(split: Split) -> float:
-    """Mean size of the files of a stream, estimated from a sample of 16."""
-    return float(np.mean([len(image) for image in split.sample(_SAMPLE_SIZE).images.read().as_numpy_iterator()]))
+    """Mean encoded size of the images of a stream, estimated from a sample of 16."""
+    sample = split.sample(_SAMPLE_SIZE).encoded.read()
+    return float(np.mean([len(image) for image in sample.as_numpy_iterator()]))

@@ -11,22 +11,39 @@ from keras_effnet.preprocessing import PIXELS, ImageSpec
 
 
 def resize(image, size: int, interpolation: str = "bilinear") -> tf.Tensor:
-    """Half-pixel centres, no antialiasing: bilinear is then what a browser's canvas computes, to half a grey level."""
+    """Resize with half-pixel centres and without antialiasing.
+
+    Bilinear interpolation then matches a browser's canvas to half a grey level.
+
+    Args:
+        image: Tensor of shape `(height, width, 3)`, values 0..255.
+        size: Int, side of the result in pixels.
+        interpolation: `"bilinear"`, `"bicubic"` or `"nearest"`.
+
+    Returns:
+        A `float32` tensor of shape `(size, size, 3)`, values 0..255.
+    """
     resized = tf.image.resize(image, (size, size), method=interpolation, antialias=False)
-    resized = tf.cast(resized, tf.float32)  # as it is, but for images that have the size already
-    # Beside an edge bicubic leaves the range of pixels.
+    resized = tf.cast(resized, tf.float32)  # an image that already has the size keeps its dtype above
+    # Bicubic interpolation overshoots at edges.
     return tf.clip_by_value(resized, *PIXELS) if interpolation == "bicubic" else resized
 
 
 def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
-    """Cuts the central square of `input_spec.crop` of the shorter side and resizes it to `input_spec.size`.
+    """Center-crop a square of `input_spec.crop` times the shorter side and resize it to `input_spec.size`.
 
     Args:
-        image: `uint8` tensor of shape `(height, width, 3)`.
-        input_spec: `ImageSpec`.
+        image: `uint8` tensor of shape `(height, width, 3)`, values 0..255.
+        input_spec: `ImageSpec` of the network.
 
     Returns:
         A `float32` tensor of shape `(size, size, 3)`, values 0..255.
+
+    Example:
+
+    >>> image = tf.zeros((480, 640, 3), tf.uint8)
+    >>> keras_effnet.pipeline.evaluation_image(image, ImageSpec(224)).shape
+    TensorShape([224, 224, 3])
     """
     shape = tf.shape(image)[:2]
     side = tf.cast(tf.round(input_spec.crop * tf.cast(tf.reduce_min(shape), tf.float32)), tf.int32)
@@ -35,12 +52,18 @@ def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
 
 
 def crop_window(shape, draws, augmentation: Augmentation) -> tf.Tensor:
-    """A crop window `[top, left, height, width]` within an image of `shape`; its area is uniform in `crop_scale`.
-
-    `draws` are `CROP_DRAWS` numbers, uniform in 0..1.
+    """Choose the window of a random-resized crop, with an area uniform in `augmentation.crop_scale`.
 
     TensorFlow's own sampler favours small windows (a median of 0.57 for areas of 0.35 to 1, and hardly ever the whole
-    image), so that evaluation would show objects smaller than any seen in training.
+    image), so that objects would appear smaller in evaluation than ever in training.
+
+    Args:
+        shape: Int tensor `[height, width, ...]` of the image.
+        draws: Float tensor of shape `(4,)`, uniform in [0, 1).
+        augmentation: `Augmentation`.
+
+    Returns:
+        An `int32` tensor `[top, left, height, width]`, within the image.
     """
     sides = tf.cast(shape[:2], tf.float32)
     smallest, largest = augmentation.crop_scale

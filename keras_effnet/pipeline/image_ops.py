@@ -1,20 +1,20 @@
-"""What a policy can do to the pixels of one image, each a few tensor ops on bytes. Imports nothing of the package.
+"""Image operations of augmentation policies, as a few tensor ops on bytes each. TensorFlow.
 
-Every operation is `(image, strength) -> image`, `uint8` of shape `(height, width, 3)` in and out, and computes what
-Pillow's function of that name does. What each strength means, and the one that changes nothing:
+Every operation is `(image, strength) -> image`, `uint8` of shape `(height, width, 3)` in and out, and matches the
+Pillow function of that name. Meaning of the strength, and the value without effect:
 
-| operation | strength | changes nothing |
+| operation | strength | no effect |
 |---|---|---|
 | rotate | degrees, counterclockwise | 0 |
-| shear_x, shear_y | pixels to the side per pixel down, or down per pixel to the side | 0 |
-| translate_x, translate_y | share of the side, to the left or up | 0 |
-| posterize | bits that are kept, whole | 8 |
-| solarize | values from here on are inverted | 256 |
-| solarize_add | what is added to values below 128 | 0 |
+| shear_x, shear_y | horizontal shift per row, or vertical shift per column, in pixels | 0 |
+| translate_x, translate_y | shift to the left or up, as a fraction of the side | 0 |
+| posterize | bits kept, an integer | 8 |
+| solarize | threshold from which values are inverted | 256 |
+| solarize_add | added to values below 128 | 0 |
 | brightness, contrast, color, sharpness | factor | 1 |
 | auto_contrast, equalize, invert | none | |
 
-What a geometric operation uncovers becomes `FILL`. All take the nearest pixel, as published: it needs no arithmetic.
+Geometric operations fill uncovered pixels with `FILL` and use nearest-neighbour sampling, as published.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from __future__ import annotations
 import tensorflow as tf
 
 FILL = 128  # mid grey, as published
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, what Pillow's grey is made of
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, the weights of Pillow's grayscale conversion
 
 
 def to_bytes(image) -> tf.Tensor:
-    """Pixels as `uint8`; floats are rounded, and cut to 0..255."""
+    """Convert pixels to `uint8`; floats are rounded and clipped to 0..255."""
     image = tf.convert_to_tensor(image)
     return image if image.dtype == tf.uint8 else tf.saturate_cast(tf.round(image), tf.uint8)
 
 
 def _clip_to_bytes(values) -> tf.Tensor:
-    """Pillow's way back to bytes: cut to 0..255, then without what is after the point."""
+    """Convert to bytes as Pillow does: clip to 0..255, then truncate."""
     return tf.cast(tf.clip_by_value(values, 0, 255), tf.uint8)
 
 
@@ -45,10 +45,10 @@ def identity(image, strength) -> tf.Tensor:
 
 
 def _warp(image, x_from, y_from) -> tf.Tensor:
-    """Takes each pixel from the one nearest to `x_from(x, y), y_from(x, y)`, in pixels from the top left centre.
+    """Take each pixel from the one nearest to `x_from(x, y), y_from(x, y)`, in pixels from the top left centre.
 
-    Looks up whole pixels in an image with a border of grey around it: a third of the time of TensorFlow's projective
-    transform, which interpolates each channel alone.
+    A gather in an image with a grey border takes a third of the time of TensorFlow's projective transform, which
+    interpolates every channel.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
     rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
@@ -75,7 +75,7 @@ def rotate(image, degrees) -> tf.Tensor:
 
 def shear_x(image, slope) -> tf.Tensor:
     """Shifts each row sideways in proportion to its height."""
-    # From the middle of the first row: Pillow counts half pixels.
+    # Pillow measures from pixel centres, hence the half pixel.
     return _warp(image, lambda x, y: x + slope * (y + 0.5), lambda x, y: y + 0 * x)
 
 
@@ -106,14 +106,14 @@ def invert(image, strength=None) -> tf.Tensor:
 
 def posterize(image, bits) -> tf.Tensor:
     """Keeps the highest bits of every value, one at least."""
-    # TensorFlow's shift of all eight bits keeps one, and so did the published policies.
+    # At least one bit is kept, as in the published policies, where TensorFlow's shift by eight bits had that effect.
     dropped = tf.cast(8 - tf.clip_by_value(tf.floor(bits), 1, 8), tf.uint8)
     return tf.bitwise.left_shift(tf.bitwise.right_shift(image, dropped), dropped)
 
 
 def _mask_at_least(image, threshold) -> tf.Tensor:
-    """255 where a value is at least `threshold`, else 0. Bits are masked many times as fast as `tf.where` selects."""
-    # A threshold of 256 is no byte: nothing reaches it.
+    """Mask with 255 where a value is at least `threshold`, else 0; masking bits is many times as fast as `tf.where`."""
+    # A threshold of 256 does not fit a byte, and no value reaches it.
     least = tf.cast(tf.clip_by_value(threshold, 0, 255), tf.uint8)
     reachable = tf.cast(threshold < 256, tf.uint8) * 255
     return tf.cast(image >= least, tf.uint8) * reachable
@@ -134,19 +134,19 @@ def solarize_add(image, addition) -> tf.Tensor:
 
 
 def _rows(image) -> tf.Tensor:
-    """`(height, 3 * width)`: long rows, over which tensor ops are several times as fast as over triples."""
+    """Reshape to `(height, 3 * width)`: tensor ops are several times as fast on long rows as on triples."""
     return tf.reshape(image, (-1, 3 * tf.shape(image)[1]))
 
 
 def _extremes(image, reduce) -> tf.Tensor:
-    """The least or the greatest value of each channel."""
+    """Minimum or maximum of each channel, an `int32` tensor of shape `(3,)`."""
     return tf.cast(reduce(tf.reshape(reduce(_rows(image), axis=0), (-1, 3)), axis=0), tf.int32)
 
 
 def auto_contrast(image, strength=None) -> tf.Tensor:
     """Stretches each channel to 0..255."""
     low, high = (tf.cast(_extremes(image, reduce), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
-    # Of a channel of one value there is nothing to stretch.
+    # A constant channel is left unchanged.
     scale = tf.where(high > low, 255 / tf.maximum(high - low, 1), 1.0)
     offset = tf.where(high > low, -low * scale, 0.0)
     scale, offset = (tf.tile(values, tf.shape(image)[1:2]) for values in (scale, offset))
@@ -155,10 +155,10 @@ def auto_contrast(image, strength=None) -> tf.Tensor:
 
 def equalize(image, strength=None) -> tf.Tensor:
     """Equalizes the histogram of each channel."""
-    # The channels lie side by side in one histogram and in one table.
+    # The three channels share one histogram and one lookup table, side by side.
     places = tf.cast(_rows(image), tf.int32) + tf.tile(tf.constant((0, 256, 512)), tf.shape(image)[1:2])
     counts = tf.reshape(tf.raw_ops.Bincount(arr=places, size=768, weights=tf.constant((), tf.int32)), (3, 256))
-    # As many values lie in each step: all but those of the highest, which needs none above it.
+    # Pixels per output level, without those of the highest value, as Pillow computes it.
     step = (tf.reduce_sum(counts, axis=1) - tf.gather(counts, _extremes(image, tf.reduce_max), batch_dims=1)) // 255
     step = step[:, None]
     table = (tf.cumsum(counts, axis=1, exclusive=True) + step // 2) // tf.maximum(step, 1)
@@ -166,7 +166,7 @@ def equalize(image, strength=None) -> tf.Tensor:
     return tf.reshape(tf.gather(tf.reshape(tf.cast(table, tf.uint8), (-1,)), places), tf.shape(image))
 
 
-# ------------------------------------------------------------------ blends with something duller
+# ------------------------------------------------------------------ blends with a degenerate image
 
 
 def brightness(image, factor) -> tf.Tensor:
@@ -182,12 +182,12 @@ def contrast(image, factor) -> tf.Tensor:
 
 
 def mix_channels(values, matrix, offset) -> tf.Tensor:
-    """`values @ matrix + offset` of each pixel, of shape and values as `values`."""
+    """Compute `values @ matrix + offset` for each pixel; the shape is that of `values`."""
     return tf.reshape(tf.matmul(tf.reshape(values, (-1, 3)), matrix) + offset, tf.shape(values))
 
 
 def saturation_matrix(factor) -> tf.Tensor:
-    """What makes of a pixel its blend with its own grey."""
+    """Matrix of shape `(3, 3)` that blends a pixel with its grey value."""
     return factor * tf.eye(3) + (1 - factor) * tf.constant(LUMA)[:, None]
 
 
@@ -204,7 +204,7 @@ def sharpness(image, factor) -> tf.Tensor:
     smooth = tf.nn.depthwise_conv2d(values[None], kernel, (1, 1, 1, 1), "VALID")[0]
     inside = values[1:-1, 1:-1]
     smooth = tf.round(smooth)
-    # Pillow's filter leaves the outermost pixels as they are.
+    # Pillow's filter leaves the outermost pixels unchanged.
     return _clip_to_bytes(values + tf.pad((factor - 1) * (inside - smooth), ((1, 1), (1, 1), (0, 0))))
 
 
@@ -230,14 +230,22 @@ OPERATIONS = {
     )
 }
 NAMES = tuple(OPERATIONS)
-_FUNCTIONS = [tf.function(operation, autograph=False) for operation in OPERATIONS.values()]  # traced once a shape
+_FUNCTIONS = [tf.function(operation, autograph=False) for operation in OPERATIONS.values()]  # traced once per shape
 
 
 def apply(image, number, strength) -> tf.Tensor:
-    """Runs operation `NAMES[number]` alone: of the others nothing is computed. `number` is a tensor.
+    """Run the operation `NAMES[number]`, and only that one.
 
-    Each operation is a function of its own, called when it is chosen. `tf.switch_case` would put the nodes of all of
-    them into the caller's graph, where those not chosen take as long to pass over as a chosen one takes to run.
+    Each operation is a separate function. `tf.switch_case` would inline all of them into the caller's graph, where
+    skipping those not chosen takes as long as running the chosen one.
+
+    Args:
+        image: `uint8` tensor of shape `(height, width, 3)`.
+        number: Scalar `int32` tensor, index into `NAMES`.
+        strength: Scalar `float32` tensor.
+
+    Returns:
+        A `uint8` tensor of the same shape.
     """
     signature = (tf.TensorSpec(image.shape, tf.uint8), tf.TensorSpec((), tf.float32))
     branches = [function.get_concrete_function(*signature) for function in _FUNCTIONS]

@@ -1,4 +1,4 @@
-"""RandAugment and AutoAugment: which operations, how strong, how likely. Imports `augment_ops`."""
+"""RandAugment and AutoAugment: operations, strengths and probabilities. TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ import tensorflow as tf
 
 from keras_effnet.pipeline import image_ops as ops
 
-MAX_LEVEL = 10.0  # level at which an operation reaches the end of its range
+MAX_LEVEL = 10.0  # level of the largest strength of an operation
 
 
 @dataclass(frozen=True)
 class Range:
-    """Strengths of an operation from level 0 to level 10. Where it is `signed`, half of the time the other way."""
+    """Linear range of an operation's strength.
+
+    Args:
+        zero: Float, strength at level 0.
+        ten: Float, strength at level 10.
+        signed: Bool, whether the distance from `zero` is negated half of the time.
+    """
 
     zero: float
     ten: float
     signed: bool = False
 
     def at(self, level: float) -> tuple[float, float]:
-        """Strength on either side."""
+        """Strengths at a level, with positive and negative sign; equal if the range is not signed."""
         distance = (self.ten - self.zero) * level / MAX_LEVEL
         return self.zero + distance, self.zero - distance if self.signed else self.zero + distance
 
 
-# 150 of 331 pixels, what AutoAugment was searched with.
+# 150 of 331 pixels, as in the search for AutoAugment.
 _SHIFT = 150 / 331
 _GEOMETRY = {
     "rotate": Range(0, 30, signed=True),
@@ -37,7 +43,7 @@ _GEOMETRY = {
 }
 _NO_STRENGTH = {name: Range(0, 0) for name in ("identity", "auto_contrast", "equalize", "invert")}
 
-# From no change at level 0. The operations are the fourteen of the paper.
+# Level 0 has no effect. The operations are the fourteen of the paper.
 RAND_AUGMENT: Mapping[str, Range] = {
     **{name: _NO_STRENGTH[name] for name in ("identity", "auto_contrast", "equalize")},
     **_GEOMETRY,
@@ -49,7 +55,7 @@ RAND_AUGMENT: Mapping[str, Range] = {
     "sharpness": Range(1, 1.9, signed=True),
 }
 
-# As published: level 5 of a factor changes nothing, and level 0 of posterize and solarize changes most.
+# As published: factors have no effect at level 5, and posterize and solarize have the strongest effect at level 0.
 AUTO_AUGMENT: Mapping[str, Range] = {
     **_NO_STRENGTH,
     **_GEOMETRY,
@@ -97,17 +103,17 @@ def _numbers(names) -> tf.Tensor:
 
 
 def _choice(draw, count: int) -> tf.Tensor:
-    """An index below `count` from a draw in [0, 1)."""
+    """Convert a draw in [0, 1) to an index below `count`."""
     return tf.cast(draw * count, tf.int32)
 
 
 def rand_augment(image, seed, layers: int = 2, magnitude: float = 9.0) -> tf.Tensor:
-    """Applies `layers` operations, each drawn from the same fourteen with equal chance, all of one strength.
+    """RandAugment: apply `layers` operations, drawn uniformly from fourteen, all at the same magnitude.
 
     Args:
         image: Tensor of shape `(height, width, 3)`, values 0..255; floats are rounded.
         seed: Integer tensor of shape `(2,)`.
-        layers: Int.
+        layers: Int, number of operations.
         magnitude: Float in 0..10; at 0 only `auto_contrast` and `equalize` change an image.
 
     Returns:
@@ -116,7 +122,7 @@ def rand_augment(image, seed, layers: int = 2, magnitude: float = 9.0) -> tf.Ten
     Source: Cubuk et al., RandAugment (NeurIPS 2020).
     """
     image = ops.to_bytes(image)
-    # Two entries an operation, one for either side: a single draw decides on both.
+    # Two entries per operation, one for each sign: a single draw selects both.
     sides = [(name, strength) for name, bounds in RAND_AUGMENT.items() for strength in bounds.at(magnitude)]
     chosen = _choice(tf.random.stateless_uniform((layers,), seed), len(sides))
     numbers = tf.gather(_numbers(name for name, _ in sides), chosen)
@@ -127,7 +133,7 @@ def rand_augment(image, seed, layers: int = 2, magnitude: float = 9.0) -> tf.Ten
 
 
 def auto_augment(image, seed) -> tf.Tensor:
-    """Applies one of the 25 published pairs of operations for ImageNet, each operation by its own probability.
+    """AutoAugment: apply one of the 25 published ImageNet sub-policies, a pair of operations with probabilities.
 
     Args:
         image: Tensor of shape `(height, width, 3)`, values 0..255; floats are rounded.
@@ -147,7 +153,7 @@ def auto_augment(image, seed) -> tf.Tensor:
     pair = _choice(draws[0], len(pairs))
     applied, sides = tf.cast(draws[1:3] < chances[pair], tf.int32), _choice(draws[3:], 2)
     for place in range(2):
-        # What is not applied is operation 0, the identity.
+        # Operation 0, the identity, stands for one that is not applied.
         number = numbers[pair, place] * applied[place]
         image = ops.apply(image, number, strengths[pair, place, sides[place]])
     return image

@@ -15,8 +15,8 @@ import yaml
 from keras_effnet import transfer
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import PRECISIONS, TrainConfig
-from keras_effnet.datasets.loading import ImageDataset
-from keras_effnet.datasets.splits import class_weights
+from keras_effnet.datasets.splits import ImageDataset
+from keras_effnet.datasets.stratification import class_weights
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.evaluation import plots
 from keras_effnet.evaluation.metrics import Evaluation, evaluate

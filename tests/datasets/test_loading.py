@@ -10,7 +10,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from keras_effnet.datasets import digits as embedded
-from keras_effnet.datasets.loading import Split, clutter, load, stratified_split
+from keras_effnet.datasets.digits import clutter
+from keras_effnet.datasets.loading import load
+from keras_effnet.datasets.splits import Split
+from keras_effnet.datasets.stratification import stratified_split
 from keras_effnet.errors import UserError
 
 
@@ -204,7 +207,7 @@ def test_hidden_folders_are_no_class(image_folder):
 
 
 def test_one_class_only_is_refused(image_folder):
-    with pytest.raises(UserError, match=r"one class only \(cat\); a classifier needs at least two"):
+    with pytest.raises(UserError, match=r"only one class \(cat\); a classifier needs at least two"):
         load(image_folder({"cat": 3}))
 
 

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_sample_weight
 
-from keras_effnet.datasets.loading import ImageDataset, Split, class_weights, from_arrays, k_folds, load
-from keras_effnet.datasets.splits import Encoded, SourceData
+from keras_effnet.datasets.loading import from_arrays, load
+from keras_effnet.datasets.splits import Encoded, ImageDataset, SourceData, Split
+from keras_effnet.datasets.stratification import class_weights, k_folds
 from keras_effnet.errors import UserError
 
 
@@ -199,15 +200,15 @@ GOOD = np.zeros((4, 5, 5, 3), "uint8")
         (np.zeros((4, 5)), [0, 1, 0, 1], None, "train images have shape"),
         (np.zeros((4, 5, 5, 4)), [0, 1, 0, 1], None, "train images have shape"),
         (GOOD + 0.5, [0, 1, 0, 1], None, "not 0..1"),
-        (GOOD - 1.0, [0, 1, 0, 1], None, "span -1 to -1; pixels are 0..255"),
-        (GOOD + np.nan, [0, 1, 0, 1], None, "span nan to nan"),
+        (GOOD - 1.0, [0, 1, 0, 1], None, "range from -1 to -1; pixel values must be in 0..255"),
+        (GOOD + np.nan, [0, 1, 0, 1], None, "range from nan to nan"),
         (GOOD, [0, 1, 0], None, "4 images but labels of shape"),
         (GOOD, np.eye(4), None, r"labels\.argmax\(axis=1\)"),
-        (GOOD, [0.0, 1, 0, 1], None, "of type float64; whole numbers"),
-        (GOOD, [-1, 1, 0, 1], None, "from -1; whole numbers from 0"),
+        (GOOD, [0.0, 1, 0, 1], None, "are of type float64; expected integers"),
+        (GOOD, [-1, 1, 0, 1], None, "start at -1; expected integers from 0"),
         (GOOD, [0, 2, 0, 2], ["a", "b"], "Label 2 is beyond the 2 class names"),
         (GOOD, [0, 2, 0, 2], None, "no usable image of class '1' for train"),
-        (GOOD, [0, 0, 0, 0], None, "one class only"),
+        (GOOD, [0, 0, 0, 0], None, "only one class"),
     ],
 )
 def test_arrays_that_cannot_be_right_are_refused(images, labels, names, message):

@@ -81,7 +81,7 @@ def test_sets_that_are_unknown_or_have_no_classes_are_refused_in_one_line(catalo
     with pytest.raises(UserError, match=r"tfds:imagenett: .*not found\. Did you mean tfds:imagenet") as caught:
         load("tfds:imagenett", data_dir=catalogue)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"no set of images with one class each; its features are .*image"):
+    with pytest.raises(UserError, match=r"not a dataset of images with one class each; its features are .*image"):
         load("tfds:unlabelled", data_dir=catalogue)
 
 

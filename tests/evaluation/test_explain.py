@@ -325,7 +325,7 @@ def test_explain_draws_image_heat_and_answer(cli, saved, corners, figures):
     np.testing.assert_array_equal(plain.images[0].get_array(), pixels)
     np.testing.assert_allclose(heated.images[1].get_array(), heat.map, atol=1e-4)
     assert heated.images[1].get_extent() == heated.images[0].get_extent()
-    assert heated.get_title() == "what speaks for digit 4"
+    assert heated.get_title() == "evidence for digit 4"
     ranked = [f"digit {index}" for index in np.argsort(-heat.probabilities)]
     expected = ranked[:2] if "digit 4" in ranked[:2] else [*ranked[:2], "digit 4"]
     assert [text.get_text() for text in answer.texts[::2]] == expected

@@ -93,9 +93,9 @@ def test_auto_without_a_folder_never_takes_the_disk(files, room):
 def test_the_reason_names_the_measured_size_and_the_room(smooth_images, room, tmp_path, files, monkeypatch):
     monkeypatch.setattr(caching, "decoded_bytes", lambda split: 1_230_000_000)
     room(8e9, 50e9)
-    assert choose_cache(files, "auto", tmp_path).reason == "1.23 GB of pixels are kept in memory, where 8.0 GB are free"
+    assert choose_cache(files, "auto", tmp_path).reason == "1.23 GB of pixels are cached in memory, 8.0 GB are free"
     room(2e9, 50e9)
-    assert choose_cache(files, "auto", tmp_path).reason == "1.23 GB of pixels are kept on disk, where 50.0 GB are free"
+    assert choose_cache(files, "auto", tmp_path).reason == "1.23 GB of pixels are cached on disk, 50.0 GB are free"
     room(2e9, 1e9)
     reason = choose_cache(files, "auto", tmp_path).reason
     assert reason.startswith("1.23 GB of pixels are too many for 2.0 GB of memory and 1.0 GB of disk: ")
@@ -104,7 +104,7 @@ def test_the_reason_names_the_measured_size_and_the_room(smooth_images, room, tm
 
 def test_images_that_are_pixels_need_no_cache(smooth_images):
     cache = choose_cache(Split(smooth_images(4, 8), np.zeros(4, "int32")), "disk")
-    assert cache.kind == "none" and "in memory as they are" in cache.reason
+    assert cache.kind == "none" and "already in memory" in cache.reason
 
 
 def test_what_is_asked_for_is_done_whatever_room_there_is(files, room, tmp_path):

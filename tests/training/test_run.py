@@ -442,7 +442,7 @@ def disk_config() -> TrainConfig:
 def test_a_cache_on_disk_serves_the_end_of_a_run_too_and_is_gone_after_it(disk_config, image_folder, tmp_path):
     images, said = datasets.load(str(image_folder({"a": 12, "b": 12}))), []
     result = train_dataset(images, disk_config, tmp_path / "new" / "run", announce=said.append)
-    assert any("pixels are kept on disk" in line for line in said)
+    assert any("pixels are cached on disk" in line for line in said)
     assert {"env.json", "augmented.png"} <= {path.name for path in result.run_dir.iterdir()}
     assert result.epochs == 1 and not (result.run_dir / "cache").exists()
     # With no epoch left, the end alone fills the cache.
