@@ -1,4 +1,4 @@
-"""Metrics of predictions, plots, and Grad-CAM."""
+"""Evaluation of classifiers: metrics, calibration, plots and Grad-CAM. NumPy, Matplotlib and TensorFlow."""
 
 import lazy_loader
 
