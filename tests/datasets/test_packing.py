@@ -346,7 +346,7 @@ def test_the_command_packs_and_says_what_to_type_next(cli, images, tmp_path):
     shown = cli("pack", images, "my packed", "--size", 24, "--shards", 2)
     assert shown.status == 0
     lines = shown.out.strip().splitlines()
-    assert lines[0] == "35 images of 3 classes, 27 of them shrunk, 1 skipped (listed in index.json)."
+    assert lines[0] == "35 images of 3 classes, 27 downscaled, 1 skipped (listed in index.json)."
     assert lines[1].startswith("Result: my packed (2 shards, 0.") and lines[1].endswith(" MB)")
     assert lines[2] == "Next:   keras-effnet train 'my packed' --image-size 24"
     again = cli("pack", images, "my packed")
