@@ -28,8 +28,8 @@ def images(digits) -> np.ndarray:
     return load_images(digits.test.select(np.arange(40)), ImageSpec(32), 40)
 
 
-def test_the_package_offers_artifacts_as_its_documentation_says():
-    assert "artifacts" in keras_effnet.__all__
+def test_the_package_offers_inference():
+    assert "inference" in keras_effnet.__all__ and keras_effnet.inference.load is artifacts.load
 
 
 def test_run_folder_keras_and_tflite_predict_alike(trained, exported, images):
