@@ -23,7 +23,7 @@ PRINTED = {
     "train_and_export.py": "agreement",
     "train_several_hosts.py": "1 devices: loss",
 }
-LONG = {"explain_prediction.py", "fine_tune.py", "scaling_study.py", "train_and_export.py"}
+LONG = {"explain_prediction.py", "fine_tune.py", "scaling_study.py", "train_and_export.py", "train_several_hosts.py"}
 
 
 def test_every_example_is_run_here():

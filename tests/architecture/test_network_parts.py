@@ -182,6 +182,7 @@ def test_maps_are_the_block_outputs_of_keras_applications(keras_b0):
             equal(value, expected[level], 1e-5)
 
 
+@pytest.mark.slow
 def test_maps_of_a_reloaded_and_fine_tuned_network_are_those_of_its_blocks(tmp_path):
     model = tiny(include_top=True)
     before = features(model)

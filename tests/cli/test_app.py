@@ -381,6 +381,7 @@ def test_predict_takes_names_from_a_file(cli, trained, digit_files, tmp_path):
 # ------------------------------------------------------------------ checks, quickstart
 
 
+@pytest.mark.slow
 def test_checks_pass_on_a_machine_that_runs_the_tests(cli):
     shown = cli("checks", "--json")
     assert shown.status == 0
@@ -430,6 +431,7 @@ def test_quickstart_reaches_what_it_promises(tmp_path):
     assert all(report["accuracy_tflite"] >= 0.96 for report in rows.values())
 
 
+@pytest.mark.slow
 def test_a_precision_asked_for_twice_is_exported_once(cli, trained):
     shown = cli("export", trained.run_dir, "--quantize", "none,none", "--out", "files", "--json")
     assert [row["quantization"] for row in strict(shown.out)["rows"]] == ["none"]

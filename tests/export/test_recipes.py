@@ -101,6 +101,7 @@ def test_int8_calculates_in_int8_all_the_way_to_the_softmax(exported):
     assert found["QUANTIZE"] <= 1  # uint8 to int8
 
 
+@pytest.mark.slow
 def test_the_same_calibration_gives_the_same_file(trained, digits, exported, tmp_path):
     again = export_tflite(
         trained.model,
@@ -116,6 +117,7 @@ def test_the_same_calibration_gives_the_same_file(trained, digits, exported, tmp
     )
 
 
+@pytest.mark.slow
 def test_calibration_images_of_other_classes_serve_as_well(trained, digits, tmp_path):
     # Eights and nines alone: another class layout, and no labels at all.
     of_two_classes = digits.train.images[digits.train.labels >= 8]

@@ -82,6 +82,7 @@ def test_the_file_gives_the_predictions_of_the_model(toy, images, tmp_path):
     np.testing.assert_allclose(TFLiteModel(path).predict(images), toy.predict(images, verbose=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_calibration_comes_from_a_folder_a_dataset_an_array_or_a_split(trained, digits, tmp_path):
     for number, image in enumerate(digits.train.images[:60]):
         Image.fromarray(image).save(tmp_path / f"{number:02d}.png")
@@ -311,6 +312,7 @@ export_tflite(model, sys.argv[1], overwrite=True)
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_writes_leaves_the_earlier_file_whole(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(b"earlier")

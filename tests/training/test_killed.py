@@ -213,7 +213,7 @@ def test_a_run_cut_off_before_any_of_its_files_is_in_place_goes_on(toy_model, ba
 # ------------------------------------------------------------------ a full disk
 
 
-@pytest.mark.parametrize("name", ["last", "best"])
+@pytest.mark.parametrize("name", ["last", pytest.param("best", marks=pytest.mark.slow)])
 def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(toy_model, batches, tmp_path, monkeypatch, name):
     original = keras.Model.save
 

@@ -156,7 +156,7 @@ def test_what_fell_during_warm_up_is_made_up_for_at_its_end(warmup):
     assert rates(config)[int(warmup * STEPS) + 1] == pytest.approx(0.02 * 0.5 ** int(warmup / 2.4), rel=1e-5)
 
 
-@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+@pytest.mark.parametrize("layer_decay", [0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_accumulating_does_not_hasten_the_schedule_and_resumes_at_the_right_epoch(
     staged_model, smooth_images, tmp_path, layer_decay
 ):

@@ -216,6 +216,7 @@ def test_a_config_freezes_what_it_names():
         build_model(replace(config, freeze="blok5"), classes=3)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_a_rate_for_each_stage(smooth_images, tmp_path):
     labels = np.arange(8 * STEPS, dtype="int32") % 3
     images = smooth_images(len(labels), 32).astype("float32")
