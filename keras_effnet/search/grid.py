@@ -1,7 +1,4 @@
-"""Constants of compound scaling on a grid, each with what the network really costs. Pure Python.
-
-Imports `architecture`, `baselines`, `complexity`, `scaling`, `errors`.
-"""
+"""Grid of compound scaling constants, each with the counted cost of its network. Pure Python."""
 
 from __future__ import annotations
 
@@ -21,13 +18,14 @@ CONSTRAINED = ("formula", "macs")
 
 @dataclass(frozen=True)
 class ScalingCandidate:
-    """Constants of compound scaling, and the network that they make of a baseline at phi = 1.
+    """Compound scaling constants and the baseline scaled by them at phi = 1.
 
     Args:
         scaling: `CompoundScaling`.
         spec: `ArchitectureSpec` of the scaled network.
-        macs: Int, its multiply-adds, counted: channels come in eights, blocks in wholes and pixels in fours.
-        ratio: Float, `macs` over the baseline's.
+        macs: Int, counted multiply-adds, after rounding channels to multiples of 8, blocks to integers and pixels to
+            multiples of 4.
+        ratio: Float, `macs` relative to the baseline.
         params: Int, trainable parameters.
         memory_bytes: Int, predicted for a training step of 32 images in float32.
     """
@@ -41,17 +39,17 @@ class ScalingCandidate:
 
     @property
     def formula(self) -> float:
-        """What the ratio of MACs would be without rounding, alpha * beta^2 * gamma^2."""
+        """Ratio of MACs without rounding, alpha * beta^2 * gamma^2."""
         return self.scaling.cost_per_phi
 
 
 def _steps(highest: float, step: float) -> list[float]:
-    """1, 1 + step, ... up to `highest`, in decimals as a person would write them."""
+    """The values 1, 1 + step, ... up to `highest`, rounded to decimals."""
     return [round(1 + number * step, 6) for number in range(int((highest - 1) / step + 1e-6) + 1)]
 
 
 def _grid(target: float, step: float) -> Iterator[CompoundScaling]:
-    """All constants that could meet the constraint with the other two at 1, and a step beyond."""
+    """All constants up to one step beyond those that meet the constraint with the other two at 1."""
     for alpha in _steps(target + step, step):
         for beta in _steps(math.sqrt(target) + step, step):
             for gamma in _steps(math.sqrt(target) + step, step):
@@ -70,23 +68,23 @@ def candidates(
 ) -> list[ScalingCandidate]:
     """Constants alpha, beta, gamma >= 1 on a grid with alpha * beta^2 * gamma^2 close to `target`, at phi = 1.
 
-    Some round to the same network, see `networks`.
+    Several may round to the same network, see `networks`.
 
     Args:
         baseline: A network's name, a YAML file of one, or an `ArchitectureSpec`.
-        target: Float above 1, the ratio of cost that is wanted.
-        step: Float above 0, of the grid.
-        tolerance: Float, how far the ratio may be from `target`, as a share of it.
-        by: `"formula"`, the ratio before rounding, as in the paper; or `"macs"`, the counted one.
-        image_size: Int, side of the baseline's input in pixels; its own unless given.
-        classes: Int.
+        target: Float above 1, the ratio of cost to the baseline's.
+        step: Float above 0, step of the grid.
+        tolerance: Float, at least 0, relative deviation of the ratio from `target`.
+        by: `"formula"`, the ratio before rounding, as in the paper; or `"macs"`, the counted ratio.
+        image_size: Int, input size of the baseline in pixels; default: its own.
+        classes: Int, outputs of the classifier.
 
     Returns:
-        Candidates, in the order of alpha, beta, gamma.
+        List of `ScalingCandidate`s, ordered by alpha, beta, gamma.
 
     Raises:
-        UserError: A number that makes no sense, or a grid on which nothing meets the constraint; the message names
-            the constants that come nearest.
+        UserError: A number is out of range, or no point of the grid meets the constraint; the message names the
+            closest constants.
 
     Example:
 
@@ -125,7 +123,7 @@ def candidates(
 
 
 def networks(found: Iterable[ScalingCandidate]) -> list[list[ScalingCandidate]]:
-    """Candidates grouped by the network that they round to."""
+    """Group candidates by the network they round to."""
     groups: dict[Network, list[ScalingCandidate]] = {}
     for candidate in found:
         groups.setdefault(expand(candidate.spec), []).append(candidate)
@@ -133,7 +131,7 @@ def networks(found: Iterable[ScalingCandidate]) -> list[list[ScalingCandidate]]:
 
 
 def format_constants(scaling: CompoundScaling) -> str:
-    """`(1.2, 1.1, 1.15)`."""
+    """Format constants as `(1.2, 1.1, 1.15)`."""
     return f"({scaling.alpha:g}, {scaling.beta:g}, {scaling.gamma:g})"
 
 

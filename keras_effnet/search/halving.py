@@ -1,6 +1,6 @@
-"""The search for alpha, beta, gamma: candidates at phi = 1 are trained shortly, the best of them longer, with seeds.
+"""Search for the scaling constants alpha, beta, gamma by successive halving of short trainings.
 
-Optuna decides which are worth more epochs. Imports `search_grid`, `plans`, `runner`, `trials`, `engines`, `spec_files`.
+Pure Python. Optuna is loaded where it is used.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ ARGUMENTS = "search.yaml"
 
 @dataclass(frozen=True)
 class Ranked(OverSeeds):
-    """A candidate after training.
+    """A candidate with its training results.
 
     Args:
         candidate: `ScalingCandidate`, the first of those that round to the same network.
-        same: Tuple of `CompoundScaling`, all constants that make this network, its own among them.
-        epochs: Int, the most that it was trained for.
-        accuracies: Tuple of floats, validation accuracy after them, by seed.
+        same: Tuple of `CompoundScaling`, all constants that round to this network, including its own.
+        epochs: Int, its longest training.
+        accuracies: Tuple of floats, validation accuracy after that many epochs, by seed.
     """
 
     candidate: ScalingCandidate
@@ -51,12 +51,12 @@ class Ranked(OverSeeds):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """Results of a search.
 
     Args:
         folder: Path, with `results.jsonl`, and `family/phi0.yaml` to `phi7.yaml` of the best constants.
-        ranking: List of `Ranked`: those trained longest and with most seeds first, by mean accuracy.
-        failures: Mapping of trial -> what went wrong.
+        ranking: List of `Ranked`, sorted by decreasing epochs, number of seeds and mean accuracy.
+        failures: Mapping, failed training to its error in one line.
     """
 
     folder: Path
@@ -70,9 +70,9 @@ class SearchResult:
 
     @property
     def tied(self) -> list[Ranked]:
-        """Finalists that the seeds do not tell from the best: nearer than twice the standard error of the difference.
+        """Finalists within noise of the best: closer than twice the standard error of the difference over seeds.
 
-        Only those trained as long and as often. With one seed a search cannot know, and none of them is told apart.
+        Only candidates with as many epochs and seeds as the best are compared. With one seed all of them are tied.
         """
         best = self.ranking[0]
         alike = (best.epochs, len(best.accuracies))
@@ -88,14 +88,14 @@ def _within_noise(first: Ranked, other: Ranked) -> bool:
 
 
 def member(candidate: ScalingCandidate, baseline: str, image_size: int) -> Member:
-    """The network of a candidate, for training."""
+    """`Member` of a study that trains a candidate."""
     scaling = candidate.scaling
     name = f"{Path(baseline).stem}-a{scaling.alpha:g}-b{scaling.beta:g}-g{scaling.gamma:g}"
     return Member(name, "compound", 1.0, baseline, scaling.alpha, scaling.beta, scaling.gamma, image_size)
 
 
 def rungs(first: int, last: int, reduction: int) -> list[int]:
-    """Epochs after which candidates are compared: `first`, and times `reduction` until `last`.
+    """Epochs after which candidates are compared, from `first` to `last` in steps of factor `reduction`.
 
     >>> rungs(1, 9, 3)
     [1, 3, 9]
@@ -127,22 +127,22 @@ def grid_search(
     cluster: str | None = None,
     progress: Progress = lambda text, done, total: None,
 ) -> SearchResult:
-    """Searches the constants of compound scaling for a baseline, by short trainings.
+    """Search the compound scaling constants of a baseline by short trainings.
 
-    All candidates are trained for `first` epochs, the better third of them three times as long, and so on, by Optuna's
-    asynchronous successive halving. The best that reach the end are trained again with other seeds. A search that was
-    killed goes on in its folder; no training is repeated.
+    All candidates are trained for `first` epochs, the best `1 / reduction` of them `reduction` times as long, and so
+    on, by Optuna's asynchronous successive halving. The best candidates at the end are trained again with other seeds.
+    An interrupted search is resumed from its folder, and no training is repeated.
 
     Args:
-        data: What `datasets.load` takes, or a mapping of its arguments.
-        folder: Folder of the search; one that exists is gone on with.
-        baseline: A network's name or a YAML file of one.
+        data: Source for `datasets.load`, or a mapping of its arguments.
+        folder: Folder of the search; an existing one is resumed.
+        baseline: String, a network's name or YAML file.
         target, step, tolerance, by: The grid and its constraint, see `search_grid.candidates`.
-        image_size: Int, side of the baseline's input in pixels.
-        epochs: Int, the longest training; its schedule is made for all.
-        first: Int, epochs after which candidates are compared first.
-        reduction: Int, one of so many goes on from each comparison, and for so many times longer.
-        finalists: Int, how many are trained with all seeds.
+        image_size: Int, input size of the baseline in pixels.
+        epochs: Int, length of the longest training and of the learning rate schedule of all.
+        first: Int, epochs before the first comparison.
+        reduction: Int, at least 2: one candidate in so many continues after each comparison, so many times longer.
+        finalists: Int, number of candidates that are trained with all seeds.
         seeds: Int, trainings of each finalist.
         options: Mapping of `TrainConfig` options that all trainings share.
         threads, workers, cluster, progress: As in `study.run`.
@@ -151,7 +151,7 @@ def grid_search(
         A `SearchResult`.
 
     Raises:
-        UserError: A grid on which nothing meets the constraint, Optuna is not installed, or what `study.run` raises.
+        UserError: No point of the grid meets the constraint, Optuna is not installed, or as `study.run` raises.
 
     Example:
 
@@ -168,7 +168,7 @@ def grid_search(
     lengths = {"epochs": epochs, "first": first, "reduction": reduction, "finalists": finalists, "seeds": seeds}
     found = candidates(baseline, target=target, step=step, tolerance=tolerance, by=by, image_size=image_size)
     groups = {member(group[0], baseline, image_size): group for group in networks(found)}
-    progress("Looking at the data", 0, 1)
+    progress("Loading the data", 0, 1)
     plan, _ = prepare(data, list(groups), seeds, budget=Budget("epochs", epochs), options=options, threads=threads)
     protocol, folder = plan.protocol, Path(folder)
     with begin(folder, plan), engine(workers, cluster) as submit:
@@ -189,35 +189,35 @@ def grid_search(
     ranking = rank(rows, groups)
     if not ranking:
         name, why = next(iter(failures.items()))
-        raise UserError(f"No training came to its end; the first, {name}: {why}")
+        raise UserError(f"Every training failed; the first, {name}: {why}")
     result = SearchResult(folder, ranking, failures)
     write_family(result.best, baseline, folder / "family")
     return result
 
 
 def kept_arguments(folder: Path) -> dict[str, Any]:
-    """Arguments with which `grid_search` goes on in the folder of an earlier search.
+    """Arguments with which `grid_search` resumes an earlier search.
 
     Raises:
-        UserError: It is no search's, or damaged.
+        UserError: The folder is not that of a search, or is damaged.
     """
     path = folder / ARGUMENTS
     if not path.is_file():
-        raise UserError(f"{folder} is no search: it has no {ARGUMENTS}.")
+        raise UserError(f"{folder} is not the folder of a search: it has no {ARGUMENTS}.")
     shared = {name: value for name, value in Plan.read(folder).protocol.arguments.items() if name != "budget"}
     try:
         return {**shared, **yaml.safe_load(path.read_text(encoding="utf-8"))}
     except (yaml.YAMLError, TypeError):
-        raise UserError(f"{path} is damaged. Start the search anew.") from None
+        raise UserError(f"{path} is damaged; start a new search.") from None
 
 
 def _check_installed() -> None:
     if find_spec("optuna") is None:
-        raise UserError("The search needs an extra: pip install 'keras-effnet[study]'.")
+        raise UserError("The search needs Optuna: pip install 'keras-effnet[study]'.")
 
 
 class _Halving:
-    """Decides, by Optuna's successive halving, which candidate is trained on after a rung."""
+    """Successive halving by Optuna: decides which candidates continue after a rung."""
 
     def __init__(self, rungs: Sequence[int], reduction: int):
         import optuna
@@ -230,7 +230,7 @@ class _Halving:
         self._finished: list[tuple[float, Member]] = []
 
     def follow(self, trial: TrainingRun, row: Row) -> TrainingRun | None:
-        """The same training with more epochs, if it is worth them."""
+        """The same training up to the next rung, or None where it stops."""
         from optuna.trial import TrialState
 
         if trial.member.name not in self._asked:
@@ -247,12 +247,12 @@ class _Halving:
         return None
 
     def best(self, count: int) -> list[Member]:
-        """Of those that came to the last rung."""
+        """The most accurate candidates that reached the last rung."""
         return [member for _, member in sorted(self._finished, key=lambda pair: -pair[0])[:count]]
 
 
 def rank(rows: Iterable[Row], groups: Mapping[Member, Sequence[ScalingCandidate]]) -> list[Ranked]:
-    """Candidates by what they reached: more epochs before fewer, more seeds before one, then by mean accuracy."""
+    """Rank candidates by decreasing epochs, number of seeds and mean accuracy."""
     ranking = []
     for each, group in groups.items():
         runs = [row for row in rows if row["kind"] == "training" and row["member"] == each.name]
@@ -266,7 +266,7 @@ def rank(rows: Iterable[Row], groups: Mapping[Member, Sequence[ScalingCandidate]
 
 
 def write_family(scaling: CompoundScaling, baseline: str, folder: Path, phis: Sequence[int] = range(8)) -> list[Path]:
-    """Writes the networks that constants make of a baseline, at its own resolution, as YAML files `phi0.yaml`, ..."""
+    """Write a baseline, scaled by each phi from its own resolution, to YAML files `phi0.yaml`, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     base, paths = architecture_spec(baseline), []
     for phi in phis:

@@ -14,10 +14,10 @@ from keras_effnet.system.output import captured_output
 
 
 def measure_cost(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]:
-    """Counts and times a network on this machine, and returns its row of `results.jsonl`.
+    """Count and time a network on this machine and return its row of `results.jsonl`.
 
-    Times are medians of warmed-up, synchronised calls on one batch that lies in memory; of a network that grows while
-    it trains, the mean over its image sizes.
+    Times are medians of warmed-up, synchronized calls on one batch in memory; with progressive resizing the step time
+    is the mean over its image sizes.
     """
     with captured_output():
         return _measure(protocol, member, classes)
@@ -75,7 +75,7 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
 
 
 def measure_roofline(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]:
-    """Measures how fast this machine runs each kind of convolution, and returns its row of `results.jsonl`."""
+    """Measure how fast this machine runs each kind of convolution and return the row of `results.jsonl`."""
     with captured_output():
         _start(protocol.threads)
         from keras_effnet.study.roofline import measure_kinds

@@ -1,6 +1,6 @@
-"""Who runs the trials of a study: processes of this machine, or a Ray cluster. Both give futures; neither is ours.
+"""Executors for the trainings of a study: processes of this machine, or a Ray cluster.
 
-Standard library and `errors`; Ray waits until it is asked for.
+Pure Python. Ray is loaded where it is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Submit = Callable[..., Future]
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: an orphan would train on beside the resumed study."""
+    """Exit when the parent process is gone: an orphan would keep training beside the resumed study."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
@@ -35,10 +35,10 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def processes(workers: int = 1) -> Iterator[Submit]:
-    """Runs functions in processes of this machine, a fresh one each: what a trial takes of memory it gives back.
+    """Run each function in a fresh process of this machine, so that all of its memory is freed afterwards.
 
     Args:
-        workers: Int, how many at a time.
+        workers: Int, number of parallel processes.
 
     Yields:
         A function `(function, *args) -> concurrent.futures.Future`.
@@ -56,27 +56,27 @@ def processes(workers: int = 1) -> Iterator[Submit]:
 
 
 def _call(function: Callable[..., Any], *args: Any) -> Any:
-    """What Ray runs: of functions it takes those written in Python alone."""
+    """Call a function; a Ray task must be written in Python, which `function` may not be."""
     return function(*args)
 
 
 @contextmanager
 def ray_cluster(workers: int = 1, address: str = "local") -> Iterator[Submit]:
-    """Runs functions on a Ray cluster, a fresh process each.
+    """Run each function in a fresh process of a Ray cluster.
 
     Args:
-        workers: Int, of a local cluster; a running one has its own number.
-        address: String, `"local"` to start one, `"auto"` or `host:port` for one that runs. All of its machines must
-            see the study's folder under the same path, and have this package installed.
+        workers: Int, number of workers of a local cluster; ignored for a running one.
+        address: String, `"local"` to start a cluster, `"auto"` or `host:port` for a running one. All of its machines
+            must have this package installed and see the study's folder under the same path.
 
     Yields:
-        As `processes`.
+        A function as `processes` yields.
 
     Raises:
-        UserError: Ray is not installed, or there is no cluster.
+        UserError: Ray is not installed, or there is no cluster at this address.
     """
     if find_spec("ray") is None:
-        raise UserError("A Ray cluster needs an extra: pip install 'keras-effnet[ray]'.")
+        raise UserError("A Ray cluster needs Ray: pip install 'keras-effnet[ray]'.")
     import ray
 
     shape = {"num_cpus": workers} if address == "local" else {}
@@ -92,12 +92,16 @@ def ray_cluster(workers: int = 1, address: str = "local") -> Iterator[Submit]:
 
 
 def engine(workers: int = 1, cluster: str | None = None) -> AbstractContextManager[Submit]:
-    """Processes of this machine, or the Ray cluster that is named."""
+    """Executor on this machine, or on a Ray cluster.
+
+    Raises:
+        UserError: `workers` is below 1, or see `ray_cluster`.
+    """
     if workers < 1:
         raise UserError(f"workers must be at least 1, got {workers}.")
     return processes(workers) if cluster is None else ray_cluster(workers, cluster)
 
 
 def failure(error: Exception) -> str:
-    """What a future raised, in one line: Ray wraps it."""
+    """Error of a future in one line, unwrapped from Ray's."""
     return first_line(getattr(error, "cause", None) or error)

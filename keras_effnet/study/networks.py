@@ -1,7 +1,4 @@
-"""The networks of a study: a family by name, or a baseline scaled along one dimension or all. Pure Python.
-
-Imports `baselines`, `scaling`, `spec_files`, `stages`, `errors`.
-"""
+"""Networks of a study: a family by name, or a baseline scaled along one dimension or all. Pure Python."""
 
 from __future__ import annotations
 
@@ -28,17 +25,18 @@ BASELINE, FAMILY, PROGRESSIVE = "baseline", "family", "progressive"
 
 @dataclass(frozen=True)
 class Member:
-    """A network of a study, as the options of `TrainConfig` that make it.
+    """Network of a study, as the `TrainConfig` options that define it.
 
     Args:
-        name: String, unique in a study; a folder bears it.
-        axis: String, what it was made by: one of `AXES`, `"baseline"` (the starting point of all of them), `"family"`
-            (chosen by name) or `"progressive"`.
-        phi: Float, the cost it stands for on its axis: the baseline's times 1.92 ** phi before rounding.
-        model: String, one of `list_models()` or the path of a `.yaml` file, see `spec_files`.
+        name: String, unique in a study; also the name of its folder.
+        axis: String, how it was made: by scaling along one of `AXES`, or `"baseline"` (the start of every axis),
+            `"family"` (chosen by name) or `"progressive"`.
+        phi: Float, compound coefficient: its cost before rounding is `cost_per_phi ** phi` times the baseline's,
+            1.92 ** phi with the constants of the paper.
+        model: String, one of `list_models()` or the path of a `.yaml` file.
         depth, width, resolution: Floats, multipliers of `model`'s layers and channels and of `base_size`.
-        base_size: Int, side of the study's baseline's input in pixels.
-        progressive: String or None, image sizes that grow in training, as in `TrainConfig`.
+        base_size: Int, input size of the baseline in pixels.
+        progressive: String or None, image sizes of progressive resizing, as in `TrainConfig`.
     """
 
     name: str
@@ -53,42 +51,43 @@ class Member:
 
     @property
     def image_size(self) -> int:
-        """Side of the input in pixels."""
+        """Input size in pixels."""
         return self.base_size if self.resolution == 1.0 else round_resolution(self.base_size * self.resolution)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What it sets of a `TrainConfig`."""
+        """The options of `TrainConfig` that it sets."""
         chosen = ("model", "depth", "width", "image_size", "progressive")
         return {name: getattr(self, name) for name in chosen}
 
     @property
     def sizes(self) -> list[int]:
-        """Image sizes that share its training, in pixels."""
+        """Image sizes it is trained at, in pixels."""
         return image_sizes(self.progressive) if self.progressive else [self.image_size]
 
 
 def resolved_name(model: str) -> str:
-    """A network's name, or where its file lies from any working directory.
+    """Resolve a network's name to lower case, or its file to an absolute path.
 
     Raises:
-        UserError: Unknown name, or no network file.
+        UserError: Unknown name, or not a network file.
     """
     architecture_spec(model)
     return str(Path(model).resolve()) if str(model).endswith(SUFFIXES) else str(model).lower()
 
 
 def _resolution(model: str) -> float:
-    """A published network's resolution as a multiple of its baseline's; 1 for networks that know no such thing."""
+    """Resolution of a published network relative to its baseline; 1 for any other network."""
     return PUBLISHED[model].factors.resolution if model in PUBLISHED else 1.0
 
 
 def family(models: Iterable[str], image_size: int = 64) -> list[Member]:
-    """Published networks side by side, each at its own resolution in proportion.
+    """Networks chosen by name, each at its published resolution in proportion to the baseline.
 
     Args:
-        models: Names, see `list_models()`.
-        image_size: Int, pixels where the baseline of the published family has 224. B3, with 300, then has 84 of 64.
+        models: Names, see `list_models()`, or `.yaml` files.
+        image_size: Int, input size in pixels of the baseline, which was published with 224. With 64, B3 (published
+            with 300) gets 84.
 
     Raises:
         UserError: Unknown name.
@@ -107,10 +106,10 @@ def family(models: Iterable[str], image_size: int = 64) -> list[Member]:
 
 
 def factors_along(axis: str, phi: float, scaling: CompoundScaling) -> ScalingFactors:
-    """Factors that cost as much as `scaling.factors(phi)` before rounding, spent on one dimension or on all.
+    """Scaling factors with the same cost as `scaling.factors(phi)` before rounding, along one dimension or all.
 
-    Their `cost` equals `scaling.cost_per_phi ** phi` on every axis: doubling the layers costs what widening them by
-    the square root of 2 does.
+    Their `cost` equals `scaling.cost_per_phi ** phi` on every axis: doubling the layers costs as much as multiplying
+    the channels by the square root of 2.
 
     Source: EfficientNet (ICML 2019), figure 3 and section 3.2.
     """
@@ -129,17 +128,17 @@ def scaled(
     image_size: int = 64,
     scaling: CompoundScaling | None = None,
 ) -> list[Member]:
-    """A baseline scaled step by step along one or several axes, at equal cost before rounding.
+    """Scale a baseline along one or several axes, at equal cost before rounding.
 
     Args:
         baseline: String, one of `list_models()` or a `.yaml` file.
         phis: Floats. 0 is the baseline itself, which all axes share; 1 costs about twice as much, -1 half.
-        axes: Some of `"compound"`, `"depth"`, `"width"`, `"resolution"`.
-        image_size: Int, side of the baseline's input in pixels.
-        scaling: `CompoundScaling`, the paper's constants unless given.
+        axes: Strings out of `"compound"`, `"depth"`, `"width"`, `"resolution"`.
+        image_size: Int, input size of the baseline in pixels.
+        scaling: `CompoundScaling`; default: the constants of the paper.
 
     Returns:
-        Members, axis by axis, in the order of `phis`, each network once.
+        List of `Member`s, axis by axis, in the order of `phis`, each network once.
 
     Raises:
         UserError: Unknown baseline or axis, or a resolution below 32 pixels.
@@ -159,25 +158,25 @@ def scaled(
             resolution = factors.resolution * _resolution(baseline)
             shape = (factors.depth, factors.width, resolution, image_size)
             members[name] = Member(name, axis if phi else BASELINE, float(phi), baseline, *shape)
-            if image_size * resolution < SMALLEST - RESOLUTION_DIVISOR / 2:  # of which rounding makes less
+            if image_size * resolution < SMALLEST - RESOLUTION_DIVISOR / 2:  # rounds to less than SMALLEST
                 raise UserError(
-                    f"{axis} at phi {phi:g} means {image_size * resolution:.0f} pixels, below the least of {SMALLEST}; "
-                    f"start from a larger --image-size than {image_size}, or leave that phi out."
+                    f"{axis} at phi {phi:g} gives {image_size * resolution:.0f} pixels, fewer than {SMALLEST}; "
+                    f"choose an --image-size above {image_size}, or leave that phi out."
                 )
     return list(members.values())
 
 
 def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: int = 3) -> list[Member]:
-    """One network trained at a fixed resolution, and the same with images that grow while it trains.
+    """One network trained at a fixed image size, and the same network trained with progressive resizing.
 
     Args:
         baseline: String, one of `list_models()`.
-        image_size: Int, side of the final input in pixels.
-        start: Float in (0, 1), the first stage's share of it; never below 32 pixels.
-        steps: Int, stages.
+        image_size: Int, final input size in pixels.
+        start: Float in (0, 1), image size of the first stage as a fraction of `image_size`; at least 32 pixels.
+        steps: Int, at least 2, number of stages.
 
     Raises:
-        UserError: Unknown name, or an `image_size` that leaves nothing to grow from.
+        UserError: Unknown name, or an `image_size` too small for a smaller first stage.
 
     Source: progressive learning, Tan & Le, EfficientNetV2 (ICML 2021).
     """
@@ -186,7 +185,7 @@ def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: 
     shares = [first + (image_size - first) * step / (steps - 1) for step in range(steps)]
     sizes = sorted({round_resolution(share) for share in shares[:-1]} | {image_size})
     if len(sizes) < 2:
-        raise UserError(f"Images of {image_size} pixels have nothing to grow from; give a larger --image-size.")
+        raise UserError(f"Progressive resizing to {image_size} pixels has no smaller first stage; raise --image-size.")
     fixed = Member(f"{Path(baseline).stem}-fixed", PROGRESSIVE, 0.0, baseline, base_size=image_size)
     growing = f"{Path(baseline).stem}-growing"
     return [fixed, replace(fixed, name=growing, progressive=",".join(map(str, sizes)))]

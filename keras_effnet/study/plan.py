@@ -1,7 +1,4 @@
-"""A study as its folder keeps it: what is trained, by which protocol, with how many seeds.
-
-Imports `protocol`, `members`, `trials`, `ledger`, `runs`, `errors`.
-"""
+"""Plan of a study and its `protocol.yaml`: the networks, their protocol, and the number of seeds."""
 
 from __future__ import annotations
 
@@ -26,12 +23,12 @@ RESULTS_JSONL, PROTOCOL = "results.jsonl", "protocol.yaml"
 
 @dataclass(frozen=True)
 class Plan:
-    """A study as its folder keeps it.
+    """Plan of a study, as saved in its folder.
 
     Args:
         protocol: `Protocol`.
-        members: Tuple of `Member`s, with different names.
-        seeds: Int, trainings of each, seeded 0, 1, 2 ...
+        members: Tuple of `Member`s with unique names.
+        seeds: Int, number of trainings of each network, with the seeds 0, 1, 2 ...
     """
 
     protocol: Protocol
@@ -44,7 +41,7 @@ class Plan:
             raise UserError("A study needs at least one network.")
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"Two networks of the study are called {name!r}.")
+                raise UserError(f"Two networks of the study have the name {name!r}.")
         if self.seeds < 1:
             raise UserError(f"A study needs at least one seed, got {self.seeds}.")
 
@@ -55,47 +52,47 @@ class Plan:
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
-        """The plan of an earlier study.
+        """Read the plan from a study's folder.
 
         Raises:
-            UserError: There is none, or it is damaged.
+            UserError: There is no plan, or it is damaged.
         """
         path = folder / PROTOCOL
         if not path.is_file():
-            raise UserError(f"{folder} is no study: it has no {PROTOCOL}.")
+            raise UserError(f"{folder} is not the folder of a study: it has no {PROTOCOL}.")
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
             members, seeds = values.pop("members"), values.pop("seeds")
             return cls(Protocol.from_dict(values), tuple(Member(**member) for member in members), seeds)
         except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path} is damaged. Start the study anew.") from None
+            raise UserError(f"{path} is damaged; start a new study.") from None
 
     def joined(self, earlier: Plan) -> Plan:
-        """This and what an earlier run of the study already had; the protocol must be the same.
+        """Join this plan with that of an earlier run of the study.
 
         Raises:
-            UserError: Another protocol, or another network of the same name.
+            UserError: The protocols differ, or two different networks have the same name.
         """
         for name, value in self.protocol.arguments.items():
             before = earlier.protocol.arguments[name]
             if value != before:
                 raise UserError(
-                    f"The study was begun with {name} {_apart(before, value)}, now it is {_apart(value, before)}: its "
-                    "results would not compare. Give the new one another --name."
+                    f"The study was started with {name} {_apart(before, value)}, now it is {_apart(value, before)}: "
+                    "the results would not be comparable. Choose another --name for the new study."
                 )
         known = {member.name: member for member in earlier.members}
         for member in self.members:
             if known.setdefault(member.name, member) != member:
-                raise UserError(f"{member.name} was another network when the study began; give it another --name.")
+                raise UserError(f"{member.name} names a different network in this study; choose another --name.")
         return Plan(self.protocol, tuple(known.values()), max(self.seeds, earlier.seeds))
 
 
 def _apart(value: Any, other: Any) -> str:
-    """A part of a protocol in words; of a mapping, what the other has not."""
+    """Format a field of a protocol; of a mapping, only the items that differ from `other`."""
     if not isinstance(value, Mapping):
         return str(value)
     own = {name: each for name, each in value.items() if name not in other or other[name] != each}
-    return ", ".join(f"{name}={each}" for name, each in own.items()) or "nothing of it"
+    return ", ".join(f"{name}={each}" for name, each in own.items()) or "not set"
 
 
 def prepare(
@@ -107,23 +104,23 @@ def prepare(
     options: Mapping[str, Any] | None = None,
     threads: int = 0,
 ) -> tuple[Plan, Any]:
-    """A plan and its `ImageDataset`, looked at before a folder is made or a process started.
+    """Make a plan and load its data, before a folder is created or a process started.
 
     Args:
         data, budget, options, threads: As in `study.run`.
-        members, seeds: Of the `Plan`.
+        members, seeds: Fields of the `Plan`.
 
     Returns:
-        The `Plan`, whose data can be loaded from any working directory, without checking each image again if all
-        could be decoded; and the dataset, as the first network sees it.
+        Tuple of the `Plan`, whose data can be loaded from any working directory and is not checked again if every
+        image could be decoded, and the `ImageDataset` at the image size of the first network.
 
     Raises:
-        UserError: What the plan or the data have against it.
+        UserError: The plan or the data are invalid.
     """
     given = dict(data) if isinstance(data, Mapping) else {"source": str(data)}
     plan = Plan(Protocol(given, budget or Budget(), options or {}, threads), tuple(members), seeds)
     dataset = load_data(plan.protocol, plan.members[0])
-    # Scenes are drawn at the size of each network's input.
+    # Cluttered scenes are drawn at the input size of each network.
     origin = {name: value for name, value in dataset.origin.items() if name != "image_size"}
     found = {**given, **origin, "check": bool(dataset.skipped)}
     return replace(plan, protocol=replace(plan.protocol, data=found)), dataset
@@ -131,10 +128,13 @@ def prepare(
 
 @contextmanager
 def begin(folder: Path, plan: Plan) -> Iterator[Plan]:
-    """Holds a study's folder for this process, and yields the plan joined with what the folder already had.
+    """Lock a study's folder for this process and save the plan, joined with the plan already there.
+
+    Yields:
+        The joined `Plan`.
 
     Raises:
-        UserError: The folder cannot be written, belongs to another process, or to a study by another protocol.
+        UserError: The folder cannot be written, is in use by another process, or has a different protocol.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

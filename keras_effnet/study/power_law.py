@@ -11,16 +11,16 @@ import numpy as np
 from keras_effnet.errors import UserError
 from keras_effnet.study.summary import Summary
 
-LEVEL = 0.95  # of the confidence bands
+LEVEL = 0.95  # of prediction intervals
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = exp(intercept) * x ** slope, fitted to logarithms by least squares.
+    """Power law y = exp(intercept) * x ** slope, fitted by least squares on the logarithms.
 
     Args:
         intercept, slope: Floats.
-        points: Int, that it was fitted to.
+        points: Int, number of points of the fit.
         center, scatter: Floats, mean of log x and the sum of its squared deviations.
         residual: Float, standard deviation of log y about the line; NaN for two points.
     """
@@ -62,7 +62,7 @@ class PowerLaw:
         return math.exp(self.intercept + self.slope * math.log(x))
 
     def band(self, x: float) -> tuple[float, float]:
-        """Bounds within which a further result at x falls with a confidence of 95%, if the law holds there.
+        """95% prediction interval of one more result at x, if the law holds there.
 
         Source: prediction interval of simple linear regression, on the logarithms.
         """
@@ -76,6 +76,6 @@ class PowerLaw:
 
 
 def error_law(summaries: Sequence[Summary]) -> PowerLaw:
-    """The share of wrong answers as a power law of MACs, fitted to every training of every network."""
+    """Fit the error rate as a power law of MACs, over every training of every network."""
     pairs = [(summary.macs, max(1 - accuracy, 1e-4)) for summary in summaries for accuracy in summary.accuracies]
     return PowerLaw.fit(*zip(*pairs, strict=True)) if pairs else PowerLaw.fit([], [])

@@ -1,7 +1,4 @@
-"""What all networks of a study share, frozen before the first is trained: data, options, budget. Pure Python.
-
-Imports `complexity`, `config`, `members`, `recipes`, `errors`.
-"""
+"""Protocol of a study: the data, options and budget that all of its trainings share. Pure Python."""
 
 from __future__ import annotations
 
@@ -17,12 +14,12 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.study.networks import Member
 
 BUDGETS = ("epochs", "seconds", "macs")
-_BACKWARD = 3  # a step costs a forward pass, and twice as much for the gradients of inputs and of weights
+_BACKWARD = 3  # cost of a training step in forward passes: one, and two for the gradients of inputs and weights
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What each training may spend.
+    """Budget of each training.
 
     Args:
         kind: `"epochs"`, `"seconds"` (of training, by the measured time of a step) or `"macs"` (three times a forward
@@ -39,7 +36,7 @@ class Budget:
             raise UserError(f"The budget must be above 0 {self.kind} and finite, got {self.amount!r}.")
 
     def epochs(self, *, seconds_per_epoch: float, macs_per_epoch: float) -> int:
-        """Whole epochs that it buys, and one at least: they are fixed before training, as the schedule needs them."""
+        """Number of whole epochs within the budget, at least one; the learning rate schedule needs it in advance."""
         costs = {"epochs": 1.0, "seconds": seconds_per_epoch, "macs": macs_per_epoch}
         return max(1, int(self.amount / costs[self.kind] + 1e-9))
 
@@ -49,17 +46,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How every network of a study is trained.
+    """Training settings that all networks of a study share.
 
     Args:
-        data: Mapping, what `datasets.load` is told: `source`, and options of it.
+        data: Mapping, arguments of `datasets.load`: `source` and its options.
         budget: `Budget` of each training.
-        options: Mapping of `TrainConfig` options, the same for all. Those of the recipe `study` are added to it: a
-            study that is gone on with keeps them, whatever the recipe has become.
-        threads: Int, threads of each training; 0 leaves that to TensorFlow.
+        options: Mapping of `TrainConfig` options for all trainings. Missing ones are filled in from the recipe
+            `study` and saved, so that a resumed study does not depend on later changes of the recipe.
+        threads: Int, CPU threads of each training; 0 leaves the choice to TensorFlow.
 
     Raises:
-        UserError: An option that belongs to the networks of the study or to its budget.
+        UserError: An option that varies between the networks of the study or follows from its budget.
     """
 
     data: Mapping[str, Any]
@@ -70,19 +67,19 @@ class Protocol:
     def __post_init__(self):
         for name in ("seed", "epochs", *Member("", "", 0.0, "b0").options):
             if name in self.options:
-                raise UserError(f"{name} is what a study varies; it cannot be fixed for all of its networks.")
+                raise UserError(f"{name} varies between the trainings of a study; remove it from the shared options.")
         TrainConfig.from_dict(self.options)
         recipe = {name: value for name, value in STUDY.values.items() if name != "epochs"}
         object.__setattr__(self, "options", {**recipe, **self.options})
 
     def config(self, member: Member, *, seed: int = 0, epochs: int = 1) -> TrainConfig:
-        """The training of one network."""
+        """Training configuration of one network."""
         own = {"seed": seed, "epochs": epochs, "warmup_epochs": min(self.options["warmup_epochs"], epochs / 4)}
         return TrainConfig.from_dict({**self.options, **member.options, **own})
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Itself as arguments of `study.run`."""
+        """The fields as arguments of `study.run`."""
         return {"data": self.data, "budget": self.budget, "options": self.options, "threads": self.threads}
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,11 +88,11 @@ class Protocol:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
-        """What `to_dict` made."""
+        """Inverse of `to_dict`."""
         return cls(**{**values, "budget": Budget(**values["budget"])})
 
 
 def macs_per_epoch(config: TrainConfig, member: Member, images: int, classes: int) -> float:
-    """Multiply-adds of an epoch's training: three times a forward pass of each image, over the sizes it grows by."""
+    """Multiply-adds of one epoch: three forward passes for each image, averaged over the member's image sizes."""
     costs = [count(config.spec, image_size=size, classes=classes).macs for size in member.sizes]
     return _BACKWARD * images * sum(costs) / len(costs)

@@ -1,6 +1,6 @@
-"""What more would buy: error and cost as power laws of what a study measured, and the network for a budget.
+"""Recommend the largest network for a cost limit, from power laws of a study's error and cost.
 
-numpy and scipy, no TensorFlow; imports `summary`, `members`, `baselines`, `complexity`, `scaling`, `errors`.
+NumPy and SciPy.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from keras_effnet.study.networks import BASELINE, Member
 from keras_effnet.study.power_law import PowerLaw, error_law
 from keras_effnet.study.summary import Summary
 
-_REACH = 4.0  # steps of phi beyond what was measured, at most: further on a straight line says nothing
-_STEP = 0.05  # of phi, in which a budget is filled
+_REACH = 4.0  # how far phi may go beyond the measured range: further extrapolation is unreliable
+_STEP = 0.05  # step of the search over phi
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """The networks that compound scaling made in a study, and those beyond.
+    """Compound scaling of a study, which yields a network for any phi.
 
     Args:
         baseline: String, a network's name or YAML file.
-        base_size: Int, pixels of the baseline's input.
+        base_size: Int, input size of the baseline in pixels.
         scaling: `CompoundScaling`.
-        options: Mapping, what the study's protocol adds to every network (`stem_stride`).
+        options: Tuple of pairs, options of the study's protocol that change every network (`stem_stride`).
     """
 
     baseline: str
@@ -49,17 +49,20 @@ class Scaled:
 
 
 def scaled_of(members: Sequence[Member], options: dict[str, Any] | None = None) -> tuple[Scaled, list[str]]:
-    """The compound scaling of a study, read off its members, and the names of those that follow it.
+    """Derive the compound scaling of a study from its members.
+
+    Returns:
+        Tuple of the `Scaled` and the names of the members that follow it.
 
     Raises:
-        UserError: Fewer than two networks of the study were made by compound scaling.
+        UserError: The study has fewer than two networks of compound scaling.
     """
     compound = [member for member in members if member.axis == "compound"]
     chosen = compound + [member for member in members if compound and _is_base(member, compound[0])]
     if len(chosen) < 2:
         raise UserError(
-            "Nothing to go on from: the study has no two networks of compound scaling. Add some: study --resume FOLDER "
-            "--phi -2,-1,0."
+            "A recommendation needs a study of at least two networks of compound scaling; add some with study --resume "
+            "FOLDER --phi -2,-1,0."
         )
     far = max(compound, key=lambda member: abs(member.phi))
     alpha, beta, gamma = (round(value ** (1 / far.phi), 6) for value in (far.depth, far.width, far.resolution))
@@ -74,7 +77,7 @@ def _is_base(member: Member, other: Member) -> bool:
 
 @dataclass(frozen=True)
 class CostLimit:
-    """A limit on what a network may cost in use.
+    """Limit on the cost of a network in use.
 
     Args:
         kind: `"macs"`, `"params"`, `"tflite_ms"` or `"tflite_bytes"`, fields of `Summary`.
@@ -87,19 +90,19 @@ class CostLimit:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The largest network of a study's scaling that a budget buys.
+    """The largest network of a study's compound scaling within a cost limit.
 
     Args:
         model: String, the baseline.
         phi: Float.
-        depth, width: Floats, multipliers of it.
+        depth, width: Floats, multipliers of the baseline's layers and channels.
         image_size: Int, pixels.
         macs, params: Ints, counted.
-        cost: Float, what it takes of the budget; predicted for `"tflite_ms"` and `"tflite_bytes"`.
-        accuracy: Float, predicted.
-        band: Pair of floats, between which the accuracy of a training falls with 95% confidence, if the law holds.
-        measured: Pair of floats, the least and the greatest phi of the study.
-        limited: Bool, whether the budget would buy more than the study can speak of.
+        cost: Float, in the unit of the limit; predicted for `"tflite_ms"` and `"tflite_bytes"`.
+        accuracy: Float in [0, 1], predicted.
+        band: Pair of floats, 95% prediction interval of the accuracy of one training, if the law holds.
+        measured: Pair of floats, the smallest and the largest phi of the study.
+        limited: Bool, True where the limit allows larger networks than the study can predict.
     """
 
     model: str
@@ -117,15 +120,15 @@ class Recommendation:
 
     @property
     def extrapolated(self) -> bool:
-        """Whether phi lies outside of what was measured."""
+        """Whether phi lies outside the measured range."""
         return not self.measured[0] <= self.phi <= self.measured[1]
 
 
 def _cost_of(summaries: Sequence[Summary], kind: str) -> Callable[[Complexity], float]:
-    """A cost as a function of what is counted: itself, or a line through what was measured."""
+    """Function that predicts a cost from the counted complexity, from a fit where it is a measured cost."""
     if kind in ("macs", "params"):
         return lambda counted: getattr(counted, kind)
-    if kind == "tflite_bytes":  # weights, and a constant for the rest
+    if kind == "tflite_bytes":  # four bytes for each weight, and a constant
         rest = float(np.mean([summary.tflite_bytes - 4 * summary.params for summary in summaries]))
         return lambda counted: 4 * counted.params + rest
     macs, times = ([getattr(summary, name) for summary in summaries] for name in ("macs", kind))
@@ -136,23 +139,23 @@ def _cost_of(summaries: Sequence[Summary], kind: str) -> Callable[[Complexity], 
 def recommend(
     summaries: Sequence[Summary], members: Sequence[Member], budget: CostLimit, *, classes: int = 1000, options=None
 ) -> Recommendation:
-    """The largest network within a budget, by compound scaling of a study's baseline, and the accuracy to expect.
+    """Recommend the largest network within a cost limit, by compound scaling of a study's baseline.
 
-    MACs and parameters are counted on the real network. Its time is read off a power law of MACs through the measured
-    ones, its accuracy off one through all trainings: beyond the measured networks both are extrapolated.
+    MACs and parameters are counted on the network itself. Its latency is predicted by a power law of MACs, fitted to
+    the measured networks, its accuracy by one fitted to all trainings; both extrapolate beyond the measured networks.
 
     Args:
         summaries: `Summary`s of the study.
         members: `Member`s of the study.
         budget: `CostLimit`.
-        classes: Int, of the study's data.
-        options: Mapping, of the study's protocol.
+        classes: Int, number of classes of the study's data.
+        options: Mapping, options of the study's protocol.
 
     Returns:
         A `Recommendation`.
 
     Raises:
-        UserError: A study without compound scaling, with too few results, or a budget that is too small.
+        UserError: The study has no compound scaling or too few results, or the limit is too small.
 
     Example:
 
@@ -175,7 +178,7 @@ def recommend(
         smallest, (amount, _) = next(iter(costs.items()))
         raise UserError(
             f"The budget is too small: {budget.amount:g} is below the {amount:.3g} of phi {smallest:g}, the smallest "
-            "that this study can speak of."
+            "network that this study can predict."
         )
     phi = max(within)
     amount, counted = costs[phi]

@@ -1,6 +1,6 @@
-"""How fast this machine runs each kind of convolution, against what it can do at most.
+"""Roofline measurements: throughput of each kind of convolution against the limits of this machine.
 
-TensorFlow runs them, on its first GPU where it sees one. Imports `intensity`, `speed`, `timing`, `runs`.
+TensorFlow, on its first GPU where there is one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from keras_effnet.system.timing import measure
 
 _MATRIX_SIDES = (1024, 2048)
 _ARRAY_BYTES = 1 << 28  # far more than any cache holds
-_ROUNDS = 3  # of which the best counts: a neighbour can only take from a peak
+_ROUNDS = 3  # the best is used: other load on the machine can only lower a peak
 _BYTES = 4  # of a float32
-# A call into TensorFlow costs as much as a small convolution: repeat those inside a call until it lasts so long.
+# A call into TensorFlow costs as much as a small convolution, so short ones are repeated inside a call.
 _CALL_SECONDS, _MOST_REPEATS = 0.02, 100
 
 
@@ -40,15 +40,15 @@ def _seconds(function: Callable[[], object], *, runs: int, max_seconds: float) -
 
 
 def measure_peaks(*, runs: int = 10, max_seconds: float = 0.5) -> Peaks:
-    """Measures what this machine computes and moves at most, in float32, through TensorFlow.
+    """Measure the peak arithmetic rate and memory bandwidth of this machine, in float32, through TensorFlow.
 
-    The rate of computing is that of a product of square matrices, the better of two sizes. The rate of moving is that
-    of adding one large array to another in place, two reads and a write: the processor has no line to fetch that is
-    not counted, as it has where it writes to memory that it did not read. Of three medians each, the best counts.
+    The arithmetic rate is that of a product of square matrices, the better of two sizes. The bandwidth is that of
+    adding one large array to another in place, which is two reads and a write: writing to memory that was not read
+    before would fetch cache lines that are not counted. Each is the best of three medians.
 
     Args:
         runs: Int, timed runs for each median.
-        max_seconds: Float, time for each median.
+        max_seconds: Float, time limit for each median.
 
     Returns:
         `Peaks`.
@@ -63,37 +63,37 @@ def measure_peaks(*, runs: int = 10, max_seconds: float = 0.5) -> Peaks:
 
     work = [(partial(product, matrix, matrix), 2 * len(matrix) ** 3) for matrix in matrices]
     timed = partial(_seconds, runs=runs, max_seconds=max_seconds)
-    add()  # traces; the products have two to warm up on
+    add()  # traces the graph; the products have two warm-up runs
     flops = max(count / timed(function) for _ in range(_ROUNDS) for function, count in work)
     moved = max(3 * _ARRAY_BYTES / timed(add) for _ in range(_ROUNDS))
     return Peaks(flops / 1e9, moved / 1e9, _device_name())
 
 
 def _dense(image, kernel, strides, padding):
-    """A convolution on one pixel as Keras' Dense computes it."""
+    """Convolution on one pixel, computed like `keras.layers.Dense`."""
     return tf.matmul(image[:, 0, 0], kernel[0, 0])
 
 
 def _operation(kind: str, conv: ConvSpec) -> Callable:
-    """What Keras' layers call."""
+    """The TensorFlow operation that the Keras layer calls."""
     if kind == "classifier":
         return _dense
     return tf.nn.depthwise_conv2d if conv.depthwise else tf.nn.conv2d
 
 
 def _runner(operation: Callable, conv: ConvSpec, batch_size: int) -> Callable[[int], object]:
-    """What runs a convolution on noise so many times, one after the other."""
+    """Function that runs a convolution on noise a given number of times in sequence."""
     image = tf.random.normal((batch_size, conv.in_size, conv.in_size, conv.in_channels))
     filters = (conv.in_channels, 1) if conv.depthwise else (conv.in_channels, conv.out_channels)
     kernel, bias = tf.random.normal((conv.kernel, conv.kernel, *filters)), tf.random.normal((conv.out_channels,))
 
     @tf.function
-    def run(image, kernel, bias, repeats):  # all as arguments: constants would be folded away
+    def run(image, kernel, bias, repeats):  # as arguments, since constants would be folded
         total = tf.constant(0.0)
         for _ in tf.range(repeats):
             output = operation(image, kernel, (1, conv.stride, conv.stride, 1), "SAME")
             output = tf.nn.bias_add(output, bias) if conv.bias else output
-            total += tf.reshape(output, [-1])[0]  # what is never read is never computed
+            total += tf.reshape(output, [-1])[0]  # an unused output would be pruned
         return total
 
     return lambda repeats: run(image, kernel, bias, tf.constant(repeats))
@@ -101,14 +101,14 @@ def _runner(operation: Callable, conv: ConvSpec, batch_size: int) -> Callable[[i
 
 def _convolution_seconds(kind: str, conv: ConvSpec, batch_size: int, *, runs: int, max_seconds: float) -> float:
     run = _runner(_operation(kind, conv), conv, batch_size)
-    run(1)  # traces
+    run(1)  # traces the graph
     once = _seconds(partial(run, 1), runs=1, max_seconds=max_seconds)
     repeats = min(_MOST_REPEATS, ceil(_CALL_SECONDS / once))
     return _seconds(partial(run, repeats), runs=runs, max_seconds=max_seconds) / repeats
 
 
 def _shape(conv: ConvSpec) -> ConvSpec:
-    """The same for all convolutions that compute the same."""
+    """Key that is equal for convolutions with the same computation."""
     return replace(conv, prefix="", op="", norm=False, act=False)
 
 
@@ -132,26 +132,25 @@ def measure_kinds(
     runs: int = 20,
     max_seconds: float = 0.25,
 ) -> Roofline:
-    """Runs each convolution of a network alone, forward, in float32, and says how fast each kind is.
+    """Measure the throughput of each kind of convolution of a network, run alone, forward, in float32.
 
-    Convolutions of one shape are run once and counted as often as they come. What stands between them is left out:
-    normalization, activations, pooling, sums, and the product of channels and gates behind squeeze-and-excite. An input
-    that fits into the caches comes from there, as each run finds it where the last left it, so a kind may exceed the
-    bound of the memory.
+    Convolutions with the same shape are run once and counted as often as they occur. Other operations are left out:
+    normalization, activations, pooling, sums, and the channel-wise product of squeeze-and-excite. An input that fits
+    into the cache stays there between runs, so a kind may exceed the memory-bandwidth bound.
 
     Args:
-        spec: `ArchitectureSpec`; its `image_size` is the input's.
-        batch_size: Int, images.
+        spec: `ArchitectureSpec`; its `image_size` is the input size.
+        batch_size: Int, number of images.
         classes: Int, outputs of the classifier.
-        peaks: `Peaks` of this machine, measured unless given.
-        runs: Int, timed runs of each convolution; of slow ones as many as fit into `max_seconds`, no fewer than 5.
-        max_seconds: Float, time for each, tracing not counted.
+        peaks: `Peaks` of this machine; default: measured.
+        runs: Int, timed runs of each convolution; fewer, but at least 5, where they exceed `max_seconds`.
+        max_seconds: Float, time limit for each, without tracing.
 
     Returns:
         A `Roofline`.
 
     Raises:
-        UserError: A batch of no image.
+        UserError: `batch_size` is below 1.
 
     Example:
 

@@ -1,6 +1,6 @@
-"""The scaling study: networks x seeds, each trained by one frozen protocol, every result kept as soon as it is there.
+"""Run a scaling study: every network is trained with every seed by one frozen protocol.
 
-Imports `protocol`, `members`, `plans`, `runner`, `engines`, `trials`, `ledger`, `errors`.
+Results are written as soon as they exist, and an interrupted study can be resumed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from keras_effnet.system import jsonl
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study left.
+    """Results of a study.
 
     Args:
-        folder: Path, with `results.jsonl`, `protocol.yaml`, `env.json` and the run folder of every trial.
-        rows: List of dicts, as in `results.jsonl`: of kind `"cost"`, one a network, and `"training"`, one a trial.
-        failures: Mapping of trial -> what went wrong, in one line.
+        folder: Path, with `results.jsonl`, `protocol.yaml`, `env.json` and the run folder of every training.
+        rows: List of dicts, the rows of `results.jsonl`: one of kind `"cost"` for each network, one of kind
+            `"training"` for each training, and `"roofline"` and `"failure"` rows.
+        failures: Mapping, failed training to its error in one line.
     """
 
     folder: Path
@@ -51,29 +52,29 @@ def run(
     cluster: str | None = None,
     progress: Progress = lambda text, done, total: None,
 ) -> StudyResult:
-    """Trains every network with every seed and measures what each costs; goes on where an earlier run stopped.
+    """Train every network with every seed and measure the cost of each; an existing study is resumed.
 
     Costs are measured one network at a time, before any training, so that parallel trainings do not disturb the
-    clock. A finished trial is never repeated; one that was killed goes on from its last epoch.
+    timing. A finished training is never repeated; one that was killed continues from its last epoch.
 
     Args:
-        data: What `datasets.load` takes, or a mapping of its arguments.
-        members: `Member`s, see `members.scaled`, `members.family`, `members.progressive`.
-        folder: The study's folder. One that exists is gone on with: its protocol must be this one, its networks and
-            seeds are kept and those given here added.
-        budget: `Budget` of each training; 3 epochs unless given.
-        seeds: Int, trainings of each network.
+        data: Source for `datasets.load`, or a mapping of its arguments.
+        members: `Member`s, from `scaled`, `family` or `progressive`.
+        folder: Folder of the study. An existing one is resumed: its protocol must be the same, and its networks and
+            seeds are kept and joined with those given here.
+        budget: `Budget` of each training; default: 3 epochs.
+        seeds: Int, at least 1, trainings of each network.
         options: Mapping of `TrainConfig` options that all trainings share.
-        threads: Int, of each training; 0 leaves that to TensorFlow.
-        workers: Int, trainings at a time.
-        cluster: String or None, a Ray cluster to run them on: `"local"`, `"auto"` or its address.
-        progress: Called with a text, epochs done and epochs in all.
+        threads: Int, CPU threads of each training; 0 leaves the choice to TensorFlow.
+        workers: Int, number of parallel trainings.
+        cluster: String or None, the Ray cluster to train on: `"local"`, `"auto"` or its address.
+        progress: Function that is called with a text, the epochs completed and the total epochs.
 
     Returns:
-        A `StudyResult`. Trials that failed are in `failures`; another run tries them again.
+        A `StudyResult`. Failed trainings are listed in `failures`; the next run repeats them.
 
     Raises:
-        UserError: Another protocol than the folder's, no data, a full disk, or a process that was killed.
+        UserError: The folder has another protocol, there is no data, the disk is full, or a process was killed.
 
     Example:
 
@@ -81,7 +82,7 @@ def run(
     >>> from keras_effnet.study.networks import scaled
     >>> result = study.run("digits-cluttered", scaled("b0", [-3, -2, -1]), "runs/study/digits", seeds=2)
     """
-    progress("Looking at the data", 0, 1)
+    progress("Loading the data", 0, 1)
     plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads)
     classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
     folder = Path(folder)
@@ -93,7 +94,7 @@ def run(
 
 
 def _measured(folder: Path, plan: Plan, classes: int, progress: Progress) -> dict[str, dict[str, Any]]:
-    """What each network costs, and a roofline of each kind of network; measured where no earlier run did."""
+    """Measure the cost of each network and one roofline for each kind of network, unless an earlier run has."""
     rows = jsonl.read(folder / RESULTS_JSONL)
     costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
     seen = {row["member"] for row in rows if row["kind"] == "roofline"}
@@ -113,7 +114,7 @@ def _measured(folder: Path, plan: Plan, classes: int, progress: Progress) -> dic
 
 
 def _kinds(members: Sequence[Member]) -> list[Member]:
-    """One network of each build: EfficientNets differ among themselves in size, ResNets from them in what they do."""
+    """The first network of each kind: networks with the same block type differ only in size."""
     first: dict[tuple[str, bool], Member] = {}
     for member in members:
         stage = architecture_spec(member.model).stages[0]
@@ -124,7 +125,7 @@ def _kinds(members: Sequence[Member]) -> list[Member]:
 def _trials(
     folder: Path, plan: Plan, costs: Mapping[str, Mapping[str, Any]], classes: int, images
 ) -> list[TrainingRun]:
-    """All trainings, seed by seed: a study that is broken off has something of every network."""
+    """All trainings, seed by seed, so that an interrupted study has results for every network."""
     trials = []
     for seed in range(plan.seeds):
         for member in plan.members:
@@ -143,4 +144,4 @@ def _epochs(protocol: Protocol, member: Member, cost: Mapping[str, Any], classes
     epochs = protocol.budget.epochs(
         seconds_per_epoch=milliseconds / 1e3, macs_per_epoch=macs_per_epoch(config, member, train, classes)
     )
-    return max(epochs, len(member.sizes))  # one an image size at least
+    return max(epochs, len(member.sizes))  # at least one epoch for each image size

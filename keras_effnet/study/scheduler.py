@@ -1,7 +1,4 @@
-"""Runs trials wherever an engine puts them: each result kept as soon as it is there, none repeated, failures told.
-
-Imports `trials`, `ledger`, `engines`, `callbacks`, `errors`.
-"""
+"""Schedule the trainings of a study on an executor and record each result as soon as it exists."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ from keras_effnet.training.checkpoints import LAST, read_rows
 Progress = Callable[[str, float, float], None]
 Row = dict[str, Any]
 
-_POLL = 0.5  # seconds between looks at how far the trainings are
+_POLL = 0.5  # seconds between progress updates
 
 
 def killed(folder: Path, doing: str) -> UserError:
     """The error for a training process that was killed."""
     return UserError(
-        f"The process {doing} was killed; memory may have run out. What was finished is kept: go on with --resume "
-        f"{folder}, or begin another with a smaller batch size."
+        f"The process {doing} was killed, probably out of memory. Finished results are kept: continue with --resume "
+        f"{folder}, or start another study with a smaller batch size."
     )
 
 
@@ -39,18 +36,17 @@ def run_trials(
     progress: Progress,
     follow: Callable[[TrainingRun, Row], TrainingRun | None] = lambda trial, row: None,
 ) -> dict[str, str]:
-    """Trains what the ledger does not have.
+    """Run the trainings that have no row in `results.jsonl` yet.
 
     Args:
-        folder: Path, of the study.
-        trials: `TrainingRun`s, in the order in which they begin.
-        submit: See `engines`.
-        progress: Called with a text, epochs done and epochs in all.
-        follow: Function of a trial and its row, fresh or from the ledger, that returns what is to be trained next on
-            its account, or None.
+        folder: Path, folder of the study.
+        trials: `TrainingRun`s, in the order in which they start.
+        submit: Function from `executors`.
+        progress: Function that is called with a text, the epochs completed and the total epochs.
+        follow: Function of a training and its row, new or from an earlier run; returns a further training, or None.
 
     Returns:
-        Trials that failed, and why. The others do not depend on them.
+        Dict, failed training to its error in one line. A failure does not stop the other trainings.
 
     Raises:
         UserError: A process was killed, or the disk is full.
@@ -69,7 +65,7 @@ def run_trials(
             total += further.target
             pending[(*_key(row)[:2], further.target)] = further
 
-    # In the order in which they came: `follow` may go by what it saw before, and shall decide as it did then.
+    # In their original order: decisions of `follow` may depend on the rows before, and must be repeated exactly.
     for key, row in known.items():
         if key in pending:
             settle(pending.pop(key), row)
@@ -78,7 +74,7 @@ def run_trials(
             trial = pending.pop(key)
             waiting[submit(train_trial, trial)] = trial
         finished = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED).done
-        for future in [each for each in waiting if each in finished]:  # a set has no order
+        for future in [each for each in waiting if each in finished]:  # `finished` is an unordered set
             trial = waiting.pop(future)
             row = _outcome(future, trial, folder)
             jsonl.append(results, row)
@@ -87,7 +83,7 @@ def run_trials(
             else:
                 settle(trial, row)
                 if trial.target == trial.epochs:
-                    # The optimizer's slots: nothing goes on from here.
+                    # Training is complete: drop the optimizer state.
                     (Path(trial.folder) / LAST).unlink(missing_ok=True)
         _tell(waiting.values(), done, total, progress)
     return failures
@@ -102,7 +98,7 @@ def _outcome(future: Future, trial: TrainingRun, folder: Path) -> Row:
         return future.result()
     except BrokenProcessPool:
         raise killed(folder, f"training {trial}") from None
-    except Exception as error:  # of whatever kind: the other trials do not depend on it
+    except Exception as error:  # of any kind: the other trainings continue
         return {"kind": "failure", "member": trial.member.name, "seed": trial.seed, "error": failure(error)}
 
 

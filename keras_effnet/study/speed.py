@@ -1,7 +1,4 @@
-"""How long one training step and one prediction of a Keras model take, compiled as `fit` and `predict` compile them.
-
-Imports `timing`, `errors`.
-"""
+"""Time of one training step and one prediction of a Keras model, compiled as by `fit` and `predict`. TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ from keras_effnet.system.timing import Timing, measure
 
 
 def synchronize(value: object = None) -> None:
-    """Blocks until all devices are done with what they were given, so with `value` too.
+    """Block until all devices have finished their queued work, `value` included.
 
-    To fetch a value would copy it, and a step's loss is known before its weights are.
+    Fetching a value instead would copy it, and the loss of a step is available before its weight update.
     """
     tf.test.experimental.sync_devices()
 
@@ -34,32 +31,32 @@ def training_step(
     warmup: int = 3,
     max_seconds: float = 5.0,
 ) -> Timing:
-    """Times one training step, forward, backward, optimizer and metrics, as `model.fit` runs it. The batch is there.
+    """Time one training step (forward, backward, optimizer, metrics) as `model.fit` runs it, on a batch in memory.
 
-    The model is trained by it, on the one batch. Its first step, which traces, is not timed.
+    This trains the model on that batch. The first step, which traces the graph, is not timed.
 
     Args:
-        model: Compiled `keras.Model`, on Keras' TensorFlow backend.
+        model: Compiled `keras.Model`, on the TensorFlow backend of Keras.
         images: Array of shape `(batch, height, width, channels)`.
-        labels: Array of labels, as the model's loss takes them.
-        runs: Int, timed steps; of slow ones as many as fit into `max_seconds`, and no fewer than 5.
-        warmup: Int, steps before them, after the first.
-        max_seconds: Float, time for all steps but the first.
+        labels: Array of labels in the form that the model's loss expects.
+        runs: Int, timed steps; fewer, but at least 5, where they exceed `max_seconds`.
+        warmup: Int, untimed steps after the first.
+        max_seconds: Float, time limit for all steps but the first.
 
     Returns:
         A `Timing`.
 
     Raises:
-        UserError: The model is not compiled, or Keras has another backend.
+        UserError: The model is not compiled, or Keras uses another backend.
 
     Example:
 
     >>> training_step(model, images, labels).median_ms
     """
     if keras.backend.backend() != "tensorflow":
-        raise UserError(f"Training steps are timed on Keras' tensorflow backend, got {keras.backend.backend()!r}.")
+        raise UserError(f"Timing a step needs the tensorflow backend of Keras, got {keras.backend.backend()!r}.")
     if not model.compiled:
-        raise UserError(f"{model.name} has no loss and optimizer; call its compile() before its steps are timed.")
+        raise UserError(f"{model.name} has no loss and optimizer; call compile() before timing its steps.")
     batch = tf.data.Dataset.from_tensors((images, labels)).repeat()
     batches = iter(model.distribute_strategy.experimental_distribute_dataset(batch))
     model.optimizer.build(model.trainable_variables)
@@ -80,7 +77,7 @@ def prediction(
     warmup: int = 3,
     max_seconds: float = 5.0,
 ) -> Timing:
-    """Times one prediction of a batch, up to the probabilities in the host's memory. The first, which traces, is not.
+    """Time the prediction of one batch, up to probabilities in host memory; the first call, which traces, is not timed.
 
     Args:
         model: `keras.Model`, compiled or not.

@@ -1,6 +1,6 @@
-"""Rows of a study to figures of its networks: means over seeds, Pareto fronts, ratios, and the answer in words.
+"""Summarize the rows of a study: means over seeds, Pareto fronts, ratios, and the findings in words.
 
-Pure Python; imports `scaling`, `errors`.
+Pure Python.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from keras_effnet.errors import one_of
 
 @dataclass(frozen=True)
 class Metric:
-    """A cost that accuracy is weighed against.
+    """Cost that accuracy is compared with.
 
     Args:
-        label: String, for people.
+        label: String, for display.
         unit: String.
-        scale: Float, what the raw value is multiplied by to be in `unit`.
-        measured: Bool, whether it was timed or sized on this machine rather than counted.
+        scale: Float, factor from the raw value to `unit`.
+        measured: Bool, True where it was measured on this machine rather than counted.
     """
 
     label: str
@@ -32,7 +32,7 @@ class Metric:
     measured: bool = True
 
 
-# Field of `Summary` -> what it is.
+# Field of `Summary` -> its metric.
 METRICS: dict[str, Metric] = {
     "macs": Metric("MACs", "million", 1e-6, measured=False),
     "params": Metric("parameters", "million", 1e-6, measured=False),
@@ -49,7 +49,7 @@ METRICS: dict[str, Metric] = {
 
 
 class OverSeeds:
-    """What several trainings of one network come to, of its `accuracies`."""
+    """Mean and standard deviation of `accuracies` over seeds."""
 
     accuracies: tuple[float, ...]
 
@@ -60,13 +60,13 @@ class OverSeeds:
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over seeds; None of one seed alone."""
+        """Sample standard deviation over seeds; None with a single seed."""
         return stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
 @dataclass(frozen=True)
 class Summary(OverSeeds):
-    """A network of a study: what it costs and how accurate it became.
+    """Cost and accuracy of a network of a study.
 
     Args:
         member, axis, model: Strings, see `Member`.
@@ -74,15 +74,16 @@ class Summary(OverSeeds):
         image_size: Int, pixels.
         accuracies: Tuple of floats, validation accuracy after the last epoch, by seed.
         epochs: Int, of each training.
-        params, macs, activations: Ints, of one image.
+        params, macs, activations: Ints, for one image.
         train_images_per_second, predict_images_per_second: Floats.
-        step_ms, predict_ms, tflite_ms: Floats, medians; `..._iqr_ms` are their interquartile ranges.
-        tflite_bytes: Int, of the float32 file.
+        step_ms, predict_ms, tflite_ms: Floats, medians in milliseconds; `..._iqr_ms` are their interquartile ranges.
+        tflite_bytes: Int, size of the float32 file.
         train_seconds: Float, wall time of the epochs, mean over seeds.
-        seconds_to_target: Float or None, wall time until the target accuracy, mean over seeds; None if one missed it.
-        input_bound: Float or None, share of the training that waited for data.
-        peak_memory_mb: Float or None, of the training process; None if all were broken off after their last epoch.
-        energy_joules: Float or None where the platform does not report it.
+        seconds_to_target: Float or None, wall time to the target accuracy, mean over seeds; None if a seed missed it.
+        input_bound: Float or None, fraction of the training time spent waiting for data.
+        peak_memory_mb: Float or None, of the training process; None if every training was interrupted after its last
+            epoch.
+        energy_joules: Float, or None where the platform does not report it.
     """
 
     member: str
@@ -111,13 +112,13 @@ class Summary(OverSeeds):
     energy_joules: float | None
 
     def cost(self, metric: str) -> float | None:
-        """A cost in the unit of `METRICS`; None where it was not measured."""
+        """Value of a metric in the unit of `METRICS`; None where it was not measured."""
         value = getattr(self, one_of("metric", metric, METRICS))
         return None if value is None else value * METRICS[metric].scale
 
 
 def seconds_to(curve: Sequence[Mapping[str, float]], target: float) -> float | None:
-    """Wall time of the epochs up to the first whose validation accuracy reaches `target`; None if none does."""
+    """Wall time in seconds up to the first epoch whose validation accuracy reaches `target`; None if none does."""
     spent = 0.0
     for epoch in curve:
         spent += epoch["seconds"]
@@ -127,13 +128,13 @@ def seconds_to(curve: Sequence[Mapping[str, float]], target: float) -> float | N
 
 
 def default_target(rows: Iterable[Mapping[str, Any]]) -> float | None:
-    """95% of the lowest final accuracy: what every training reached or all but reached; None without trainings."""
+    """95% of the lowest final accuracy, which nearly every training reaches; None without trainings."""
     final = [row["accuracy"] for row in rows if row["kind"] == "training"]
     return 0.95 * min(final) if final else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Of numbers; None if one is missing."""
+    """Mean; None if a value is missing or there are none."""
     values = list(values)
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
@@ -149,11 +150,14 @@ _FROM_COST = (
 
 
 def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) -> list[Summary]:
-    """Figures of each network that has been trained at least once, cheapest in MACs first.
+    """Summarize each network that has been trained at least once.
 
     Args:
-        rows: Of `results.jsonl`.
-        target: Float, the accuracy whose time is asked for; `default_target` unless given.
+        rows: Rows of `results.jsonl`.
+        target: Float in (0, 1), validation accuracy for `seconds_to_target`; default: `default_target`.
+
+    Returns:
+        List of `Summary`s by increasing MACs.
     """
     target = default_target(rows) if target is None else target
     costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
@@ -179,7 +183,7 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
 
 
 def pareto_front(summaries: Iterable[Summary], metric: str) -> list[Summary]:
-    """The networks that no other beats: none is at least as accurate for less; cheapest first."""
+    """Pareto-optimal networks by increasing cost: no cheaper network is at least as accurate."""
     front: list[Summary] = []
     priced = [summary for summary in summaries if summary.cost(metric) is not None]
     for summary in sorted(priced, key=lambda each: (each.cost(metric), -each.accuracy)):
@@ -189,40 +193,40 @@ def pareto_front(summaries: Iterable[Summary], metric: str) -> list[Summary]:
 
 
 def ratios(first: Summary, last: Summary) -> dict[str, float]:
-    """How each cost grew from one network to another, where both have it."""
+    """Ratio of each cost of `last` to that of `first`, where both have it."""
     pairs = {metric: (first.cost(metric), last.cost(metric)) for metric in METRICS}
     return {metric: after / before for metric, (before, after) in pairs.items() if before and after}
 
 
 def answer(summaries: Sequence[Summary]) -> list[str]:
-    """Did MACs turn into time, and did size buy accuracy? One sentence for each finding, with its numbers."""
+    """Findings of a study, one sentence each: how time grew with MACs, and how accuracy grew with size."""
     if len(summaries) < 2:
-        return ["One network alone answers nothing; add another."]
+        return ["A study of one network has nothing to compare; add another."]
     series = _series(summaries)
     first, last = series[0], series[-1]
     grown = ratios(first, last)
     times = ("step_ms", "predict_ms", "tflite_ms")
-    told = ", ".join(f"{METRICS[name].label} x{grown[name]:.2f}" for name in times if name in grown)
-    sentences = [f"From {first.member} to {last.member} MACs grew x{grown['macs']:.2f}; {told}."]
+    growth = ", ".join(f"{METRICS[name].label} x{grown[name]:.2f}" for name in times if name in grown)
+    sentences = [f"From {first.member} to {last.member} MACs grew x{grown['macs']:.2f}; {growth}."]
     share = math.log(grown["step_ms"]) / math.log(grown["macs"]) if grown["macs"] > 1 else math.nan
     if math.isfinite(share):
         sentences.append(
-            f"So the time of a step grew as MACs to the power {share:.2f}: 1 would mean that every multiply-add "
-            "costs the same wherever it stands."
+            f"The time of a training step grew as MACs to the power {share:.2f}; a power of 1 would mean time "
+            "proportional to MACs."
         )
     sentences.append(_gain(first, last))
     return sentences + [line for line in [_rivals(summaries)] if line]
 
 
 def _series(summaries: Sequence[Summary]) -> Sequence[Summary]:
-    """Networks that differ in size alone: by compound scaling if there are two, else all EfficientNets, else all."""
+    """Networks that differ only in size: compound scaling if it has two, else all EfficientNets, else all."""
     compound = [each for each in summaries if each.axis in ("compound", "baseline")]
     efficient = [each for each in summaries if each.model in PUBLISHED]
     return next((some for some in (compound, efficient) if len(some) > 1), summaries)
 
 
 def _noise(*summaries: Summary) -> float | None:
-    """Standard error of the difference of two means, by the spread over seeds."""
+    """Standard error of the difference of two means, from the standard deviations over seeds."""
     errors = [
         summary.spread / math.sqrt(len(summary.accuracies)) for summary in summaries if summary.spread is not None
     ]
@@ -233,13 +237,15 @@ def _gain(first: Summary, last: Summary) -> str:
     points = 100 * (last.accuracy - first.accuracy)
     noise = _noise(first, last)
     if noise is None:
-        return f"Accuracy moved by {points:+.1f} points, of one seed: how much of it is chance this study cannot say."
+        return f"Accuracy changed by {points:+.1f} points with one seed, too few to tell it from chance."
     verdict = "more than" if abs(points) > 200 * noise else "no more than"
-    return f"Accuracy moved by {points:+.1f} points, {verdict} twice its standard error over seeds, {100 * noise:.1f}."
+    return (
+        f"Accuracy changed by {points:+.1f} points, {verdict} twice its standard error over seeds, {100 * noise:.1f}."
+    )
 
 
 def _rivals(summaries: Sequence[Summary]) -> str | None:
-    """EfficientNets against the other networks, each beside the one of the nearest MACs."""
+    """Compare every other network with the EfficientNet closest in MACs."""
     ours = [each for each in summaries if each.model in PUBLISHED]
     others = [each for each in summaries if each.model not in PUBLISHED]
     if not ours or not others:
@@ -251,4 +257,4 @@ def _rivals(summaries: Sequence[Summary]) -> str | None:
             f"{near.member} against {other.member} at x{other.macs / near.macs:.2f} its MACs and "
             f"x{other.step_ms / near.step_ms:.2f} its step: {near.accuracy:.1%} to {other.accuracy:.1%}"
         )
-    return "Beside the others: " + "; ".join(parts) + "."
+    return "Compared with other networks: " + "; ".join(parts) + "."

@@ -1,7 +1,4 @@
-"""One trial of a study, run in a process of its own: train a network as the protocol says, or measure what it costs.
-
-Imports `protocol`, `members`, `datasets`, `training`, `fitting`, `speed`, `energy`, `export`.
-"""
+"""One training of a study, run in its own process. TensorFlow is loaded there."""
 
 from __future__ import annotations
 
@@ -25,14 +22,15 @@ LOG = "log.txt"
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training of a study.
+    """One training of a study.
 
     Args:
-        protocol, member: What is trained, and how.
+        protocol: `Protocol`.
+        member: `Member`, the network to train.
         seed: Int.
-        epochs: Int, that the schedule is made for.
+        epochs: Int, length of the learning rate schedule.
         folder: String, its run folder.
-        until: Int or None, epochs after which it pauses; it goes on when it is run again with more.
+        until: Int or None, number of epochs after which the training pauses; it continues with a larger value.
     """
 
     protocol: Protocol
@@ -47,12 +45,12 @@ class TrainingRun:
 
     @property
     def target(self) -> int:
-        """Epochs behind it when it ends or pauses."""
+        """Number of epochs completed when the training ends or pauses."""
         return min(self.until or self.epochs, self.epochs)
 
 
 def _start(threads: int) -> None:
-    """What TensorFlow must be told before it computes anything."""
+    """Set the thread count before TensorFlow initializes."""
     import tensorflow as tf
 
     if threads:
@@ -64,21 +62,22 @@ def _peak_memory_mb() -> float:
 
 
 def _finite(value: float) -> float | None:
-    """A figure as JSON may hold it: the validation loss of an early epoch may be anything."""
+    """Round a number for JSON; None for NaN and infinity, as the validation loss of an early epoch can be."""
     return round(value, 5) if math.isfinite(value) else None
 
 
 def load_data(protocol: Protocol, member: Member, **options):
-    """The study's images; cluttered scenes are drawn at the size of the network's input."""
+    """Load the data of a study; cluttered scenes are drawn at the input size of the network."""
     from keras_effnet import datasets
 
     return datasets.load(**{"image_size": member.image_size, **protocol.data, **options})
 
 
 def train_trial(trial: TrainingRun) -> dict[str, Any]:
-    """Trains, or goes on with, a trial, and returns its row of `results.jsonl`.
+    """Start or resume a training and return its row of `results.jsonl`.
 
-    The accuracy is that of the last epoch on the validation images: the best epoch would be chosen on them.
+    `accuracy` is the validation accuracy of the last epoch: that of the best epoch would be selected on the validation
+    images and so be biased.
     """
     folder = Path(trial.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,10 +86,10 @@ def train_trial(trial: TrainingRun) -> dict[str, Any]:
         with captured_output() as lines:
             return _train(trial, folder)
     except Exception:
-        lines.append(traceback.format_exc())  # its one line in the results is for people
+        lines.append(traceback.format_exc())  # the results have only one line of the error
         raise
     finally:
-        with suppress(OSError):  # a full disk has been told by what could not be written before
+        with suppress(OSError):  # a full disk has already raised an error
             write_text(folder / LOG, "\n".join(lines) + "\n")
 
 

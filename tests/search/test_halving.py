@@ -250,7 +250,7 @@ def test_a_search_that_is_gone_on_with_keeps_its_options(trained, cli, tmp_path)
     (folder / search.ARGUMENTS).write_text("[")
     assert "search.yaml is damaged" in cli("search", "--resume", folder).err
     (folder / search.ARGUMENTS).unlink()
-    assert "is no search" in cli("search", "--resume", folder).err
+    assert "is not the folder of a search" in cli("search", "--resume", folder).err
 
 
 @pytest.mark.parametrize("command", [("search",), ("study", "--phi", "0")])

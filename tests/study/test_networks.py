@@ -113,7 +113,7 @@ def test_a_scaled_network_is_what_its_options_say():
 
 
 def test_too_few_pixels_are_refused_with_the_cure():
-    with pytest.raises(UserError, match=r"resolution at phi -3 means 24 pixels, below the least of 32.*--image-size"):
+    with pytest.raises(UserError, match=r"resolution at phi -3 gives 24 pixels, fewer than 32.*--image-size"):
         scaled("b0", [-3], ["resolution"])
 
 
@@ -135,7 +135,7 @@ def test_growing_images_end_at_the_networks_size():
     fixed, growing = progressive("b0", 64)
     assert (fixed.sizes, growing.sizes) == ([64], [32, 48, 64])
     assert fixed.options | {"progressive": "32,48,64"} == growing.options
-    with pytest.raises(UserError, match="nothing to grow from"):
+    with pytest.raises(UserError, match="has no smaller first stage"):
         progressive("b0", 32)
 
 
@@ -180,7 +180,7 @@ def test_a_budget_of_nothing_is_refused(amount):
 
 @pytest.mark.parametrize("name", ["seed", "epochs", "depth", "model", "image_size", "progressive"])
 def test_a_protocol_leaves_open_what_a_study_varies(name):
-    with pytest.raises(UserError, match=f"{name} is what a study varies"):
+    with pytest.raises(UserError, match=f"{name} varies between the trainings of a study"):
         Protocol({"source": "digits"}, options={name: 1})
 
 

@@ -117,7 +117,7 @@ def test_the_studys_constants_are_read_off_its_members():
 
 
 def test_a_study_of_other_axes_is_told_what_it_lacks():
-    with pytest.raises(UserError, match="no two networks of compound scaling"):
+    with pytest.raises(UserError, match="at least two networks of compound scaling"):
         scaled_of([*family(["resnet18", "b1"]), *scaled("b0", [1], ["width"])])
 
 

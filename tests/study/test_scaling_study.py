@@ -139,9 +139,9 @@ def test_a_finished_study_trains_nothing_when_it_is_run_again(studied, tiny, mon
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"budget": Budget("epochs", 3)}, "begun with budget"),
-        ({"options": {"learning_rate": 1.0}}, "begun with options"),
-        ({"data": "digits-cluttered"}, "begun with data"),
+        ({"budget": Budget("epochs", 3)}, "started with budget"),
+        ({"options": {"learning_rate": 1.0}}, "started with options"),
+        ({"data": "digits-cluttered"}, "started with data"),
     ],
 )
 def test_another_protocol_is_refused(studied, tiny, changes, message):
@@ -154,7 +154,7 @@ def test_another_protocol_is_refused(studied, tiny, changes, message):
 def test_another_network_of_the_same_name_is_refused(studied, tiny):
     result, _ = studied
     other = [replace(two_members(tiny)[0], depth=2.0)]
-    with pytest.raises(UserError, match="small was another network"):
+    with pytest.raises(UserError, match="small names a different network"):
         scaling_study.run("digits", other, result.folder, budget=Budget("epochs", 2), threads=1)
 
 
@@ -282,7 +282,7 @@ def test_two_network_files_of_one_name_are_refused(tmp_path, tiny, cli):
     (tmp_path / "other").mkdir()
     write_spec(replace(TINY, stem=16), tmp_path / "other" / "tiny.yaml")
     shown = cli("study", "digits", "--models", f"{tiny},{tmp_path}/other/tiny.yaml")
-    assert shown.status == 2 and "Two networks of the study are called 'tiny'" in shown.err
+    assert shown.status == 2 and "Two networks of the study have the name 'tiny'" in shown.err
 
 
 def test_a_plan_outlives_its_file(tmp_path, tiny):
@@ -308,7 +308,7 @@ def test_a_damaged_plan_is_named(tmp_path, text):
 
 
 def test_a_folder_that_is_no_study(tmp_path):
-    with pytest.raises(UserError, match="is no study"):
+    with pytest.raises(UserError, match="is not the folder of a study"):
         Plan.read(tmp_path)
 
 
@@ -320,7 +320,7 @@ def test_an_empty_study_is_refused(tmp_path, tiny):
 
 
 def test_two_networks_of_one_name_are_refused(tmp_path, tiny):
-    with pytest.raises(UserError, match="Two networks of the study are called 'small'"):
+    with pytest.raises(UserError, match="Two networks of the study have the name 'small'"):
         scaling_study.run("digits", two_members(tiny)[:1] * 2, tmp_path)
 
 
@@ -481,12 +481,12 @@ def test_a_budget_is_turned_into_a_network(studied, cli):
         (("study", "digits", "--phi", "0", "--epochs", "1", "--macs", "1e9"), "Set one budget: --epochs or --macs"),
         (("study", "digits", "--phi", "0", "--set", "lerning_rate=1"), "Did you mean 'learning_rate'"),
         (("study", "digits", "--phi", "0", "--set", "learning_rate"), "OPTION=VALUE"),
-        (("study", "digits", "--phi", "0", "--set", "depth=2"), "depth is what a study varies"),
-        (("study", "digits", "--phi", "-9"), "below the least of 32"),
+        (("study", "digits", "--phi", "0", "--set", "depth=2"), "depth varies between the trainings of a study"),
+        (("study", "digits", "--phi", "-9"), "fewer than 32"),
         (("study", "digits", "--resume", "nowhere"), "leave them out"),
-        (("study", "--resume", "nowhere"), "is no study"),
+        (("study", "--resume", "nowhere"), "is not the folder of a study"),
         (("recommend", "--data", "nowhere"), "Give one budget"),
-        (("recommend", "--data", "nowhere", "--budget-ms", "1"), "is no study"),
+        (("recommend", "--data", "nowhere", "--budget-ms", "1"), "is not the folder of a study"),
         (("search", "--dry-run", "--step", "0.7"), "No constants on a grid"),
         (("search", "--dry-run", "--baseline", "none.yaml"), "Network file"),
     ],

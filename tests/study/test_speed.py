@@ -159,5 +159,5 @@ def test_synchronize_waits_for_what_goes_on_after_its_call_returned(asynchronous
 
 
 def test_a_model_that_is_not_compiled_is_refused(toy_model):
-    with pytest.raises(UserError, match=r"toy has no loss and optimizer; call its compile\(\)"):
+    with pytest.raises(UserError, match=r"toy has no loss and optimizer; call compile\(\)"):
         training_step(toy_model(), IMAGES, LABELS)

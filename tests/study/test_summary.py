@@ -90,7 +90,7 @@ def test_the_answer_holds_the_ratios():
     assert (grown["macs"], grown["step_ms"]) == (4, 2) and "energy_joules" not in grown
     text = " ".join(answer([small, large]))
     assert "MACs grew x4.00; training step x2.00" in text
-    assert "to the power 0.50" in text  # log 2 / log 4
+    assert "to the power 0.50;" in text  # log 2 / log 4
     # 11 points; the standard error of a difference of means is sqrt(.02^2/2/2 + .04^2/2/2) = 2.2 points.
     assert "+11.0 points, more than twice its standard error over seeds, 2.2." in text
 
@@ -110,7 +110,7 @@ def test_noise_is_called_noise():
 
 def test_one_seed_says_nothing_of_chance():
     rows = [row for row in ROWS if row.get("seed") != 1]
-    assert "of one seed" in " ".join(answer(summarize(rows)))
+    assert "with one seed, too few to tell it from chance" in " ".join(answer(summarize(rows)))
 
 
 def test_others_are_set_beside_the_nearest_in_macs():
@@ -125,4 +125,4 @@ def test_the_answer_is_of_the_efficientnets_alone():
 
 
 def test_one_network_answers_nothing():
-    assert answer(summarize(ROWS[1:4])) == ["One network alone answers nothing; add another."]
+    assert answer(summarize(ROWS[1:4])) == ["A study of one network has nothing to compare; add another."]

@@ -521,4 +521,4 @@ def test_one_network_with_one_seed_has_a_report(opened, write):
     for x, y in positions(tab, MEANS):
         box = tab.locator("#chart-pareto svg").bounding_box()
         assert box["x"] < x < box["x"] + box["width"] and box["y"] < y < box["y"] + box["height"]
-    assert "One network alone answers nothing" in page(path).text
+    assert "A study of one network has nothing to compare" in page(path).text
