@@ -54,7 +54,7 @@ def image_pipeline(
         augmentation: `Augmentation`; by default a random-resized crop, and flips unless the dataset forbids them.
         epochs: Pair of ints `(first, last)`: the batches of the epochs `first <= epoch < last`, in sequence. The
             batches of an epoch depend only on its number and on `seed`, so training can resume at any epoch. By
-            default one epoch, drawn anew in each iteration.
+            default one epoch, drawn again in each iteration.
         classes: Int, makes the labels one-hot; required for MixUp and CutMix.
         cache: Bool or `"auto"`, whether to cache decoded files in memory, see `caching.choose_cache`. Ignored for a
             `CachedSplit` and in evaluation, which decodes files again every time.
@@ -142,7 +142,7 @@ def _prefetch(data: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _epoch_elements(images: CachedSplit, epochs: tuple[int, int] | None, length: int, seed: int) -> tf.data.Dataset:
-    """Return the elements `((image, label), (epoch, place), draws)` of epochs in sequence, each shuffled anew.
+    """Return the elements `((image, label), (epoch, place), draws)` of epochs in sequence, each reshuffled in each.
 
     The pair `(epoch, place)` is the seed of an image's augmentation, so parallel workers may finish in any order. The
     random numbers of the crops are drawn for a whole epoch at once, in a fraction of the time.

@@ -37,7 +37,7 @@ def _clip_to_bytes(values) -> tf.Tensor:
 
 
 def identity(image, strength) -> tf.Tensor:
-    """Returns the image unchanged."""
+    """Return the image unchanged."""
     return image
 
 
@@ -61,7 +61,7 @@ def _warp(image, x_from, y_from) -> tf.Tensor:
 
 
 def rotate(image, degrees) -> tf.Tensor:
-    """Rotates counterclockwise about the centre."""
+    """Rotate counterclockwise about the centre."""
     shape = tf.cast(tf.shape(image), tf.float32)
     middle_x, middle_y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
     angle = degrees * (3.141592653589793 / 180)
@@ -74,24 +74,24 @@ def rotate(image, degrees) -> tf.Tensor:
 
 
 def shear_x(image, slope) -> tf.Tensor:
-    """Shifts each row sideways in proportion to its height."""
+    """Shear horizontally: shift each row in proportion to its distance from the top."""
     # Pillow measures from pixel centres, hence the half pixel.
     return _warp(image, lambda x, y: x + slope * (y + 0.5), lambda x, y: y + 0 * x)
 
 
 def shear_y(image, slope) -> tf.Tensor:
-    """Shifts each column vertically in proportion to its distance from the left."""
+    """Shear vertically: shift each column in proportion to its distance from the left."""
     return _warp(image, lambda x, y: x + 0 * y, lambda x, y: y + slope * (x + 0.5))
 
 
 def translate_x(image, share) -> tf.Tensor:
-    """Shifts to the left by a share of the width."""
+    """Shift to the left by a fraction of the width."""
     pixels = share * tf.cast(tf.shape(image)[1], tf.float32)
     return _warp(image, lambda x, y: x + pixels + 0 * y, lambda x, y: y + 0 * x)
 
 
 def translate_y(image, share) -> tf.Tensor:
-    """Shifts up by a share of the height."""
+    """Shift up by a fraction of the height."""
     pixels = share * tf.cast(tf.shape(image)[0], tf.float32)
     return _warp(image, lambda x, y: x + 0 * y, lambda x, y: y + pixels + 0 * x)
 
@@ -100,12 +100,12 @@ def translate_y(image, share) -> tf.Tensor:
 
 
 def invert(image, strength=None) -> tf.Tensor:
-    """Subtracts every value from 255."""
+    """Invert every value: 255 minus it."""
     return 255 - image
 
 
 def posterize(image, bits) -> tf.Tensor:
-    """Keeps the highest bits of every value, one at least."""
+    """Keep the highest bits of every value, at least one."""
     # At least one bit is kept, as in the published policies, where TensorFlow's shift by eight bits had that effect.
     dropped = tf.cast(8 - tf.clip_by_value(tf.floor(bits), 1, 8), tf.uint8)
     return tf.bitwise.left_shift(tf.bitwise.right_shift(image, dropped), dropped)
@@ -120,12 +120,12 @@ def _mask_at_least(image, threshold) -> tf.Tensor:
 
 
 def solarize(image, threshold) -> tf.Tensor:
-    """Inverts all values from a threshold on."""
+    """Invert all values at or above a threshold."""
     return tf.bitwise.bitwise_xor(image, _mask_at_least(image, tf.floor(threshold)))
 
 
 def solarize_add(image, addition) -> tf.Tensor:
-    """Adds to all values below 128."""
+    """Add to all values below 128."""
     added = _clip_to_bytes(tf.cast(image, tf.float32) + tf.floor(addition))
     bright = _mask_at_least(image, tf.constant(128.0))
     return tf.bitwise.bitwise_or(
@@ -144,7 +144,7 @@ def _extremes(image, reduce) -> tf.Tensor:
 
 
 def auto_contrast(image, strength=None) -> tf.Tensor:
-    """Stretches each channel to 0..255."""
+    """Stretch each channel to 0..255."""
     low, high = (tf.cast(_extremes(image, reduce), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
     # A constant channel is left unchanged.
     scale = tf.where(high > low, 255 / tf.maximum(high - low, 1), 1.0)
@@ -154,7 +154,7 @@ def auto_contrast(image, strength=None) -> tf.Tensor:
 
 
 def equalize(image, strength=None) -> tf.Tensor:
-    """Equalizes the histogram of each channel."""
+    """Equalize the histogram of each channel."""
     # The three channels share one histogram and one lookup table, side by side.
     places = tf.cast(_rows(image), tf.int32) + tf.tile(tf.constant((0, 256, 512)), tf.shape(image)[1:2])
     counts = tf.reshape(tf.raw_ops.Bincount(arr=places, size=768, weights=tf.constant((), tf.int32)), (3, 256))
@@ -170,12 +170,12 @@ def equalize(image, strength=None) -> tf.Tensor:
 
 
 def brightness(image, factor) -> tf.Tensor:
-    """Blends with black."""
+    """Blend with black."""
     return _clip_to_bytes(factor * tf.cast(image, tf.float32))
 
 
 def contrast(image, factor) -> tf.Tensor:
-    """Blends with the mean grey level of the image."""
+    """Blend with the mean grey level of the image."""
     values = tf.cast(image, tf.float32)
     grey = tf.round(tf.tensordot(tf.reduce_mean(values, axis=(0, 1)), tf.constant(LUMA), 1))
     return _clip_to_bytes(grey + factor * (values - grey))
@@ -192,12 +192,12 @@ def saturation_matrix(factor) -> tf.Tensor:
 
 
 def color(image, factor) -> tf.Tensor:
-    """Blends with the grey version of the image."""
+    """Blend with the grey version of the image."""
     return _clip_to_bytes(mix_channels(tf.cast(image, tf.float32), saturation_matrix(factor), 0.0))
 
 
 def sharpness(image, factor) -> tf.Tensor:
-    """Blends with a smoothed version of the image."""
+    """Blend with a smoothed version of the image."""
     values = tf.cast(image, tf.float32)
     kernel = tf.constant(((1, 1, 1), (1, 5, 1), (1, 1, 1)), tf.float32) / 13
     kernel = tf.tile(kernel[:, :, None, None], (1, 1, 3, 1))

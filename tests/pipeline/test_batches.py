@@ -451,7 +451,7 @@ def test_fewer_images_than_a_batch_is_an_error_in_training_only():
 
 
 def test_anything_but_a_dataset_is_refused_by_its_type():
-    with pytest.raises(UserError, match=r"takes what datasets\.load returns, or a Split of it; got ndarray"):
+    with pytest.raises(UserError, match=r"takes an ImageDataset or a Split of it, got ndarray"):
         image_pipeline(np.zeros((4, 8, 8, 3)), SPEC, 2)
 
 
