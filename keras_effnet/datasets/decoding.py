@@ -42,7 +42,7 @@ class BadFile(NamedTuple):
     reason: str
 
 
-def decode(contents) -> tf.Tensor:
+def decode(contents: tf.Tensor) -> tf.Tensor:
     """Decode JPEG, PNG, GIF, BMP or WebP bytes to RGB.
 
     Grayscale, palette and CMYK images are converted to RGB, alpha is dropped, 16 bits are reduced to 8, and the first
@@ -67,7 +67,7 @@ def decode(contents) -> tf.Tensor:
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def decode_window(contents, box_of_shape: Callable) -> tf.Tensor:
+def decode_window(contents: tf.Tensor, box_of_shape: Callable) -> tf.Tensor:
     """Decode a window of an image, skipping the rest of a JPEG.
 
     Every image that `decode` accepts can be decoded in every window; `tests/datasets/test_fuzz.py` searches for
@@ -94,13 +94,13 @@ def decode_window(contents, box_of_shape: Callable) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(tf.io.is_jpeg(contents), jpeg, other), (None, None, 3))
 
 
-def _bytes_at(contents, start: int, stop: int) -> tf.Tensor:
+def _bytes_at(contents: tf.Tensor, start: int, stop: int) -> tf.Tensor:
     """Bytes `start` to `stop` of a string; empty if the string is too short."""
     head = tf.strings.substr(contents, 0, stop)
     return tf.strings.substr(head, tf.minimum(start, tf.strings.length(head)), stop - start)
 
 
-def _check_header(contents) -> tf.Tensor:
+def _check_header(contents: tf.Tensor) -> tf.Tensor:
     """Return the bytes unchanged, or fail on a JPEG or PNG whose header claims too many pixels to allocate."""
 
     def png():
@@ -117,17 +117,17 @@ def _check_header(contents) -> tf.Tensor:
     )
 
 
-def _check_jpeg_size(contents, shape) -> tf.Tensor:
+def _check_jpeg_size(contents: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """Fail on a JPEG too short for its size: libjpeg would fill the missing pixels with grey, without an error."""
     most = _JPEG_PIXELS_PER_BYTE * tf.cast(tf.strings.length(contents), tf.int64)
     return _assert_at_most(_pixels(shape), most, contents)
 
 
-def _pixels(sides) -> tf.Tensor:
+def _pixels(sides: tf.Tensor) -> tf.Tensor:
     return tf.reduce_prod(tf.cast(sides, tf.int64))
 
 
-def _assert_at_most(pixels, most, contents) -> tf.Tensor:
+def _assert_at_most(pixels: tf.Tensor, most: tf.Tensor, contents: tf.Tensor) -> tf.Tensor:
     possible = tf.debugging.assert_less_equal(pixels, most, message=_IMPLAUSIBLE)
     with tf.control_dependencies([] if possible is None else [possible]):
         return tf.identity(contents)

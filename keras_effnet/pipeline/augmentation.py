@@ -87,7 +87,7 @@ class Augmentation:
 _TO_YIQ = ((0.299, 0.596, 0.211), (0.587, -0.274, -0.523), (0.114, -0.322, 0.312))  # a row for each of red, green, blue
 
 
-def hue_matrix(turn) -> tf.Tensor:
+def hue_matrix(turn: tf.Tensor) -> tf.Tensor:
     """Matrix of shape `(3, 3)` that rotates hue by a share of the colour circle and preserves luma."""
     to_yiq = tf.constant(_TO_YIQ)
     angle = turn * (2 * math.pi)
@@ -97,7 +97,7 @@ def hue_matrix(turn) -> tf.Tensor:
     return to_yiq @ rotation @ tf.linalg.inv(to_yiq)
 
 
-def color_jitter(image, seed, strength: float) -> tf.Tensor:
+def color_jitter(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
     """Jitter brightness, contrast, saturation and hue at random, in this order.
 
     All four are linear in the channels of a pixel, so they are one matrix product; values are clipped to 0..255 once,
@@ -121,7 +121,7 @@ def color_jitter(image, seed, strength: float) -> tf.Tensor:
     return tf.clip_by_value(ops.mix_channels(image, matrix, (1 - contrasted) * grey), 0, 255)
 
 
-def random_erasing(image, seed, probability: float) -> tf.Tensor:
+def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
     """Random erasing: fill a rectangle with noise, uniform in 0..255, with a given probability.
 
     The rectangle's area is uniform in 0.02..0.4 of the image, its aspect ratio between 0.3 and 1 / 0.3 where it fits.
@@ -156,7 +156,7 @@ def random_erasing(image, seed, probability: float) -> tf.Tensor:
     return tf.ensure_shape(tf.cond(draws[0] < probability, erased, lambda: image), image.shape)
 
 
-def augment_image(image, seed, augmentation: Augmentation) -> tf.Tensor:
+def augment_image(image: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
     """Apply the flip, policy, colour jitter and erasing of `augmentation` to one image.
 
     Args:
@@ -184,23 +184,23 @@ def augment_image(image, seed, augmentation: Augmentation) -> tf.Tensor:
 # ------------------------------------------------------------------ batches
 
 
-def _beta(count, seed, alpha: float) -> tf.Tensor:
+def _beta(count, seed: tf.Tensor, alpha: float) -> tf.Tensor:
     """Draw `count` values from Beta(alpha, alpha), as X / (X + Y) of two Gamma variables."""
     # Gamma draws with a small alpha underflow float32.
     pair = tf.random.stateless_gamma((2, count), seed, tf.constant(alpha, tf.float64), dtype=tf.float64)
     return tf.cast(tf.math.divide_no_nan(pair[0], pair[0] + pair[1]), tf.float32)
 
 
-def _previous_in_batch(batch) -> tf.Tensor:
+def _previous_in_batch(batch: tf.Tensor) -> tf.Tensor:
     """Return for each element the previous one of the batch: batches are shuffled, so this is a random partner."""
     return tf.roll(batch, 1, axis=0)
 
 
-def _mixed_labels(labels, own) -> tf.Tensor:
+def _mixed_labels(labels: tf.Tensor, own) -> tf.Tensor:
     return own[:, None] * labels + (1 - own[:, None]) * _previous_in_batch(labels)
 
 
-def mixup(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
+def mixup(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     """MixUp: blend each image and its label with another of the batch, by a share drawn from Beta(alpha, alpha).
 
     Args:
@@ -219,7 +219,7 @@ def mixup(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     return shares * images + (1 - shares) * _previous_in_batch(images), _mixed_labels(labels, own)
 
 
-def cutmix(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
+def cutmix(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     """CutMix: replace a rectangle of each image by that of another, and mix the labels by the area replaced.
 
     The rectangle has the image's aspect ratio, an area drawn from Beta(alpha, alpha) and a uniform centre. It is
@@ -253,7 +253,9 @@ def cutmix(images, labels, seed, alpha: float) -> tuple[tf.Tensor, tf.Tensor]:
     return images + other * (_previous_in_batch(images) - images), _mixed_labels(labels, own)
 
 
-def mix_batch(images, labels, seed, augmentation: Augmentation) -> tuple[tf.Tensor, tf.Tensor]:
+def mix_batch(
+    images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Apply MixUp or CutMix to a batch; if both are on, choose one at random.
 
     Args:

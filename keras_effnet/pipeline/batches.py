@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -17,6 +18,7 @@ from keras_effnet.preprocessing import ImageSpec
 _CORES = os.cpu_count() or 1
 _PREFETCHED = 2  # batches
 CROP_DRAWS = 4  # random numbers per crop: area, aspect ratio, vertical and horizontal position
+_Sample = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # image, label, seed
 LABEL_OUT_OF_RANGE = "A label lies beyond the classes of the model"
 
 
@@ -142,7 +144,7 @@ def _prefetch(data: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _epoch_elements(images: CachedSplit, epochs: tuple[int, int] | None, length: int, seed: int) -> tf.data.Dataset:
-    """Return the elements `((image, label), (epoch, place), draws)` of epochs in sequence, each reshuffled in each.
+    """Return the elements `((image, label), (epoch, place), draws)` of consecutive epochs, each shuffled differently.
 
     The pair `(epoch, place)` is the seed of an image's augmentation, so parallel workers may finish in any order. The
     random numbers of the crops are drawn for a whole epoch at once, in a fraction of the time.
@@ -185,7 +187,7 @@ def _service_elements(images: CachedSplit, epochs: tuple[int, int] | None, seed:
     return shuffled.map(with_random_seed)
 
 
-def _sharding_policy(split: Split):
+def _sharding_policy(split: Split) -> tf.data.experimental.service.ShardingPolicy:
     """Sharding policy of a tf.data service: dynamic, or off for a stream, so that each worker reads all of it.
 
     A stream and its labels are two sources, which would be sharded independently of each other.
@@ -194,7 +196,7 @@ def _sharding_policy(split: Split):
     return policy.OFF if isinstance(split.images, Encoded) else policy.DYNAMIC
 
 
-def _training_map(images: CachedSplit, input_spec: ImageSpec, augmentation: Augmentation):
+def _training_map(images: CachedSplit, input_spec: ImageSpec, augmentation: Augmentation) -> Callable[..., _Sample]:
     """Return the function that maps an element, its seed and draws to an augmented image, its label and the seed."""
 
     def prepare(example, seed, draws):
@@ -219,7 +221,7 @@ def _with_one_hot_labels(data: tf.data.Dataset, classes: int | None) -> tf.data.
     return data.map(lambda images, labels, *rest: (images, one_hot(labels, classes), *rest))
 
 
-def one_hot(labels, classes: int) -> tf.Tensor:
+def one_hot(labels: tf.Tensor, classes: int) -> tf.Tensor:
     """Encode integer labels as `float32` of shape `(batch, classes)`.
 
     Args:

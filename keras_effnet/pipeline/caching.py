@@ -28,7 +28,7 @@ def elements(split: Split) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((images, split.labels))
 
 
-def contents(image, split: Split) -> tf.Tensor:
+def contents(image: tf.Tensor, split: Split) -> tf.Tensor:
     """Encoded bytes of an element of `elements`, read from its file if it is a path."""
     return tf.io.read_file(image) if isinstance(split.images, tuple) else image
 

@@ -10,7 +10,7 @@ from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.preprocessing import PIXELS, ImageSpec
 
 
-def resize(image, size: int, interpolation: str = "bilinear") -> tf.Tensor:
+def resize(image: tf.Tensor, size: int, interpolation: str = "bilinear") -> tf.Tensor:
     """Resize with half-pixel centres and without antialiasing.
 
     Bilinear interpolation then matches a browser's canvas to half a grey level.
@@ -29,7 +29,7 @@ def resize(image, size: int, interpolation: str = "bilinear") -> tf.Tensor:
     return tf.clip_by_value(resized, *PIXELS) if interpolation == "bicubic" else resized
 
 
-def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
+def evaluation_image(image: tf.Tensor, input_spec: ImageSpec) -> tf.Tensor:
     """Center-crop a square of `input_spec.crop` times the shorter side and resize it to `input_spec.size`.
 
     Args:
@@ -51,7 +51,7 @@ def evaluation_image(image, input_spec: ImageSpec) -> tf.Tensor:
     return resize(image[top[0] : top[0] + side, top[1] : top[1] + side], input_spec.size, input_spec.interpolation)
 
 
-def crop_window(shape, draws, augmentation: Augmentation) -> tf.Tensor:
+def crop_window(shape: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
     """Choose the window of a random-resized crop, with an area uniform in `augmentation.crop_scale`.
 
     TensorFlow's own sampler favours small windows (a median of 0.57 for areas of 0.35 to 1, and hardly ever the whole
@@ -76,6 +76,6 @@ def crop_window(shape, draws, augmentation: Augmentation) -> tf.Tensor:
     return tf.cast(tf.concat([begin, extent], axis=0), tf.int32)
 
 
-def crop(image, box) -> tf.Tensor:
+def crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
     """Cut the window `[top, left, height, width]` out of an image of shape `(height, width, 3)`."""
     return image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]

@@ -25,18 +25,18 @@ FILL = 128  # mid grey, as published
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, the weights of Pillow's grayscale conversion
 
 
-def to_bytes(image) -> tf.Tensor:
+def to_bytes(image: tf.Tensor) -> tf.Tensor:
     """Convert pixels to `uint8`; floats are rounded and clipped to 0..255."""
     image = tf.convert_to_tensor(image)
     return image if image.dtype == tf.uint8 else tf.saturate_cast(tf.round(image), tf.uint8)
 
 
-def _clip_to_bytes(values) -> tf.Tensor:
+def _clip_to_bytes(values: tf.Tensor) -> tf.Tensor:
     """Convert to bytes as Pillow does: clip to 0..255, then truncate."""
     return tf.cast(tf.clip_by_value(values, 0, 255), tf.uint8)
 
 
-def identity(image, strength) -> tf.Tensor:
+def identity(image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
     """Return the image unchanged."""
     return image
 
@@ -44,7 +44,7 @@ def identity(image, strength) -> tf.Tensor:
 # ------------------------------------------------------------------ geometry
 
 
-def _warp(image, x_from, y_from) -> tf.Tensor:
+def _warp(image: tf.Tensor, x_from, y_from) -> tf.Tensor:
     """Take each pixel from the one nearest to `x_from(x, y), y_from(x, y)`, in pixels from the top left centre.
 
     A gather in an image with a grey border takes a third of the time of TensorFlow's projective transform, which
@@ -60,7 +60,7 @@ def _warp(image, x_from, y_from) -> tf.Tensor:
     return tf.ensure_shape(tf.gather(tf.reshape(bordered, (-1, 3)), source), image.shape)
 
 
-def rotate(image, degrees) -> tf.Tensor:
+def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     """Rotate counterclockwise about the centre."""
     shape = tf.cast(tf.shape(image), tf.float32)
     middle_x, middle_y = (shape[1] - 1) / 2, (shape[0] - 1) / 2
@@ -73,24 +73,24 @@ def rotate(image, degrees) -> tf.Tensor:
     )
 
 
-def shear_x(image, slope) -> tf.Tensor:
+def shear_x(image: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
     """Shear horizontally: shift each row in proportion to its distance from the top."""
     # Pillow measures from pixel centres, hence the half pixel.
     return _warp(image, lambda x, y: x + slope * (y + 0.5), lambda x, y: y + 0 * x)
 
 
-def shear_y(image, slope) -> tf.Tensor:
+def shear_y(image: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
     """Shear vertically: shift each column in proportion to its distance from the left."""
     return _warp(image, lambda x, y: x + 0 * y, lambda x, y: y + slope * (x + 0.5))
 
 
-def translate_x(image, share) -> tf.Tensor:
+def translate_x(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Shift to the left by a fraction of the width."""
     pixels = share * tf.cast(tf.shape(image)[1], tf.float32)
     return _warp(image, lambda x, y: x + pixels + 0 * y, lambda x, y: y + 0 * x)
 
 
-def translate_y(image, share) -> tf.Tensor:
+def translate_y(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Shift up by a fraction of the height."""
     pixels = share * tf.cast(tf.shape(image)[0], tf.float32)
     return _warp(image, lambda x, y: x + 0 * y, lambda x, y: y + pixels + 0 * x)
@@ -99,19 +99,19 @@ def translate_y(image, share) -> tf.Tensor:
 # ------------------------------------------------------------------ values of a pixel
 
 
-def invert(image, strength=None) -> tf.Tensor:
+def invert(image: tf.Tensor, strength: tf.Tensor | None = None) -> tf.Tensor:
     """Invert every value: 255 minus it."""
     return 255 - image
 
 
-def posterize(image, bits) -> tf.Tensor:
+def posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
     """Keep the highest bits of every value, at least one."""
     # At least one bit is kept, as in the published policies, where TensorFlow's shift by eight bits had that effect.
     dropped = tf.cast(8 - tf.clip_by_value(tf.floor(bits), 1, 8), tf.uint8)
     return tf.bitwise.left_shift(tf.bitwise.right_shift(image, dropped), dropped)
 
 
-def _mask_at_least(image, threshold) -> tf.Tensor:
+def _mask_at_least(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
     """Mask with 255 where a value is at least `threshold`, else 0; masking bits is many times as fast as `tf.where`."""
     # A threshold of 256 does not fit a byte, and no value reaches it.
     least = tf.cast(tf.clip_by_value(threshold, 0, 255), tf.uint8)
@@ -119,12 +119,12 @@ def _mask_at_least(image, threshold) -> tf.Tensor:
     return tf.cast(image >= least, tf.uint8) * reachable
 
 
-def solarize(image, threshold) -> tf.Tensor:
+def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
     """Invert all values at or above a threshold."""
     return tf.bitwise.bitwise_xor(image, _mask_at_least(image, tf.floor(threshold)))
 
 
-def solarize_add(image, addition) -> tf.Tensor:
+def solarize_add(image: tf.Tensor, addition: tf.Tensor) -> tf.Tensor:
     """Add to all values below 128."""
     added = _clip_to_bytes(tf.cast(image, tf.float32) + tf.floor(addition))
     bright = _mask_at_least(image, tf.constant(128.0))
@@ -133,17 +133,17 @@ def solarize_add(image, addition) -> tf.Tensor:
     )
 
 
-def _rows(image) -> tf.Tensor:
+def _rows(image: tf.Tensor) -> tf.Tensor:
     """Reshape to `(height, 3 * width)`: tensor ops are several times as fast on long rows as on triples."""
     return tf.reshape(image, (-1, 3 * tf.shape(image)[1]))
 
 
-def _extremes(image, reduce) -> tf.Tensor:
+def _extremes(image: tf.Tensor, reduce) -> tf.Tensor:
     """Minimum or maximum of each channel, an `int32` tensor of shape `(3,)`."""
     return tf.cast(reduce(tf.reshape(reduce(_rows(image), axis=0), (-1, 3)), axis=0), tf.int32)
 
 
-def auto_contrast(image, strength=None) -> tf.Tensor:
+def auto_contrast(image: tf.Tensor, strength: tf.Tensor | None = None) -> tf.Tensor:
     """Stretch each channel to 0..255."""
     low, high = (tf.cast(_extremes(image, reduce), tf.float32) for reduce in (tf.reduce_min, tf.reduce_max))
     # A constant channel is left unchanged.
@@ -153,7 +153,7 @@ def auto_contrast(image, strength=None) -> tf.Tensor:
     return tf.reshape(_clip_to_bytes(tf.cast(_rows(image), tf.float32) * scale + offset), tf.shape(image))
 
 
-def equalize(image, strength=None) -> tf.Tensor:
+def equalize(image: tf.Tensor, strength: tf.Tensor | None = None) -> tf.Tensor:
     """Equalize the histogram of each channel."""
     # The three channels share one histogram and one lookup table, side by side.
     places = tf.cast(_rows(image), tf.int32) + tf.tile(tf.constant((0, 256, 512)), tf.shape(image)[1:2])
@@ -169,34 +169,34 @@ def equalize(image, strength=None) -> tf.Tensor:
 # ------------------------------------------------------------------ blends with a degenerate image
 
 
-def brightness(image, factor) -> tf.Tensor:
+def brightness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Blend with black."""
     return _clip_to_bytes(factor * tf.cast(image, tf.float32))
 
 
-def contrast(image, factor) -> tf.Tensor:
+def contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Blend with the mean grey level of the image."""
     values = tf.cast(image, tf.float32)
     grey = tf.round(tf.tensordot(tf.reduce_mean(values, axis=(0, 1)), tf.constant(LUMA), 1))
     return _clip_to_bytes(grey + factor * (values - grey))
 
 
-def mix_channels(values, matrix, offset) -> tf.Tensor:
+def mix_channels(values: tf.Tensor, matrix: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
     """Compute `values @ matrix + offset` for each pixel; the shape is that of `values`."""
     return tf.reshape(tf.matmul(tf.reshape(values, (-1, 3)), matrix) + offset, tf.shape(values))
 
 
-def saturation_matrix(factor) -> tf.Tensor:
+def saturation_matrix(factor: tf.Tensor) -> tf.Tensor:
     """Matrix of shape `(3, 3)` that blends a pixel with its grey value."""
     return factor * tf.eye(3) + (1 - factor) * tf.constant(LUMA)[:, None]
 
 
-def color(image, factor) -> tf.Tensor:
+def color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Blend with the grey version of the image."""
     return _clip_to_bytes(mix_channels(tf.cast(image, tf.float32), saturation_matrix(factor), 0.0))
 
 
-def sharpness(image, factor) -> tf.Tensor:
+def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Blend with a smoothed version of the image."""
     values = tf.cast(image, tf.float32)
     kernel = tf.constant(((1, 1, 1), (1, 5, 1), (1, 1, 1)), tf.float32) / 13
@@ -233,7 +233,7 @@ NAMES = tuple(OPERATIONS)
 _FUNCTIONS = [tf.function(operation, autograph=False) for operation in OPERATIONS.values()]  # traced once per shape
 
 
-def apply(image, number, strength) -> tf.Tensor:
+def apply(image: tf.Tensor, number: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
     """Run the operation `NAMES[number]`, and only that one.
 
     Each operation is a separate function. `tf.switch_case` would inline all of them into the caller's graph, where

@@ -107,7 +107,7 @@ def _choice(draw, count: int) -> tf.Tensor:
     return tf.cast(draw * count, tf.int32)
 
 
-def rand_augment(image, seed, layers: int = 2, magnitude: float = 9.0) -> tf.Tensor:
+def rand_augment(image: tf.Tensor, seed: tf.Tensor, layers: int = 2, magnitude: float = 9.0) -> tf.Tensor:
     """RandAugment: apply `layers` operations, drawn uniformly from fourteen, all at the same magnitude.
 
     Args:
@@ -132,7 +132,7 @@ def rand_augment(image, seed, layers: int = 2, magnitude: float = 9.0) -> tf.Ten
     return image
 
 
-def auto_augment(image, seed) -> tf.Tensor:
+def auto_augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """AutoAugment: apply one of the 25 published ImageNet sub-policies, a pair of operations with probabilities.
 
     Args:
