@@ -1,11 +1,10 @@
-"""Puts right what quantizing did to each channel on the whole: every convolution's mean and gain, one after another.
+"""Per-channel bias and gain correction after quantization.
 
-Rounding and saturating do more than add noise: they shift and shrink channels, and the layers after take that for
-signal. The file is run on the calibration images piece by piece, each piece fed with what those before it, already
-corrected, now give. Each convolution's output is held against the float file's, channel by channel: the gain goes into
-the scale of the weights, the shift into the bias. The file stays as large and as fast as it was.
-
-Imports `conversion`, `interpreter`, `tensors` beside it.
+Rounding and saturation add noise and also shift and scale whole channels, which later layers cannot distinguish from
+signal. The file is run on the calibration images piece by piece; each piece receives the outputs of the pieces before
+it, which are already corrected. Each convolution's output is compared with the float file's, channel by channel: the
+gain is multiplied into the scale of the weights, the shift is added to the bias. Size and speed of the file stay the
+same. LiteRT and numpy.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,31 +29,36 @@ from keras_effnet.export.tflite_file.schema import (
 )
 from keras_effnet.export.tflite_file.tensors import taps
 
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT
+
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
-_ROWS = 4096  # values of a channel that are compared, over all images
-_LEAST_ROWS = 8  # a channel with fewer that say something is left alone
-_HELD_BYTES = 4e8  # of one tensor for all images: large networks are corrected on fewer, with more values of each
-_FEWEST = 8  # images, whatever they take
-_OUTLIER = 3.0  # standard deviations: what saturated somewhere before would shift all other values
-_DOUBT = 0.05  # how far from 1 gains are expected; those that the images do not bear out stay nearer
+_ROWS = 4096  # values compared per channel, over all images
+_LEAST_ROWS = 8  # channels with fewer usable values are not corrected
+_HELD_BYTES = 4e8  # of one tensor for all images: large networks use fewer images and more values of each
+_FEWEST = 8  # images, even if they exceed _HELD_BYTES
+_OUTLIER = 3.0  # standard deviations: values that saturated in an earlier layer would bias the fit
+_GAIN_SPREAD = 0.05  # prior standard deviation of gains around 1; gains with little evidence are shrunk towards 1
 _GAINS = (0.8, 1.25)
 
 
 def correct(content: bytes, graph: FloatGraph) -> bytes:
-    """An int8 file with the mean and the gain of each channel of its convolutions as in the float file.
+    """Correct the mean and the gain of every convolution channel of an int8 file to those of the float file.
 
-    Convolutions that compute in float, or whose weights are shared or have one scale for all channels, stay as they
-    are.
+    Convolutions that compute in float, and those whose weights are shared or quantized per tensor, are left unchanged.
 
     Args:
-        content: The bytes of a file that was made from `graph`.
+        content: Bytes of a file that was quantized from `graph`.
         graph: `FloatGraph` with calibration images.
+
+    Returns:
+        Bytes of the corrected file.
     """
     model = parse(content)
     file = model.subgraphs[0]
     largest = max(int(np.prod(tensor.shape)) for tensor in file.tensors)
-    pixels = graph.pixels[: max(_FEWEST, int(_HELD_BYTES / largest))]
+    pixels = graph.calibration[: max(_FEWEST, int(_HELD_BYTES / largest))]
     correctable = _correctable(model)
     each = max(1, _ROWS // len(pixels))
     expected = _expected(graph, [file.tensors[output].name for output in correctable.values()], pixels, each)
@@ -72,8 +77,8 @@ def correct(content: bytes, graph: FloatGraph) -> bytes:
     return pack(model)
 
 
-def _correctable(model) -> dict[int, int]:
-    """Number of each operator that can be corrected -> its output."""
+def _correctable(model: ModelT) -> dict[int, int]:
+    """Position of each operator that can be corrected -> index of its output tensor."""
     graph = model.subgraphs[0]
     readers = np.bincount([index for operator in graph.operators for index in operator.inputs if index >= 0])
     found = {}
@@ -90,40 +95,40 @@ def _correctable(model) -> dict[int, int]:
 
 
 def _rows(values: np.ndarray, each: int) -> np.ndarray:
-    """Some of the values of each channel: an array of shape `(images, at most each, channels)`."""
+    """Sample up to `each` values per image and channel: an array of shape `(images, values, channels)`."""
     flat = values.reshape(len(values), -1, values.shape[-1])
     size = flat.shape[1]
     return flat if size <= each else flat[:, np.random.default_rng(size).choice(size, each, replace=False)]
 
 
 def _expected(graph: FloatGraph, names: Sequence[bytes], pixels: np.ndarray, each: int) -> dict[bytes, np.ndarray]:
-    """Tensor name -> rows of what the float file has there."""
+    """Tensor name -> sampled values of the tensor in the float file."""
     places = {tensor.name: index for index, tensor in enumerate(parse(graph.content).subgraphs[0].tensors)}
     wanted = {places[name]: name for name in names if name in places}
-    found = {}
+    found: dict[bytes, np.ndarray] = {}
     for indices, runs in taps(graph.content, list(wanted), graph.inputs(pixels)):
         kept = [[_rows(value[None], each)[0] for value in row] for row in runs]
         found |= {wanted[index]: np.stack(rows) for index, rows in zip(indices, zip(*kept, strict=True), strict=True)}
     return found
 
 
-def _read(operators: Sequence) -> set[int]:
+def _read(operators: Sequence[OperatorT]) -> set[int]:
     return {int(index) for operator in operators for index in operator.inputs}
 
 
-def _written(operators: Sequence) -> set[int]:
+def _written(operators: Sequence[OperatorT]) -> set[int]:
     return {int(index) for operator in operators for index in operator.outputs}
 
 
-def _run(model, values: Mapping[int, np.ndarray], start: int, end: int) -> dict[int, np.ndarray]:
-    """Runs the operators from `start` to before `end` for each image.
+def _run(model: ModelT, values: Mapping[int, np.ndarray], start: int, end: int) -> dict[int, np.ndarray]:
+    """Run the operators `start` to `end - 1` for each image.
 
     Args:
         model: The file.
-        values: Tensor index -> what it holds for each image.
+        values: Tensor index -> its values for each image.
 
     Returns:
-        The same of what they write and the rest of the file reads.
+        The same mapping for the outputs of these operators that later operators or the file's outputs use.
     """
     graph = model.subgraphs[0]
     operators = graph.operators[start:end]
@@ -136,12 +141,12 @@ def _run(model, values: Mapping[int, np.ndarray], start: int, end: int) -> dict[
     return {index: np.stack(rows) for index, rows in zip(outputs, zip(*runs, strict=True), strict=True)}
 
 
-def _piece(model, operators: Sequence, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
-    """A file of some of the operators, with the tensors that they need."""
+def _piece(model: ModelT, operators: Sequence[OperatorT], inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+    """Build a file of some of the operators and their tensors."""
     from ai_edge_litert import schema_py_generated as schema
 
     used = sorted(index for index in _read(operators) | set(outputs) | _written(operators) if index >= 0)
-    place = {index: number for number, index in enumerate(used)} | {-1: -1}  # -1 stands for a bias that is not there
+    place = {index: number for number, index in enumerate(used)} | {-1: -1}  # -1: an omitted bias
     piece, graph = copy(model), copy(model.subgraphs[0])
     piece.buffers, graph.tensors, graph.operators = [schema.BufferT()], [], []
     for index in used:
@@ -159,19 +164,19 @@ def _piece(model, operators: Sequence, inputs: Sequence[int], outputs: Sequence[
 
 
 def _runs(content: bytes, inputs: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """The outputs of a file for each image."""
+    """Yield the outputs of a file for each image."""
     interpreter = open_interpreter(content, os.cpu_count())
     entries, exits = interpreter.get_input_details(), interpreter.get_output_details()
     for row in zip(*inputs, strict=True):
         for entry, value in zip(entries, row, strict=True):
             interpreter.set_tensor(entry["index"], value)
         interpreter.invoke()
-        # Whole: what the converter reshapes may have lost its first axis.
+        # Not indexed by [0]: a reshape in the file may have removed the batch axis.
         yield [interpreter.get_tensor(leaving["index"]) for leaving in exits]
 
 
-def _edit(model, operator, got: np.ndarray, target: np.ndarray) -> None:
-    """Gives an operator the gain and the shift that bring its output nearest to the target."""
+def _edit(model: ModelT, operator: OperatorT, got: np.ndarray, target: np.ndarray) -> None:
+    """Apply the gain and the shift that bring the output of an operator closest to the target."""
     graph = model.subgraphs[0]
     image, weights, bias = (graph.tensors[index] for index in operator.inputs)
     gain, shift = _fitted(got, target, graph.tensors[operator.outputs[0]].quantization)
@@ -188,15 +193,15 @@ def _edit(model, operator, got: np.ndarray, target: np.ndarray) -> None:
 
 
 def _fitted(got: np.ndarray, target: np.ndarray, quantization) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and shift of each channel, `gain * got + shift` being nearest to the target.
+    """Fit a gain and a shift per channel so that `gain * got + shift` is closest to the target.
 
-    Values at either end of the range, where the output saturates or a fused ReLU6 cuts it off, say nothing of either;
-    outliers come of saturation further up, and the bulk must not move for them.
+    Values at the ends of the range, where the output saturates or a fused ReLU6 clips it, are ignored. So are outliers,
+    which come from saturation in earlier layers.
 
     Args:
         got: int8 array of shape `(images, values, channels)`.
         target: Array of the same shape, real numbers.
-        quantization: Of `got`.
+        quantization: Quantization parameters of `got`.
     """
     step, zero = float(quantization.scale[0]), int(quantization.zeroPoint[0])
     real, target = (got.astype("float64") - zero) * step, target.astype("float64")
@@ -214,9 +219,9 @@ def _fitted(got: np.ndarray, target: np.ndarray, quantization) -> tuple[np.ndarr
     count = total(1.0)
     mean_got, mean_target = total(real) / np.maximum(count, 1), total(target) / np.maximum(count, 1)
     real, target = real - mean_got, target - mean_target
-    # Least squares, drawn towards 1: values of one image go together, so what counts is the number of images.
-    noise = total((target - real) ** 2) / (len(got) * _DOUBT**2)
+    # Ridge regression towards 1: values of one image are correlated, so the number of images is the sample size.
+    noise = total((target - real) ** 2) / (len(got) * _GAIN_SPREAD**2)
     gain = np.clip((total(real * target) + noise) / np.maximum(total(real**2) + noise, 1e-30), *_GAINS)
-    told = count >= _LEAST_ROWS
-    gain = np.where(told, gain, 1.0)
-    return gain, np.where(told, mean_target - gain * mean_got, 0.0)
+    usable = count >= _LEAST_ROWS
+    gain = np.where(usable, gain, 1.0)
+    return gain, np.where(usable, mean_target - gain * mean_got, 0.0)

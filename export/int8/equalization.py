@@ -1,12 +1,11 @@
-"""Makes a swish network fit for int8: the same function in float, with activations that eight bits can hold.
+"""Channel equalization of swish networks for int8: the same function in float, with activations that fit in 8 bits.
 
-Swish needs fine steps near 0, where it bends, yet one channel's batch normalization gain can stretch the tensor, and so
-the step, a hundredfold: a trained B0 loses everything (0 dB). Here each channel of a pre-activation `a` is divided by a
-factor s of its own, `u = a / s`, and swish becomes `u * sigmoid(s * u)`, which is `swish(a) / s`. The division goes
-into the batch normalization before, the product into the layers after; in float nothing changes. Then every channel
-fills the same range, and `s * u` feeds a sigmoid alone, where values beyond 8 may saturate.
-
-Imports Keras and `errors`.
+Swish needs a small step near 0, where it is curved, but the batch normalization gain of a single channel can widen the
+range of the tensor, and so the step, a hundredfold: a trained B0 loses the whole signal (0 dB). Here each channel of a
+pre-activation `a` is divided by its own factor s, `u = a / s`, and swish becomes `u * sigmoid(s * u)`, which is
+`swish(a) / s`. The division is folded into the preceding batch normalization, the multiplication into the following
+layers; the float function is unchanged. Every channel then fills the same range, and only a sigmoid reads `s * u`, so
+values beyond 8 may saturate. Keras and numpy.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-# Between the activation and the layer that takes up the factor these may stand: linear in each channel.
+# Layers allowed between the activation and the layer that absorbs the factor: linear in each channel.
 _TRANSPARENT = ("GlobalAveragePooling2D", "Multiply", "ZeroPadding2D", "Dropout")
 _ABSORBING = ("Conv2D", "DepthwiseConv2D", "Dense")
 
 LOGISTIC_RANGE = (-8.0, 8.0)
 _LOWER_BOUNDS = (0.125, 0.25, 0.5, 1.0, 2.0)
-_ROWS = 2048  # values of a channel that its factor is chosen by
+_ROWS = 2048  # values per channel from which its factor is chosen
 
 
 @dataclass(frozen=True, eq=False)
 class Equalization:
-    """How one swish is scaled.
+    """Scaling of one swish activation.
 
     Args:
         scale: `float32` array of shape `(channels,)`, the factors s.
@@ -39,7 +38,7 @@ class Equalization:
 
 
 class ScaledSwish(keras.layers.Layer):
-    """u * sigmoid(s * u). Lives in the graph that is converted, never in a saved model."""
+    """Compute `u * sigmoid(s * u)`. Used only in the graph that is converted, never in a saved model."""
 
     def __init__(self, scale, **kwargs):
         super().__init__(**kwargs)
@@ -52,16 +51,16 @@ class ScaledSwish(keras.layers.Layer):
         return inputs * keras.ops.sigmoid(inputs * self.scale)
 
 
-def _producers(model) -> dict[int, object]:
+def _producers(model: keras.Model) -> dict[int, keras.layers.Layer]:
     return {id(tensor): layer for layer in model.layers for tensor in keras.tree.flatten(layer.output)}
 
 
-def _is_swish(layer) -> bool:
+def _is_swish(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.silu
 
 
-def _absorbers(model, layer) -> list | None:
-    """Layers that can take up a factor on `layer`'s output channels; None if something else sees them."""
+def _absorbers(model: keras.Model, layer: keras.layers.Layer) -> list[keras.layers.Layer] | None:
+    """Find the layers that can absorb a factor on `layer`'s output channels; None if any other layer reads them."""
     found, pending = [], [layer]
     while pending:
         tensor = pending.pop().output
@@ -78,12 +77,12 @@ def _absorbers(model, layer) -> list | None:
     return found
 
 
-def _swish(a):
+def _swish(a: np.ndarray) -> np.ndarray:
     return a / (1 + np.exp(-np.clip(a, -60, 60)))
 
 
 def _choose(samples: np.ndarray) -> Equalization:
-    """Factors for one tensor: for each channel the s whose 8-bit u gives the least error after swish.
+    """Choose the factors of one tensor: per channel the s whose 8-bit u has the least error after swish.
 
     Args:
         samples: Array of shape `(n, channels)`, pre-activations.
@@ -91,27 +90,27 @@ def _choose(samples: np.ndarray) -> Equalization:
     target = _swish(samples)
     top = np.maximum(np.abs(samples).max(axis=0), 1e-3)
     grid = np.geomspace(0.02, 1.5, 24)
-    best = None
+    choices: list[tuple[float, float, np.ndarray]] = []
     for low in _LOWER_BOUNDS:
         step = (1 + low) / 255
-        errors = []
+        rows = []
         for share in grid:
             s = share * top
             u = np.clip(np.round(samples / s / step) * step, -low, 1)
-            errors.append(np.mean((_swish(u * s) - target) ** 2, axis=0))
-        errors = np.stack(errors)
-        total = errors.min(axis=0).sum()
-        if best is None or total < best[0]:
-            best = (total, low, grid[errors.argmin(axis=0)] * top)
-    _, low, scale = best
-    unit = scale.max() / 255  # the constant itself is stored in eight bits, per tensor
+            rows.append(np.mean((_swish(u * s) - target) ** 2, axis=0))
+        errors = np.stack(rows)
+        choices.append((float(errors.min(axis=0).sum()), low, grid[errors.argmin(axis=0)] * top))
+    _, low, scale = min(choices, key=lambda choice: choice[0])
+    unit = scale.max() / 255  # the constant itself is quantized per tensor to 8 bits
     return Equalization((np.maximum(np.round(scale / unit), 1) * unit).astype("float32"), low)
 
 
-def _sample_preactivations(model, layers, images: np.ndarray) -> list[np.ndarray]:
+def _sample_preactivations(
+    model: keras.Model, layers: list[keras.layers.Layer], images: np.ndarray
+) -> list[np.ndarray]:
     probe = keras.Model(model.inputs, [layer.input for layer in layers])
     rng = np.random.default_rng(0)
-    samples = [[] for _ in layers]
+    samples: list[list[np.ndarray]] = [[] for _ in layers]
     positions = max(1, _ROWS // len(images))
     for start in range(0, len(images), 8):
         outputs = probe.predict_on_batch(images[start : start + 8])
@@ -123,14 +122,14 @@ def _sample_preactivations(model, layers, images: np.ndarray) -> list[np.ndarray
 
 
 def equalize(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, list[Equalization]]:
-    """The same function with every swish scaled channel by channel.
+    """Scale every swish of a model per channel without changing its function.
 
     Args:
         model: Functional Keras model.
         images: Array of shape `(N, height, width, channels)`.
 
     Returns:
-        A model for conversion, and the factors; the model itself and an empty list where there is no swish to scale.
+        A model for conversion, and the factors; the model itself and an empty list if it has no swish to scale.
     """
     producers = _producers(model)
     plan = {}

@@ -1,6 +1,6 @@
-"""Blocks that stay in float inside an int8 file: named by the user, or found by measuring what each one costs.
+"""Mixed precision: blocks of an int8 file that compute in float, named by the user or chosen by measured sensitivity.
 
-Imports `conversion`, `integer`, `tensors`, `interpreter`, `verification` beside it, and `anatomy`, `errors` above.
+Keras, LiteRT and TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import layer_of
 from keras_effnet.export.verification import sqnr_db
 
-_MOST_PARTS = 24  # measured one by one; in deeper networks whole stages are
-_IMAGES = 32  # that a part is measured on
+_MOST_PARTS = 24  # networks with more blocks are measured by stage
+_IMAGES = 32  # on which each part is measured
 
 
 def float_parts(model: keras.Model) -> dict[str, frozenset[str]]:
-    """What can stay in float, and the names of its layers: `stem`, `block1a`, ..., stages as `block1`, `top`, ...
+    """Return the parts that can stay in float, with the names of their layers: `stem`, `block1a`, `block1`, `top`, ...
 
-    In a network that is not of this package every layer is a part of its own.
+    `block1` is the whole first stage. In networks that were not built by this package every layer is a part.
     """
     try:
         found = parts(model)
@@ -39,34 +39,38 @@ def float_parts(model: keras.Model) -> dict[str, frozenset[str]]:
 
 
 def check_parts(model: keras.Model, names: Collection[str]) -> None:
-    """Raises a `UserError` with the closest match for a name that is no part of the model."""
+    """Check names of parts.
+
+    Raises:
+        UserError: A name is not a part of the model; the message gives the closest match.
+    """
     for name in names:
         one_of("block", name, float_parts(model))
 
 
 def _tensors(content: bytes, layers: Collection[str]) -> list[str]:
-    """Names of the tensors that the operators of some layers write."""
+    """Names of the output tensors of all operators of some layers."""
     graph = parse(content).subgraphs[0]
     outputs = (graph.tensors[int(index)].name.decode() for operator in graph.operators for index in operator.outputs)
     return [name for name in outputs if layer_of(name, layers)]
 
 
 def with_islands(calibrated: bytes, model: keras.Model, names: Sequence[str], input_type: str) -> bytes:
-    """An int8 file in which some parts compute in float.
+    """Quantize to int8 with some parts in float.
 
     Args:
         calibrated: The model's float file with ranges.
         model: Functional Keras model.
-        names: Of parts, see `float_parts`.
+        names: Names of parts, see `float_parts`.
         input_type: `"float32"` or `"uint8"`.
     """
     groups = float_parts(model)
-    layers = frozenset().union(*(groups[name] for name in names)) if names else ()
+    layers = frozenset(layer for name in names for layer in groups[name])
     return quantize_int8(calibrated, input_type, _tensors(calibrated, layers))
 
 
 def _candidates(model: keras.Model) -> list[str]:
-    """The parts that are measured: blocks, or stages where there are many blocks; together the whole network."""
+    """Parts to measure, which together cover the network: blocks, or stages in networks with many blocks."""
     names = list(float_parts(model))
     stages = [name for name in names if name[-1].isdigit() and name.startswith("block")]
     blocks = [name for name in names if name not in stages]
@@ -76,16 +80,16 @@ def _candidates(model: keras.Model) -> list[str]:
 
 
 def by_sensitivity(graph: FloatGraph, input_type: str) -> Iterator[tuple[tuple[str, ...], bytes]]:
-    """Files with more and more float: none, then the part that costs most in int8, two, four, eight parts.
+    """Yield files with a growing number of float parts, most sensitive first: 0, 1, 2, 4, 8, ... parts.
 
-    What a part costs is measured: the file is made with that part alone in float, and run.
+    The sensitivity of a part is the SQNR gained when only that part computes in float.
 
     Args:
         graph: `FloatGraph` with images.
         input_type: `"float32"` or `"uint8"`.
 
     Yields:
-        Names of the parts in float, and the file.
+        Names of the float parts, and the bytes of the file.
     """
     images = graph.images[:_IMAGES]
     calibrated = best_calibrated(graph, images)
@@ -96,7 +100,7 @@ def by_sensitivity(graph: FloatGraph, input_type: str) -> Iterator[tuple[tuple[s
         return sqnr_db(answers, file.predict(images))
 
     gains = {name: fidelity(name) for name in _candidates(graph.model)}
-    ranked = sorted(gains, key=gains.get, reverse=True)
+    ranked = sorted(gains, key=gains.__getitem__, reverse=True)
     count = 0
     while count < len(ranked):
         chosen = tuple(name for name in gains if name in ranked[:count])  # in the network's order

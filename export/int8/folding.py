@@ -1,7 +1,6 @@
-"""Batch normalization folded into the convolutions before it: what the converter does to a network, done in Keras.
+"""Folding of batch normalization into the preceding convolutions, as the converter does, in Keras.
 
-Weights trained for int8 or clustered must be those that the file will hold, and the file holds folded ones. Keras and
-numpy.
+Weights that are trained for int8 or clustered must equal those in the file, which are folded. Keras and numpy.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def _foldable(model: keras.Model) -> dict[str, keras.layers.Layer]:
 
 
 def _folded_weights(convolution, norm) -> list[np.ndarray]:
-    """Kernel and bias of the convolution that does what both did, computed in float64."""
+    """Kernel and bias of a convolution that is equivalent to both layers, computed in float64."""
     kernel, *bias = (np.asarray(weight, "float64") for weight in convolution.get_weights())
     mean, variance = (keras.ops.convert_to_numpy(v).astype("float64") for v in (norm.moving_mean, norm.moving_variance))
     factor = 1 / np.sqrt(variance + norm.epsilon)
@@ -54,7 +53,7 @@ def _folded_weights(convolution, norm) -> list[np.ndarray]:
 
 
 def fold_batch_norms(model: keras.Model) -> keras.Model:
-    """The same function without batch normalization where a convolution comes before it; other layers keep their names.
+    """Fold each batch normalization that follows a convolution into it; the other layers keep their names.
 
     Args:
         model: Functional Keras model, in float32.

@@ -1,7 +1,4 @@
-"""Where a file loses the signal: the error of every layer's output, beside the float file that it was made from.
-
-Imports `conversion`, `interpreter`, `tensors` beside it.
-"""
+"""Per-layer quantization error: SQNR of every layer's output against the float file. Keras, LiteRT and numpy."""
 
 from __future__ import annotations
 
@@ -15,17 +12,17 @@ from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import activations, output_tensors
 from keras_effnet.export.verification import sqnr_db
 
-LOST_DB = 6.0  # noise of half the signal's amplitude: what a layer makes of such a tensor is its own invention
-_IMAGES, _PIXELS = 4, 4 * 224**2  # at most; each pixel of the input gives dozens of values
+LOST_DB = 6.0  # noise of half the signal's amplitude: the tensor is lost for the following layers
+_IMAGES, _PIXELS = 4, 4 * 224**2  # upper bounds; each input pixel gives dozens of values
 
 
 @dataclass(frozen=True)
 class LayerError:
-    """How much of a layer's output is left.
+    """Quantization error of one layer's output.
 
     Args:
         layer: String, name of the Keras layer.
-        sqnr_db: Float, power of the float file's tensor, less its mean, over the power of the difference, in decibels.
+        sqnr_db: Float, variance of the float file's tensor over the mean squared difference, in decibels.
     """
 
     layer: str
@@ -33,12 +30,12 @@ class LayerError:
 
 
 def measure_layer_errors(content: bytes, graph: FloatGraph, pixels: np.ndarray) -> tuple[LayerError, ...]:
-    """The error of each layer whose output both files have, in the order of execution.
+    """Measure the error of each layer whose output is a tensor of both files, in execution order.
 
     Args:
-        content: The bytes of a file that was made from `graph`.
+        content: Bytes of a file that was quantized from `graph`.
         graph: `FloatGraph`.
-        pixels: Array of shape `(N, height, width, channels)`, values 0..255, of which the first few are used.
+        pixels: Array of shape `(N, height, width, channels)`, values 0..255; the first few are used.
     """
     pixels = pixels[: max(1, min(_IMAGES, _PIXELS // pixels[0, :, :, 0].size))]
     names = {layer.name for layer in graph.model.layers}
@@ -56,5 +53,5 @@ def measure_layer_errors(content: bytes, graph: FloatGraph, pixels: np.ndarray) 
 
 
 def first_lost(errors: Sequence[LayerError]) -> LayerError | None:
-    """The first layer whose output is more noise than signal for what follows, or None."""
+    """Return the first layer with an SQNR below `LOST_DB`, or None."""
     return next((error for error in errors if error.sqnr_db < LOST_DB), None)

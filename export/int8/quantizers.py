@@ -1,6 +1,6 @@
-"""From a float file with ranges to integers: int8, or int8 weights with int16 activations; float where it is asked for.
+"""Quantization of a float file with ranges: int8, int8 weights with int16 activations, optional float operators.
 
-Imports `conversion`, `interpreter`, `tensors`, `verification` beside it.
+TensorFlow's quantizers, through `private_api`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from keras_effnet.system import private_api
 
 
 def quantize_int8(calibrated: bytes, input_type: str = "float32", float_tensors: Sequence[str] = ()) -> bytes:
-    """Weights and activations in int8, weights per-channel; the softmax alone stays float.
+    """Quantize weights (per channel) and activations to int8; only the softmax stays in float.
 
-    An int8 softmax has steps of 1/256, under which most of a thousand probabilities vanish.
+    An int8 softmax has steps of 1/256, which round most of a thousand probabilities to 0.
 
     Args:
         calibrated: A float file with ranges.
         input_type: `"float32"` or `"uint8"`.
-        float_tensors: Names of tensors whose operators stay in float.
+        float_tensors: Names of the output tensors of operators that stay in float.
     """
     return private_api.quantize_int8(
         calibrated, input_type=input_type, float_operators=["SOFTMAX"], float_tensors=float_tensors
@@ -32,11 +32,11 @@ def quantize_int8(calibrated: bytes, input_type: str = "float32", float_tensors:
 
 
 def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
-    """The float file with ranges of all values or of the bulk, whichever int8 answers better with.
+    """Return the float file with minmax or with percentile ranges, whichever gives the better int8 SQNR.
 
     Args:
         graph: `FloatGraph`.
-        images: Array of shape `(N, height, width, channels)`, as the graph takes them.
+        images: Array of shape `(N, height, width, channels)`, in the graph's input range.
     """
     answers = TFLiteModel(graph.content).predict(images)
 
@@ -47,14 +47,14 @@ def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
 
 
 def quantize_int16x8(calibrated: bytes) -> bytes:
-    """Weights in int8, activations in int16, biases in int64; the softmax alone stays float."""
+    """Quantize weights to int8, activations to int16 and biases to int64; only the softmax stays in float."""
     return _with_float_softmax(private_api.quantize_int16x8(calibrated))
 
 
 def _with_float_softmax(content: bytes) -> bytes:
-    """Turns a last softmax in int16 followed by a DEQUANTIZE into a DEQUANTIZE followed by a softmax in float.
+    """Replace a final int16 softmax and DEQUANTIZE by a DEQUANTIZE and a float softmax.
 
-    The steps of an int16 softmax, 1/32768, swallow most of a thousand probabilities.
+    An int16 softmax has steps of 1/32768, which round most of a thousand probabilities to 0.
     """
     from ai_edge_litert import schema_py_generated as schema
 

@@ -1,10 +1,8 @@
-"""The range of every tensor, and where int8 takes it from: a float file, run on images, read and edited as data.
+"""Calibration: tensor ranges observed by running a float file on images, and written back into the file.
 
-TensorFlow's own calibration keeps the least and the greatest value that ever occurred, and takes ten times as long. One
-odd image then sets the step of a whole tensor: here ranges can also cover the bulk of the values and let the rest
-saturate.
-
-Imports `tensors` beside it.
+TensorFlow's own calibration takes ten times as long and records only the minimum and the maximum, so a single unusual
+image determines the step of a whole tensor. Ranges here can also cover a central share of the values and let the rest
+saturate. LiteRT and numpy; never TensorFlow.
 """
 
 from __future__ import annotations
@@ -17,18 +15,18 @@ import numpy as np
 from keras_effnet.export.tflite_file.schema import pack, parse, stored_bytes
 from keras_effnet.export.tflite_file.tensors import taps
 
-_SAMPLES = 2000  # values kept of a tensor and image
+_SAMPLES = 2000  # values kept per tensor and image
 
 Ranges = Mapping[int, tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What a tensor held.
+    """Observed values of a tensor.
 
     Args:
-        low, high: Floats, the least and the greatest value.
-        sample: Array of some of the values, of each image alike.
+        low, high: Floats, minimum and maximum.
+        sample: Array of sampled values, the same number from each image.
     """
 
     low: float
@@ -36,18 +34,18 @@ class Observed:
     sample: np.ndarray
 
     def bulk(self, share: float) -> tuple[float, float]:
-        """The range that holds a share of the values, the rest being split between both ends; 0 always lies inside."""
+        """Range of the central `share` of the values, extended to include 0."""
         tail = (1 - share) / 2
         low, high = np.quantile(self.sample, (tail, 1 - tail))
         return min(float(low), 0.0), max(float(high), 0.0)
 
 
 def observe(content: bytes, images: np.ndarray) -> dict[int, Observed]:
-    """Runs a float file on calibration images.
+    """Run a float file on calibration images and record the values of its tensors.
 
     Args:
         content: The file's bytes.
-        images: Array of shape `(N, height, width, channels)`, as the file takes them.
+        images: Array of shape `(N, height, width, channels)`, in the file's input range.
 
     Returns:
         Tensor index -> `Observed`, for the input and the outputs of all operators.
@@ -73,12 +71,12 @@ def _sample(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def scaled_swish_ranges(content: bytes, lows: Mapping[bytes, float], logistic: tuple[float, float]) -> Ranges:
-    """Ranges around each `u * sigmoid(s * u)`: u in `[low, 1]`, s * u where a sigmoid is not yet flat.
+    """Ranges of the tensors of each `u * sigmoid(s * u)`: u in `[low, 1]`, s * u where a sigmoid is not yet flat.
 
     Args:
         content: A float file.
-        lows: Bytes of the constant s -> low. The constant tells which swish an operator belongs to.
-        logistic: `(low, high)` of s * u.
+        lows: Bytes of the constant s -> low. The constant identifies the swish that an operator belongs to.
+        logistic: `(low, high)`, range of s * u.
 
     Returns:
         Tensor index -> `(low, high)`.
@@ -97,7 +95,7 @@ def scaled_swish_ranges(content: bytes, lows: Mapping[bytes, float], logistic: t
 
 
 def with_ranges(content: bytes, ranges: Ranges) -> bytes:
-    """The file with ranges at some of its tensors, in the place of those that it had."""
+    """Set the ranges of some tensors of a file, replacing existing ones."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = parse(content)
@@ -105,5 +103,5 @@ def with_ranges(content: bytes, ranges: Ranges) -> bytes:
         tensor = model.subgraphs[0].tensors[index]
         if tensor.quantization is None:
             tensor.quantization = schema.QuantizationParametersT()
-        tensor.quantization.min, tensor.quantization.max = np.float32([low]), np.float32([high])
+        tensor.quantization.min, tensor.quantization.max = np.array([low], "float32"), np.array([high], "float32")
     return pack(model)

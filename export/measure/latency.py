@@ -1,4 +1,4 @@
-"""How long a file takes on this machine, for one image. Imports `interpreter`, `timing`, `runs`."""
+"""Latency of `.tflite` files on this machine, one image at a time. LiteRT and numpy; never TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MAX_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class LatencyReport:
-    """Time of one image through a `.tflite` file.
+    """Latency of a `.tflite` file for one image.
 
     Args:
         median_ms: Float, milliseconds.
-        iqr_ms: Float, distance between the quartiles, milliseconds: how noisy the machine was.
-        runs: Int, timed runs; fewer than asked for where the time was up.
+        iqr_ms: Float, interquartile range in milliseconds, a measure of noise.
+        runs: Int, timed runs; fewer than requested if `max_seconds` was reached.
         threads: Int.
-        cpu: String. A figure without its processor says nothing.
+        cpu: String, name of the processor.
     """
 
     median_ms: float
@@ -44,14 +44,14 @@ def benchmark(
     warmup: int = 5,
     max_seconds: float = MAX_SECONDS,
 ) -> LatencyReport:
-    """Times a `.tflite` file on one image at a time.
+    """Measure the latency of a `.tflite` file, one image at a time.
 
     Args:
         tflite_path: Path of the file, or its bytes.
-        threads: Int, threads of the interpreter.
-        runs: Int, timed runs; of a slow file as many as fit into `max_seconds`, and no fewer than 5.
-        warmup: Int, runs before them; a slow file takes one.
-        max_seconds: Float, time for all of it.
+        threads: Int, number of interpreter threads.
+        runs: Int, timed runs; a slow file gets as many as fit in `max_seconds`, but at least 5.
+        warmup: Int, untimed runs first; a slow file gets one.
+        max_seconds: Float, time limit for all runs.
 
     Returns:
         A `LatencyReport`.
@@ -71,10 +71,10 @@ def benchmark_in_turn(
     warmup: int = 5,
     max_seconds: float = MAX_SECONDS,
 ) -> list[LatencyReport]:
-    """Times several files a few runs at a time each, so that a machine which is busy for a while is so for all of them.
+    """Measure several files in alternating short bursts, so that background load affects all of them alike.
 
     Args:
-        tflite_paths: Paths of the files, or their bytes.
+        tflite_paths: Paths or bytes of the files.
         threads, runs, warmup, max_seconds: As in `benchmark`, for each file.
 
     Returns:
@@ -88,14 +88,14 @@ def benchmark_in_turn(
     timers = [
         Timer(_inference(path, threads), runs=runs, warmup=warmup, max_seconds=max_seconds) for path in tflite_paths
     ]
-    while sum(timer.burst() for timer in timers):  # a sum, as each has its turn
+    while sum(timer.burst() for timer in timers):  # sum, not any: every timer gets its burst
         pass
     timings = [timer.timing() for timer in timers]
     return [LatencyReport(timed.median_ms, timed.iqr_ms, timed.runs, threads, cpu_name()) for timed in timings]
 
 
 def _inference(path: str | Path | bytes, threads: int) -> Callable[[], object]:
-    """What runs a file on an image of noise."""
+    """Return a function that runs a file on a noise image."""
     model = TFLiteModel(path, threads)
     image = np.random.default_rng(0).integers(0, 256, model.input_shape).astype("float32")
     return partial(model.run, model.quantized_input(image))

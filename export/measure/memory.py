@@ -1,7 +1,7 @@
-"""How much memory a file takes on this machine, measured in a process of its own. Imports `graph`, `errors`.
+"""Peak memory of a `.tflite` file on this machine, measured in a subprocess.
 
-In this process the figure would drown in what TensorFlow takes, and memory once taken is seldom given back. Run as a
-module this file is that process: it imports the interpreter alone, and what it takes for that is left out.
+The calling process is unsuitable: TensorFlow dominates its memory, and freed memory is rarely returned to the system.
+Run as a module, this file is the subprocess. It imports only the interpreter, whose own memory is not counted.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _LIMIT = 600.0  # seconds; B7 at 600 pixels takes a few
 def peak_memory(source: str | Path | bytes, threads: int = 1, *, timeout: float = _LIMIT) -> float:
     """Peak resident memory of loading a `.tflite` file and running it once.
 
-    Counted are the weights, mapped from the file as an app maps them, the copies that the XNNPACK delegate arranges for
-    its kernels, and the activations. Not counted is what the interpreter takes before it has seen a file.
+    This includes the weights, memory-mapped as in an app, the copies that the XNNPACK delegate packs for its kernels,
+    and the activations. It excludes the memory of the interpreter before it loads a file.
 
     Args:
         source: Path of the file, or its bytes.
-        threads: Int, threads of the interpreter.
+        threads: Int, number of interpreter threads.
         timeout: Float, seconds after which to give up.
 
     Returns:
-        Megabytes of 10^6 bytes.
+        Megabytes (10^6 bytes).
 
     Raises:
-        UserError: The file cannot be run, the process was killed, or this system does not tell.
+        UserError: The file cannot be run, the process was killed, or the system does not report memory.
 
     Example:
 
@@ -56,12 +56,14 @@ def _measured(name: str, path: Path, threads: int, timeout: float) -> float:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
     except subprocess.TimeoutExpired:
-        raise UserError(f"{name} did not run once in {timeout:g} seconds.") from None
+        raise UserError(f"{name} did not finish one run in {timeout:g} seconds; pass a larger timeout.") from None
     if done.returncode < 0:
-        raise UserError(f"Running {name} was killed by signal {-done.returncode}: out of memory, most likely.")
+        raise UserError(f"Running {name} was killed by signal {-done.returncode}: probably out of memory.")
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     if done.returncode or not lines:
-        raise UserError(f"The memory of {name} cannot be measured: {lines[-1] if lines else 'no figure came back'}")
+        raise UserError(
+            f"The memory of {name} cannot be measured: {lines[-1] if lines else 'the process printed no result'}"
+        )
     return float(lines[-1]) / 1e6
 
 
