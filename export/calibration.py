@@ -1,6 +1,6 @@
-"""Images to calibrate and verify with: from wherever they come, at the network's size, and refused if they cannot be.
+"""Calibration and verification images: loading from any source, resizing to the network's input, plausibility checks.
 
-Imports `pipeline`, `datasets`, `images`, `preprocessing`, `errors`.
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import hashlib
 import logging
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -21,19 +22,19 @@ from keras_effnet.preprocessing import ImageSpec
 
 logger = logging.getLogger(__name__)
 
-MIN_IMAGES = 20  # measured: more changed nothing on pretrained Lite networks
-_MIN_WHITE = 16  # no set of photographs is as dark as this
+MIN_IMAGES = 20  # measured: more made no difference on pretrained Lite networks
+_MIN_WHITE = 16  # no set of photographs has a lower maximum
 _MIN_CORRELATION = 0.3  # between neighbouring pixels; photographs have 0.9 and more, noise has 0
 
 
-Images = str | Path | np.ndarray | tf.data.Dataset | Split | ImageDataset
+Images: TypeAlias = str | Path | np.ndarray | tf.data.Dataset | Split | ImageDataset
 
 
 def _from_folder(folder: Path, samples: int, seed: int) -> list[np.ndarray]:
     paths = list_images(folder)
     if not paths:
-        raise UserError(f"{folder} holds no images to calibrate with.")
-    images = []
+        raise UserError(f"{folder} contains no images to calibrate on.")
+    images: list[np.ndarray] = []
     for index in np.random.default_rng(seed).permutation(len(paths)):
         if len(images) == samples:
             break
@@ -51,20 +52,20 @@ def _from_dataset(dataset: tf.data.Dataset, samples: int) -> list[np.ndarray]:
 
 
 def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed: int = 0) -> np.ndarray:
-    """Images at the network's size.
+    """Load images at the network's input size.
 
     Args:
         source: A folder (class folders or not), a `tf.data.Dataset` of batches with or without labels, an array of
             shape `(N, height, width, 3)`, or an `ImageDataset` or `Split`. Pixels in 0..255.
         image_spec: `ImageSpec` of the network.
-        samples: Int, how many to take; drawn at random, seeded, from a folder or split.
+        samples: Int, number of images; a seeded random draw from a folder or split.
         seed: Int.
 
     Returns:
         A `float32` array of shape `(samples, size, size, channels)`, values 0..255.
 
     Raises:
-        UserError: No images there, or not images.
+        UserError: The source has no images, or arrays of another shape.
     """
     if isinstance(source, ImageDataset):
         source = source.train
@@ -80,33 +81,33 @@ def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed:
         source = np.asarray(source)
         images = list(source[:samples])
     if not images:
-        raise UserError("No images to calibrate with: the source is empty.")
+        raise UserError("No images to calibrate on: the source is empty.")
     if any(np.ndim(image) != 3 or image.shape[2] != image_spec.channels for image in images):
         shapes = sorted({np.shape(image) for image in images})[:3]
         raise UserError(f"Images must have shape (height, width, {image_spec.channels}), got {shapes}.")
     side = (image_spec.size, image_spec.size)
-    # A pipeline or an array at the network's size was cropped by whoever made it; files never were.
+    # Images of a pipeline or array at the network's size are already cropped; files never are.
     prepared = isinstance(source, (tf.data.Dataset, np.ndarray))
     ready = [p if prepared and p.shape[:2] == side else evaluation_image(p, image_spec).numpy() for p in images]
     return np.stack(ready).astype("float32")
 
 
 def neighbour_correlation(images: np.ndarray) -> float:
-    """Correlation of each pixel with the one to its right: near 1 in photographs, near 0 in noise."""
+    """Correlation of each pixel with its right neighbour: near 1 in photographs, near 0 in noise."""
     left, right = images[:, :, :-1].ravel(), images[:, :, 1:].ravel()
     return float(np.corrcoef(left, right)[0, 1]) if left.std() and right.std() else 1.0
 
 
 def check_images(images: np.ndarray) -> None:
-    """Refuses calibration images that cannot be right.
+    """Refuse implausible calibration images.
 
-    Ranges calibrated on such images quantize the network to something else, and nothing later says so.
+    Ranges calibrated on such images ruin the quantized network, and no later step can detect the cause.
 
     Args:
         images: Array of shape `(N, height, width, channels)`.
 
     Raises:
-        UserError: Constant, in the wrong range, or noise.
+        UserError: The images are constant, out of range, or noise.
     """
     low, high = float(images.min()), float(images.max())
     if not np.isfinite([low, high]).all():
@@ -125,15 +126,15 @@ def check_images(images: np.ndarray) -> None:
 
 
 def fingerprint(images: np.ndarray) -> dict[str, object]:
-    """What tells one set of calibration images from another: their number, and the sha256 of their rounded pixels."""
+    """Identify a set of calibration images by their number and the sha256 of their rounded pixels."""
     pixels = np.round(images).astype("uint8")
     return {"images": len(images), "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
 
 
 def span_input_range(images: np.ndarray) -> np.ndarray:
-    """The same images, with one black and one white pixel in the corner of each.
+    """Copy images, with one black and one white pixel in the corner of each.
 
-    The input's quantization then covers exactly 0..255, so raw bytes go into a uint8 model as they are.
+    The input's quantization then covers exactly 0..255, so a uint8 model takes raw bytes unchanged.
     """
     images = images.copy()
     images[:, 0, 0, :], images[:, 0, 1, :] = 0.0, 255.0
@@ -141,7 +142,7 @@ def span_input_range(images: np.ndarray) -> np.ndarray:
 
 
 def synthetic_images(shape: tuple[int, int, int], count: int = 16) -> np.ndarray:
-    """Smooth colour gradients: enough to compare float arithmetic on where no image was given."""
+    """Smooth colour gradients, sufficient to compare float arithmetic when no images were given."""
     rng = np.random.default_rng(0)
     height, width, channels = shape
     rows, columns = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]

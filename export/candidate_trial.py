@@ -1,7 +1,4 @@
-"""One file of one precision: made, checked, run, compared with the network, and only then written under its name.
-
-Imports `calibration`, `conversion`, `inspection`, `interpreter`, `profile`, `quantization`, `verification` beside it.
-"""
+"""Making, checking, running and comparing the file of one precision, and writing it if it is accepted. TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,23 +26,23 @@ from keras_effnet.system.output import captured_output
 
 @dataclass(frozen=True)
 class ExportResult:
-    """A file that was written, and the evidence that it works.
+    """A written file and the evidence that it works.
 
-    All of this but the log also lies beside the file, as JSON under the same name.
+    Everything except the log is also saved as JSON beside the file, under the same name.
 
     Args:
         path: Path of the `.tflite` file.
         size_bytes: Int.
-        compressed_bytes: Int, after gzip: about what a download takes.
+        compressed_bytes: Int, size after gzip, about the size of a download.
         quantization: String.
-        method: String, the way that passed: int8 tries `"corrected"`, `"minmax"`, `"percentile"` and `"equalized"` in
-            turn, a mixed file says which blocks are float and whether the others are corrected.
+        method: String, the method that passed: int8 tries `"corrected"`, `"minmax"`, `"percentile"` and `"equalized"`
+            in turn; for mixed files the names of the float blocks and whether the others are corrected.
         input_type: String.
         sha256: String.
         seconds: Float, conversion and verification together.
         report: `VerifyReport`.
-        layers: Tuple of `LayerError`s in the order of execution.
-        calibration: Dict with the number and the sha256 of the calibration images, or None where none were used.
+        layers: Tuple of `LayerError`s in execution order.
+        calibration: Dict with the number and the sha256 of the calibration images, or None if none were used.
         log: Tuple of lines that the converter printed.
     """
 
@@ -65,13 +62,13 @@ class ExportResult:
 
 @dataclass(frozen=True, eq=False)
 class ExportCandidate:
-    """A file that was made and run, and has no name yet.
+    """A file that was made and run but not yet written.
 
     Args:
         quantization: String.
-        recipe: `Precision`, with the bounds that the file is held against.
+        recipe: `Precision`, with the bounds that the file must meet.
         settings: `Settings`.
-        candidate: `Candidate`, of all that were tried the first that passed, or else the one that agrees most.
+        candidate: `Candidate`, the first that passed, or the one with the highest agreement if none did.
         report: `VerifyReport`.
         layers: Tuple of `LayerError`s.
         calibration: As in `ExportResult`.
@@ -96,16 +93,16 @@ class ExportCandidate:
 
     @property
     def complaint(self) -> str:
-        """What is wrong with a file that did not pass, and what to do."""
+        """Error message of a file that did not pass: cause and remedies."""
         lost = first_lost(self.layers)
         where = f" The signal is first lost in {lost.layer} ({lost.sqnr_db:.1f} dB)." if lost else ""
         report, recipe = self.report, self.recipe
         return (
             f"The {self.quantization} file disagrees with the model: the same class on {report.top1_agreement:.1%} of "
-            f"{report.samples} images (at least {recipe.min_agreement:.1%} wanted), SQNR {report.sqnr_db:.1f} dB (at "
+            f"{report.samples} images (at least {recipe.min_agreement:.1%} required), SQNR {report.sqnr_db:.1f} dB (at "
             f"least {recipe.min_sqnr_db:g}).{where} Calibrate on images like those it will see, train longer if its "
-            "answers are nearly tied, or take another precision (mixed keeps the worst blocks in float). ReLU6 nets "
-            "like lite0 quantize best."
+            "top classes are nearly tied, or use another precision (mixed keeps the worst blocks in float). ReLU6 "
+            "networks like lite0 quantize best."
         )
 
 
@@ -116,17 +113,17 @@ def try_precision(
     settings: Settings,
     min_agreement: float | None = None,
 ) -> ExportCandidate:
-    """Makes the file of a precision, checks that phones can run it, runs it and compares it.
+    """Make the file of a precision, check that phones can run it, run it and compare it with the model.
 
     Args:
-        source: `ExportSource`, whose conversions are shared by all precisions.
+        source: `ExportSource`, whose conversions all precisions share.
         reference: `Reference`.
         quantization: String.
         settings: `Settings`.
-        min_agreement: Float in [0, 1], in place of the recipe's bound.
+        min_agreement: Float in [0, 1], replaces the recipe's bound.
 
     Raises:
-        VerificationError: A file that phones cannot run, or that lacks its weights.
+        VerificationError: The file cannot run on phones, or lacks its weights.
     """
     started = time.perf_counter()
     recipe = check_settings(quantization, settings)
@@ -155,17 +152,17 @@ def try_precision(
         candidate=candidate,
         report=report,
         layers=measure_layer_errors(candidate.content, candidate.graph, reference.images),
-        calibration=fingerprint(source.pixels) if recipe.needs_calibration else None,
+        calibration=fingerprint(source.images) if recipe.needs_calibration else None,
         log=tuple(log),
         seconds=time.perf_counter() - started,
     )
 
 
 def keep(trial: ExportCandidate, path: Path, labels: Sequence[str] | None = None) -> ExportResult:
-    """Writes the file of a trial, its record as JSON and the class names: all of them, or none.
+    """Write the file of a trial, its JSON record and the class names, all of them or none.
 
     Raises:
-        UserError: They cannot be written.
+        UserError: The folder cannot be written.
     """
     content = trial.candidate.content
     result = ExportResult(
@@ -189,7 +186,7 @@ def keep(trial: ExportCandidate, path: Path, labels: Sequence[str] | None = None
     if labels is not None:
         contents[path.with_name("labels.txt")] = labels_text(labels).encode()
     try:
-        with ExitStack() as stack:  # none gets its name before all are written, and the file last
+        with ExitStack() as stack:  # renamed only after all are written, the .tflite file last
             for beside, what in contents.items():
                 stack.enter_context(atomic(beside)).write_bytes(what)
     except OSError as error:
@@ -198,15 +195,15 @@ def keep(trial: ExportCandidate, path: Path, labels: Sequence[str] | None = None
 
 
 def record_path(path: Path) -> Path:
-    """Where the record of a file lies: `flowers_int8.json` beside `flowers_int8.tflite`."""
+    """Path of a file's record: `flowers_int8.json` for `flowers_int8.tflite`."""
     return path.with_suffix(".json")
 
 
 def compressed_size(content: bytes) -> int:
-    """Bytes of a file after gzip, about what a download of it takes."""
+    """Size of a file in bytes after gzip, about the size of a download."""
     return len(gzip.compress(content, mtime=0))
 
 
 def labels_text(labels: Sequence[str]) -> str:
-    """What `labels.txt` holds: a line for each class."""
+    """Content of `labels.txt`: one class name a line."""
     return "".join(f"{name}\n" for name in labels)

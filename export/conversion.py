@@ -1,6 +1,6 @@
-"""A Keras model as the float `.tflite` that every precision is made from: float32, batch 1, fixed size.
+"""Conversion of a Keras model to the float32 `.tflite` from which every precision is made: batch 1, fixed size.
 
-Imports `calibration`, `folding`, `ranges`, `tensors` beside it, and `saving`, `errors` above.
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.int8.ranges import Observed, observe, with_ranges
 from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
 
-BULK = 0.998  # of a tensor's values, where ranges do not follow the outliers
+BULK = 0.998  # share of a tensor's values that percentile ranges cover
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
-    """The same network computing in float32; a model that does so already is returned as it is.
+    """Copy a network to float32; a float32 model is returned unchanged.
 
-    A network trained in mixed precision converts, but into a file full of casts that phones refuse.
+    A mixed-precision network would convert to a file full of CAST operators that phones refuse.
     """
     if all(layer.compute_dtype == "float32" for layer in computing_layers(model)):
         return model
@@ -41,15 +41,15 @@ def float32_copy(model: keras.Model) -> keras.Model:
 
 
 def weight_count(model: keras.Model) -> int:
-    """Elements of all kernels: what a file must hold at the least. Batch normalization is folded away."""
+    """Number of kernel elements, the minimum that a file must hold; batch normalization is folded away."""
     return sum(prod(layer.kernel.shape) for layer in computing_layers(model) if hasattr(layer, "kernel"))
 
 
 def check_exportable(model: keras.Model) -> None:
-    """Refuses what has no single image of fixed size coming in and no single output going out.
+    """Check that a model has one image input of fixed size and one output.
 
     Raises:
-        UserError: With what the model has instead.
+        UserError: The model has other inputs or outputs.
     """
     inputs, outputs = len(model.inputs), len(model.outputs)
     if (inputs, outputs) != (1, 1):
@@ -59,7 +59,7 @@ def check_exportable(model: keras.Model) -> None:
         raise UserError(f"The model's input {shape} has no fixed size; build it with input_shape=(H, W, 3).")
 
 
-# Layer -> its kernel as a `.tflite` holds it.
+# Layer class -> conversion of its kernel to the layout in a `.tflite` file.
 _IN_FILE: dict[type, Callable[[np.ndarray], np.ndarray]] = {
     keras.layers.Conv2D: lambda kernel: kernel.transpose(3, 0, 1, 2),
     keras.layers.DepthwiseConv2D: lambda kernel: kernel.reshape(1, *kernel.shape[:2], -1),
@@ -68,7 +68,7 @@ _IN_FILE: dict[type, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _kernels(model: keras.Model) -> dict[int, np.ndarray]:
-    """Place of a kernel among all variables of a model -> its values as the file holds them."""
+    """Position of a kernel among all variables of a model -> its values in the file's layout."""
     places = {id(variable): place for place, variable in enumerate(_variables(model))}
     return {
         places[id(layer.kernel)]: _IN_FILE[type(layer)](keras.ops.convert_to_numpy(layer.kernel))
@@ -82,8 +82,8 @@ def _variables(model: keras.Model) -> list:
 
 
 def _converted(model: keras.Model, constants: Sequence) -> bytes:
-    """The file of a model with the given constants for its variables."""
-    # Batch is fixed at 1: browsers and phones fail on an unknown one.
+    """Convert a model with the given constants for its variables."""
+    # Batch size is fixed at 1: browsers and phones fail on an unknown one.
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="image")
     trainable = len(model.trainable_variables)
 
@@ -92,14 +92,14 @@ def _converted(model: keras.Model, constants: Sequence) -> bytes:
         values = [tf.constant(*each) if isinstance(each, tuple) else tf.constant(each) for each in constants]
         return model.stateless_call(values[:trainable], values[trainable:], image, training=False)[0]
 
-    # Without a trackable: with a Keras 3 model as second argument the weights stay out of the file.
+    # No trackable argument: with a Keras 3 model as the second argument the file has no weights.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function(signature)])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]  # never Flex
     return converter.convert()
 
 
 def _filled(content: bytes, kernels: Mapping[float, np.ndarray]) -> tuple[bytes, set[float]]:
-    """A file with kernels in the place of their stand-ins, tensors of one number each, and the numbers not found."""
+    """Replace placeholder tensors, each filled with one marker value, by kernels; also return the markers not found."""
     file = parse(content)
     missing = dict(kernels)
     for index, tensor in enumerate(file.subgraphs[0].tensors):
@@ -112,18 +112,18 @@ def _filled(content: bytes, kernels: Mapping[float, np.ndarray]) -> tuple[bytes,
 
 
 def convert(model: keras.Model) -> bytes:
-    """A float32 model as a float32 `.tflite` of one image, `(1, height, width, channels)`.
+    """Convert a float32 model to a float32 `.tflite` file that takes one image, `(1, height, width, channels)`.
 
-    The converter copies all weights a dozen times and folds batch normalization slowly: for B7 that is 5 GB and a
-    minute. So batch normalization is folded before, and of each kernel the converter sees a stand-in, one number in its
-    shape, which takes no room; the kernels are put into the finished file. A stand-in that does not come out as it went
-    in, because the converter has folded a factor into it, gives way to its kernel in a second conversion.
+    The converter copies all weights a dozen times and folds batch normalization slowly: 5 GB and a minute for B7.
+    Batch normalization is therefore folded beforehand, and the converter sees a placeholder for each kernel, a splat
+    constant of its shape that takes no memory; the kernels are inserted into the finished file. If the converter
+    changed a placeholder by folding a factor into it, a second conversion uses the real kernel there.
 
     Args:
         model: Functional Keras model in float32.
     """
     folded = fold_batch_norms(model)
-    # Numbers that are exact in float32, and that no bias or table is likely to begin with.
+    # Markers that are exact in float32 and unlikely as the first element of a bias or table.
     kernels = {1 + (place + 1) / 8192: (place, kernel) for place, kernel in _kernels(folded).items()}
     while True:
         marks = {place: np.float32(mark) for mark, (place, _) in kernels.items()}
@@ -137,9 +137,15 @@ def convert(model: keras.Model) -> bytes:
         kernels = {mark: entry for mark, entry in kernels.items() if mark not in lost}
 
 
+def _required(pixels: np.ndarray | None) -> np.ndarray:
+    if pixels is None:
+        raise UserError("Integer precisions need calibration images; pass calibration=FOLDER.")
+    return pixels
+
+
 @dataclass(frozen=True, eq=False)
 class FloatGraph:
-    """A float32 model and its `.tflite`, which is converted once for all precisions that start from it.
+    """A float32 model and its `.tflite`, converted once for all precisions that start from it.
 
     Args:
         model: Functional Keras model in float32.
@@ -152,14 +158,19 @@ class FloatGraph:
     scale: float = 1.0
     offset: float = 0.0
 
+    @property
+    def calibration(self) -> np.ndarray:
+        """Calibration images, values 0..255. Raises `UserError` if the graph has none."""
+        return _required(self.pixels)
+
     def inputs(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels in 0..255 as the graph takes them."""
+        """Map pixels in 0..255 to the graph's input range."""
         return pixels.astype("float32") * np.float32(self.scale) + np.float32(self.offset)
 
     @cached_property
     def images(self) -> np.ndarray:
-        """The calibration images as the graph takes them, each with a black and a white pixel."""
-        return self.inputs(span_input_range(self.pixels))
+        """Calibration images in the graph's input range, each with a black and a white pixel."""
+        return self.inputs(span_input_range(self.calibration))
 
     @cached_property
     def content(self) -> bytes:
@@ -168,23 +179,23 @@ class FloatGraph:
 
     @cached_property
     def observed(self) -> dict[int, Observed]:
-        """What each tensor held for the calibration images."""
+        """Values of each tensor observed on the calibration images."""
         return observe(self.content, self.images)
 
     @cached_property
     def minmax(self) -> bytes:
-        """The float32 file with the least and the greatest value of every tensor."""
+        """The float32 file with minimum and maximum of every tensor as ranges."""
         return with_ranges(self.content, {index: (seen.low, seen.high) for index, seen in self.observed.items()})
 
     @cached_property
     def percentile(self) -> bytes:
-        """The float32 file with ranges of the bulk: a few extreme values saturate, and all other steps shrink."""
+        """The float32 file with percentile ranges: extreme values saturate, and the step of all others is smaller."""
         bulk = {index: seen.bulk(BULK) for index, seen in self.observed.items() if seen.sample.size}
         return with_ranges(self.minmax, bulk)
 
 
 class ExportSource:
-    """What a file is made of: a network, images to calibrate on, and the graphs that come of both, each made once.
+    """Input of an export: a network, calibration images, and the float graphs made from them, each converted once.
 
     Args:
         model: Functional Keras model that takes pixels in 0..255.
@@ -197,8 +208,13 @@ class ExportSource:
         self.pixels = pixels
         self._calibration = None if pixels is None else pixels[:samples]
 
+    @property
+    def images(self) -> np.ndarray:
+        """All images of the source, values 0..255. Raises `UserError` if it has none."""
+        return _required(self.pixels)
+
     def graph(self, input_type: str) -> FloatGraph:
-        """The graph that a file with such an input is made from."""
+        """Return the float graph for files with this input type."""
         return self._on_bytes if input_type == "uint8" else self._on_pixels
 
     @cached_property
@@ -207,9 +223,9 @@ class ExportSource:
 
     @cached_property
     def _on_bytes(self) -> FloatGraph:
-        """Without the normalisation where it can live in the input's scale and zero point, at no cost and no error.
+        """Graph without the normalization, if the input's scale and zero point can express it without cost or error.
 
-        One scale serves all channels, so the pixel statistics must be the same for all.
+        All channels share one scale, so the pixel statistics must be equal for all channels.
         """
         first = self.model.layers[1]
         if not isinstance(first, keras.layers.Rescaling) or np.size(first.scale) > 1 or np.size(first.offset) > 1:

@@ -1,6 +1,6 @@
-"""The precisions: for each a small recipe from a network to the bytes of a `.tflite` file.
+"""Precisions: for each the recipe that makes the bytes of a `.tflite` file, and the bounds that the file must meet.
 
-Imports `conversion`, `correction`, `equalization`, `integer`, `islands`, `ranges`, `storage`, `verification` beside it.
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from keras_effnet.export.int8.ranges import scaled_swish_ranges, with_ranges
 from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8_weights
 from keras_effnet.export.verification import VerifyReport
 
-_COMPARED = 32  # calibration images on which two ways to take ranges are compared
+_COMPARED = 32  # calibration images on which minmax and percentile ranges are compared
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a recipe is told beside the network.
+    """Options of a recipe.
 
     Args:
         input_type: `"float32"` or `"uint8"`.
-        method: String, the one way to take of those that an int8 file may be made; by default they are tried in turn.
-        float_blocks: Tuple of names of the parts that a mixed file computes in float; by default they are found by
-            measuring.
+        method: String, the int8 method to use; by default several are tried in turn.
+        float_blocks: Tuple of names of the parts that a mixed file computes in float; by default they are chosen by
+            measured sensitivity.
         tuning: `FineTuning` of quantization-aware training, or None for its default.
-        announce: Called with a line of text as long steps go on.
+        announce: Called with a line of text before each long step.
     """
 
     input_type: str = "float32"
@@ -45,12 +45,12 @@ class Settings:
 
 
 class Candidate(NamedTuple):
-    """A file that a recipe made.
+    """A file made by a recipe.
 
     Args:
-        method: String, the way it was made.
+        method: String, name of the method.
         content: The file's bytes.
-        graph: `FloatGraph` whose tensors it has, to compare them with.
+        graph: `FloatGraph` that it was made from, to compare layers with.
     """
 
     method: str
@@ -70,7 +70,7 @@ def _float16(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
 
 
 def _dynamic(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
-    """Weights in int8, activations quantized while running."""
+    """Weights in int8, activations quantized at run time."""
     graph = source.graph("float32")
     yield Candidate("dynamic", int8_weights(graph.content), graph)
 
@@ -81,20 +81,20 @@ def _minmax(source: ExportSource, settings: Settings) -> Candidate:
 
 
 def _percentile(source: ExportSource, settings: Settings) -> Candidate:
-    """Ranges of the bulk: a few extreme values saturate, and the steps of all others shrink."""
+    """Percentile ranges: extreme values saturate, and the step of all others is smaller."""
     graph = source.graph(settings.input_type)
     return Candidate("percentile", quantize_int8(graph.percentile, settings.input_type), graph)
 
 
 def _corrected(source: ExportSource, settings: Settings) -> Candidate:
-    """The ranges that serve better, and every convolution's mean and gain put right; as fast as without."""
+    """The better of minmax and percentile ranges, plus bias and gain correction; no loss of speed."""
     graph = source.graph(settings.input_type)
-    calibrated = best_calibrated(graph, graph.inputs(graph.pixels[:_COMPARED]))
+    calibrated = best_calibrated(graph, graph.inputs(graph.calibration[:_COMPARED]))
     return Candidate("corrected", correct(quantize_int8(calibrated, settings.input_type), graph), graph)
 
 
 def equalized(plain: FloatGraph) -> tuple[FloatGraph, bytes]:
-    """A graph with every swish equalized channel by channel, and its float file with ranges."""
+    """Equalize every swish of a graph per channel; returns the new graph and its float file with ranges."""
     model, swishes = equalize(plain.model, plain.images)
     graph = replace(plain, model=model)
     lows = {swish.scale.tobytes(): -swish.low for swish in swishes}
@@ -102,21 +102,22 @@ def equalized(plain: FloatGraph) -> tuple[FloatGraph, bytes]:
 
 
 def _equalized(source: ExportSource, settings: Settings) -> Candidate:
-    """Every swish equalized, then corrected; one more product for each swish, so slower."""
+    """Channel equalization of every swish, then correction; slower by one multiplication per swish."""
     graph, calibrated = equalized(source.graph(settings.input_type))
     return Candidate("equalized", correct(quantize_int8(calibrated, settings.input_type), graph), graph)
 
 
 def _trained(source: ExportSource, settings: Settings) -> Candidate:
     """Quantization-aware training on the calibration images."""
-    from keras_effnet.export.finetune import qat  # late: few need it
+    from keras_effnet.export.finetune import qat  # imported here: rarely used
 
-    result = qat.train_quantized(source.model, source.pixels, settings.tuning or qat.TUNING, settings.announce)
+    result = qat.train_quantized(source.model, source.images, settings.tuning or qat.TUNING, settings.announce)
     return Candidate("qat", *result.file(settings.input_type))
 
 
-# In the order of tries. Correction costs no speed and gained every network that int8 does not destroy 1.9 to 3.7 dB;
-# one that it does can lose by it, so plain ranges follow. Equalizing is the slowest; training is done when asked for.
+# In the order in which they are tried. Correction costs no speed and gains 1.9 to 3.7 dB on every network that int8
+# does not destroy; a destroyed one can lose by it, so plain ranges follow. Equalization gives the slowest files;
+# training runs only on request.
 _TRIED = {"corrected": _corrected, "minmax": _minmax, "percentile": _percentile, "equalized": _equalized}
 INT8_METHODS = _TRIED | {"qat": _trained}
 
@@ -128,39 +129,40 @@ def _int8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
 
 
 def _int16x8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
-    """Weights in int8, activations in int16: nearly float's answers, on hardware that has it; slow on CPUs."""
+    """Weights in int8, activations in int16: close to float, for hardware with int16 kernels; slow on CPUs."""
     graph = source.graph("float32")
     yield Candidate("minmax", quantize_int16x8(graph.minmax), graph)
 
 
 def _mixed(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
-    """int8, corrected, with islands of float: the named blocks, or more and more of those that int8 hurts most."""
+    """int8 with correction and float blocks: the named blocks, or a growing number of the most sensitive ones."""
     graph = source.graph(settings.input_type)
+    islands: Iterator[tuple[tuple[str, ...], bytes]]
     if names := settings.float_blocks:
         islands = (
             (names, with_islands(calibrated, graph.model, names, settings.input_type))
             for calibrated in (graph.minmax, graph.percentile)
         )
     else:
-        settings.announce("Measuring what each block loses in int8")
+        settings.announce("Measuring the sensitivity of each block to int8")
         islands = by_sensitivity(graph, settings.input_type)
     for chosen, content in islands:
         method = f"float: {', '.join(chosen) or 'nothing'}"
         yield Candidate(f"{method}; corrected", correct(content, graph), graph)
-        yield Candidate(method, content, graph)  # where int8 destroys much, correction can lose, as in an int8 file
+        yield Candidate(method, content, graph)  # correction can lose if int8 destroys the signal, as in an int8 file
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How a precision is made, and what its file must reach to be kept.
+    """Recipe of a precision and the bounds that its file must meet.
 
     Args:
-        candidates: Function `(ExportSource, Settings)` to an iterator of files, which ends when one of them passes.
+        candidates: Function `(ExportSource, Settings)` to an iterator of `Candidate`s, tried until one passes.
         needs_calibration: Bool.
-        takes_bytes: Bool, whether the file may take uint8.
-        weight_bytes: Float, least bytes a weight takes in the file.
-        min_agreement: Float in [0, 1], least share of images with the float model's most probable class.
-        min_sqnr_db: Float, least signal-to-quantization-noise ratio of the logits.
+        takes_bytes: Bool, whether uint8 input is supported.
+        weight_bytes: Float, minimum bytes per weight in the file.
+        min_agreement: Float in [0, 1], minimum share of images with the float model's most probable class.
+        min_sqnr_db: Float, minimum signal-to-quantization-noise ratio of the logits.
     """
 
     candidates: Callable[[ExportSource, Settings], Iterator[Candidate]]
@@ -175,7 +177,7 @@ class Precision:
         return report.top1_agreement >= self.min_agreement and report.sqnr_db >= self.min_sqnr_db
 
 
-# int8 bounds are set so that per-tensor weights and ranges from noise (91.5% agreement on Lite2) fail them.
+# The int8 bounds reject per-tensor weights and ranges calibrated on noise (91.5% agreement on Lite2).
 #                     candidates calibration bytes weight_bytes agreement sqnr_db
 PRECISIONS: dict[str, Precision] = {
     "none": Precision(_float32, False, False, 4.0, 0.999, 60.0),
@@ -189,10 +191,10 @@ CALIBRATED = tuple(name for name, recipe in PRECISIONS.items() if recipe.needs_c
 
 
 def check_settings(quantization: str, settings: Settings) -> Precision:
-    """The recipe of a precision, if the settings are for it.
+    """Return a precision after checking that the settings apply to it.
 
     Raises:
-        UserError: An unknown name, with the closest match, or a setting that the precision has no use for.
+        UserError: An unknown name (with the closest match), or a setting that the precision does not use.
     """
     recipe = PRECISIONS[one_of("quantization", quantization, PRECISIONS)]
     one_of("input type", settings.input_type, INPUT_TYPES)

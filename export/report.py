@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from keras_effnet.evaluation import plots
 from keras_effnet.export.candidate_trial import ExportResult
@@ -22,20 +23,31 @@ _TEMPLATE = Path(__file__).parent / "templates/export.html.j2"
 SOUND = 0.97  # agreement under which no file is recommended
 
 
+class KeptFile(NamedTuple):
+    """The figures of a file that was written: those of its `Row`, none missing but the memory."""
+
+    quantization: str
+    export: ExportResult
+    report: VerifyReport
+    latency: LatencyReport
+    inspection: Inspection
+    memory_mb: float | None
+
+
 @dataclass(frozen=True)
 class Row:
-    """One precision: how its file compares and what it takes, or why there is none.
+    """Result of one precision: comparison and cost of its file, or why it was refused.
 
     Args:
         quantization: String.
-        report: `VerifyReport`, or None where no file could be run.
+        report: `VerifyReport`, or None if no file could be run.
         layers: Tuple of `LayerError`s.
-        export: `ExportResult`, or None where the file was refused.
+        export: `ExportResult`, or None if the file was refused.
         latency: `LatencyReport`.
-        memory_mb: Float, peak memory of loading and running the file; None where the system does not tell.
+        memory_mb: Float, peak memory of loading and running the file; None if the system does not report it.
         inspection: `Inspection`.
-        warning: String, what is wrong with a file that was kept all the same.
-        refused: String, why there is no file.
+        warning: String, the defect of a file that was kept nevertheless.
+        refused: String, the reason why no file was written.
     """
 
     quantization: str
@@ -48,29 +60,36 @@ class Row:
     warning: str = ""
     refused: str = ""
 
+    @property
+    def kept(self) -> KeptFile | None:
+        """The figures of a file that was kept and measured; None if the precision was refused."""
+        if self.export is None or self.report is None or self.latency is None or self.inspection is None:
+            return None
+        return KeptFile(self.quantization, self.export, self.report, self.latency, self.inspection, self.memory_mb)
+
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _clients(row: Row) -> str:
-    taking = [verdict.client for verdict in row.inspection.clients if verdict.expected == ACCEPTS]
+def _clients(file: KeptFile) -> str:
+    taking = [verdict.client for verdict in file.inspection.clients if verdict.expected == ACCEPTS]
     return ", ".join(taking) or "-"
 
 
-# Header -> what a row says under it, of the comparison and of the file.
-_COMPARED: dict[str, Callable[[Row], str]] = {
-    "top-1": lambda row: _share(row.report.accuracy_tflite),
-    "top-5": lambda row: _share(row.report.top5_tflite),
-    "agreement": lambda row: _share(row.report.top1_agreement),
-    "SQNR": lambda row: f"{row.report.sqnr_db:.1f} dB",
+# Column header -> text of a cell, for columns of the comparison and of the file.
+_COMPARED: dict[str, Callable[[VerifyReport], str]] = {
+    "top-1": lambda report: _share(report.accuracy_tflite),
+    "top-5": lambda report: _share(report.top5_tflite),
+    "agreement": lambda report: _share(report.top1_agreement),
+    "SQNR": lambda report: f"{report.sqnr_db:.1f} dB",
 }
-_MEASURED: dict[str, Callable[[Row], str]] = {
-    "size": lambda row: f"{row.export.size_bytes / 1e6:.2f} MB",
-    "gzip": lambda row: f"{row.export.compressed_bytes / 1e6:.2f} MB",
-    "latency": lambda row: f"{row.latency.median_ms:.2f} ms",
-    "memory": lambda row: "-" if row.memory_mb is None else f"{row.memory_mb:.0f} MB",
-    "ops": lambda row: str(sum(row.inspection.operators.values())),
+_MEASURED: dict[str, Callable[[KeptFile], str]] = {
+    "size": lambda file: f"{file.export.size_bytes / 1e6:.2f} MB",
+    "gzip": lambda file: f"{file.export.compressed_bytes / 1e6:.2f} MB",
+    "latency": lambda file: f"{file.latency.median_ms:.2f} ms",
+    "memory": lambda file: "-" if file.memory_mb is None else f"{file.memory_mb:.0f} MB",
+    "ops": lambda file: str(sum(file.inspection.operators.values())),
     "expected to run on": _clients,
 }
 SHORT = ("precision", "size", "gzip", "top-1", "agreement", "SQNR", "latency", "memory")
@@ -78,36 +97,37 @@ FULL = (*SHORT, "top-5", "ops", "expected to run on")
 
 
 def cells(row: Row, headers: Sequence[str] = SHORT) -> tuple[str, ...]:
-    """A row of the table as text."""
+    """Return the cells of a table row as text."""
     found = []
     for header in headers:
         if header == "precision":
             found.append(row.quantization)
         elif header in _COMPARED:
-            found.append(_COMPARED[header](row) if row.report else "")
-        elif row.export:
-            found.append(_MEASURED[header](row))
+            found.append(_COMPARED[header](row.report) if row.report else "")
+        elif file := row.kept:
+            found.append(_MEASURED[header](file))
         else:
             found.append("refused" if header == "size" else "")
     return tuple(found)
 
 
 def recommend(rows: Sequence[Row]) -> str:
-    """The fastest file that keeps the model's answers; files within a tenth of it yield to the smallest."""
-    sound = [row for row in rows if row.export and not row.warning and row.report.top1_agreement >= SOUND]
+    """Recommend the smallest file among those within 10% of the fastest, of the files that agree with the model."""
+    files = [row.kept for row in rows if not row.warning]
+    sound = [file for file in files if file and file.report.top1_agreement >= SOUND]
     if not sound:
-        return f"No file agrees with the model on {SOUND:.0%} of the images; ship none before looking into it."
-    fastest = min(row.latency.median_ms for row in sound)
-    near = [row for row in sound if row.latency.median_ms <= 1.1 * fastest]
-    best = min(near, key=lambda row: row.export.size_bytes)
+        return f"No file agrees with the model on {SOUND:.0%} of the images; do not ship any before the cause is found."
+    fastest = min(file.latency.median_ms for file in sound)
+    near = [file for file in sound if file.latency.median_ms <= 1.1 * fastest]
+    best = min(near, key=lambda file: file.export.size_bytes)
     return (
         f"Ship {best.export.path.name}: {best.export.size_bytes / 1e6:.2f} MB, {best.latency.median_ms:.2f} ms on this "
-        f"machine, and the model's own answer on {best.report.top1_agreement:.1%} of {best.report.samples} images."
+        f"machine, and the model's class on {best.report.top1_agreement:.1%} of {best.report.samples} images."
     )
 
 
 def _remarks(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
-    """What the table does not say, a sentence each."""
+    """Remarks below the table, one sentence each."""
     remarks = list(notes)
     report = next((row.report for row in rows if row.report), None)
     if report and report.accuracy_keras is not None:
@@ -118,13 +138,13 @@ def _remarks(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
             f"Latency: median of one image, one thread, on {cpu_name()}.",
             "Memory: peak of loading and running the file.",
             "Agreement: share of images with the Keras model's most probable class. SQNR: of the logits.",
-            "Where a file runs is expected from its operators and types; on this machine it was run by LiteRT.",
+            "Runtime support is derived from operators and types; on this machine the file was run with LiteRT.",
         ]
     for row in rows:
         if lost := first_lost(row.layers):
             remarks.append(f"{row.quantization} first loses the signal in {lost.layer}: {lost.sqnr_db:.1f} dB.")
         if row.refused or row.warning:
-            verdict = "refused" if row.refused else "kept all the same"
+            verdict = "refused" if row.refused else "kept nevertheless"
             remarks.append(f"{row.quantization} {verdict}: {row.refused or row.warning}")
     return remarks
 
@@ -157,20 +177,21 @@ def _html(name: str, rows: Sequence[Row], recommendation: str, remarks: Sequence
 
 
 def _plot(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Draws what there is to draw; returns the images' paths."""
-    kept = [row for row in rows if row.export]
+    """Draw the charts that the rows have data for and return their paths."""
+    kept = [file for row in rows if (file := row.kept)]
     images = []
     if kept:
         panels = {
-            "size (MB)": [row.export.size_bytes / 1e6 for row in kept],
-            "latency (ms)": [row.latency.median_ms for row in kept],
-            "agreement (%)": [100 * row.report.top1_agreement for row in kept],
+            "size (MB)": [file.export.size_bytes / 1e6 for file in kept],
+            "latency (ms)": [file.latency.median_ms for file in kept],
+            "agreement (%)": [100 * file.report.top1_agreement for file in kept],
         }
-        if kept[0].report.accuracy_tflite is not None:
-            panels["accuracy (%)"] = [100 * row.report.accuracy_tflite for row in kept]
+        accuracies = [accuracy for file in kept if (accuracy := file.report.accuracy_tflite) is not None]
+        if len(accuracies) == len(kept):
+            panels["accuracy (%)"] = [100 * accuracy for accuracy in accuracies]
         title = f"{len(kept)} precisions, verified on {kept[0].report.samples} images; {cpu_name()}"
         images.append(folder / "precisions.png")
-        plots.precision_bars([row.quantization for row in kept], panels, title, images[-1])
+        plots.precision_bars([file.quantization for file in kept], panels, title, images[-1])
     profiles = {row.quantization: [(e.layer, e.sqnr_db) for e in row.layers] for row in rows if row.layers}
     if profiles:
         images.append(folder / "layers.png")

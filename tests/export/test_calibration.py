@@ -96,7 +96,7 @@ def test_what_holds_no_images_is_refused(source, message):
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no images to calibrate with"):
+    with pytest.raises(UserError, match="contains no images to calibrate on"):
         load_images(tmp_path, SPEC)
 
 
