@@ -2,7 +2,7 @@ from .bundle import Bundle, write_bundle
 from .candidate_trial import ExportResult
 from .finetune.parent import FineTuning
 from .finetune.qat import QatResult, quantization_aware_training
-from .finetune.sparsity import Thinned, cluster, prune
+from .finetune.sparsity import CompressionResult, cluster, prune
 from .int8.layer_errors import LayerError
 from .measure.latency import LatencyReport, benchmark
 from .measure.memory import peak_memory
@@ -13,6 +13,7 @@ from .verification import VerifyReport, verify
 
 __all__ = [
     "Bundle",
+    "CompressionResult",
     "ExportResult",
     "FineTuning",
     "FormatResult",
@@ -20,7 +21,6 @@ __all__ = [
     "LatencyReport",
     "LayerError",
     "QatResult",
-    "Thinned",
     "VerifyReport",
     "benchmark",
     "cluster",

@@ -1,7 +1,4 @@
-"""The folder that a mobile developer receives: every precision asked for, labels, and a report that says which to ship.
-
-Imports `inspection`, `latency`, `memory`, `quantization`, `report`, `tflite`, `trial` beside it.
-"""
+"""Export of several precisions into one folder, with labels and a report that recommends a file. TensorFlow."""
 
 from __future__ import annotations
 
@@ -29,11 +26,11 @@ from keras_effnet.system.files import write_text
 
 @dataclass(frozen=True)
 class Bundle:
-    """What `write_bundle` wrote.
+    """Result of `write_bundle`.
 
     Args:
         folder: Path.
-        rows: Tuple of `Row`s, one a precision.
+        rows: Tuple of `Row`s, one per precision.
         recommendation: String, one sentence.
     """
 
@@ -47,7 +44,7 @@ class Bundle:
         return tuple(row for row in self.rows if row.refused)
 
     def raise_if_refused(self) -> None:
-        """Raises `VerificationError` with every reason if a precision was refused; the other files are kept."""
+        """Raise `VerificationError` with all reasons if a precision was refused; the other files are kept."""
         if self.refused:
             raise VerificationError(" ".join(row.refused for row in self.refused))
 
@@ -57,7 +54,7 @@ class Bundle:
 
 
 def _row(trial: ExportCandidate, path: Path, labels: Sequence[str] | None, allow_degraded: bool) -> Row:
-    """Writes the file of a trial, or says why it is refused."""
+    """Write the file of a trial, or record why it is refused."""
     if not (trial.passed or allow_degraded):
         return Row(trial.quantization, trial.report, trial.layers, refused=trial.complaint + " Not written.")
     warning = "" if trial.passed else trial.complaint
@@ -65,7 +62,7 @@ def _row(trial: ExportCandidate, path: Path, labels: Sequence[str] | None, allow
 
 
 def _measured(rows: Sequence[Row]) -> list[Row]:
-    """The rows with what their files take, timed in turn so that all see the same machine."""
+    """Add latency, memory and inspection to the rows; files are timed in alternation under equal load."""
     kept = {row.quantization: row.export.path for row in rows if row.export}
     latencies = dict(zip(kept, benchmark_in_turn(list(kept.values())), strict=True))
     return [
@@ -79,7 +76,7 @@ def _measured(rows: Sequence[Row]) -> list[Row]:
 def _memory(path: Path) -> float | None:
     try:
         return peak_memory(path)
-    except UserError:  # a system that does not tell
+    except UserError:  # the system does not report memory
         return None
 
 
@@ -106,32 +103,32 @@ def write_bundle(
     notes: Sequence[str] = (),
     announce: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
-    """Exports several precisions, compares each with the model on held-out images, times it, and writes the report.
+    """Export several precisions, compare each with the model on held-out images, measure them, and write a report.
 
-    All precisions share one float conversion, and the integer ones one calibration. A precision that is refused does
-    not stop the others: its row says why.
+    All precisions share one float conversion, and the integer ones one calibration. A refused precision does not stop
+    the others; its row gives the reason.
 
     Args:
         model: Functional Keras model.
-        folder: Where `NAME_PRECISION.tflite`, a record of each as `.json`, `labels.txt`, `image_spec.json`,
-            `report.html`, `report.md`, `report.json`, `precisions.png`, `layers.png` and `converter.log` go.
+        folder: Folder for `NAME_PRECISION.tflite`, a `.json` record of each, `labels.txt`, `image_spec.json`,
+            `report.html`, `report.md`, `report.json`, `precisions.png`, `layers.png` and `converter.log`.
         quantizations: Names of precisions.
-        held_out: Images to compare on, as `verification` of `export_tflite`.
+        held_out: Images to compare on, like `verification` of `export_tflite`.
         calibration: Images for the integer precisions.
-        name: String, first part of the file names.
-        input_type: `"float32"` or `"uint8"`, of the files that can take bytes.
-        method: The one way to int8, as in `export_tflite`.
-        float_blocks: Of the mixed file, as in `export_tflite`.
+        name: String, prefix of the file names.
+        input_type: `"float32"` or `"uint8"`, for the precisions that support bytes.
+        method: The only int8 method to try, as in `export_tflite`.
+        float_blocks: Float blocks of the mixed file, as in `export_tflite`.
         tuning, training_samples, min_agreement, labels, image_spec, samples, seed, overwrite, allow_degraded: As in
             `export_tflite`.
-        notes: Sentences for the report, about what was done to the model before.
-        announce: Called with a line of text before each step, for progress.
+        notes: Sentences for the report, such as how the model was changed before export.
+        announce: Called with a line of text before each step.
 
     Returns:
         A `Bundle`.
 
     Raises:
-        UserError: Wrong arguments or images, or a folder that cannot be written.
+        UserError: Wrong arguments, implausible images, or a folder that cannot be written.
     """
     folder = Path(folder)
     paths = {quantization: folder / f"{name}_{quantization}.tflite" for quantization in quantizations}
@@ -157,7 +154,8 @@ def write_bundle(
     announce("Reading images")
     trained_on = training_samples if method == "qat" else 0
     source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on)
-    rows, log = [], []
+    rows: list[Row] = []
+    log: list[str] = []
     for quantization, path in paths.items():
         announce(f"Exporting {quantization}")
         try:
@@ -178,11 +176,11 @@ def write_bundle(
         write_text(folder / "report.json", bundle.to_json() + "\n")
     except OSError as error:
         raise UserError(
-            f"Cannot write the report to {folder}: {error.strerror or error}. The .tflite files there are whole."
+            f"Cannot write the report to {folder}: {error.strerror or error}. The .tflite files in it are complete."
         ) from None
     return bundle
 
 
 def _check_used(argument: str, value: object, is_default: bool, useful: bool) -> None:
     if not (is_default or useful):
-        raise UserError(f"{argument}={value!r} is of no use to any of the precisions asked for.")
+        raise UserError(f"{argument}={value!r} applies to none of the requested precisions.")

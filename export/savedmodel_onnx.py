@@ -1,8 +1,4 @@
-"""SavedModel and ONNX: what Keras writes, run beside the model like every other file before it gets its name.
-
-Imports `calibration`, `conversion`, `quantization`, `verification` beside it, and `datasets`,
-`preprocessing`, `quiet`, `runs`, `errors` above.
-"""
+"""Export to SavedModel and ONNX, each run and compared with the model before it is written. TensorFlow."""
 
 from __future__ import annotations
 
@@ -32,7 +28,7 @@ from keras_effnet.system.files import atomic
 from keras_effnet.system.output import captured_output
 
 _BATCH = 16
-_GRAPH = "saved_model.pb"  # what makes a folder a SavedModel
+_GRAPH = "saved_model.pb"  # identifies a folder as a SavedModel
 _ONNX_PACKAGES = ("tf2onnx", "onnxruntime")
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -40,14 +36,14 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class FormatResult:
-    """A SavedModel or an ONNX file that was written, and the evidence that it works.
+    """A written SavedModel or ONNX file and the evidence that it works.
 
     Args:
-        path: Path of the file, or of a SavedModel's folder.
-        size_bytes: Int, of a folder the sum of its files.
+        path: Path of the ONNX file or SavedModel folder.
+        size_bytes: Int; for a folder the sum of its files.
         format: `"savedmodel"` or `"onnx"`.
-        sha256: String; of a folder over names and contents of its files.
-        seconds: Float, writing and verification together.
+        sha256: String; for a folder over names and contents of its files.
+        seconds: Float, time of writing and verification.
         report: `VerifyReport`.
     """
 
@@ -69,28 +65,28 @@ def export_savedmodel(
     seed: int = 0,
     overwrite: bool = False,
 ) -> FormatResult:
-    """Writes a TensorFlow SavedModel, for TensorFlow Serving and for converters, after running it beside the model.
+    """Export a verified TensorFlow SavedModel for TensorFlow Serving and converters.
 
     It computes in float32, takes batches of any size, and has the endpoints `serve` and `serving_default`. Keras stores
-    each weight twice in it, so expect eight bytes a parameter.
+    each weight twice: expect eight bytes per parameter.
 
     Args:
         model: Functional Keras model with one image input of fixed size and one output.
         path: Path of the folder.
         verification: Images to compare on: a folder, a `tf.data.Dataset` of batches, an array of shape
-            `(N, height, width, 3)` or a `Split`, which brings its labels; pixels in 0..255. By default smooth synthetic
-            ones, which serve for float arithmetic.
+            `(N, height, width, 3)` or a `Split`, whose labels are used; pixels in 0..255. Default: smooth synthetic
+            images, which suffice for float arithmetic.
         image_spec: `ImageSpec`, how images are cropped.
-        samples: Int, images at most; of a `Split` all are used.
-        seed: Int, of the draw from a folder.
+        samples: Int, maximum number of images; a `Split` is used completely.
+        seed: Int, seed of the draw from a folder.
         overwrite: Bool, whether an existing SavedModel may be replaced.
 
     Returns:
         A `FormatResult`.
 
     Raises:
-        UserError: Wrong arguments, images that cannot be right, or a path in use.
-        VerificationError: It disagrees with the model; then nothing is written.
+        UserError: Wrong arguments, implausible images, or an existing path.
+        VerificationError: The export disagrees with the model; nothing is written.
 
     Example:
 
@@ -99,7 +95,7 @@ def export_savedmodel(
     """
     path = Path(path)
     if overwrite and path.exists() and not (path / _GRAPH).is_file() and (path.is_file() or any(path.iterdir())):
-        raise UserError(f"{path} is no SavedModel, so it is not replaced; give another path.")
+        raise UserError(f"{path} is not a SavedModel and is not replaced; give another path.")
     return _export(model, path, _SAVEDMODEL, verification, image_spec, samples, seed, overwrite)
 
 
@@ -113,9 +109,9 @@ def export_onnx(
     seed: int = 0,
     overwrite: bool = False,
 ) -> FormatResult:
-    """Writes an ONNX file, after running it with onnxruntime beside the model. Needs the extra `onnx`.
+    """Export a verified ONNX file, compared in onnxruntime. Needs the extra `onnx`.
 
-    It computes in float32 and takes batches of any size, channels last, under the name `image`.
+    It computes in float32 and takes batches of any size, channels last, as the input `image`.
 
     Args:
         model: Functional Keras model with one image input of fixed size and one output.
@@ -126,8 +122,8 @@ def export_onnx(
         A `FormatResult`.
 
     Raises:
-        UserError: Wrong arguments, images that cannot be right, a path in use, or the extra is not installed.
-        VerificationError: It disagrees with the model; then nothing is written.
+        UserError: Wrong arguments, implausible images, an existing path, or the extra is not installed.
+        VerificationError: The export disagrees with the model; nothing is written.
 
     Example:
 
@@ -142,11 +138,11 @@ def export_onnx(
     return _export(model, path, _ONNX, verification, image_spec, samples, seed, overwrite)
 
 
-# --- how each is written, opened and put in place
+# --- writing, loading and atomic replacement of each format
 
 
 def _signature(model: keras.Model) -> list[tf.TensorSpec]:
-    # Given, not left to Keras: it takes a model that was never called for one that was never built.
+    # Explicit, since Keras mistakes a model that was never called for an unbuilt one.
     return [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")]
 
 
@@ -174,7 +170,7 @@ def _open_onnx(path: Path) -> Run:
 
 @contextmanager
 def _atomic_folder(path: Path) -> Iterator[Path]:
-    """As `runs.atomic`, for a folder: an old one, which cannot be replaced in one step, is moved aside just before."""
+    """Like `files.atomic`, for a folder: an existing one cannot be replaced in one step, so it is moved aside first."""
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     old = path.with_name(f".{os.getpid()}-old-{path.name}")
     try:
@@ -223,7 +219,7 @@ def _export(
         images = load_images(verification, spec, samples if labels is None else len(labels), seed)
     inputs = images if spec.in_network else np.asarray(preprocess_input(images, spec))
 
-    model = float32_copy(model)  # also what is compared with: float16 noise is not the file's fault
+    model = float32_copy(model)  # also the reference of the comparison: the model's float16 noise does not count
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with kind.atomic(path) as temporary:
@@ -237,7 +233,7 @@ def _export(
                     f"The {kind.name} disagrees with the model: the same class on {report.top1_agreement:.1%} of "
                     f"{report.samples} images, SQNR {report.sqnr_db:.1f} dB. Not written."
                 )
-    except (OSError, tf.errors.ResourceExhaustedError) as error:  # the latter is TensorFlow's word for a full disk
+    except (OSError, tf.errors.ResourceExhaustedError) as error:  # TensorFlow reports a full disk as the latter
         cause = getattr(error, "strerror", None) or first_line(error).rpartition("; ")[2]
         raise UserError(f"Cannot write to {path.parent}: {cause}.") from None
     return FormatResult(path, size, kind.name, digest, time.perf_counter() - started, report)
@@ -261,5 +257,5 @@ def _size_and_digest(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-# Name of a format -> what follows the name of a model, and the function that writes it.
+# Name of a format -> suffix of the path, and the export function.
 WRITERS = {"savedmodel": ("_savedmodel", export_savedmodel), "onnx": (".onnx", export_onnx)}

@@ -1,7 +1,4 @@
-"""`export_tflite`: what is asked for is checked, then a file is made and tried, and kept if it agrees.
-
-Imports `calibration`, `conversion`, `islands`, `quantization`, `trial`, `verification` beside it.
-"""
+"""Export to one verified `.tflite` file: check the arguments, convert, quantize, run, compare, write. TensorFlow."""
 
 from __future__ import annotations
 
@@ -39,21 +36,21 @@ def prepare_inputs(
     seed: int,
     training_samples: int = 0,
 ) -> tuple[ExportSource, Reference]:
-    """The network with its calibration images, and the images to compare on, with the network's own answers.
+    """Load the images of an export: the source with its calibration images, and the reference to compare with.
 
-    Where a recipe trains, it trains on `training_samples` of them. Without held-out images those of the calibration
-    serve, and without either smooth synthetic ones.
+    Recipes that train use `training_samples` of the calibration images. The default of the held-out images are the
+    calibration images, or else smooth synthetic images.
 
     Raises:
-        UserError: Calibration images that cannot be right.
+        UserError: The calibration images are implausible.
     """
     pixels = None
     if calibration is not None:
         pixels = load_images(calibration, image_spec, max(samples, training_samples), seed)
         check_images(pixels)
         if len(pixels) < MIN_IMAGES:
-            logger.warning("Only %d calibration images; %d or more are safer.", len(pixels), MIN_IMAGES)
-    # Files are compared with the source's float32 copy: float16 noise is not their fault.
+            logger.warning("Only %d calibration images; use %d or more.", len(pixels), MIN_IMAGES)
+    # Files are compared with the source's float32 copy, so that float16 noise of the model does not count.
     source = ExportSource(model, pixels, samples)
     if held_out is None:
         held_out = synthetic_images(model.input_shape[1:]) if pixels is None else pixels[:samples]
@@ -81,46 +78,46 @@ def export_tflite(
     allow_degraded: bool = False,
     announce: Callable[[str], None] = lambda step: None,
 ) -> ExportResult:
-    """Writes a `.tflite` file for phones, after running it beside the model.
+    """Export a Keras model to a verified `.tflite` file.
 
-    The file takes one image of fixed size with pixels in 0..255 and gives float32 predictions. It holds builtin
-    operators only. It gets its name after it was run by LiteRT and agreed with the model; otherwise nothing is written.
+    The file takes one image of fixed size with pixels in 0..255, returns float32 predictions and has builtin operators
+    only. It is written only after LiteRT ran it and its predictions agreed with the model's.
 
     Args:
         model: Functional Keras model with one image input of fixed size and one output.
         path: Path that ends in `.tflite`.
         quantization: `"none"` (float32), `"float16"`, `"dynamic"` (int8 weights), `"int8"` (weights and activations),
             `"int16x8"` (int8 weights, int16 activations) or `"mixed"` (int8 with blocks that stay in float).
-        calibration: Images that the integer precisions take their ranges from: a folder, a `tf.data.Dataset` of
+        calibration: Images for the ranges of integer precisions: a folder, a `tf.data.Dataset` of
             batches, an array of shape `(N, height, width, 3)` or a `Split`; pixels in 0..255. 20 to 500 images like
             the real ones.
-        verification: Images to compare on, of the same kinds; of a `Split` all are used, and its labels give
-            accuracies. By default the calibration images; without either, smooth synthetic images stand in, which
-            serve for float arithmetic.
-        input_type: `"float32"`, or `"uint8"` for int8 and mixed files that take raw bytes.
-        method: The one way to take to an int8 file: `"corrected"`, `"minmax"`, `"percentile"`, `"equalized"`, or
-            `"qat"`, which trains on the calibration images. By default the first four are tried in turn until a file
+        verification: Images to compare on, of the same kinds; a `Split` is used completely, and its labels give
+            accuracies. Default: the calibration images, or else smooth synthetic images, which suffice for float
+            precisions.
+        input_type: `"float32"`, or `"uint8"` (raw bytes) for int8 and mixed files.
+        method: The only int8 method to try: `"corrected"`, `"minmax"`, `"percentile"`, `"equalized"`, or
+            `"qat"`, which trains on the calibration images. By default the first four are tried in turn until one
             passes.
         float_blocks: Names of the blocks that a mixed file computes in float (`"stem"`, `"block1a"`, `"block2"`). By
-            default they are found by measuring what each block costs, until `min_agreement` is met.
+            default they are chosen by measured sensitivity until `min_agreement` is met.
         tuning: `FineTuning` for `method="qat"`.
-        training_samples: Int, images that `method="qat"` trains on at most.
-        min_agreement: Float in [0, 1], least share of images with the model's class, in place of the precision's own
+        training_samples: Int, maximum number of images that `method="qat"` trains on.
+        min_agreement: Float in [0, 1], minimum share of images with the model's class; replaces the precision's own
             bound.
         labels: Class names, written beside the file as `labels.txt`.
         image_spec: `ImageSpec`, how images are cropped.
-        samples: Int, calibration and verification images at most.
-        seed: Int, of the draw from a folder.
+        samples: Int, maximum number of calibration and of verification images.
+        seed: Int, seed of the draw from a folder.
         overwrite: Bool, whether an existing file may be replaced.
         allow_degraded: Bool, whether to keep a file that disagrees with the model, with a warning; for research.
-        announce: Called with a line of text as the work goes on.
+        announce: Called with a line of text before each long step.
 
     Returns:
         An `ExportResult`.
 
     Raises:
-        UserError: Wrong arguments, no calibration images, images that cannot be right, or a path in use.
-        VerificationError: The file needs what phones do not have, lacks its weights, or disagrees with the model.
+        UserError: Wrong arguments, missing or implausible calibration images, or an existing path.
+        VerificationError: The file cannot run on phones, lacks its weights, or disagrees with the model.
 
     Example:
 
@@ -137,7 +134,7 @@ def export_tflite(
     if not trial.passed:
         if not allow_degraded:
             raise VerificationError(trial.complaint + " Not written.")
-        logger.warning("Kept all the same: %s", trial.complaint)
+        logger.warning("Kept nevertheless (allow_degraded): %s", trial.complaint)
     return keep(trial, path, labels)
 
 
@@ -150,10 +147,10 @@ def check_arguments(
     labels: Sequence[str] | None,
     overwrite: bool,
 ) -> None:
-    """Finds what is wrong with a request before the minutes of converting.
+    """Check the arguments of an export before the long conversion.
 
     Raises:
-        UserError: With the cause and the cure.
+        UserError: An argument is invalid; the message gives cause and remedy.
     """
     check_exportable(model)
     if not ImageSpec.of_model(model).in_network:

@@ -1,7 +1,4 @@
-"""Runs a file beside the Keras model it came from, and says how much of the model is left.
-
-Imports `interpreter`, `calibration` beside it, and `datasets`, `preprocessing`, `errors` above.
-"""
+"""Comparison of a `.tflite` file with its Keras model on the same images: agreement, SQNR, accuracy. TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,24 +15,24 @@ from keras_effnet.export.calibration import Images, load_images
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
 
-_BATCH_PIXELS = 10 * 224**2  # of a batch: B7 at 600 pixels takes half a gigabyte for each image
+_BATCH_PIXELS = 10 * 224**2  # per batch: B7 at 600 pixels needs half a gigabyte per image
 _TINY = np.finfo("float32").tiny
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """A `.tflite` file beside its Keras model, on the same images.
+    """Comparison of a `.tflite` file with its Keras model on the same images.
 
     Args:
         top1_agreement: Float in [0, 1], share of images with the same most probable class.
-        sqnr_db: Float, power of the Keras model's logits over the power of the difference, in decibels, of the median
-            image: in a ratio of sums one image with exploding logits speaks for all. Logits are centred for each
+        sqnr_db: Float, power of the Keras model's logits over the power of the difference, in decibels, median over
+            images: in a ratio of sums a single image with exploding logits would dominate. Logits are centred per
             image, since softmax ignores their mean.
         max_abs_diff: Float, largest difference of a probability.
         samples: Int, images compared.
         accuracy_keras, accuracy_tflite: Floats in [0, 1], or None without labels.
         top5_keras, top5_tflite: Floats in [0, 1], share of images whose class is among the five most probable; None
-            without labels and where there are no more than five classes.
+            without labels or with five classes or fewer.
     """
 
     top1_agreement: float
@@ -49,7 +46,7 @@ class VerifyReport:
 
 
 def centred_logits(outputs: np.ndarray) -> np.ndarray:
-    """Logits with mean 0 for each image, from probabilities or from logits."""
+    """Compute logits with mean 0 per image, from probabilities or from logits."""
     probabilities = outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
     logits = np.log(np.maximum(outputs, _TINY)) if probabilities else outputs
     return logits - logits.mean(axis=1, keepdims=True)
@@ -75,7 +72,7 @@ def sqnr_db(expected: np.ndarray, got: np.ndarray, per: Literal["image", "tensor
 
 
 def _hits(outputs: np.ndarray, labels: np.ndarray | None, best: int) -> float | None:
-    """Share of images whose label is among the `best` most probable classes; None where that says nothing."""
+    """Top-k accuracy with k = `best`; None without labels or with k classes or fewer."""
     if labels is None or outputs.shape[1] <= best:
         return None
     top = np.argpartition(-outputs, range(best), axis=1)[:, :best]
@@ -83,7 +80,7 @@ def _hits(outputs: np.ndarray, labels: np.ndarray | None, best: int) -> float | 
 
 
 def compare(expected: np.ndarray, got: np.ndarray, labels: np.ndarray | None = None) -> VerifyReport:
-    """Compares two sets of predictions of shape `(N, classes)`."""
+    """Compare two sets of predictions of shape `(N, classes)`."""
     if not np.isfinite(got).all():
         return VerifyReport(0.0, -np.inf, np.inf, len(expected))
     best_expected, best_got = expected.argmax(axis=1), got.argmax(axis=1)
@@ -101,11 +98,11 @@ def compare(expected: np.ndarray, got: np.ndarray, labels: np.ndarray | None = N
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Held-out images and a network's own answers, with which every file of it is compared.
+    """Held-out images and the Keras model's predictions, with which all files of a model are compared.
 
     Args:
         images: Array of shape `(N, height, width, channels)`, values 0..255.
-        answers: Array of shape `(N, classes)`, the Keras model's.
+        answers: Array of shape `(N, classes)`, the Keras model's predictions.
         labels: Int array of shape `(N,)`, or None.
     """
 
@@ -123,7 +120,7 @@ class Reference:
         samples: int = 500,
         seed: int = 0,
     ) -> Reference:
-        """Reads the images and asks the model; the arguments are those of `verify`."""
+        """Load the images and predict with the model; the arguments are those of `verify`."""
         if isinstance(images, Split):
             labels = images.labels
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
@@ -147,23 +144,23 @@ def verify(
     seed: int = 0,
     image_spec: ImageSpec | None = None,
 ) -> VerifyReport:
-    """Runs a `.tflite` file and its Keras model on the same images.
+    """Compare a `.tflite` file with its Keras model on the same images.
 
     Args:
         tflite_path: Path of the file, or its bytes.
-        model: The Keras model it was made from.
-        images: A folder, a `tf.data.Dataset` of batches, an array of shape `(N, height, width, 3)`, or a `Split`, which
-            brings its labels; pixels in 0..255.
+        model: Keras model that the file was made from.
+        images: A folder, a `tf.data.Dataset` of batches, an array of shape `(N, height, width, 3)`, or a `Split`,
+            whose labels are used; pixels in 0..255.
         labels: Int array of shape `(N,)` in the order of `images`, which must then be an array.
-        samples: Int, how many images at most; where there are labels, all are used.
-        seed: Int, of the draw from a folder.
+        samples: Int, maximum number of images; with labels all are used.
+        seed: Int, seed of the draw from a folder.
         image_spec: `ImageSpec`, how images are cropped; by default the whole central square.
 
     Returns:
         A `VerifyReport`.
 
     Raises:
-        UserError: The file cannot be run, or takes images or gives classes that the model does not.
+        UserError: The file cannot be run, or its input size or classes differ from the model's.
 
     Example:
 

@@ -1,10 +1,8 @@
-"""Fine-tunes a network with tfmot, which knows tf_keras alone and so gets a twin of it, in a process of its own.
+"""Fine-tuning with tfmot on a tf_keras twin of the network, in a subprocess.
 
-Importing tfmot turns `tf.keras` into tf_keras for a whole process; that never happens to the caller's. The twin is
-built from the layers of the model, not from a spec: a reloaded model has none, and for int8 its batch normalizations
-are folded away. What the other process does stands in `twin_training`.
-
-Imports `calibration`, `conversion`, `folding`, `verification` beside it, and `preprocessing`, `errors` above.
+tfmot supports only tf_keras, and importing it turns `tf.keras` into tf_keras for the whole process, hence the
+subprocess (`worker`). The twin is built from the layers of the model, not from a spec: a reloaded model has no spec,
+and for int8 its batch normalization is folded away. Keras in this process.
 """
 
 from __future__ import annotations
@@ -30,9 +28,9 @@ from keras_effnet.export.verification import centred_logits
 from keras_effnet.preprocessing import ImageSpec
 
 _TRAINER = "keras_effnet.export.finetune.worker"
-PROGRESS = "epoch "  # how the lines begin that are meant for people
+PROGRESS = "epoch "  # prefix of progress lines
 
-# What a layer of the twin takes over. Dropout rests: the targets are answers that no dropout disturbed.
+# Arguments that the twin's layers copy. Dropout is inactive: the targets are predictions without dropout.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Activation": ("activation",),
     "Add": (),
@@ -55,13 +53,13 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How long and how fast a trained network is adapted: Adam, falling to 0 by a cosine.
+    """Options of fine-tuning: Adam with cosine decay to 0.
 
     Args:
         epochs: Int, at least 1.
-        learning_rate: Float, of the first step.
+        learning_rate: Float, initial learning rate.
         batch_size: Int.
-        seed: Int, of the order of the images.
+        seed: Int, seed of the order of the images.
     """
 
     epochs: int = 4
@@ -79,24 +77,26 @@ class FineTuning:
 def training_images(
     model: keras.Model, data: Images, samples: int, seed: int, image_spec: ImageSpec | None
 ) -> np.ndarray:
-    """Images for a network to learn from, as float32 of shape `(N, height, width, channels)`, values 0..255.
+    """Load training images as float32 of shape `(N, height, width, channels)`, values 0..255.
 
     Raises:
-        UserError: A model without one image of fixed size coming in, or images that cannot be right.
+        UserError: The model has not exactly one image input of fixed size, or the images are implausible.
     """
     check_exportable(model)
     if len(model.output_shape) != 2 or model.output_shape[1] < 2:
-        raise UserError(f"Training keeps the answers among two classes or more; the model gives {model.output_shape}.")
+        raise UserError(
+            f"Fine-tuning needs an output of shape (N, classes) with 2 classes or more, got {model.output_shape}."
+        )
     spec = ImageSpec.of_model(model)
     if not spec.in_network:
-        raise UserError(f"{model.name} was built with include_preprocessing=False, but learns from pixels in 0..255.")
+        raise UserError(f"{model.name} was built with include_preprocessing=False; fine-tuning needs pixels in 0..255.")
     images = load_images(data, image_spec or spec, samples, seed)
     check_images(images)
     return images
 
 
 def describe(model: keras.Model) -> list[dict]:
-    """A functional model as plain data: name, class, arguments and input layers of each layer, input side first.
+    """Describe a functional model as JSON data: name, class, arguments and input layers of each layer, in order.
 
     Raises:
         UserError: A layer has no counterpart in the twin.
@@ -105,7 +105,9 @@ def describe(model: keras.Model) -> list[dict]:
     for layer in model.layers:
         kind, config = type(layer).__name__, layer.get_config()
         if kind not in _ARGUMENTS or type(layer).__module__.split(".")[0] != "keras":
-            raise UserError(f"Layer {layer.name} is a {kind}, which this training cannot take over to tf_keras.")
+            raise UserError(
+                f"Layer {layer.name} is a {kind}, which cannot be rebuilt in tf_keras; only stock layers can."
+            )
         layers.append(
             {
                 "name": layer.name,
@@ -118,25 +120,25 @@ def describe(model: keras.Model) -> list[dict]:
 
 
 def weights(model: keras.Model) -> dict[str, np.ndarray]:
-    """`name/position` -> value, the order of a layer's weights being the same in both Keras."""
+    """`name/position` -> value; Keras 3 and tf_keras order a layer's weights in the same way."""
     return {f"{layer.name}/{i}": value for layer in model.layers for i, value in enumerate(layer.get_weights())}
 
 
 def _failure(log: Path, status: int) -> str:
-    """What a user is told of a training that failed; the log is kept where the next one does not overwrite it."""
+    """Error message for a failed training; its log is copied to a file that later runs do not overwrite."""
     handle, kept = tempfile.mkstemp(prefix="keras_effnet-", suffix=".log")
     os.close(handle)
     shutil.copyfile(log, kept)
     lines = log.read_text(errors="replace").strip().splitlines()
-    cause = f"killed by signal {-status}, as for want of memory" if status < 0 else (lines or ["no word said"])[-1]
-    return f"The training in tf_keras failed: {cause}. Its log is kept: {kept}."
+    cause = f"killed by signal {-status}, probably out of memory" if status < 0 else (lines or ["no output"])[-1]
+    return f"The training in tf_keras failed: {cause}. See its log, {kept}."
 
 
 def _run(job: Path, announce: Callable[[str], None]) -> None:
-    """Runs the other process to its end; its progress goes to `announce`, all else into `job/log.txt`.
+    """Run the subprocess; progress goes to `announce`, all other output to `job/log.txt`.
 
     Raises:
-        UserError: It failed.
+        UserError: The training failed.
     """
     environment = os.environ | {
         "TF_USE_LEGACY_KERAS": "1",
@@ -148,10 +150,10 @@ def _run(job: Path, announce: Callable[[str], None]) -> None:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
     ):
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 if line.startswith(PROGRESS):
                     announce(line.strip())
-        except BaseException:  # an interrupted caller leaves nothing running
+        except BaseException:  # also on KeyboardInterrupt: leave no process behind
             process.kill()
             raise
     if process.returncode:
@@ -166,27 +168,27 @@ def fine_tune(
     tuning: FineTuning,
     announce: Callable[[str], None] = lambda step: None,
 ) -> keras.Model:
-    """Trains a network under a constraint to answer as it does now: distillation from itself, without labels.
+    """Train a network under a constraint to keep its predictions: self-distillation, without labels.
 
     Args:
         model: Functional Keras model of stock layers in float32, with probabilities or logits as output.
-        images: Array of shape `(N, height, width, channels)`, values as the network takes them.
-        technique: String, a key of `twin_training.TECHNIQUES`.
-        options: What the technique takes, as JSON values.
+        images: Array of shape `(N, height, width, channels)`, in the network's input range.
+        technique: String, a key of `worker.TECHNIQUES`.
+        options: Options of the technique, JSON values.
         tuning: `FineTuning`.
         announce: Called with a line of text after each epoch.
 
     Returns:
-        A copy of `model` with the weights that were found.
+        A copy of `model` with the trained weights.
 
     Raises:
-        UserError: A layer that tf_keras cannot take over, or a training that failed.
+        UserError: A layer cannot be rebuilt in tf_keras, or the training failed.
 
     Source: distillation, Hinton et al. (2015); of a network into its own quantized self, Mishra & Marr, Apprentice
     (ICLR 2018).
     """
     network = describe(model)
-    images = images.astype("float16")  # half the memory; finer than a grey level, whether normalised or not
+    images = images.astype("float16")  # half the memory; finer than a grey level, normalized or not
     with tempfile.TemporaryDirectory(prefix="keras_effnet-") as folder:
         job = Path(folder)
         description = {
@@ -199,7 +201,7 @@ def fine_tune(
         (job / "job.json").write_text(json.dumps(description))
         np.save(job / "images.npy", images)
         np.save(job / "targets.npy", centred_logits(model.predict(images, batch_size=32, verbose=0)))
-        np.savez(job / "weights.npz", **weights(model))
+        np.savez(job / "weights.npz", **weights(model))  # type: ignore[arg-type]  # numpy's stub matches the names with allow_pickle
         _run(job, announce)
         with np.load(job / "trained.npz") as trained:
             values = dict(trained)

@@ -1,10 +1,8 @@
-"""Quantization-aware training: a network learns to give its answers through the 255 steps that an int8 file has.
+"""Quantization-aware training: weights are trained under the 8-bit rounding of an int8 file.
 
-The ranges of all tensors come from calibration and stay as they are; what is trained is the weights, against the
-answers of the float network, so no labels are needed. The trained weights then take the way of every int8 file, with
-the ranges that they were trained under.
-
-Imports `calibration`, `conversion`, `folding`, `integer`, `ranges`, `tensors`, `twin` beside it.
+The ranges of all tensors come from calibration and stay fixed; only the weights are trained, to reproduce the
+predictions of the float network, so no labels are needed. The trained weights are then quantized like any int8 file,
+with the ranges used in training. Keras and TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,11 +25,11 @@ from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.output import captured_output
 
 TUNING = FineTuning(epochs=6, learning_rate=1e-5)
-_CALIBRATION = 200  # images that ranges are taken from; more only take time
+_CALIBRATION = 200  # images for the ranges; more do not improve them
 
 
 def _recorded_ranges(content: bytes) -> dict[int, tuple[float, float]]:
-    """The least and the greatest value of every tensor of a calibrated float model; 0 always lies inside."""
+    """Ranges of all tensors of a calibrated float file, extended to include 0."""
     found = {}
     for index, tensor in enumerate(parse(content).subgraphs[0].tensors):
         if tensor.quantization is not None and tensor.quantization.min is not None:
@@ -40,7 +38,7 @@ def _recorded_ranges(content: bytes) -> dict[int, tuple[float, float]]:
 
 
 def starting_ranges(graph: FloatGraph) -> dict[str, tuple[float, float]]:
-    """Name of a layer -> range of its output: of all values or of the bulk, whichever the file answers better with."""
+    """Name of a layer -> range of its output, minmax or percentile, whichever gives the better int8 SQNR."""
     outputs = output_tensors(graph.content, {layer.name for layer in graph.model.layers})
     with captured_output():
         ranges = _recorded_ranges(best_calibrated(graph, graph.images))
@@ -52,10 +50,10 @@ class QatResult:
     """A network trained for int8.
 
     Args:
-        model: Functional Keras model with the trained weights, batch normalization folded away. In float it answers
-            much like the network that it was made from.
-        ranges: Name of a layer -> `(low, high)` of its output, under which the weights were trained.
-        pixels: Array of shape `(N, height, width, channels)`, values 0..255, which the ranges came from.
+        model: Functional Keras model with the trained weights, batch normalization folded. In float its predictions
+            are close to the original network's.
+        ranges: Dict of layer name -> `(low, high)`, the output ranges used in training.
+        pixels: Array of shape `(N, height, width, channels)`, values 0..255, on which the ranges were calibrated.
     """
 
     model: keras.Model
@@ -63,13 +61,13 @@ class QatResult:
     pixels: np.ndarray
 
     def file(self, input_type: str) -> tuple[bytes, FloatGraph]:
-        """`tflite` and the float graph that it was made from."""
+        """Make the bytes of `tflite`, and the float graph that they were quantized from."""
         graph = ExportSource(self.model, self.pixels).graph(input_type)
         ranges = {index: self.ranges[name] for name, index in output_tensors(graph.content, self.ranges).items()}
         return quantize_int8(with_ranges(graph.minmax, ranges), input_type), graph
 
     def tflite(self, input_type: str = "float32") -> bytes:
-        """The int8 file: the trained weights under the ranges that they were trained with.
+        """Make the int8 file from the trained weights and the ranges used in training.
 
         Args:
             input_type: `"float32"`, or `"uint8"` for raw bytes.
@@ -84,11 +82,11 @@ def train_quantized(
     tuning: FineTuning = TUNING,
     announce: Callable[[str], None] = lambda step: None,
 ) -> QatResult:
-    """`quantization_aware_training` on images that were read and checked already."""
+    """`quantization_aware_training` on images that are already loaded and checked."""
     graph = FloatGraph(fold_batch_norms(float32_copy(model)), images[:_CALIBRATION])
     ranges = starting_ranges(graph)
     trained = fine_tune(graph.model, images, "quantize", {"ranges": ranges}, tuning, announce)
-    return QatResult(trained, ranges, graph.pixels)
+    return QatResult(trained, ranges, graph.calibration)
 
 
 def quantization_aware_training(
@@ -100,17 +98,17 @@ def quantization_aware_training(
     image_spec: ImageSpec | None = None,
     announce: Callable[[str], None] = lambda step: None,
 ) -> QatResult:
-    """Trains a network to keep its answers in int8.
+    """Quantization-aware training: train a network to keep its predictions in int8.
 
-    Works in a process of its own, through tfmot on a tf_keras twin. Takes a forward and a backward pass for each
-    image and epoch, about four times the time of a prediction.
+    Runs in a subprocess, with tfmot on a tf_keras twin. Each image and epoch takes a forward and a backward pass, about
+    four times the time of a prediction.
 
     Args:
-        model: Trained functional Keras model with one image input of fixed size. It is left as it is.
-        data: Images to learn from: a folder, a `tf.data.Dataset` of batches, an array of shape
-            `(N, height, width, 3)` or a `Split`; pixels in 0..255. Labels are not looked at.
+        model: Trained functional Keras model with one image input of fixed size. It is not modified.
+        data: Training images: a folder, a `tf.data.Dataset` of batches, an array of shape
+            `(N, height, width, 3)` or a `Split`; pixels in 0..255. Labels are ignored.
         tuning: `FineTuning`.
-        samples: Int, images at most.
+        samples: Int, maximum number of images.
         image_spec: `ImageSpec`, how images are cropped.
         announce: Called with a line of text after each epoch.
 
@@ -118,7 +116,7 @@ def quantization_aware_training(
         A `QatResult`.
 
     Raises:
-        UserError: Images that cannot be right, a layer that tf_keras cannot take over, or a training that failed.
+        UserError: The images are implausible, a layer cannot be rebuilt in tf_keras, or the training failed.
 
     Example:
 

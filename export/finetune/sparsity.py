@@ -1,9 +1,8 @@
-"""Kernels of many zeros or of few distinct values: as large as before in memory, much smaller once compressed.
+"""Pruning and clustering: kernels with many zeros or few distinct values, for smaller compressed files.
 
-What a store or an update sends is compressed, so a network with 75% zeros reaches phones in less than half the bytes.
-The speed stays: the kernels of LiteRT multiply zeros too. Both give a Keras model, so every precision can follow.
-
-Imports `calibration`, `conversion`, `folding`, `twin` beside it, and `transfer`, `saving`, `errors` above.
+App stores and updates send compressed files, so a network with 75% zeros is downloaded in less than half the bytes.
+Size in memory and speed are unchanged, since LiteRT's kernels multiply zeros too. Both techniques return a Keras model,
+which can be exported in every precision. Keras and TensorFlow.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Kernel:
-    """What compression finds in one kernel.
+    """Compressibility of one kernel.
 
     Args:
-        name: String, of its layer.
-        weights: Int, how many it has.
-        zeros: Float in [0, 1], share of them that are exactly 0.
-        values: Int, distinct values.
+        name: String, name of its layer.
+        weights: Int, number of weights.
+        zeros: Float in [0, 1], share of weights that are exactly 0.
+        values: Int, number of distinct values.
     """
 
     name: str
@@ -46,12 +45,12 @@ class Kernel:
 
 
 @dataclass(frozen=True, eq=False)
-class Thinned:
+class CompressionResult:
     """A pruned or clustered network.
 
     Args:
-        model: Functional Keras model, which exports at every precision.
-        kernels: Tuple of `Kernel`, input side first.
+        model: Functional Keras model, which can be exported in every precision.
+        kernels: Tuple of `Kernel`s, from input to output.
     """
 
     model: keras.Model
@@ -59,12 +58,12 @@ class Thinned:
 
     @property
     def zeros(self) -> float:
-        """Share of all kernels' weights that are 0."""
+        """Share of all kernel weights that are 0."""
         return sum(kernel.zeros * kernel.weights for kernel in self.kernels) / sum(k.weights for k in self.kernels)
 
 
 def kernels(model: keras.Model) -> tuple[Kernel, ...]:
-    """Zeros and distinct values of every kernel of a network."""
+    """Count zeros and distinct values of every kernel of a network."""
     found = []
     for layer in computing_layers(model):
         if hasattr(layer, "kernel"):
@@ -82,27 +81,28 @@ def prune(
     samples: int = 2000,
     image_spec: ImageSpec | None = None,
     announce: Callable[[str], None] = lambda step: None,
-) -> Thinned:
-    """Sets the smallest weights of each kernel to 0, step by step, while the others learn to make up for them.
+) -> CompressionResult:
+    """Magnitude pruning: gradually set the smallest weights of each kernel to 0 while training the others.
 
-    Depthwise kernels and the first convolution stay whole: under a hundredth of the weights, on which all else depends.
+    Depthwise kernels and the first convolution are not pruned: they hold less than 1% of the weights, and all others
+    depend on them.
 
     Args:
-        model: Trained functional Keras model with one image input of fixed size. It is left as it is.
-        data: Images to learn from, of the kinds that `export_tflite` calibrates on. Labels are not looked at: the
-            network's own answers are the targets. They must be thousands of the kind that the network was trained on: a
-            published network of a thousand classes loses most of them with 75% zeros on a hundred.
+        model: Trained functional Keras model with one image input of fixed size. It is not modified.
+        data: Training images, of the kinds that `export_tflite` calibrates on. Labels are ignored: the network's own
+            predictions are the targets. Use thousands of images like those that the network was trained on: with 75%
+            zeros and a hundred images a published network of a thousand classes loses most of its accuracy.
         sparsity: Float in (0, 1), share of zeros in each kernel.
         tuning: `FineTuning`.
-        samples: Int, images at most.
+        samples: Int, maximum number of images.
         image_spec: `ImageSpec`, how images are cropped.
         announce: Called with a line of text after each epoch.
 
     Returns:
-        A `Thinned` of the same architecture, its batch normalization statistics measured anew.
+        A `CompressionResult` of the same architecture with re-estimated batch normalization statistics.
 
     Raises:
-        UserError: An argument out of range, images that cannot be right, or a training that failed.
+        UserError: An argument is out of range, the images are implausible, or the training failed.
 
     Example:
 
@@ -116,7 +116,7 @@ def prune(
     images = training_images(model, data, samples, tuning.seed, image_spec)
     pruned = fine_tune(float32_copy(model), images, "prune", {"sparsity": sparsity}, tuning, announce)
     reestimate_batch_norm(pruned, [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)])
-    return Thinned(pruned, kernels(pruned))
+    return CompressionResult(pruned, kernels(pruned))
 
 
 def cluster(
@@ -128,22 +128,22 @@ def cluster(
     samples: int = 2000,
     image_spec: ImageSpec | None = None,
     announce: Callable[[str], None] = lambda step: None,
-) -> Thinned:
-    """Draws the weights of each kernel from a few values, which are then trained.
+) -> CompressionResult:
+    """Weight clustering: restrict each kernel to a few distinct values, which are then trained.
 
-    Batch normalization is folded away first: folded later, it would give each channel values of its own. In an int8
-    file, whose channels each have a step, the count holds for each channel. Depthwise kernels and the first
-    convolution stay as they are, see `prune`.
+    Batch normalization is folded first; folding it later would give each channel different values. In an int8 file,
+    which has a scale per channel, the number of values holds per channel. Depthwise kernels and the first convolution
+    are not clustered, see `prune`.
 
     Args:
         model, data, tuning, samples, image_spec, announce: As in `prune`.
-        clusters: Int, at least 2, distinct values of a kernel. 32 keep far more of an answer than 16.
+        clusters: Int, at least 2, number of distinct values per kernel. 32 are far more accurate than 16.
 
     Returns:
-        A `Thinned` without batch normalization.
+        A `CompressionResult` without batch normalization.
 
     Raises:
-        UserError: An argument out of range, images that cannot be right, or a training that failed.
+        UserError: An argument is out of range, the images are implausible, or the training failed.
 
     Example:
 
@@ -156,4 +156,4 @@ def cluster(
     images = training_images(model, data, samples, tuning.seed, image_spec)
     folded = fold_batch_norms(float32_copy(model))
     clustered = fine_tune(folded, images, "cluster", {"clusters": clusters}, tuning, announce)
-    return Thinned(clustered, kernels(clustered))
+    return CompressionResult(clustered, kernels(clustered))

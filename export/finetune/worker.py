@@ -1,7 +1,7 @@
-"""The other process: `python -m keras_effnet.export.finetune.worker JOB`, started by `twin` alone.
+"""Fine-tuning subprocess: `python -m keras_effnet.export.finetune.worker JOB`, started by `parent` only.
 
-Builds the tf_keras twin of a network, lets tfmot change it, trains it to keep its answers, and writes the weights.
-The one module that imports tf_keras and tfmot, and so must never be imported beside Keras 3.
+Builds the tf_keras twin of a network, wraps it with tfmot, trains it to keep its predictions, and writes the weights.
+The only module that imports tf_keras and tfmot; never import it in a process that uses Keras 3.
 """
 
 from __future__ import annotations
@@ -18,32 +18,33 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 from tensorflow_model_optimization.python.core.clustering.keras.experimental import cluster as keeping_zeros
 
-_SAME = 1e-4  # largest difference of a probability between a network and its twin
-_PRUNED = 0.1  # share of zeros from which on a kernel was pruned
-_SILENCE = 1e-6  # power of logits below which they say nothing
-_CLUSTERS = 256  # a kernel with no more distinct values keeps them few; int8 has no more
+_SAME = 1e-4  # tolerated difference of probabilities between a network and its twin
+_PRUNED = 0.1  # kernels with a larger share of zeros are treated as pruned
+_SILENCE = 1e-6  # lower bound of the logits' power, against division by 0
+_CLUSTERS = 256  # kernels with at most as many distinct values, the limit of int8, are treated as clustered
 _KERNELS = {"Conv2D": "kernel", "Dense": "kernel", "DepthwiseConv2D": "depthwise_kernel"}
 
 Weights = dict[str, np.ndarray]  # `name/position` of a weight within its layer -> value
 
 
 class Changed(NamedTuple):
-    """A twin under a constraint.
+    """A twin wrapped for training under a constraint.
 
     Args:
-        model: What is trained.
+        model: tf_keras model to train.
         callbacks: Keras callbacks that the training needs.
-        finish: Function without arguments to the weights after the training.
+        finish: Function that returns the weights after the training.
     """
 
     model: tf_keras.Model
-    callbacks: list
+    callbacks: list[tf_keras.callbacks.Callback]
     finish: Callable[[], Weights]
 
 
 def build(network: list[dict], input_shape: list[int]) -> tf_keras.Model:
-    """The twin of a described network, ending in logits."""
-    tensors, x = {}, None
+    """Build the twin of a described network; its output are logits."""
+    tensors: dict[str, tf.Tensor] = {}
+    x = None
     for entry in network:
         name, arguments = entry["name"], dict(entry["arguments"])
         if entry["class"] == "InputLayer":
@@ -74,10 +75,10 @@ def _weights(model) -> Weights:
 
 
 class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
-    """A kernel as the file holds it: a step for each output channel, symmetric, 255 values.
+    """Quantizer of kernels as in the file: symmetric, 255 values, a scale per output channel.
 
-    tfmot's own takes the last axis for the channels, which in a depthwise kernel is a single one. What pruning and
-    clustering gave stays: weights that are 0, and weights that share a value, which get one gradient among them.
+    tfmot's own uses the last axis as channels, which has size 1 in a depthwise kernel. Pruned weights stay 0, and
+    clustered weights keep sharing a value, with a common gradient.
 
     Args:
         kernel: The kernel before the training.
@@ -107,7 +108,7 @@ class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
 
 class AsInFile(tfmot.quantization.keras.QuantizeConfig):
-    """Quantizes of a layer what the file quantizes: its kernel, and its output if that is a tensor of its own there."""
+    """Quantize the same parts of a layer as the file: its kernel, and its output if that is a separate tensor there."""
 
     def __init__(self, kernel: str | None, quantizer: KernelQuantizer | None, output: list[float] | None):
         self.kernel, self.quantizer, self.output = kernel, quantizer, output
@@ -116,8 +117,8 @@ class AsInFile(tfmot.quantization.keras.QuantizeConfig):
         return [(getattr(layer, self.kernel), self.quantizer)] if self.kernel else []
 
     def set_quantize_weights(self, layer, quantize_weights):
-        for value in quantize_weights:
-            setattr(layer, self.kernel, value)
+        if self.kernel:
+            setattr(layer, self.kernel, *quantize_weights)
 
     def get_activations_and_quantizers(self, layer):
         return []
@@ -136,15 +137,15 @@ class AsInFile(tfmot.quantization.keras.QuantizeConfig):
 
 
 def quantize(twin, options: dict[str, Any], steps: int) -> Changed:
-    """Every kernel and every tensor that the file holds rounded to eight bits.
+    """Round every kernel and every tensor of the file to 8 bits.
 
     Args:
         twin: tf_keras model.
-        options: `ranges`, a dict from layer name to `[low, high]` of its output.
+        options: Dict with `ranges`, a dict from layer name to `[low, high]` of its output.
         steps: Int, training steps.
     """
     kernels, ranges = _kernels(twin), options["ranges"]
-    # Held here, because the wrapper puts rounded tensors in the place of a layer's variables.
+    # Kept here, because the wrapper replaces a layer's variables by rounded tensors.
     variables = {f"{layer.name}/{i}": variable for layer in twin.layers for i, variable in enumerate(layer.weights)}
     quantizers = {
         name: KernelQuantizer(variables[f"{name}/0"].numpy(), kernel == "depthwise_kernel")
@@ -153,8 +154,9 @@ def quantize(twin, options: dict[str, Any], steps: int) -> Changed:
 
     def wrap(layer):
         if isinstance(layer, tf_keras.layers.BatchNormalization):
-            layer.trainable = False  # the file has its moving statistics
-        kernel, quantizer, output = (of.get(layer.name) for of in (kernels, quantizers, ranges))
+            layer.trainable = False  # the file uses its moving statistics
+        name = layer.name
+        kernel, quantizer, output = kernels.get(name), quantizers.get(name), ranges.get(name)
         if kernel is None and output is None:
             return layer
         return tfmot.quantization.keras.QuantizeWrapperV2(layer, AsInFile(kernel, quantizer, output))
@@ -172,25 +174,25 @@ def quantize(twin, options: dict[str, Any], steps: int) -> Changed:
 # ------------------------------------------------------------------ zeros and clusters
 
 
-def _thinnable(twin) -> set[str]:
-    """Names of the layers whose kernels are worth thinning out.
+def _compressible(twin) -> set[str]:
+    """Names of the layers whose kernels are pruned or clustered.
 
-    Not depthwise ones, and not the first convolution: together under a hundredth of the weights, and all images pass
-    through them.
+    Depthwise layers and the first convolution are excluded: they hold less than 1% of the weights, and all later layers
+    depend on them.
     """
     names = [name for name, kernel in _kernels(twin).items() if kernel == "kernel"]
     return set(names[1:])
 
 
 def prune(twin, options: dict[str, Any], steps: int) -> Changed:
-    """The smallest weights of each kernel go to 0, more and more of them over the first two thirds of the training.
+    """Prune the smallest weights of each kernel, a growing share over the first two thirds of the training.
 
     Args:
         twin: tf_keras model.
-        options: `sparsity`, the final share of zeros.
+        options: Dict with `sparsity`, the final share of zeros.
         steps: Int, training steps.
     """
-    chosen = _thinnable(twin)
+    chosen = _compressible(twin)
     schedule = tfmot.sparsity.keras.PolynomialDecay(
         initial_sparsity=min(0.5, options["sparsity"] / 2),
         final_sparsity=options["sparsity"],
@@ -203,19 +205,19 @@ def prune(twin, options: dict[str, Any], steps: int) -> Changed:
         return tfmot.sparsity.keras.prune_low_magnitude(layer, schedule) if layer.name in chosen else layer
 
     model = tf_keras.models.clone_model(twin, clone_function=wrap)
-    # The callback puts the masks on once more at the end of each epoch.
+    # The callback applies the masks again at the end of each epoch.
     return Changed(model, [tfmot.sparsity.keras.UpdatePruningStep()], lambda: _weights(twin))
 
 
 def cluster(twin, options: dict[str, Any], steps: int) -> Changed:
-    """Each kernel drawn from a few values, which are trained in place of the weights; a pruned one keeps its zeros.
+    """Restrict each kernel to a few values, which are trained instead of the weights; pruned kernels keep their zeros.
 
     Args:
         twin: tf_keras model.
-        options: `clusters`, how many values.
+        options: Dict with `clusters`, the number of values.
         steps: Int, training steps.
     """
-    chosen = _thinnable(twin)
+    chosen = _compressible(twin)
 
     def wrap(layer):
         if layer.name not in chosen or layer.kernel.shape.num_elements() <= options["clusters"]:
@@ -238,19 +240,19 @@ TECHNIQUES = {"quantize": quantize, "prune": prune, "cluster": cluster}
 
 
 def _check(twin, images: np.ndarray, targets: np.ndarray) -> None:
-    """A twin that answers otherwise than its model must not be trained."""
+    """Exit if the twin's predictions differ from the model's."""
     answers, targets = (tf.nn.softmax(logits).numpy() for logits in (twin(images, training=False), targets))
     if not np.abs(answers - targets).max() <= _SAME:
         sys.exit(f"the twin's probabilities differ from the model's by {np.abs(answers - targets).max():.2g}")
 
 
 def noise_to_signal(targets, logits):
-    """Power of what changed in the logits over their power, the reciprocal of the SQNR that `verification` reports.
+    """Noise-to-signal ratio of logits, the reciprocal of the SQNR of `VerifyReport`, as a training loss.
 
-    Cross-entropy would say next to nothing of images that a network is sure of.
+    Cross-entropy would have almost no gradient for images that the network is certain of.
 
     Args:
-        targets, logits: Logits of shape `(N, classes)`, the former with mean 0 for each image.
+        targets, logits: Logits of shape `(N, classes)`; the targets have mean 0 per image.
     """
     noise = logits - tf.reduce_mean(logits, axis=1, keepdims=True) - targets
     return tf.reduce_mean(noise**2, axis=1) / tf.maximum(tf.reduce_mean(targets**2, axis=1), _SILENCE)
@@ -262,7 +264,7 @@ def _batches(images: np.ndarray, targets: np.ndarray, batch_size: int, seed: int
 
 
 def main(job: Path) -> None:
-    """Reads `job.json`, `weights.npz`, `images.npy` and `targets.npy`; writes `trained.npz`."""
+    """Read `job.json`, `weights.npz`, `images.npy` and `targets.npy` of a job folder; write `trained.npz`."""
     description = json.loads((job / "job.json").read_text())
     images, targets = np.load(job / "images.npy"), np.load(job / "targets.npy")
     tuning = description["tuning"]
@@ -286,7 +288,7 @@ def main(job: Path) -> None:
 
     progress = tf_keras.callbacks.LambdaCallback(on_epoch_end=report)
     changed.model.fit(batches, epochs=tuning["epochs"], verbose=0, callbacks=[*changed.callbacks, progress])
-    np.savez(job / "trained.npz", **changed.finish())
+    np.savez(job / "trained.npz", **changed.finish())  # type: ignore[arg-type]  # numpy's stub matches the names with allow_pickle
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ def test_a_row_shows_figures_rounded_for_people(bundle):
 
 @pytest.mark.parametrize("option", [{"input_type": "uint8"}, {"method": "minmax"}, {"float_blocks": ["stem"]}])
 def test_an_option_that_none_of_the_precisions_has_a_use_for_is_refused(toy_model, smooth_images, tmp_path, option):
-    with pytest.raises(UserError, match="of no use to any of the precisions"):
+    with pytest.raises(UserError, match="applies to none of the requested precisions"):
         write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_images(20, 32), **option)
     assert not list(tmp_path.iterdir())
 

@@ -50,7 +50,7 @@ def test_a_bound_of_ones_own_is_kept_to(cli, trained):
         (["--also", "onxx"], "Unknown format 'onxx'. Did you mean 'onnx'"),
         (["--method", "minmx"], "Unknown method 'minmx'. Did you mean 'minmax'"),
         (["--quantize", "mixed", "--float-blocks", "blok1a"], "Unknown block 'blok1a'. Did you mean 'block1a'"),
-        (["--quantize", "none", "--qat"], "method='qat' is of no use to any of the precisions"),
+        (["--quantize", "none", "--qat"], "method='qat' applies to none of the requested precisions"),
         (["--sparsity", "1.5"], "sparsity must lie between 0 and 1, got 1.5"),
     ],
 )
@@ -67,7 +67,9 @@ def test_a_pruned_network_that_the_disk_has_no_room_for_is_said_in_one_line(cli,
         raise OSError("Unable to synchronously write (file write failed: errno = 28, No space left on device)")
 
     pruned = keras.models.clone_model(trained.model)
-    monkeypatch.setattr(sparsity, "prune", lambda *args, **options: sparsity.Thinned(pruned, sparsity.kernels(pruned)))
+    monkeypatch.setattr(
+        sparsity, "prune", lambda *args, **options: sparsity.CompressionResult(pruned, sparsity.kernels(pruned))
+    )
     monkeypatch.setattr(keras.Model, "save", full)
     shown = cli("export", trained.run_dir, "--sparsity", "0.5", "--name", "digits", "--out", "files")
     assert shown.status == 2

@@ -49,7 +49,7 @@ def test_a_saved_model_answers_in_a_process_without_keras(toy_model, smooth_imag
 def test_another_folder_is_never_replaced(toy_model, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-    with pytest.raises(UserError, match="is no SavedModel, so it is not replaced"):
+    with pytest.raises(UserError, match="is not a SavedModel and is not replaced"):
         export_savedmodel(toy_model(), tmp_path / "thesis", overwrite=True)
     assert leftovers(tmp_path / "thesis") == ["chapter.txt"]
 

@@ -225,7 +225,7 @@ def test_calibration_images_that_cannot_be_right_are_refused_and_nothing_is_writ
 def test_few_calibration_images_are_warned_of(toy, images, tmp_path, caplog):
     with caplog.at_level("WARNING", "keras_effnet"):
         export_tflite(toy, tmp_path / "model.tflite", "int8", calibration=images[:5], verification=images)
-    assert "Only 5 calibration images; 20 or more are safer" in caplog.text
+    assert "Only 5 calibration images; use 20 or more" in caplog.text
 
 
 # ------------------------------------------------------------------ found wanting

@@ -14,7 +14,7 @@ from keras_effnet.export.candidate_trial import compressed_size
 from keras_effnet.export.conversion import ExportSource
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.finetune.qat import quantization_aware_training
-from keras_effnet.export.finetune.sparsity import Thinned, cluster, kernels, prune
+from keras_effnet.export.finetune.sparsity import CompressionResult, cluster, kernels, prune
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import constant, operator_name, parse
@@ -32,7 +32,7 @@ def trainer():
 
 
 @pytest.fixture(scope="module")
-def pruned(digits, trainer) -> Thinned:
+def pruned(digits, trainer) -> CompressionResult:
     return prune(digits_network(), digits.train, 0.75, FineTuning(epochs=6, learning_rate=2e-3), samples=400)
 
 
@@ -48,11 +48,11 @@ def holed() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def clustered(holed, digits, trainer) -> Thinned:
+def clustered(holed, digits, trainer) -> CompressionResult:
     return cluster(holed, digits.train, 16, FineTuning(epochs=3, learning_rate=1e-3), samples=200)
 
 
-def thinned_out(result: Thinned):
+def compressed_kernels(result: CompressionResult):
     return [kernel for kernel in result.kernels if not kernel.name.endswith(WHOLE)]
 
 
@@ -79,11 +79,13 @@ def exported(model, precision, digits, path) -> bytes:
 
 
 def test_three_quarters_of_each_kernel_are_zero_and_the_tender_ones_are_whole(pruned):
-    assert len(thinned_out(pruned)) == 7 and len(pruned.kernels) == 11
+    assert len(compressed_kernels(pruned)) == 7 and len(pruned.kernels) == 11
     for kernel in pruned.kernels:
         assert kernel.zeros == pytest.approx(0 if kernel.name.endswith(WHOLE) else 0.75, abs=0.01), kernel.name
-    thinned = sum(kernel.weights for kernel in thinned_out(pruned)) / sum(kernel.weights for kernel in pruned.kernels)
-    assert pruned.zeros == pytest.approx(0.75 * thinned, abs=0.01) and pruned.zeros > 0.7
+    share = sum(kernel.weights for kernel in compressed_kernels(pruned)) / sum(
+        kernel.weights for kernel in pruned.kernels
+    )
+    assert pruned.zeros == pytest.approx(0.75 * share, abs=0.01) and pruned.zeros > 0.7
 
 
 def test_a_pruned_network_still_knows_its_digits(pruned, digits):
@@ -106,7 +108,7 @@ def test_the_zeros_are_in_the_file_and_gzip_finds_them(pruned, digits, tmp_path,
 
 
 def test_each_kernel_has_no_more_values_than_clusters(clustered):
-    assert len(thinned_out(clustered)) == 7
+    assert len(compressed_kernels(clustered)) == 7
     for kernel in clustered.kernels:
         assert (kernel.values <= 16) != kernel.name.endswith(WHOLE), kernel.name
 
