@@ -314,7 +314,7 @@ def test_answers_that_are_no_numbers_are_refused(cli, gallery, colours):
     model.layers[-1].set_weights([np.full((3, 3), np.nan), np.zeros(3)])
     model.save(colours / "nan.keras")
     shown = cli("predict", gallery, "--model", colours / "nan.keras", "--output", "out.csv")
-    assert shown.status == 2 and "NaN or infinite values to 6 of 6" in shown.err and not Path("out.csv").exists()
+    assert shown.status == 2 and "NaN or infinite values for 6 of 6" in shown.err and not Path("out.csv").exists()
 
 
 @pytest.fixture
