@@ -138,7 +138,7 @@ def test_quantized_weights_are_no_weights(tmp_path):
         entry.update(dtype="U8")
     path = write_safetensors(tmp_path / "x.safetensors", header, b"\1" * end)
     assert refusal(model, path).endswith(
-        "no floating-point numbers in stem_conv, stem_bn, block1a_dwconv and "
+        "does not hold floating-point numbers in stem_conv, stem_bn, block1a_dwconv and "
         f"{sum(bool(layer.weights) for layer in model.layers) - 3} more: is it quantized?"
     )
 
@@ -213,7 +213,7 @@ def test_a_grey_image_gives_what_its_rgb_copy_gave(preprocessing, rgb, caplog):
     grey = lite(1, include_preprocessing=preprocessing)
     load_weights(grey, path, adapt=True)
     assert warnings_of(caplog) == [
-        "The stem was trained on 3 channels and is adapted to 1: summed or repeated over them."
+        "The stem was trained on 3 channels; its kernel is adapted to 1 by summing or repeating."
     ]
     pixels = images(1, highest=255 if preprocessing else 1)
     np.testing.assert_allclose(answer(grey, pixels), answer(model, pixels.repeat(3, axis=3)), atol=1e-5)
