@@ -324,7 +324,7 @@ def test_two_networks_of_one_name_are_refused(tmp_path, tiny):
         scaling_study.run("digits", two_members(tiny)[:1] * 2, tmp_path)
 
 
-# --- engines
+# --- executors
 
 
 def test_each_trial_has_a_process_of_its_own():
@@ -335,7 +335,7 @@ def test_each_trial_has_a_process_of_its_own():
 
 ORPHAN = """
 import sys, time
-from keras_effnet import engines
+from keras_effnet.study import executors
 
 def work(path):
     import os
@@ -343,7 +343,7 @@ def work(path):
     time.sleep(600)
 
 if __name__ == "__main__":
-    with engines.engine() as submit:
+    with executors.engine() as submit:
         submit(work, sys.argv[1]).result()
 """
 
