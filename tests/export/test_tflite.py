@@ -183,7 +183,7 @@ def test_a_bound_of_ones_own_refuses_what_the_precision_would_take(fragile_model
         return export_tflite(fragile_model(0.3), tmp_path / name, "int8", calibration=small_images, **options)
 
     assert 0.9 <= exported("taken.tflite").report.top1_agreement < 0.99
-    with pytest.raises(VerificationError, match=r"at least 99\.0% wanted"):
+    with pytest.raises(VerificationError, match=r"at least 99\.0% required"):
         exported("refused.tflite", min_agreement=0.99)
     assert files(tmp_path) == ["taken.json", "taken.tflite"]
 
@@ -240,7 +240,7 @@ def test_a_file_that_disagrees_is_not_written(fragile_model, small_images, tmp_p
     with pytest.raises(VerificationError, match="The int8 file disagrees with the model: the same class on") as caught:
         export_tflite(fragile_model(), tmp_path / "model.tflite", "int8", calibration=small_images, labels="rgb")
     message = str(caught.value)
-    assert "of 60 images" in message and "SQNR" in message and "take another precision" in message
+    assert "of 60 images" in message and "SQNR" in message and "use another precision" in message
     assert files(tmp_path) == []
 
 

@@ -69,7 +69,7 @@ def _knowing_digits(spec: ArchitectureSpec) -> keras.Model:
 TRAINER = """
 import sys
 from pathlib import Path
-from keras_effnet.export.twin_training import main
+from keras_effnet.export.finetune.worker import main
 for line in sys.stdin:
     main(Path(line.strip()))
     print("done", flush=True)

@@ -33,7 +33,7 @@ SCRIPT = """
 import json, sys
 import numpy as np
 from pathlib import Path
-from keras_effnet.export.twin_training import build, quantize
+from keras_effnet.export.finetune.worker import build, quantize
 for folder in map(Path, sys.argv[1:]):
     job = json.loads((folder / "job.json").read_text())
     model, weights = build(job["network"], job["input_shape"]), np.load(folder / "weights.npz")
@@ -156,7 +156,7 @@ def test_a_training_that_was_killed_is_said_to_be(toy, smooth_images, monkeypatc
     monkeypatch.setattr(parent, "_TRAINER", "dying")
     with pytest.raises(UserError, match="killed by signal 9, probably out of memory") as caught:
         fine_tune(toy, smooth_images(4, 8), "quantize", {"ranges": {}}, FineTuning())
-    Path(re.search(r"kept: (\S+)\.$", str(caught.value))[1]).unlink()
+    Path(re.search(r"See its log, (\S+)\.$", str(caught.value))[1]).unlink()
 
 
 def test_an_interrupted_caller_leaves_no_training_behind(toy, smooth_images, monkeypatch, tmp_path):

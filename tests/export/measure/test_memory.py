@@ -69,7 +69,7 @@ def test_a_file_too_large_for_the_machine_is_said_to_be(monkeypatch):
 
 
 def test_a_run_without_end_is_given_up():
-    with pytest.raises(UserError, match=r"did not run once in 0\.01 seconds"):
+    with pytest.raises(UserError, match=r"did not finish one run in 0\.01 seconds"):
         peak_memory(relu(1), timeout=0.01)
 
 
