@@ -462,7 +462,7 @@ def test_a_budget_is_turned_into_a_network(studied, cli):
     found = json.loads(cli("recommend", "--budget-macs", macs, "--data", result.folder, "--json").out)
     assert found["macs"] <= macs and found["measured"] == [0, 1] and found["band"][0] <= found["accuracy"]
     text = cli("recommend", "--budget-mb", 1, "--data", result.folder).out
-    assert "Extrapolated" in text and "Measured were phi 0 to 1" in text and "Next:" in text
+    assert "Extrapolated" in text and "phi 0 to 1." in text and "Next:" in text
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_a_budget_is_turned_into_a_network(studied, cli):
         (("study", "digits", "--models", "resnet19"), "Did you mean 'resnet1"),
         (("study", "digits", "--phi", "0", "--axis", "widht"), "Did you mean 'width'"),
         (("study", "digits", "--models", "b0", "--axis", "widht"), "Did you mean 'width'"),
-        (("study", "digits", "--models", "b0", "--axis", "depth,width"), "--axis depth,width wants steps"),
+        (("study", "digits", "--models", "b0", "--axis", "depth,width"), "--axis depth,width needs scaling steps"),
         (("study", "digits", "--phi", "0", "--epochs", "inf"), "and finite"),
         (("study", "digits", "--phi", "0", "--target", "60"), "0<=x<=1"),
         (("study", "digits", "--phi", "0", "--set", "batch_size=["), "is not a valid value"),
