@@ -149,7 +149,7 @@ def test_grey_images_are_classified_as_their_rgb_copies_where_the_statistics_are
 
 def test_another_file_than_the_published_one_is_refused(server, tmp_path, monkeypatch):
     monkeypatch.setitem(PRETRAINED, "b0", replace(PRETRAINED["b0"], md5="0" * 32))
-    with pytest.raises(UserError, match=r"sent is not the published file \(its md5 differs\)"):
+    with pytest.raises(UserError, match=r"is not the published one \(its md5 differs\)"):
         imagenet_weights(B0)
     assert list((tmp_path / "models").iterdir()) == []
 
