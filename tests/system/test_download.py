@@ -136,7 +136,7 @@ def test_a_part_that_leaves_nothing_to_ask_for_is_dropped(kept, server, path):
 
 def test_a_part_of_another_file_is_found_out_and_removed(server, path):
     leave_part(path, b"x" * 1000)
-    with pytest.raises(UserError, match="not the published file"):
+    with pytest.raises(UserError, match="not the published one"):
         fetch(server.url, path, MD5)
     assert list(path.parent.iterdir()) == []
     fetch(server.url, path, MD5)
@@ -151,7 +151,7 @@ def test_a_length_that_is_not_told_is_no_hindrance(server, path):
 
 def test_another_content_is_refused_and_removed(server, path):
     server.content = b"<html>Please log in to this network.</html>"
-    with pytest.raises(UserError, match=r"is not the published file \(its md5 differs\)") as caught:
+    with pytest.raises(UserError, match=r"is not the published one \(its md5 differs\)") as caught:
         fetch(server.url, path, MD5)
     assert_tells_what_to_do(caught, server.url, path)
     assert list(path.parent.iterdir()) == []
