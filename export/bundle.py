@@ -17,7 +17,7 @@ from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
 from keras_effnet.export.recipes import PRECISIONS, Settings
-from keras_effnet.export.report import Row, recommend, write_report
+from keras_effnet.export.report import ReportRow, recommend_precision, write_export_report
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
@@ -30,16 +30,16 @@ class Bundle:
 
     Args:
         folder: Path.
-        rows: Tuple of `Row`s, one per precision.
+        rows: Tuple of `ReportRow`s, one per precision.
         recommendation: String, one sentence.
     """
 
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     recommendation: str
 
     @property
-    def refused(self) -> tuple[Row, ...]:
+    def refused(self) -> tuple[ReportRow, ...]:
         """Rows of the precisions that were not written."""
         return tuple(row for row in self.rows if row.refused)
 
@@ -53,15 +53,15 @@ class Bundle:
         return json.dumps(asdict(self), indent=2, default=str)
 
 
-def _row(trial: ExportCandidate, path: Path, labels: Sequence[str] | None, allow_degraded: bool) -> Row:
+def _row(trial: ExportCandidate, path: Path, labels: Sequence[str] | None, allow_degraded: bool) -> ReportRow:
     """Write the file of a trial, or record why it is refused."""
     if not (trial.passed or allow_degraded):
-        return Row(trial.quantization, trial.report, trial.layers, refused=trial.complaint + " Not written.")
+        return ReportRow(trial.quantization, trial.report, trial.layers, refused=trial.complaint + " Not written.")
     warning = "" if trial.passed else trial.complaint
-    return Row(trial.quantization, trial.report, trial.layers, keep(trial, path, labels), warning=warning)
+    return ReportRow(trial.quantization, trial.report, trial.layers, keep(trial, path, labels), warning=warning)
 
 
-def _measured(rows: Sequence[Row]) -> list[Row]:
+def _measured(rows: Sequence[ReportRow]) -> list[ReportRow]:
     """Add latency, memory and inspection to the rows; files are timed in alternation under equal load."""
     kept = {row.quantization: row.export.path for row in rows if row.export}
     latencies = dict(zip(kept, benchmark_in_turn(list(kept.values())), strict=True))
@@ -154,25 +154,25 @@ def write_bundle(
     announce("Reading images")
     trained_on = training_samples if method == "qat" else 0
     source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on)
-    rows: list[Row] = []
+    rows: list[ReportRow] = []
     log: list[str] = []
     for quantization, path in paths.items():
         announce(f"Exporting {quantization}")
         try:
             trial = try_precision(source, reference, quantization, settings[quantization], min_agreement)
         except VerificationError as error:
-            rows.append(Row(quantization, refused=str(error)))
+            rows.append(ReportRow(quantization, refused=str(error)))
             continue
         log += [f"[{quantization}] {line}" for line in trial.log]
         rows.append(_row(trial, path, labels, allow_degraded))
 
     announce("Measuring time and memory")
     rows = _measured(rows)
-    bundle = Bundle(folder, tuple(rows), recommend(rows))
+    bundle = Bundle(folder, tuple(rows), recommend_precision(rows))
     try:
         spec.save(folder / "image_spec.json")
         write_text(folder / "converter.log", "".join(f"{line}\n" for line in log))
-        write_report(folder, name, rows, bundle.recommendation, notes)
+        write_export_report(folder, name, rows, bundle.recommendation, notes)
         write_text(folder / "report.json", bundle.to_json() + "\n")
     except OSError as error:
         raise UserError(

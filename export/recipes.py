@@ -119,13 +119,13 @@ def _trained(source: ExportSource, settings: Settings) -> Candidate:
 # does not destroy; a destroyed one can lose by it, so plain ranges follow. Equalization gives the slowest files;
 # training runs only on request.
 _TRIED = {"corrected": _corrected, "minmax": _minmax, "percentile": _percentile, "equalized": _equalized}
-INT8_METHODS = _TRIED | {"qat": _trained}
+_INT8_METHODS = _TRIED | {"qat": _trained}
 
 
 def _int8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     for name in [settings.method] if settings.method else _TRIED:
         settings.announce(f"int8 by {name}")
-        yield INT8_METHODS[name](source, settings)
+        yield _INT8_METHODS[name](source, settings)
 
 
 def _int16x8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
@@ -204,7 +204,7 @@ def check_settings(quantization: str, settings: Settings) -> Precision:
             "float32."
         )
     if settings.method is not None:
-        one_of("method", settings.method, INT8_METHODS)
+        one_of("method", settings.method, _INT8_METHODS)
         if quantization != "int8":
             raise UserError(f"method={settings.method!r} is a way to an int8 file, not to a {quantization} one.")
     if settings.float_blocks and quantization != "mixed":

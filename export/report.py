@@ -24,7 +24,7 @@ SOUND = 0.97  # agreement under which no file is recommended
 
 
 class KeptFile(NamedTuple):
-    """The figures of a file that was written: those of its `Row`, none missing but the memory."""
+    """The figures of a file that was written: those of its `ReportRow`, none missing but the memory."""
 
     quantization: str
     export: ExportResult
@@ -35,7 +35,7 @@ class KeptFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """Result of one precision: comparison and cost of its file, or why it was refused.
 
     Args:
@@ -92,11 +92,11 @@ _MEASURED: dict[str, Callable[[KeptFile], str]] = {
     "ops": lambda file: str(sum(file.inspection.operators.values())),
     "expected to run on": _clients,
 }
-SHORT = ("precision", "size", "gzip", "top-1", "agreement", "SQNR", "latency", "memory")
-FULL = (*SHORT, "top-5", "ops", "expected to run on")
+SHORT_COLUMNS = ("precision", "size", "gzip", "top-1", "agreement", "SQNR", "latency", "memory")
+ALL_COLUMNS = (*SHORT_COLUMNS, "top-5", "ops", "expected to run on")
 
 
-def cells(row: Row, headers: Sequence[str] = SHORT) -> tuple[str, ...]:
+def cells(row: ReportRow, headers: Sequence[str] = SHORT_COLUMNS) -> tuple[str, ...]:
     """Return the cells of a table row as text."""
     found = []
     for header in headers:
@@ -111,7 +111,7 @@ def cells(row: Row, headers: Sequence[str] = SHORT) -> tuple[str, ...]:
     return tuple(found)
 
 
-def recommend(rows: Sequence[Row]) -> str:
+def recommend_precision(rows: Sequence[ReportRow]) -> str:
     """Recommend the smallest file among those within 10% of the fastest, of the files that agree with the model."""
     files = [row.kept for row in rows if not row.warning]
     sound = [file for file in files if file and file.report.top1_agreement >= SOUND]
@@ -126,7 +126,7 @@ def recommend(rows: Sequence[Row]) -> str:
     )
 
 
-def _remarks(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
+def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
     """Remarks below the table, one sentence each."""
     remarks = list(notes)
     report = next((row.report for row in rows if row.report), None)
@@ -150,11 +150,11 @@ def _remarks(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
 
 
 def _markdown(
-    name: str, rows: Sequence[Row], recommendation: str, remarks: Sequence[str], images: Sequence[Path]
+    name: str, rows: Sequence[ReportRow], recommendation: str, remarks: Sequence[str], images: Sequence[Path]
 ) -> str:
     lines = [f"# Export of {name}", "", recommendation, ""]
-    lines += [f"| {' | '.join(FULL)} |", "|---" * len(FULL) + "|"]
-    lines += [f"| {' | '.join(cells(row, FULL))} |" for row in rows]
+    lines += [f"| {' | '.join(ALL_COLUMNS)} |", "|---" * len(ALL_COLUMNS) + "|"]
+    lines += [f"| {' | '.join(cells(row, ALL_COLUMNS))} |" for row in rows]
     lines += [""] + [f"![]({image.name})\n" for image in images]
     lines += [f"{remark}\n" for remark in remarks]
     for file in (row.export for row in rows if row.export):
@@ -162,21 +162,23 @@ def _markdown(
     return "\n".join(lines) + "\n"
 
 
-def _html(name: str, rows: Sequence[Row], recommendation: str, remarks: Sequence[str], images: Sequence[Path]) -> str:
+def _html(
+    name: str, rows: Sequence[ReportRow], recommendation: str, remarks: Sequence[str], images: Sequence[Path]
+) -> str:
     encoded = [base64.b64encode(image.read_bytes()).decode() for image in images]
     return html_pages.render(
         _TEMPLATE,
         title=f"Export of {name}",
         recommendation=recommendation,
-        headers=FULL,
-        table=[{"cells": cells(row, FULL), "refused": row.refused} for row in rows],
+        headers=ALL_COLUMNS,
+        table=[{"cells": cells(row, ALL_COLUMNS), "refused": row.refused} for row in rows],
         images=[{"name": image.stem, "base64": text} for image, text in zip(images, encoded, strict=True)],
         remarks=remarks,
         files=[row for row in rows if row.export],
     )
 
 
-def _plot(rows: Sequence[Row], folder: Path) -> list[Path]:
+def _plot(rows: Sequence[ReportRow], folder: Path) -> list[Path]:
     """Draw the charts that the rows have data for and return their paths."""
     kept = [file for row in rows if (file := row.kept)]
     images = []
@@ -199,7 +201,9 @@ def _plot(rows: Sequence[Row], folder: Path) -> list[Path]:
     return images
 
 
-def write_report(folder: Path, name: str, rows: Sequence[Row], recommendation: str, notes: Sequence[str] = ()) -> None:
+def write_export_report(
+    folder: Path, name: str, rows: Sequence[ReportRow], recommendation: str, notes: Sequence[str] = ()
+) -> None:
     """Writes `report.md`, `report.html`, which holds its images, and the images."""
     images, remarks = _plot(rows, folder), _remarks(rows, notes)
     write_text(folder / "report.md", _markdown(name, rows, recommendation, remarks, images))

@@ -19,7 +19,7 @@ _OVERWRITING = frozenset(("ADD", "SUB", "MUL", "DIV"))
 _RENAMING = frozenset(("RESHAPE", "EXPAND_DIMS", "SQUEEZE", "BITCAST"))
 
 
-class Plan(NamedTuple):
+class ArenaPlan(NamedTuple):
     """Bytes of activation memory: the peak of live tensors, and the arena that holds them."""
 
     live_bytes: int
@@ -94,9 +94,9 @@ def _arena(blocks: list[_Block], end: int) -> int:
     return max((start + block.size for start, block in placed), default=0)
 
 
-def plan(graph: Graph) -> Plan:
+def plan(graph: Graph) -> ArenaPlan:
     """Plan the memory of a graph's activations."""
     blocks = _blocks(graph)
     moments = range(len(graph.steps) or 1)
     live = max(sum(block.size for block in blocks if block.first <= now <= block.last) for now in moments)
-    return Plan(live, _arena(blocks, len(graph.steps)))
+    return ArenaPlan(live, _arena(blocks, len(graph.steps)))

@@ -18,14 +18,14 @@ from keras_effnet.errors import UserError, one_of
 if TYPE_CHECKING:
     from keras_effnet.preprocessing import ImageSpec
 
-Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
+TrainingPrecision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 Policy = Literal["none", "randaugment", "autoaugment"]
-Cache = Literal["auto", "memory", "disk", "none"]
+CacheChoice = Literal["auto", "memory", "disk", "none"]
 Strategy = Literal["none", "mirrored", "tpu", "data-parallel"]
 
-PRECISIONS: tuple[str, ...] = typing.get_args(Precision)
+TRAINING_PRECISIONS: tuple[str, ...] = typing.get_args(TrainingPrecision)
 POLICIES: tuple[str, ...] = typing.get_args(Policy)
-CACHES: tuple[str, ...] = typing.get_args(Cache)
+CACHES: tuple[str, ...] = typing.get_args(CacheChoice)
 STRATEGIES: tuple[str, ...] = typing.get_args(Strategy)
 
 NO_MULTIWORKER = (
@@ -105,7 +105,9 @@ class TrainConfig:
         "none",
         "`balanced` lets rare classes count as much as frequent ones.",
     )
-    precision: Precision = option("auto", "`auto` is float32 on CPU, mixed_float16 on GPU, mixed_bfloat16 on TPU.")
+    precision: TrainingPrecision = option(
+        "auto", "`auto` is float32 on CPU, mixed_float16 on GPU, mixed_bfloat16 on TPU."
+    )
     bn_momentum: float = option(
         0.9,
         "Momentum of the batch normalization statistics: 0.9 follows a run of a few hundred steps; the published "
@@ -149,7 +151,7 @@ class TrainConfig:
         above=0,
         at_most=1,
     )
-    cache: Cache = option("auto", "Where decoded images are kept; `auto` decides by their size.")
+    cache: CacheChoice = option("auto", "Where decoded images are kept; `auto` decides by their size.")
     data_service: str | None = option(None, "Address of a tf.data service that prepares the training images.")
     strategy: Strategy = option(
         "none",

@@ -23,7 +23,7 @@ from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member, resolved_name
 from keras_effnet.study.plan import RESULTS_JSONL, Plan, begin, prepare
 from keras_effnet.study.protocol import Budget
-from keras_effnet.study.scheduler import Progress, Row, run_trials
+from keras_effnet.study.scheduler import Row, StudyProgress, run_trials
 from keras_effnet.study.summary import OverSeeds
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
@@ -125,7 +125,7 @@ def grid_search(
     threads: int = 0,
     workers: int = 1,
     cluster: str | None = None,
-    progress: Progress = lambda text, done, total: None,
+    progress: StudyProgress = lambda text, done, total: None,
 ) -> SearchResult:
     """Search the compound scaling constants of a baseline by short trainings.
 

@@ -18,7 +18,7 @@ from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member
 from keras_effnet.study.plan import RESULTS_JSONL, Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, Protocol, macs_per_epoch
-from keras_effnet.study.scheduler import Progress, killed, run_trials
+from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
 
@@ -50,7 +50,7 @@ def run(
     threads: int = 0,
     workers: int = 1,
     cluster: str | None = None,
-    progress: Progress = lambda text, done, total: None,
+    progress: StudyProgress = lambda text, done, total: None,
 ) -> StudyResult:
     """Train every network with every seed and measure the cost of each; an existing study is resumed.
 
@@ -93,7 +93,7 @@ def run(
         return StudyResult(folder, jsonl.read(folder / RESULTS_JSONL), failures)
 
 
-def _measured(folder: Path, plan: Plan, classes: int, progress: Progress) -> dict[str, dict[str, Any]]:
+def _measured(folder: Path, plan: Plan, classes: int, progress: StudyProgress) -> dict[str, dict[str, Any]]:
     """Measure the cost of each network and one roofline for each kind of network, unless an earlier run has."""
     rows = jsonl.read(folder / RESULTS_JSONL)
     costs = {row["member"]: row for row in rows if row["kind"] == "cost"}

@@ -15,7 +15,7 @@ from keras_effnet.study.trial import TrainingRun, train_trial
 from keras_effnet.system import jsonl
 from keras_effnet.training.checkpoints import LAST, read_rows
 
-Progress = Callable[[str, float, float], None]
+StudyProgress = Callable[[str, float, float], None]
 Row = dict[str, Any]
 
 _POLL = 0.5  # seconds between progress updates
@@ -33,7 +33,7 @@ def run_trials(
     folder: Path,
     trials: Sequence[TrainingRun],
     submit: Submit,
-    progress: Progress,
+    progress: StudyProgress,
     follow: Callable[[TrainingRun, Row], TrainingRun | None] = lambda trial, row: None,
 ) -> dict[str, str]:
     """Run the trainings that have no row in `results.jsonl` yet.
@@ -102,7 +102,7 @@ def _outcome(future: Future, trial: TrainingRun, folder: Path) -> Row:
         return {"kind": "failure", "member": trial.member.name, "seed": trial.seed, "error": failure(error)}
 
 
-def _tell(waiting: Iterable[TrainingRun], done: int, total: int, progress: Progress) -> None:
+def _tell(waiting: Iterable[TrainingRun], done: int, total: int, progress: StudyProgress) -> None:
     behind = [(trial, len(read_rows(Path(trial.folder)))) for trial in waiting]
     training = ", ".join(str(trial) for trial, epochs in behind if epochs)
     progress(f"Training {training}" if training else "Training", done + sum(epochs for _, epochs in behind), total)

@@ -14,7 +14,7 @@ import yaml
 
 from keras_effnet import transfer
 from keras_effnet.config.resizing import ResizeStage
-from keras_effnet.config.train_config import PRECISIONS, TrainConfig
+from keras_effnet.config.train_config import TRAINING_PRECISIONS, TrainConfig
 from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.datasets.stratification import class_weights
 from keras_effnet.errors import UserError, one_of
@@ -52,7 +52,7 @@ def resolve_precision(precision: str) -> str:
     """Resolve a precision to a dtype policy; `"auto"` depends on the devices of this machine.
 
     Args:
-        precision: String, one of `PRECISIONS`.
+        precision: String, one of `TRAINING_PRECISIONS`.
 
     Returns:
         String, `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`.
@@ -60,7 +60,7 @@ def resolve_precision(precision: str) -> str:
     Raises:
         UserError: An unknown precision.
     """
-    one_of("precision", precision, PRECISIONS)
+    one_of("precision", precision, TRAINING_PRECISIONS)
     if precision != "auto":
         return precision
     if tf.config.list_physical_devices("TPU"):

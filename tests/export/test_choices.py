@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, FORMATS, INT8_METHODS, QUANTIZATIONS
-from keras_effnet.export.recipes import INT8_METHODS as IMPLEMENTED_METHODS
+from keras_effnet.export.recipes import _INT8_METHODS as IMPLEMENTED_METHODS
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.savedmodel_onnx import WRITERS
 

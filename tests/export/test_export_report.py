@@ -10,7 +10,7 @@ import pytest
 from keras_effnet.export.candidate_trial import ExportResult
 from keras_effnet.export.int8.layer_errors import LayerError
 from keras_effnet.export.measure.latency import LatencyReport
-from keras_effnet.export.report import FULL, Row, cells, write_report
+from keras_effnet.export.report import ALL_COLUMNS, ReportRow, cells, write_export_report
 from keras_effnet.export.tflite_file.clients import Verdict
 from keras_effnet.export.tflite_file.inspection import Inspection
 from keras_effnet.export.verification import VerifyReport
@@ -18,7 +18,7 @@ from keras_effnet.export.verification import VerifyReport
 HOSTILE = "</td><script>document.title='taken'</script>\"'&"
 
 
-def written_row(name: str = "int8", text: str = "") -> Row:
+def written_row(name: str = "int8", text: str = "") -> ReportRow:
     """The row of a file that was written, with `text` wherever the page shows a string."""
     report = VerifyReport(0.99, 30.0, 0.01, 500, 0.98, 0.97)
     export = ExportResult(
@@ -39,7 +39,7 @@ def written_row(name: str = "int8", text: str = "") -> Row:
         arena_bytes=2_400_000,
     )
     layers = tuple(LayerError(f"layer{index:02d}{text}", 60.0 - index) for index in range(12))
-    return Row(f"{name}{text}", report, layers, export, LatencyReport(1.5, 0.1, 50, 1, "test"), 20.0, inspection)
+    return ReportRow(f"{name}{text}", report, layers, export, LatencyReport(1.5, 0.1, 50, 1, "test"), 20.0, inspection)
 
 
 class Page(HTMLParser):
@@ -72,18 +72,18 @@ class Page(HTMLParser):
 def page(tmp_path):
     """Function that writes a report and returns its parsed HTML."""
 
-    def write(name: str, rows: list[Row], notes: tuple[str, ...] = ()) -> Page:
-        write_report(tmp_path, name, rows, f"Ship {name}.", notes)
+    def write(name: str, rows: list[ReportRow], notes: tuple[str, ...] = ()) -> Page:
+        write_export_report(tmp_path, name, rows, f"Ship {name}.", notes)
         return Page((tmp_path / "report.html").read_text())
 
     return write
 
 
 def test_the_page_has_a_row_for_each_precision_and_one_section_for_each_file(page):
-    kept, refused = written_row(), Row("int16x8", refused="Disagrees.")
+    kept, refused = written_row(), ReportRow("int16x8", refused="Disagrees.")
     found = page("net", [kept, refused], ("Pruned.",))
-    assert found.rows[0] == list(FULL)
-    assert found.rows[1:3] == [list(cells(kept, FULL)), list(cells(refused, FULL))]
+    assert found.rows[0] == list(ALL_COLUMNS)
+    assert found.rows[1:3] == [list(cells(kept, ALL_COLUMNS)), list(cells(refused, ALL_COLUMNS))]
     assert [attrs for tag, attrs in found.tags if tag == "tr"][1:3] == [{}, {"class": "refused"}]
     assert [text for tag, text in found.texts if tag == "summary"] == ["int8.tflite"]
     assert next(text for tag, text in found.texts if tag == "li") == "Pruned."
@@ -104,7 +104,7 @@ def test_a_files_section_lists_clients_operators_and_its_ten_worst_layers(page):
 
 def test_names_and_reasons_are_escaped(page):
     hostile = HOSTILE.replace("/", "\N{DIVISION SLASH}")  # a path has no slash in its name
-    found = page(HOSTILE, [written_row("int8", hostile), Row("none", refused=HOSTILE)], (HOSTILE,))
+    found = page(HOSTILE, [written_row("int8", hostile), ReportRow("none", refused=HOSTILE)], (HOSTILE,))
     assert not [tag for tag, _ in found.tags if tag == "script"]
     assert ("title", f"Export of {HOSTILE}") in found.texts and ("h1", f"Export of {HOSTILE}") in found.texts
     assert found.rows[1][0] == f"int8{hostile}"

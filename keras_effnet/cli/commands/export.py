@@ -155,7 +155,7 @@ def command(
     console.prepare_tensorflow()
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.finetune.qat import TUNING
-    from keras_effnet.export.report import SHORT, cells
+    from keras_effnet.export.report import SHORT_COLUMNS, cells
     from keras_effnet.export.savedmodel_onnx import WRITERS
     from keras_effnet.inference import artifacts
     from keras_effnet.system.run_folders import new_run
@@ -212,7 +212,7 @@ def command(
         click.echo(bundle.to_json())
     else:
         rows = [cells(row) for row in bundle.rows]
-        console.table(SHORT, rows, title=f"{name}, verified by running each file")
+        console.table(SHORT_COLUMNS, rows, title=f"{name}, verified by running each file")
         for line in (bundle.recommendation, *notes):
             click.echo(line)
         example = f"keras-effnet eval {folder}/{name}_{quantize[-1]}.tflite DATA"
