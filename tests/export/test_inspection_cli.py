@@ -25,7 +25,7 @@ def test_info_shows_what_is_inside_a_file(cli, exported):
 
 def test_info_says_why_a_client_refuses(cli, exported):
     shown = cli("info", exported["none"].path)
-    assert "expected to refuse it: float32: only operators in 8-bit integers run there" in shown.out
+    assert "expected to refuse it: float32: only 8-bit integer operators are supported" in shown.out
     assert "Float islands" not in shown.out
 
 

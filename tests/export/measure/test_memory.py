@@ -75,5 +75,5 @@ def test_a_run_without_end_is_given_up():
 
 def test_a_child_that_says_nothing_is_no_figure(monkeypatch):
     monkeypatch.setattr(memory.sys, "executable", "/bin/true")
-    with pytest.raises(UserError, match="no figure came back"):
+    with pytest.raises(UserError, match="the process printed no result"):
         peak_memory(relu(1))
