@@ -100,7 +100,7 @@ def test_a_contract_of_an_older_version_still_loads(tmp_path):
 @pytest.mark.parametrize("content", ["", "no json", "[1, 2]", '{"side": 3}', '{"size": 32, "crop": 7}'])
 def test_a_damaged_contract_is_refused_by_its_name(tmp_path, content):
     (tmp_path / "image_spec.json").write_text(content)
-    with pytest.raises(UserError, match=r"image_spec\.json is not what ImageSpec\.save writes: ") as caught:
+    with pytest.raises(UserError, match=r"image_spec\.json was not written by ImageSpec\.save: ") as caught:
         ImageSpec.load(tmp_path / "image_spec.json")
     assert "\n" not in str(caught.value)
 
@@ -308,7 +308,7 @@ def test_images_in_0_to_255_pass_in_any_type(smooth_images):
 
 def test_images_in_0_to_1_are_noticed_with_the_cure(smooth_images):
     message = range_mismatch(smooth_images(4, 32) / np.float32(255))
-    assert "lie in 0..1" in message and "takes 0..255" in message
+    assert "lie in 0..1" in message and "expects 0..255" in message
     assert "multiply by 255" in message and "your own rescaling" in message
 
 
