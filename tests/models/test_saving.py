@@ -305,7 +305,7 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path):
 
 def test_weights_alone_are_no_model_and_the_cure_is_named(tmp_path):
     (tmp_path / "a.weights.h5").write_bytes(b"")
-    with pytest.raises(UserError, match=r"a\.weights\.h5 is no \.keras file; build the network and use load_weights"):
+    with pytest.raises(UserError, match=r"a\.weights\.h5 is not a \.keras file; for weights, build the network"):
         load_model(tmp_path / "a.weights.h5")
 
 
