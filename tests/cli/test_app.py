@@ -366,7 +366,7 @@ def test_predict_takes_folders_and_prints_a_table(cli, trained, digit_files):
     shown = cli("predict", digit_files[0].parent, "--model", trained.run_dir)
     assert shown.status == 0
     assert all(path.name in shown.out for path in digit_files)
-    assert last_lines(shown.out)[0].startswith("12 images by ")
+    assert last_lines(shown.out)[0].startswith("12 images classified by ")
 
 
 def test_predict_takes_names_from_a_file(cli, trained, digit_files, tmp_path):

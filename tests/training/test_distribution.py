@@ -218,7 +218,7 @@ def test_launch_ends_all_when_one_fails(cli, script, end, status):
     started = time.monotonic()
     done = cli("launch", "--", script(FAIL.format(end=end)))
     assert done.status == status
-    assert f"Process 1 ended with status {status}" in done.err
+    assert f"Process 1 exited with status {status}" in done.err
     assert time.monotonic() - started < 60  # the other one would sleep for 300 seconds
 
 
