@@ -285,13 +285,14 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import keras
 import numpy as np
 
-from keras_effnet import EfficientNet, architecture_spec, datasets, strategies
+from keras_effnet import EfficientNet, architecture_spec, datasets
+from keras_effnet.training import distribution
 from keras_effnet.pipeline import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
 
 spec = architecture_spec("b0", width=0.25, image_size=32)
 spec = replace(spec, stages=spec.stages[:2])
-facts = {"replicas": strategies.replicas("mirrored")}
+facts = {"replicas": distribution.replicas("mirrored")}
 
 
 def build(dtype=None):
@@ -309,18 +310,18 @@ x = rng.uniform(0, 255, (16, 32, 32, 3)).astype("float32") * np.repeat([0.3, 1.0
 batch = tf.data.Dataset.from_tensor_slices((x.astype("float32"), np.arange(16) % 10)).batch(16)
 weights = {}
 for key, name, synchronized in (("one", "none", 0), ("shared", "mirrored", 1), ("apart", "mirrored", 0)):
-    with strategies.scope(name):
+    with distribution.scope(name):
         model = build()
-        with strategies.synchronized_batch_norm(model) if synchronized else nullcontext():
+        with distribution.synchronized_batch_norm(model) if synchronized else nullcontext():
             model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
             model.fit(batch, verbose=0, shuffle=False)
     weights |= {f"{key}/{variable.path}": np.asarray(variable) for variable in model.weights}
 np.savez("weights.npz", **weights)
 
-with strategies.scope("mirrored"):
+with distribution.scope("mirrored"):
     model = build("mixed_float16")
     digits = image_pipeline(datasets.load("digits"), ImageSpec.of(spec), 64, training=True).take(10)
-    with strategies.synchronized_batch_norm(model):
+    with distribution.synchronized_batch_norm(model):
         optimizer = keras.optimizers.Adam(3e-3, use_ema=True, ema_momentum=0.9)
         model.compile(keras.optimizers.LossScaleOptimizer(optimizer), "sparse_categorical_crossentropy")
         facts["loss"] = model.fit(digits, epochs=3, verbose=0, shuffle=False).history["loss"]
@@ -389,13 +390,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet import strategies
+from keras_effnet.training import distribution
 
-NAME = strategies.check_strategy("data-parallel", gradient_accumulation=2)
+NAME = distribution.check_strategy("data-parallel", gradient_accumulation=2)
 out, facts = sys.argv[1], {}
-with strategies.scope(NAME) as distribution:
+with distribution.scope(NAME) as distribution:
     assert keras.distribution.distribution() is distribution
-    facts |= {"replicas": strategies.replicas(NAME), "chief": strategies.is_chief()}
+    facts |= {"replicas": distribution.replicas(NAME), "chief": distribution.is_chief()}
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 3))
     hidden = keras.layers.BatchNormalization(name="bn")(keras.layers.Conv2D(4, 3)(image))
@@ -406,12 +407,12 @@ with strategies.scope(NAME) as distribution:
     train = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(64, seed=1).batch(16)
     val = tf.data.Dataset.from_tensor_slices((x[:33], y[:33])).batch(16)  # the last batch is a single image
     model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), "sparse_categorical_crossentropy")
-    train, val = strategies.local_part(train, NAME), strategies.local_part(val, NAME)
+    train, val = distribution.local_part(train, NAME), distribution.local_part(val, NAME)
     facts["local"] = [int(batch[0].shape[0]) for batch in val]
     facts["history"] = model.fit(train, validation_data=val, epochs=2, verbose=0, shuffle=False).history
     np.savez(f"{out}.npz", *model.get_weights())
-    if strategies.is_chief():
-        with strategies.alone():
+    if distribution.is_chief():
+        with distribution.alone():
             model.save(f"{out}.keras")
     assert keras.distribution.distribution() is distribution
 assert keras.distribution.distribution() is None
