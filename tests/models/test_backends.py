@@ -32,7 +32,8 @@ import keras
 import numpy as np
 
 import keras_effnet
-from keras_effnet import architecture_spec, blocks, models, transfer, weights
+from keras_effnet import architecture_spec, models, transfer, weights
+from keras_effnet.models import blocks
 
 SPECS = {name: architecture_spec(name, width=0.25, image_size=32) for name in ("b0", "resnet18")}
 SPECS = {name: replace(spec, stages=spec.stages[:2]) for name, spec in SPECS.items()}

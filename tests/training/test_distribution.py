@@ -394,8 +394,8 @@ from keras_effnet.training import distribution
 
 NAME = distribution.check_strategy("data-parallel", gradient_accumulation=2)
 out, facts = sys.argv[1], {}
-with distribution.scope(NAME) as distribution:
-    assert keras.distribution.distribution() is distribution
+with distribution.scope(NAME) as layout:
+    assert keras.distribution.distribution() is layout
     facts |= {"replicas": distribution.replicas(NAME), "chief": distribution.is_chief()}
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 3))
@@ -414,7 +414,7 @@ with distribution.scope(NAME) as distribution:
     if distribution.is_chief():
         with distribution.alone():
             model.save(f"{out}.keras")
-    assert keras.distribution.distribution() is distribution
+    assert keras.distribution.distribution() is layout
 assert keras.distribution.distribution() is None
 with open(f"{out}.json", "w") as stream:
     json.dump(facts, stream)
