@@ -132,7 +132,7 @@ def test_mixed_precision_keeps_weights_and_probabilities_in_float32(name):
     probabilities = outputs(mixed)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(probabilities, outputs(network(name)), atol=0.2 if half == "bfloat16" else 0.05)
+    np.testing.assert_allclose(probabilities, outputs(network(name)), atol=0.05)
 
 
 @every_network
