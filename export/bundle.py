@@ -12,7 +12,7 @@ import keras
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Images
 from keras_effnet.export.candidate_trial import ExportCandidate, keep, try_precision
-from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS
+from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, InputType, Int8Method, Quantization
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
@@ -83,13 +83,13 @@ def _memory(path: Path) -> float | None:
 def write_bundle(
     model: keras.Model,
     folder: str | Path,
-    quantizations: Sequence[str] = DEFAULT_QUANTIZATIONS,
+    quantizations: Sequence[Quantization] = DEFAULT_QUANTIZATIONS,
     *,
     held_out: Images | None,
     calibration: Images | None = None,
     name: str = "model",
-    input_type: str = "float32",
-    method: str | None = None,
+    input_type: InputType = "float32",
+    method: Int8Method | None = None,
     float_blocks: Sequence[str] = (),
     tuning: FineTuning | None = None,
     training_samples: int = 1000,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import fingerprint
-from keras_effnet.export.conversion import ExportSource, weight_count
+from keras_effnet.export.conversion.float_graph import ExportSource, weight_count
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
 from keras_effnet.export.recipes import Candidate, Precision, Settings, check_settings
 from keras_effnet.export.tflite_file.inspection import check_portable

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.export.choices import INPUT_TYPES
-from keras_effnet.export.conversion import ExportSource, FloatGraph
+from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph
+from keras_effnet.export.conversion.ranges import scaled_swish_ranges, with_ranges
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.equalization import LOGISTIC_RANGE, equalize
 from keras_effnet.export.int8.float_islands import by_sensitivity, with_islands
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8, quantize_int16x8
-from keras_effnet.export.int8.ranges import scaled_swish_ranges, with_ranges
 from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8_weights
 from keras_effnet.export.verification import VerifyReport
 

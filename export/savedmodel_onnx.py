@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError, VerificationError, first_line
 from keras_effnet.export.calibration import Images, load_images, synthetic_images
-from keras_effnet.export.conversion import check_exportable, float32_copy
+from keras_effnet.export.conversion.float_graph import check_exportable, float32_copy
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.verification import VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, preprocess_input

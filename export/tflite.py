@@ -17,7 +17,8 @@ from keras_effnet.export.calibration import (
     synthetic_images,
 )
 from keras_effnet.export.candidate_trial import ExportResult, keep, labels_text, try_precision
-from keras_effnet.export.conversion import ExportSource, check_exportable
+from keras_effnet.export.choices import InputType, Int8Method, Quantization
+from keras_effnet.export.conversion.float_graph import ExportSource, check_exportable
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
 from keras_effnet.export.recipes import Settings, check_settings
@@ -60,12 +61,12 @@ def prepare_inputs(
 def export_tflite(
     model: keras.Model,
     path: str | Path,
-    quantization: str = "none",
+    quantization: Quantization = "none",
     *,
     calibration: Images | None = None,
     verification: Images | None = None,
-    input_type: str = "float32",
-    method: str | None = None,
+    input_type: InputType = "float32",
+    method: Int8Method | None = None,
     float_blocks: Sequence[str] = (),
     tuning: FineTuning | None = None,
     training_samples: int = 1000,

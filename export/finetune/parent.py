@@ -22,8 +22,8 @@ import numpy as np
 
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Images, check_images, load_images
-from keras_effnet.export.conversion import check_exportable
-from keras_effnet.export.int8.folding import input_layers
+from keras_effnet.export.conversion.float_graph import check_exportable
+from keras_effnet.export.conversion.folding import input_layers
 from keras_effnet.export.verification import centred_logits
 from keras_effnet.preprocessing import ImageSpec
 

@@ -14,11 +14,11 @@ import keras
 import numpy as np
 
 from keras_effnet.export.calibration import Images
-from keras_effnet.export.conversion import ExportSource, FloatGraph, float32_copy
+from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph, float32_copy
+from keras_effnet.export.conversion.folding import fold_batch_norms
+from keras_effnet.export.conversion.ranges import with_ranges
 from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_images
-from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
-from keras_effnet.export.int8.ranges import with_ranges
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import output_tensors
 from keras_effnet.preprocessing import ImageSpec

@@ -1,1 +1,1 @@
-"""Post-training quantization to int8: ranges, equalization, correction, float islands."""
+"""Post-training quantization to int8: quantizers, equalization, correction, float islands."""

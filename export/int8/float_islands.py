@@ -11,7 +11,7 @@ import keras
 
 from keras_effnet.architecture.network_parts import parts
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import parse

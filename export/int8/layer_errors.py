@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import activations, output_tensors
 from keras_effnet.export.verification import sqnr_db

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import operator_name, pack, parse
 from keras_effnet.export.verification import sqnr_db

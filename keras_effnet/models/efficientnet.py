@@ -265,8 +265,9 @@ def _variant(
     builder.__name__ = builder.__qualname__ = f"EfficientNet{title}"
     builder.__doc__ = f"""Build EfficientNet-{title}: width {spec.width}, depth {spec.depth}, {spec.image_size} pixels.
 
-    A drop-in replacement for `keras.applications`: same arguments, same network, same layer names. As there, `weights`
-    is `"imagenet"` by default; `weights=None` starts from random ones. `EfficientNet` documents the arguments.
+    A drop-in replacement for `keras.applications`: same arguments, same outputs, same names of the layers that hold
+    weights. As there, `weights` is `"imagenet"` by default; `weights=None` starts from random ones. `EfficientNet`
+    documents the arguments.
 
     Example:
 

@@ -21,7 +21,7 @@ from accuracy import labelled_images
 
 from keras_effnet import datasets
 from keras_effnet.export.calibration import load_images
-from keras_effnet.export.conversion import ExportSource, FloatGraph
+from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.measure.latency import benchmark_in_turn

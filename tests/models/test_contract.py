@@ -18,7 +18,7 @@ import pytest
 from keras_effnet import EfficientNet, architecture_spec, features, list_models, load_weights
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.complexity import count
-from keras_effnet.export.conversion import convert
+from keras_effnet.export.conversion.float_graph import convert
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.models import load_model
 from keras_effnet.system.output import captured_output

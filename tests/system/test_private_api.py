@@ -126,7 +126,7 @@ def test_without_torch_params_the_first_call_creates_the_parameters():
 @pytest.fixture(scope="module")
 def calibrated():
     """A small float `.tflite` file whose tensors have ranges, and images that it was calibrated on."""
-    from keras_effnet.export.conversion import FloatGraph
+    from keras_effnet.export.conversion.float_graph import FloatGraph
 
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 3))

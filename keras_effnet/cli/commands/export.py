@@ -47,7 +47,7 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
     return dataset.train, held_out if same else load_images(held_out, artifact.image_spec, samples, seed)
 
 
-def _thinned(artifact, images, held_out, sparsity, clusters, given, samples, announce):
+def _compressed(artifact, images, held_out, sparsity, clusters, given, samples, announce):
     """Return the pruned or clustered network and notes for the report; without either option, the network itself."""
     from keras_effnet.export.finetune.sparsity import CLUSTERING, PRUNING, cluster, prune
     from keras_effnet.export.verification import Reference, compare
@@ -60,16 +60,16 @@ def _thinned(artifact, images, held_out, sparsity, clusters, given, samples, ann
         )
     shared = {"samples": samples, "image_spec": artifact.image_spec, "announce": announce}
     if sparsity is not None:
-        thinned = prune(artifact.model, images, sparsity, replace(PRUNING, **given), **shared)
-        done = f"Pruned before export: {thinned.zeros:.0%} of the kernel weights are 0."
+        compressed = prune(artifact.model, images, sparsity, replace(PRUNING, **given), **shared)
+        done = f"Pruned before export: {compressed.zeros:.0%} of the kernel weights are 0."
     else:
-        thinned = cluster(artifact.model, images, clusters, replace(CLUSTERING, **given), **shared)
+        compressed = cluster(artifact.model, images, clusters, replace(CLUSTERING, **given), **shared)
         done = f"Clustered before export: each kernel has at most {clusters} distinct values."
     held_out = images if held_out is None else held_out
-    before, after = (Reference.of(model, held_out, artifact.image_spec) for model in (artifact.model, thinned.model))
+    before, after = (Reference.of(model, held_out, artifact.image_spec) for model in (artifact.model, compressed.model))
     report = compare(before.answers, after.answers, before.labels)
     accuracy = "" if report.accuracy_keras is None else f"; top-1 of the original {report.accuracy_keras:.1%}"
-    return thinned.model, [
+    return compressed.model, [
         f"{done} It agrees with the original network on {report.top1_agreement:.1%} of images{accuracy}."
     ]
 
@@ -174,7 +174,7 @@ def command(
         most = max(options["samples"], options["training_samples"]) if training else options["samples"]
         calibrate_on, held_out = _sources(artifact, calibration, most, options["seed"], max_bad_files)
         folder = out or new_run("export", name)
-        network, notes = _thinned(
+        network, notes = _compressed(
             artifact, calibrate_on, held_out, sparsity, clusters, given, options["training_samples"], spinner.update
         )
         if network is not artifact.model:

@@ -17,11 +17,11 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
-from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.conversion.float_graph import FloatGraph
+from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.finetune import parent
 from keras_effnet.export.finetune.parent import FineTuning, describe, fine_tune
 from keras_effnet.export.finetune.qat import QatResult, starting_ranges
-from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.verification import compare

@@ -15,10 +15,10 @@ from small_network import PHOTOGRAPHS, digits_network, photographs, photographs_
 
 from keras_effnet import EfficientNet, architecture_spec, datasets
 from keras_effnet.export.calibration import load_images
-from keras_effnet.export.conversion import ExportSource, convert
+from keras_effnet.export.conversion.float_graph import ExportSource, convert
+from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.finetune.qat import QatResult, quantization_aware_training
-from keras_effnet.export.int8.folding import fold_batch_norms
 from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import output_tensors
@@ -31,7 +31,7 @@ CLUSTERS = 64
 
 
 @pytest.fixture(scope="module")
-def thinned() -> keras.Model:
+def compressed() -> keras.Model:
     """The digits network with a fifth of zeros in its last convolution and 64 values in its classifier."""
     model = keras.models.clone_model(digits_network())
     model.set_weights(digits_network().get_weights())
@@ -53,11 +53,11 @@ def lines() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def result(thinned, digits, lines) -> QatResult:
+def result(compressed, digits, lines) -> QatResult:
     tuning = FineTuning(epochs=2, learning_rate=1e-5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TF_NUM_INTRAOP_THREADS", "1")  # the network is too small to share out
-        return quantization_aware_training(thinned, digits.train, tuning, samples=120, announce=lines.append)
+        return quantization_aware_training(compressed, digits.train, tuning, samples=120, announce=lines.append)
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +90,10 @@ def test_the_file_takes_raw_bytes(content):
     assert (scale, zero_point) == (pytest.approx(1 / 128, rel=1e-5), 127)
 
 
-def test_the_file_answers_as_the_network_does(thinned, content, digits):
-    images = load_images(digits.test, ImageSpec.of_model(thinned), len(digits.test))
+def test_the_file_answers_as_the_network_does(compressed, content, digits):
+    images = load_images(digits.test, ImageSpec.of_model(compressed), len(digits.test))
     report = compare(
-        keras.ops.convert_to_numpy(thinned(images)), TFLiteModel(content).predict(images), digits.test.labels
+        keras.ops.convert_to_numpy(compressed(images)), TFLiteModel(content).predict(images), digits.test.labels
     )
     assert report.accuracy_keras >= 0.9
     assert report.top1_agreement >= 0.97
@@ -114,27 +114,27 @@ def test_the_file_has_the_ranges_that_the_weights_were_trained_under(result, con
         assert min(abs(step - expected) for step in steps) < 1e-3 * expected, name
 
 
-def test_zeros_of_a_pruned_network_stay(thinned, result):
-    before = thinned.get_layer("top_conv").get_weights()[0] == 0
+def test_zeros_of_a_pruned_network_stay(compressed, result):
+    before = compressed.get_layer("top_conv").get_weights()[0] == 0
     after = result.model.get_layer("top_conv").get_weights()[0]
     assert before.mean() == pytest.approx(0.2, abs=0.01)
     assert (after[before] == 0).all() and (after[~before] != 0).all()
 
 
-def test_weights_of_a_clustered_network_that_shared_a_value_still_do(thinned, result):
-    before, after = (model.get_layer("predictions").get_weights()[0] for model in (thinned, result.model))
+def test_weights_of_a_clustered_network_that_shared_a_value_still_do(compressed, result):
+    before, after = (model.get_layer("predictions").get_weights()[0] for model in (compressed, result.model))
     assert len(np.unique(before)) == len(np.unique(after)) == CLUSTERS
     for value in np.unique(before):
         assert len(np.unique(after[before == value])) == 1
 
 
-def test_weights_were_trained_and_the_callers_model_was_not(thinned, result):
+def test_weights_were_trained_and_the_callers_model_was_not(compressed, result):
     for layer in ("stem_conv", "block1a_dwconv", "predictions"):
-        start = fold_batch_norms(thinned).get_layer(layer).get_weights()
+        start = fold_batch_norms(compressed).get_layer(layer).get_weights()
         for old, new in zip(start, result.model.get_layer(layer).get_weights(), strict=True):
             assert 0 < np.abs(new - old).max() < 1e-2
     np.testing.assert_array_equal(
-        thinned.get_layer("stem_conv").get_weights()[0], digits_network().get_layer("stem_conv").get_weights()[0]
+        compressed.get_layer("stem_conv").get_weights()[0], digits_network().get_layer("stem_conv").get_weights()[0]
     )
 
 

@@ -8,7 +8,7 @@ from small_network import swish_network
 
 import keras_effnet
 from keras_effnet.export.calibration import load_images
-from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8.correction import _fitted, correct
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from keras_effnet.export.conversion import FloatGraph
+from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.verification import sqnr_db

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_effnet import EfficientNet, architecture_spec
-from keras_effnet.export.conversion import convert
+from keras_effnet.export.conversion.float_graph import convert
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import parse

@@ -17,8 +17,8 @@ import tensorflow as tf
 from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
-from keras_effnet.export.int8.folding import fold_batch_norms
-from keras_effnet.export.int8.ranges import Observed, observe, with_ranges
+from keras_effnet.export.conversion.folding import fold_batch_norms
+from keras_effnet.export.conversion.ranges import Observed, observe, with_ranges
 from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
 
 BULK = 0.998  # share of a tensor's values that percentile ranges cover

@@ -9,7 +9,7 @@ import pytest
 from keras_effnet import EfficientNet
 from keras_effnet.errors import UserError
 from keras_effnet.export import conversion, export_tflite
-from keras_effnet.export.conversion import ExportSource, convert, float32_copy, weight_count
+from keras_effnet.export.conversion.float_graph import ExportSource, convert, float32_copy, weight_count
 from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.system.output import captured_output

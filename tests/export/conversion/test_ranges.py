@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.export.conversion import FloatGraph
-from keras_effnet.export.int8.ranges import Observed, observe, with_ranges
+from keras_effnet.export.conversion.float_graph import FloatGraph
+from keras_effnet.export.conversion.ranges import Observed, observe, with_ranges
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.system.output import captured_output
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_effnet import EfficientNet, architecture_spec
-from keras_effnet.export.int8.folding import fold_batch_norms
+from keras_effnet.export.conversion.folding import fold_batch_norms
 
 
 def lived_in(model: keras.Model) -> keras.Model:

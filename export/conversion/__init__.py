@@ -1,0 +1,1 @@
+"""The float32 `.tflite` from which every precision is made: folding, conversion, observed ranges. TensorFlow."""
