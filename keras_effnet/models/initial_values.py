@@ -14,7 +14,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_effnet.system.private_api import create_torch_parameters, set_deferred_initializer
+from keras_effnet.system.private_api import (
+    create_torch_parameters,
+    discarding_deferred_variables,
+    set_deferred_initializer,
+)
 
 
 def _given_value(value: np.ndarray, shape: tuple[int, ...], dtype: Any = None) -> Any:
@@ -37,7 +41,7 @@ def build_with(
         The network.
     """
     # Variables created in this scope are initialized when it ends, and configs keep the published initializers.
-    with keras.StatelessScope():
+    with keras.StatelessScope(), discarding_deferred_variables():
         model = network()
         others = [
             (variable, value)

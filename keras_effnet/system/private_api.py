@@ -8,7 +8,8 @@ imports no framework.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from keras_effnet.errors import UserError
@@ -20,6 +21,7 @@ TENSORFLOW_RELEASES = "tensorflow>=2.20,<2.22"
 
 _INITIALIZER = "_initializer"  # of `keras.Variable`
 _TORCH_PARAMS = "torch_params"  # of a Keras layer on the torch backend
+_UNINITIALIZED = "uninitialized_variables"  # of Keras' global state
 
 
 def set_deferred_initializer(variable: keras.Variable, initializer: Callable[..., Any]) -> bool:
@@ -40,6 +42,27 @@ def set_deferred_initializer(variable: keras.Variable, initializer: Callable[...
         return False
     setattr(variable, _INITIALIZER, initializer)
     return True
+
+
+@contextmanager
+def discarding_deferred_variables() -> Iterator[None]:
+    """Drop the deferred variables of a network whose construction fails, so that they are never allocated.
+
+    Private name: the list `uninitialized_variables` of Keras' global state, whose variables the end of the outermost
+    `keras.StatelessScope` initializes. Fallback: they are initialized, and freed with the network.
+    """
+    try:
+        from keras.src.backend.common import global_state
+
+        known = list(global_state.get_global_attribute(_UNINITIALIZED) or [])
+    except (ImportError, AttributeError):
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        global_state.set_global_attribute(_UNINITIALIZED, known)
+        raise
 
 
 def create_torch_parameters(layer: keras.layers.Layer) -> None:

@@ -1,7 +1,6 @@
 """Reader for Keras weights: `.weights.h5`, `.keras` and legacy `.h5`, as layer name -> tensors.
 
-Runs no code from the file. HDF5 can link to other files and claim sizes that it does not have: only plain datasets in
-the file itself are accepted, and their shapes are checked before any value is read. h5py and numpy.
+Runs no code from the file. h5py and numpy.
 """
 
 from __future__ import annotations
@@ -9,46 +8,15 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 
 from keras_effnet.errors import UserError
-from keras_effnet.weights.stored_tensor import StoredTensor, open_archive, printable, read_member
+from keras_effnet.weights.archives import open_archive, read_member
+from keras_effnet.weights.hdf5 import group_at, tensor_at
+from keras_effnet.weights.stored_tensor import StoredTensor, printable
 
 Layers = dict[str, list[StoredTensor]]
-
-
-def _member(group: h5py.Group, path: str) -> Any:
-    """The member at a path below a group; links are refused."""
-    found = group
-    for name in path.strip("/").split("/"):
-        if not isinstance(found, h5py.Group):
-            raise UserError(f"{found.name} is no group")
-        if name not in found:
-            raise UserError(f"it lacks {found.name.rstrip('/')}/{name}")
-        if found.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise UserError(f"{found.name.rstrip('/')}/{name} is a link; refused")
-        found = found[name]
-    return found
-
-
-def _group(group: h5py.Group, path: str) -> h5py.Group:
-    found = _member(group, path)
-    if not isinstance(found, h5py.Group):
-        raise UserError(f"{found.name} is no group")
-    return found
-
-
-def _tensor(group: h5py.Group, path: str) -> StoredTensor:
-    dataset = _member(group, path)
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind != "f" or dataset.shape is None:
-        raise UserError(f"{dataset.name} does not hold floating-point numbers")
-    if dataset.external or dataset.is_virtual:
-        raise UserError(f"{dataset.name} stores its values in another file; refused")
-    if dataset.chunks:  # a chunk can unpack to more than the shape claims
-        raise UserError(f"{dataset.name} is chunked or compressed, unlike anything that Keras writes; refused")
-    return StoredTensor(dataset.shape, lambda: dataset[()])
 
 
 def _strings(group: h5py.Group, key: str) -> list[str]:
@@ -71,14 +39,14 @@ def _names(group: h5py.Group, key: str) -> list[str]:
 
 
 def _legacy_layers(file: h5py.Group) -> Layers:
-    root = _group(file, "model_weights") if "model_weights" in file else file
+    root = group_at(file, "model_weights") if "model_weights" in file else file
     layers = {}
     for name in _names(root, "layer_names"):
         # Pixel statistics of `keras.applications`, which are constants in the networks of this package.
         if name.split("_")[0] == "normalization":
             continue
-        group = _group(root, name)
-        if tensors := [_tensor(group, path) for path in _names(group, "weight_names")]:
+        group = group_at(root, name)
+        if tensors := [tensor_at(group, path) for path in _names(group, "weight_names")]:
             layers[name] = tensors
     return layers
 
@@ -86,21 +54,21 @@ def _legacy_layers(file: h5py.Group) -> Layers:
 def _layers(file: h5py.Group, seen: set[h5py.Group]) -> Layers:
     """Layers of a Keras 3 file, whose groups are named by class (`conv2d_7`); `vars` has the layer's name."""
     layers: Layers = {}
-    root = _group(file, "layers")
+    root = group_at(file, "layers")
     if root in seen:  # a cycle of groups has no end
         raise UserError(f"it contains a group twice, as {root.name}; refused")
     seen.add(root)
     for entry in root:
-        group = _group(root, entry)
+        group = group_at(root, entry)
         if "layers" in group:  # a model within the model
             layers |= _layers(group, seen)
-        if "vars" not in group or not len(variables := _group(group, "vars")):
+        if "vars" not in group or not len(variables := group_at(group, "vars")):
             continue
         name = str(variables.attrs.get("name", ""))
         if not name or name in layers:
             raise UserError(f"{variables.name} does not name its layer; save the weights again with Keras 3.15")
         if name.split("_")[0] != "normalization":
-            layers[name] = [_tensor(variables, str(number)) for number in range(len(variables))]
+            layers[name] = [tensor_at(variables, str(number)) for number in range(len(variables))]
     return layers
 
 

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_effnet.errors import UserError
-from keras_effnet.weights.stored_tensor import StoredTensor, open_archive, printable, read_member
+from keras_effnet.weights.archives import open_archive, read_member
+from keras_effnet.weights.stored_tensor import StoredTensor, printable
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGE_DTYPES = {

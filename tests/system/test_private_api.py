@@ -205,3 +205,31 @@ def test_without_the_int16x8_quantizer_the_error_names_what_to_install(calibrate
     monkeypatch.setattr(calibrator, "Calibrator", lambda content: object())
     with pytest.raises(UserError, match=wanted):
         private_api.quantize_int16x8(calibrated)
+
+
+# ------------------------------------------------------------------ uninitialized_variables
+
+
+def fail_to_build():
+    with pytest.raises(ZeroDivisionError), keras.StatelessScope(), private_api.discarding_deferred_variables():
+        kernel = small_network().get_layer("dense").kernel
+        raise ZeroDivisionError
+    return kernel
+
+
+def test_canary_variables_of_a_failed_network_are_never_allocated():
+    message = gone(
+        "keras.src.backend.common.global_state: uninitialized_variables",
+        "refusing a file that claims gigabytes of weights before they are allocated",
+        "Keras 3.15",
+        "such a file exhausts the memory",
+    )
+    assert getattr(fail_to_build(), "_value", 0) is None, message
+
+
+def test_without_the_list_of_variables_a_failed_network_is_initialized(monkeypatch):
+    from keras.src.backend.common import global_state
+
+    monkeypatch.delattr(global_state, "get_global_attribute")
+    with pytest.raises(ZeroDivisionError), private_api.discarding_deferred_variables():
+        raise ZeroDivisionError
