@@ -7,6 +7,7 @@ delegates, which plan their own. `peak_memory` measures all of these on this mac
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from keras_effnet.export.tflite_file.graph import Graph
@@ -34,7 +35,8 @@ class _Block(NamedTuple):
 
 def _owners(graph: Graph) -> dict[int, int]:
     """Activation -> the activation whose memory it uses; itself, unless it is computed in place."""
-    readers = [index for step in graph.operators for index in step.inputs] + list(graph.inputs + graph.outputs)
+    readers = Counter(index for step in graph.operators for index in step.inputs)
+    readers.update(graph.inputs + graph.outputs)
     owners = {index: index for index in graph.inputs}
     for step in graph.steps:
         for index in step.outputs:
@@ -43,11 +45,11 @@ def _owners(graph: Graph) -> dict[int, int]:
             continue
         output = step.outputs[0]
         for index in step.inputs[:1] if step.name in _RENAMING else step.inputs[:2]:
-            if index in graph.constants or index in graph.inputs:
+            if index in graph.constants or index in graph.inputs or index not in owners:  # a variable has no owner
                 continue
             owner = owners[index]
             size = graph.tensors[index].bytes
-            alone = readers.count(index) == 1 and readers.count(owner) == 1
+            alone = readers[index] == 1 and readers[owner] == 1
             if step.name in _RENAMING or (alone and size == graph.tensors[output].bytes and size > _SCALAR):
                 owners[output] = owner
                 break

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from keras_effnet.export.tflite_file.flatbuffer import MalformedError, Reader, schema
 from keras_effnet.export.tflite_file.graph import FLOATS, QUANTIZED, Graph, Operator
 
 ACCEPTS, IN_PART, REFUSES = "accepts", "in part", "refuses"
@@ -192,33 +193,26 @@ def float_input_without_normalisation(graph: Graph) -> list[str]:
     return [] if not takes_float or has_normalisation(graph.metadata.get("TFLITE_METADATA")) else ["float32"]
 
 
+# The part of metadata_schema.fbs that leads to the process units of the inputs.
+_METADATA = schema(
+    """
+    ModelMetadata: - - - graphs:[SubGraphMetadata]
+    SubGraphMetadata: - - inputs:[TensorMetadata]
+    TensorMetadata: - - - - units:[ProcessUnit]
+    ProcessUnit: kind:u8
+    """
+)
+_NORMALISATION = 1  # NormalizationOptions in the union of process units
+
+
 def has_normalisation(metadata: bytes | None) -> bool:
     """Return whether a file's metadata holds NormalizationOptions for its first input."""
-    import flatbuffers
-    from flatbuffers.number_types import UOffsetTFlags
-    from flatbuffers.table import Table
-
-    def slot(table: Table, number: int) -> int:
-        return table.Offset(4 + 2 * number)
-
-    def tables(table: Table, number: int) -> list[Table]:
-        offset = slot(table, number)
-        if not offset:
-            return []
-        start = table.Vector(offset)
-        return [Table(metadata, table.Indirect(start + 4 * i)) for i in range(table.VectorLen(offset))]
-
-    if not metadata:
+    try:
+        found = Reader(metadata or b"", _METADATA, lambda table, field, kind: "").root("ModelMetadata")
+    except MalformedError:
         return False
-    model = Table(metadata, flatbuffers.encode.Get(UOffsetTFlags.packer_type, metadata, 0))
-    # metadata_schema.fbs: ModelMetadata.subgraph_metadata is field 3, its input_tensor_metadata 2, process_units 4.
-    for graph in tables(model, 3)[:1]:
-        for tensor in tables(graph, 2)[:1]:
-            for unit in tables(tensor, 4):
-                kind = slot(unit, 0)
-                if kind and unit.Get(flatbuffers.number_types.Uint8Flags, unit.Pos + kind) == 1:
-                    return True
-    return False
+    inputs = (tensor for graph in found.graphs[:1] for tensor in graph.inputs[:1])
+    return any(unit.kind == _NORMALISATION for tensor in inputs for unit in tensor.units)
 
 
 # --- the table

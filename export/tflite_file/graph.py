@@ -5,31 +5,21 @@ Reads the flatbuffer and runs nothing; never TensorFlow.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.tflite_file.schema import MAGIC, enum_names, operator_name, parse
-
-if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import BufferT, TensorT
+from keras_effnet.export.tflite_file.flatbuffer import Content
+from keras_effnet.export.tflite_file.integrity import check_magic, checked, stored_size
+from keras_effnet.export.tflite_file.schema import bits_of, code_name, enum_names
 
 FLOATS = frozenset(("float16", "float32"))
 QUANTIZED = frozenset(("int8", "uint8", "int16"))
 CONVERSIONS = frozenset(("QUANTIZE", "DEQUANTIZE"))
-
-_BITS = {"int2": 2, "int4": 4, "uint4": 4, "bool": 8, "bfloat16": 16, "complex64": 64, "complex128": 128}
-
-
-def _bits(dtype: str) -> int:
-    """Bits of an element, parsed from the dtype's name; 0 for strings and handles, whose size is not fixed."""
-    digits = "".join(filter(str.isdigit, dtype))
-    return _BITS.get(dtype, int(digits) if digits else 0)
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Tensor:
     @property
     def bytes(self) -> int:
         """Size of the tensor in bytes."""
-        return (prod(self.shape) * _bits(self.dtype) + 7) // 8
+        return (prod(self.shape) * bits_of(self.dtype) + 7) // 8
 
 
 @dataclass(frozen=True)
@@ -118,80 +108,76 @@ class Graph:
         return "float16" if "float16" in weights else "float32"
 
 
+def name_of(source: str | Path | bytes) -> str:
+    """Name of a file in messages; bytes have none."""
+    return "The model" if isinstance(source, bytes) else str(source)
+
+
 def content_of(source: str | Path | bytes) -> bytes:
     """Read the bytes of a `.tflite` file.
 
     Raises:
-        UserError: The file does not exist or is not a `.tflite` file.
+        UserError: The file does not exist, cannot be read, or is not a `.tflite` file.
     """
     if isinstance(source, bytes):
-        name, content = "The model", source
-    elif Path(source).is_file():
-        name, content = str(source), Path(source).read_bytes()
-    else:
+        content = source
+    elif not Path(source).is_file():
         raise UserError(f"{source} does not exist.")
-    if content[4:8] != MAGIC:
-        raise UserError(f"{name} is not a .tflite file.")
+    else:
+        try:
+            content = Path(source).read_bytes()
+        except OSError as error:
+            raise UserError(f"{source} cannot be read: {error.strerror}.") from None
+    check_magic(content, name_of(source))
     return content
 
 
-def _indices(values: Iterable[int] | None) -> tuple[int, ...]:
-    return tuple(int(value) for value in values if value >= 0) if values is not None else ()  # -1: an omitted input
+def _indices(values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values if value >= 0)  # -1: an omitted tensor
 
 
 def _text(value: bytes | None) -> str:
     return value.decode(errors="replace") if value else ""
 
 
-def _tensor(tensor: TensorT, buffers: Sequence[BufferT]) -> Tensor:
+def _tensor(tensor: SimpleNamespace, buffers: Sequence[SimpleNamespace]) -> Tensor:
     shape = _indices(tensor.shape)
-    signature = shape if tensor.shapeSignature is None else tuple(int(side) for side in tensor.shapeSignature)
-    scales = [] if tensor.quantization is None or tensor.quantization.scale is None else tensor.quantization.scale
-    whole = len(scales) == 1
-    buffer = buffers[tensor.buffer]
+    quantization = tensor.quantization
+    whole = quantization is not None and len(quantization.scale) == 1
     return Tensor(
         name=_text(tensor.name),
         dtype=enum_names("TensorType")[tensor.type].lower(),
         shape=shape,
-        signature=signature,
-        scale=float(scales[0]) if whole else None,
-        zero_point=int(tensor.quantization.zeroPoint[0]) if whole else None,
-        # Files above 2 GB store values after the flatbuffer, at an offset.
-        stored=(buffer.data is not None and len(buffer.data) > 0) or buffer.offset > 1,
+        signature=tuple(int(side) for side in tensor.shape_signature) or shape,
+        scale=float(quantization.scale[0]) if whole else None,
+        zero_point=int(next(iter(quantization.zero_point), 0)) if whole else None,
+        stored=stored_size(buffers[tensor.buffer]) > 0,
     )
 
 
-def read_graph(content: bytes) -> Graph:
+def _operator(operator: SimpleNamespace, codes: Sequence[SimpleNamespace]) -> Operator:
+    code = codes[operator.opcode_index]
+    name = code_name(code.custom_code, code.builtin_code, code.deprecated_builtin_code)
+    return Operator(name, _indices(operator.inputs), _indices(operator.outputs))
+
+
+def read_graph(content: Content, name: str = "The file") -> Graph:
     """Read the graph of a file.
 
     Args:
-        content: The file's bytes.
+        content: The file's bytes, or a memory map.
+        name: String, the file's name in messages.
 
     Raises:
         UserError: The bytes are not a `.tflite` file, or the file is damaged.
     """
-    content_of(content)
-    try:
-        model = parse(content)
-        graphs = [
-            tuple(
-                Operator(operator_name(model, operator), _indices(operator.inputs), _indices(operator.outputs))
-                for operator in graph.operators
-            )
-            for graph in model.subgraphs
-        ]
-        main = model.subgraphs[0]
-        return Graph(
-            tensors=tuple(_tensor(tensor, model.buffers) for tensor in main.tensors),
-            operators=graphs[0],
-            inputs=_indices(main.inputs),
-            outputs=_indices(main.outputs),
-            called=tuple(operator for graph in graphs[1:] for operator in graph),
-            metadata={
-                _text(entry.name): bytes(model.buffers[entry.buffer].data)
-                for entry in model.metadata or ()
-                if model.buffers[entry.buffer].data is not None
-            },
-        )
-    except (struct.error, IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"The .tflite file is damaged: {type(error).__name__} while reading it.") from error
+    model = checked(content, name)
+    main, *others = model.subgraphs
+    return Graph(
+        tensors=tuple(_tensor(tensor, model.buffers) for tensor in main.tensors),
+        operators=tuple(_operator(operator, model.operator_codes) for operator in main.operators),
+        inputs=_indices(main.inputs),
+        outputs=_indices(main.outputs),
+        called=tuple(_operator(operator, model.operator_codes) for graph in others for operator in graph.operators),
+        metadata={_text(entry.name): bytes(model.buffers[entry.buffer].data) for entry in model.metadata},
+    )

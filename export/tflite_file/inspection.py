@@ -20,6 +20,7 @@ from keras_effnet.export.tflite_file.graph import (
     Operator,
     Tensor,
     content_of,
+    name_of,
     read_graph,
 )
 
@@ -141,7 +142,7 @@ def inspect(path: str | Path | bytes) -> Inspection:
     []
     """
     content = content_of(path)
-    graph = read_graph(content)
+    graph = read_graph(content, name_of(path))
     memory = plan(graph)
     return Inspection(
         size_bytes=len(content),

@@ -5,6 +5,7 @@ LiteRT's generated schema and numpy; never TensorFlow.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,24 @@ def enum_names(enum: str) -> dict[int, str]:
     return {code: name for name, code in vars(getattr(schema, enum)).items() if isinstance(code, int)}
 
 
-def operator_name(model: ModelT, operator: OperatorT) -> str:
-    """Name of an operator, such as `"CONV_2D"`; custom operators have the name that the file gives them."""
-    code = model.operatorCodes[operator.opcodeIndex]
-    if code.customCode:
-        return code.customCode.decode(errors="replace")
+def code_name(custom: bytes | None, builtin: int, deprecated: int) -> str:
+    """Name of an operator code, such as `"CONV_2D"`; custom operators have the name that the file gives them."""
+    if custom:
+        return custom.decode(errors="replace")
     # Old files set only the deprecated field, which ends at 127.
-    return enum_names("BuiltinOperator")[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    return enum_names("BuiltinOperator")[max(builtin, deprecated)]
+
+
+def operator_name(model: ModelT, operator: OperatorT) -> str:
+    """Name of an operator."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    return code_name(code.customCode, code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def bits_of(dtype: str) -> int:
+    """Bits of an element, parsed from the dtype's name; 0 for strings and handles, whose size is not fixed."""
+    number = re.search(r"\d+", dtype)
+    return int(number[0]) if number else 8 * (dtype == "bool")
 
 
 def tensor_dtype(model: ModelT, index: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 
@@ -23,7 +25,7 @@ def tiny_file(
         tensors: Name -> dtype and shape; -1 in the shape is a size that is not fixed. Integers of 8 and 16 bits get a
             scale of 0.5 and a zero point of 3.
         steps: Triples of operator, inputs and outputs; names of tensors with spaces between.
-        inputs, outputs, stored: Names of tensors with spaces between; stored ones have values in the file.
+        inputs, outputs, stored: Names of tensors with spaces between; stored ones are zeros in the file.
         metadata: Bytes of TFLITE_METADATA.
     """
     index = {name: number for number, name in enumerate(tensors)}
@@ -44,7 +46,7 @@ def tiny_file(
         tensor.buffer = 0
         if name in stored.split():
             tensor.buffer = len(model.buffers)
-            model.buffers.append(_buffer(bytes(64)))
+            model.buffers.append(_buffer(bytes(math.prod(shape) * np.dtype(dtype).itemsize)))
         graph.tensors.append(tensor)
     model.operatorCodes, graph.operators = [], []
     for number, (kind, reads, writes) in enumerate(steps):
