@@ -58,7 +58,8 @@ def _row(trial: ExportCandidate, path: Path, labels: Sequence[str] | None, allow
     if not (trial.passed or allow_degraded):
         return ReportRow(trial.quantization, trial.report, trial.layers, refused=trial.complaint + " Not written.")
     warning = "" if trial.passed else trial.complaint
-    return ReportRow(trial.quantization, trial.report, trial.layers, keep(trial, path, labels), warning=warning)
+    kept = keep(trial, path, labels)
+    return ReportRow(trial.quantization, trial.report, trial.layers, kept, warning=warning, doubt=trial.doubt)
 
 
 def _measured(rows: Sequence[ReportRow]) -> list[ReportRow]:

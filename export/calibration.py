@@ -131,6 +131,12 @@ def fingerprint(images: np.ndarray) -> dict[str, object]:
     return {"images": len(images), "sha256": hashlib.sha256(pixels.tobytes()).hexdigest()}
 
 
+def occurring_in(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Bool array: for each image, whether the same pixels occur among `others`."""
+    known = {hashlib.sha256(image.tobytes()).digest() for image in others}
+    return np.array([hashlib.sha256(image.tobytes()).digest() in known for image in images], bool)
+
+
 def span_input_range(images: np.ndarray) -> np.ndarray:
     """Copy images, with one black and one white pixel in the corner of each.
 

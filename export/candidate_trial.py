@@ -88,8 +88,18 @@ class ExportCandidate:
 
     @property
     def passed(self) -> bool:
-        """Whether the report meets the bounds of the precision."""
+        """Whether the report is consistent with the bounds of the precision."""
         return self.recipe.accepts(self.report)
+
+    @property
+    def doubt(self) -> str:
+        """Remark on a file that passed although its measured agreement is below the bound; empty for all others."""
+        if not self.passed or self.recipe.meets(self.report):
+            return ""
+        return (
+            f"Whether the {self.quantization} file reaches the agreement of {self.recipe.min_agreement:.1%} is "
+            f"undecided: the same class on {self.report.agreement}. Compare on more images."
+        )
 
     @property
     def complaint(self) -> str:
@@ -98,11 +108,11 @@ class ExportCandidate:
         where = f" The signal is first lost in {lost.layer} ({lost.sqnr_db:.1f} dB)." if lost else ""
         report, recipe = self.report, self.recipe
         return (
-            f"The {self.quantization} file disagrees with the model: the same class on {report.top1_agreement:.1%} of "
-            f"{report.samples} images (at least {recipe.min_agreement:.1%} required), SQNR {report.sqnr_db:.1f} dB (at "
-            f"least {recipe.min_sqnr_db:g}).{where} Calibrate on images like those it will see, train longer if its "
-            "top classes are nearly tied, or use another precision (mixed keeps the worst blocks in float). ReLU6 "
-            "networks like lite0 quantize best."
+            f"The {self.quantization} file disagrees with the model: the same class on {report.agreement}, at least "
+            f"{recipe.min_agreement:.1%} required; SQNR {report.sqnr_db:.1f} dB, at least {recipe.min_sqnr_db:g} "
+            f"required.{where} Calibrate on images like those it will see, train longer if its top classes are nearly "
+            "tied, or use another precision (mixed keeps the worst blocks in float). ReLU6 networks like lite0 "
+            "quantize best."
         )
 
 
@@ -129,10 +139,13 @@ def try_precision(
     recipe = check_settings(quantization, settings)
     if min_agreement is not None:
         recipe = replace(recipe, min_agreement=min_agreement)
+    # Calibration images are unseen by a file that was not calibrated.
+    uncalibrated = reference.evidence == "calibration" and not recipe.needs_calibration
+    compared_on = replace(reference, evidence="held-out") if uncalibrated else reference
     tried: list[tuple[Candidate, VerifyReport]] = []
     log: list[str] = []
     candidates = recipe.candidates(source, settings)
-    while not (tried and recipe.accepts(tried[-1][1])):
+    while not (tried and recipe.meets(tried[-1][1])):
         try:
             with captured_output() as lines:
                 candidate = next(candidates, None)
@@ -141,10 +154,10 @@ def try_precision(
                 break
             settings.announce(f"Running the {quantization} file ({candidate.method})")
             check_portable(candidate.content, int(weight_count(source.model) * recipe.weight_bytes))
-            tried.append((candidate, reference.compare(TFLiteModel(candidate.content))))
+            tried.append((candidate, compared_on.compare(TFLiteModel(candidate.content))))
         except CannotRunError as error:
             raise VerificationError(f"{error} Not written.") from None
-    candidate, report = max(tried, key=lambda each: (recipe.accepts(each[1]), each[1].top1_agreement, each[1].sqnr_db))
+    candidate, report = max(tried, key=lambda each: _rank(recipe, each[1]))
     return ExportCandidate(
         quantization=quantization,
         recipe=recipe,
@@ -156,6 +169,10 @@ def try_precision(
         log=tuple(log),
         seconds=time.perf_counter() - started,
     )
+
+
+def _rank(recipe: Precision, report: VerifyReport) -> tuple[float, ...]:
+    return recipe.meets(report), recipe.accepts(report), report.top1_agreement, report.sqnr_db
 
 
 def keep(trial: ExportCandidate, path: Path, labels: Sequence[str] | None = None) -> ExportResult:

@@ -161,7 +161,8 @@ class Precision:
         needs_calibration: Bool.
         takes_bytes: Bool, whether uint8 input is supported.
         weight_bytes: Float, minimum bytes per weight in the file.
-        min_agreement: Float in [0, 1], minimum share of images with the float model's most probable class.
+        min_agreement: Float in [0, 1], minimum share of images with the float model's most probable class. Recipes are
+            tried until one reaches it; a file is refused if the 95% interval of its agreement lies below it.
         min_sqnr_db: Float, minimum signal-to-quantization-noise ratio of the logits.
     """
 
@@ -172,9 +173,16 @@ class Precision:
     min_agreement: float
     min_sqnr_db: float
 
-    def accepts(self, report: VerifyReport) -> bool:
-        """Whether a report meets the bounds of this precision."""
+    def meets(self, report: VerifyReport) -> bool:
+        """Whether the measured agreement and SQNR reach the bounds of this precision."""
         return report.top1_agreement >= self.min_agreement and report.sqnr_db >= self.min_sqnr_db
+
+    def accepts(self, report: VerifyReport) -> bool:
+        """Whether a report is consistent with the bounds: the interval of the agreement includes or exceeds its bound.
+
+        With few images, an agreement just below the bound is no evidence against the file.
+        """
+        return report.agreement_interval[1] >= self.min_agreement and report.sqnr_db >= self.min_sqnr_db
 
 
 # The int8 bounds reject per-tensor weights and ranges calibrated on noise (91.5% agreement on Lite2).

@@ -21,6 +21,7 @@ from keras_effnet.system.machine import cpu_name
 
 _TEMPLATE = Path(__file__).parent / "templates/export.html.j2"
 SOUND = 0.97  # agreement under which no file is recommended
+FEWEST = 20  # images under which no file is recommended: if all agree, the interval starts at 84%
 
 
 class KeptFile(NamedTuple):
@@ -47,6 +48,7 @@ class ReportRow:
         memory_mb: Float, peak memory of loading and running the file; None if the system does not report it.
         inspection: `Inspection`.
         warning: String, the defect of a file that was kept nevertheless.
+        doubt: String, why too few images were compared to tell whether the file meets its bound.
         refused: String, the reason why no file was written.
     """
 
@@ -58,6 +60,7 @@ class ReportRow:
     memory_mb: float | None = None
     inspection: Inspection | None = None
     warning: str = ""
+    doubt: str = ""
     refused: str = ""
 
     @property
@@ -72,6 +75,11 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
+def _agreement(report: VerifyReport) -> str:
+    share, low, high = (f"{100 * value:.3g}" for value in (report.top1_agreement, *report.agreement_interval))
+    return f"{share}% of {report.samples} [{low}, {high}]"
+
+
 def _clients(file: KeptFile) -> str:
     taking = [verdict.client for verdict in file.inspection.clients if verdict.expected == ACCEPTS]
     return ", ".join(taking) or "-"
@@ -81,7 +89,7 @@ def _clients(file: KeptFile) -> str:
 _COMPARED: dict[str, Callable[[VerifyReport], str]] = {
     "top-1": lambda report: _share(report.accuracy_tflite),
     "top-5": lambda report: _share(report.top5_tflite),
-    "agreement": lambda report: _share(report.top1_agreement),
+    "agreement": lambda report: _agreement(report),
     "SQNR": lambda report: f"{report.sqnr_db:.1f} dB",
 }
 _MEASURED: dict[str, Callable[[KeptFile], str]] = {
@@ -112,18 +120,42 @@ def cells(row: ReportRow, headers: Sequence[str] = SHORT_COLUMNS) -> tuple[str, 
 
 
 def recommend_precision(rows: Sequence[ReportRow]) -> str:
-    """Recommend the smallest file among those within 10% of the fastest, of the files that agree with the model."""
-    files = [row.kept for row in rows if not row.warning]
-    sound = [file for file in files if file and file.report.top1_agreement >= SOUND]
+    """Recommend a file, or say why none is recommended.
+
+    A file is eligible if it was compared on at least `FEWEST` images that calibration did not use, its agreement is at
+    least `SOUND`, and neither a defect nor a doubt is recorded. Of the eligible files within 10% of the fastest, the
+    smallest is recommended.
+    """
+    kept = [file for row in rows if (file := row.kept) and not row.warning]
+    compared = [file for file in kept if file.report.unseen and file.report.samples >= FEWEST]
+    doubtful = {row.quantization for row in rows if row.doubt}
+    sound = [file for file in compared if file.report.top1_agreement >= SOUND and file.quantization not in doubtful]
     if not sound:
-        return f"No file agrees with the model on {SOUND:.0%} of the images; do not ship any before the cause is found."
+        return _no_recommendation(kept, compared)
     fastest = min(file.latency.median_ms for file in sound)
     near = [file for file in sound if file.latency.median_ms <= 1.1 * fastest]
     best = min(near, key=lambda file: file.export.size_bytes)
     return (
         f"Ship {best.export.path.name}: {best.export.size_bytes / 1e6:.2f} MB, {best.latency.median_ms:.2f} ms on this "
-        f"machine, and the model's class on {best.report.top1_agreement:.1%} of {best.report.samples} images."
+        f"machine, and the model's class on {best.report.agreement}."
     )
+
+
+def _no_recommendation(kept: Sequence[KeptFile], compared: Sequence[KeptFile]) -> str:
+    """Reason why no file is recommended; `compared` are the files compared on enough images."""
+    if kept and not compared:
+        most = max((file.report for file in kept), key=lambda report: (report.unseen, report.samples))
+        return (
+            f"No recommendation: it takes at least {FEWEST} images that were not used in calibration; these files were "
+            f"compared on {most.samples} {most.kind}."
+        )
+    best = max((file.report for file in compared), key=lambda report: report.agreement_interval[1], default=None)
+    if best and best.agreement_interval[1] >= SOUND:
+        return (
+            f"No recommendation: whether a file agrees with the model on {SOUND:.0%} of images is undecided, the best "
+            f"has its class on {best.agreement}. Compare on more images."
+        )
+    return f"No file agrees with the model on {SOUND:.0%} of the images; do not ship any before the cause is found."
 
 
 def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
@@ -137,10 +169,17 @@ def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
         remarks += [
             f"Latency: median of one image, one thread, on {cpu_name()}.",
             "Memory: peak of loading and running the file.",
-            "Agreement: share of images with the Keras model's most probable class. SQNR: of the logits.",
+            "Agreement: share of images with the Keras model's most probable class, number of images, and 95% Wilson "
+            "interval in percent. SQNR: of the logits.",
             "Runtime support is derived from operators and types; on this machine the file was run with LiteRT.",
         ]
+    if seen := [row.quantization for row in rows if row.report and row.report.evidence == "calibration"]:
+        remarks.append(f"Compared on their own calibration images, which is optimistic: {', '.join(seen)}.")
+    if any(row.report and row.report.evidence == "synthetic" for row in rows):
+        remarks.append("Compared on synthetic images, which suffice to check float arithmetic only.")
     for row in rows:
+        if row.doubt:
+            remarks.append(row.doubt)
         if lost := first_lost(row.layers):
             remarks.append(f"{row.quantization} first loses the signal in {lost.layer}: {lost.sqnr_db:.1f} dB.")
         if row.refused or row.warning:
@@ -186,7 +225,7 @@ def _plot(rows: Sequence[ReportRow], folder: Path) -> list[Path]:
         panels = {
             "size (MB)": [file.export.size_bytes / 1e6 for file in kept],
             "latency (ms)": [file.latency.median_ms for file in kept],
-            "agreement (%)": [100 * file.report.top1_agreement for file in kept],
+            f"agreement (% of {kept[0].report.samples})": [100 * file.report.top1_agreement for file in kept],
         }
         accuracies = [accuracy for file in kept if (accuracy := file.report.accuracy_tflite) is not None]
         if len(accuracies) == len(kept):

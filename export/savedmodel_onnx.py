@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from keras_effnet.errors import UserError, VerificationError, first_line
 from keras_effnet.export.calibration import Images, load_images, synthetic_images
 from keras_effnet.export.conversion.float_graph import check_exportable, float32_copy
 from keras_effnet.export.recipes import PRECISIONS
-from keras_effnet.export.verification import VerifyReport, compare
+from keras_effnet.export.verification import Evidence, VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, preprocess_input
 from keras_effnet.system.files import atomic
 from keras_effnet.system.output import captured_output
@@ -213,6 +213,7 @@ def _export(
         raise UserError(f"{path} exists; pass overwrite=True to replace it.")
     spec = image_spec or ImageSpec.of_model(model)
     labels = verification.labels if isinstance(verification, Split) else None
+    evidence: Evidence = "synthetic" if verification is None else "held-out"
     if verification is None:
         images = synthetic_images(model.input_shape[1:])
     else:
@@ -226,12 +227,12 @@ def _export(
             with captured_output():
                 kind.write(model, temporary)
                 run = kind.open(temporary)
-            report = _compare(model, run, inputs.astype("float32"), labels)
+            report = replace(_compare(model, run, inputs.astype("float32"), labels), evidence=evidence)
             size, digest = _size_and_digest(temporary)
             if not PRECISIONS["none"].accepts(report):
                 raise VerificationError(
-                    f"The {kind.name} disagrees with the model: the same class on {report.top1_agreement:.1%} of "
-                    f"{report.samples} images, SQNR {report.sqnr_db:.1f} dB. Not written."
+                    f"The {kind.name} disagrees with the model: the same class on {report.agreement}, SQNR "
+                    f"{report.sqnr_db:.1f} dB. Not written."
                 )
     except (OSError, tf.errors.ResourceExhaustedError) as error:  # TensorFlow reports a full disk as the latter
         cause = getattr(error, "strerror", None) or first_line(error).rpartition("; ")[2]

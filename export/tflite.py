@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -22,7 +23,7 @@ from keras_effnet.export.conversion.float_graph import ExportSource, check_expor
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
 from keras_effnet.export.recipes import Settings, check_settings
-from keras_effnet.export.verification import Reference
+from keras_effnet.export.verification import Evidence, Reference
 from keras_effnet.preprocessing import ImageSpec
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ def prepare_inputs(
     """Load the images of an export: the source with its calibration images, and the reference to compare with.
 
     Recipes that train use `training_samples` of the calibration images. The default of the held-out images are the
-    calibration images, or else smooth synthetic images.
+    calibration images, or else smooth synthetic images. Held-out images that are also calibration images are left out,
+    unless all are; the reference records where its images come from.
 
     Raises:
         UserError: The calibration images are implausible.
@@ -54,8 +56,11 @@ def prepare_inputs(
     # Files are compared with the source's float32 copy, so that float16 noise of the model does not count.
     source = ExportSource(model, pixels, samples)
     if held_out is None:
-        held_out = synthetic_images(model.input_shape[1:]) if pixels is None else pixels[:samples]
-    return source, Reference.of(source.model, held_out, image_spec, samples=samples, seed=seed)
+        shown = synthetic_images(model.input_shape[1:]) if pixels is None else pixels[:samples]
+        evidence: Evidence = "synthetic" if pixels is None else "calibration"
+        return source, replace(Reference.of(source.model, shown, image_spec, samples=samples), evidence=evidence)
+    reference = Reference.of(source.model, held_out, image_spec, samples=samples, seed=seed)
+    return source, replace(reference, evidence="held-out") if pixels is None else reference.apart_from(pixels)
 
 
 def export_tflite(
@@ -93,8 +98,9 @@ def export_tflite(
             batches, an array of shape `(N, height, width, 3)` or a `Split`; pixels in 0..255. 20 to 500 images like
             the real ones.
         verification: Images to compare on, of the same kinds; a `Split` is used completely, and its labels give
-            accuracies. Default: the calibration images, or else smooth synthetic images, which suffice for float
-            precisions.
+            accuracies. Images that are also calibration images are left out. Default: the calibration images
+            themselves, on which an integer file agrees better than on others, or else 16 smooth synthetic images, which
+            suffice for float precisions; `result.report.evidence` says which.
         input_type: `"float32"`, or `"uint8"` (raw bytes) for int8 and mixed files.
         method: The only int8 method to try: `"corrected"`, `"minmax"`, `"percentile"`, `"equalized"`, or
             `"qat"`, which trains on the calibration images. By default the first four are tried in turn until one
@@ -104,7 +110,8 @@ def export_tflite(
         tuning: `FineTuning` for `method="qat"`.
         training_samples: Int, maximum number of images that `method="qat"` trains on.
         min_agreement: Float in [0, 1], minimum share of images with the model's class; replaces the precision's own
-            bound.
+            bound. A file is refused if the 95% interval of its agreement lies below the bound; one whose interval
+            includes the bound is written with a warning.
         labels: Class names, written beside the file as `labels.txt`.
         image_spec: `ImageSpec`, how images are cropped.
         samples: Int, maximum number of calibration and of verification images.
@@ -136,6 +143,8 @@ def export_tflite(
         if not allow_degraded:
             raise VerificationError(trial.complaint + " Not written.")
         logger.warning("Kept nevertheless (allow_degraded): %s", trial.complaint)
+    elif trial.doubt:
+        logger.warning(trial.doubt)
     return keep(trial, path, labels)
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import keras
 import numpy as np
 
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
-from keras_effnet.export.calibration import Images, load_images
+from keras_effnet.evaluation.intervals import wilson_interval
+from keras_effnet.export.calibration import Images, load_images, occurring_in
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
 
+logger = logging.getLogger(__name__)
+
 _BATCH_PIXELS = 10 * 224**2  # per batch: B7 at 600 pixels needs half a gigabyte per image
 _TINY = np.finfo("float32").tiny
+
+# Origin of the compared images: passed to `verify`; not used in calibration; used in calibration; made by
+# `synthetic_images`.
+Evidence: TypeAlias = Literal["given", "held-out", "calibration", "synthetic"]
+_KIND: dict[str, str] = {"calibration": "calibration images", "synthetic": "synthetic images"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,10 @@ class VerifyReport:
         accuracy_keras, accuracy_tflite: Floats in [0, 1], or None without labels.
         top5_keras, top5_tflite: Floats in [0, 1], share of images whose class is among the five most probable; None
             without labels or with five classes or fewer.
+        evidence: Origin of the images: `"given"` (passed to `verify`), `"held-out"` (not used in calibration),
+            `"calibration"` (used in calibration, which makes the agreement optimistic) or `"synthetic"`.
+        agreeing: Int, number of images with the same most probable class.
+        agreement_interval: `(low, high)`, 95% Wilson interval of `top1_agreement`.
     """
 
     top1_agreement: float
@@ -43,6 +56,33 @@ class VerifyReport:
     accuracy_tflite: float | None = None
     top5_keras: float | None = None
     top5_tflite: float | None = None
+    evidence: Evidence = "given"
+    agreeing: int = field(init=False)
+    agreement_interval: tuple[float, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        agreeing = round(self.top1_agreement * self.samples)
+        object.__setattr__(self, "agreeing", agreeing)
+        object.__setattr__(self, "agreement_interval", wilson_interval(agreeing, self.samples))
+
+    @property
+    def unseen(self) -> bool:
+        """Whether the images are real and were not used in calibration."""
+        return self.evidence in ("given", "held-out")
+
+    @property
+    def kind(self) -> str:
+        """Kind of the images: `"images"`, `"calibration images"` or `"synthetic images"`."""
+        return _KIND.get(self.evidence, "images")
+
+    @property
+    def agreement(self) -> str:
+        """Agreement with its count, kind of images and interval, as text for a sentence."""
+        low, high = self.agreement_interval
+        return (
+            f"{self.agreeing} of {self.samples} {self.kind} ({self.top1_agreement:.1%}, 95% interval {low:.1%} to "
+            f"{high:.1%})"
+        )
 
 
 def centred_logits(outputs: np.ndarray) -> np.ndarray:
@@ -104,11 +144,13 @@ class Reference:
         images: Array of shape `(N, height, width, channels)`, values 0..255.
         answers: Array of shape `(N, classes)`, the Keras model's predictions.
         labels: Int array of shape `(N,)`, or None.
+        evidence: Origin of the images, as in `VerifyReport`.
     """
 
     images: np.ndarray
     answers: np.ndarray
     labels: np.ndarray | None = None
+    evidence: Evidence = "given"
 
     @classmethod
     def of(
@@ -129,9 +171,20 @@ class Reference:
         batch = max(1, min(32, _BATCH_PIXELS // pixels[0, :, :, 0].size))
         return cls(pixels, np.asarray(model.predict(pixels, batch_size=batch, verbose=0)), labels)
 
+    def apart_from(self, calibration: np.ndarray) -> Reference:
+        """Leave out the images that occur among the calibration images, unless all of them do."""
+        seen = occurring_in(self.images, calibration)
+        if seen.all():
+            logger.warning("All images to compare on are calibration images: the agreement will be optimistic.")
+            return replace(self, evidence="calibration")
+        if seen.any():
+            logger.warning("%d of %d images to compare on are calibration images; left out.", seen.sum(), len(seen))
+        labels = None if self.labels is None else self.labels[~seen]
+        return Reference(self.images[~seen], self.answers[~seen], labels, "held-out")
+
     def compare(self, file: TFLiteModel) -> VerifyReport:
         """Runs a file on the images and compares it with the model."""
-        return compare(self.answers, file.predict(self.images), self.labels)
+        return replace(compare(self.answers, file.predict(self.images), self.labels), evidence=self.evidence)
 
 
 def verify(

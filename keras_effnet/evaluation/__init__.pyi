@@ -1,4 +1,5 @@
 from .gradcam import Heatmap, explainer, grad_cam
+from .intervals import wilson_interval
 from .metrics import Evaluation, Reliability, evaluate
 
 __all__ = [
@@ -8,4 +9,5 @@ __all__ = [
     "evaluate",
     "explainer",
     "grad_cam",
+    "wilson_interval",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_effnet.export.finetune import sparsity
 from keras_effnet.export.tflite_file.inspection import inspect
@@ -92,3 +93,39 @@ def test_a_network_is_pruned_trained_for_int8_and_exported_by_one_command(cli, t
     assert rows["none"]["export"]["compressed_bytes"] < 0.75 * dense
     assert TFLiteModel("files/digits_int8.tflite").input["dtype"] == np.uint8
     assert not [island for island in inspect("files/digits_int8.tflite").islands if island.place != "output"]
+
+
+@pytest.fixture
+def smooth_folder(smooth_images, tmp_path):
+    """Function that writes a folder of a number of images, without classes."""
+
+    def write(count: int, size: int = 32, name: str = "photos") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for number, image in enumerate(smooth_images(count, size)):
+            Image.fromarray(image).save(folder / f"{number}.png")
+        return folder
+
+    return write
+
+
+def test_a_small_folder_is_divided_and_gives_no_recommendation(cli, toy_model, smooth_folder, tmp_path):
+    toy_model(size=32).save(tmp_path / "toy.keras")
+    shown = cli(
+        *("export", "toy.keras", "--calibration", smooth_folder(25), "--quantize", "int8"),
+        *("--out", "files", "--min-agreement", "0"),
+    )
+    assert shown.status == 0, shown.err
+    assert "photos has no split: 13 images to calibrate on, 12 others to compare on." in shown.out
+    assert "No recommendation: it takes at least 20 images" in shown.out and "compared on 12 images." in shown.out
+    report = rows_of("files")["int8"]["report"]
+    assert (report["samples"], report["evidence"]) == (12, "held-out")
+    assert report["agreement_interval"][0] <= report["agreeing"] / 12 <= report["agreement_interval"][1]
+
+
+def test_one_image_cannot_both_calibrate_and_prove(cli, toy_model, smooth_folder, tmp_path):
+    toy_model(size=32).save(tmp_path / "toy.keras")
+    shown = cli("export", "toy.keras", "--calibration", smooth_folder(1), "--quantize", "int8", "--out", "files")
+    assert shown.status == 2 and shown.err.count("\n") == 1
+    assert "photos holds a single image, but calibration and comparison need different ones: at least 2" in shown.err
+    assert not Path("files").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from keras_effnet.export.candidate_trial import ExportResult
 from keras_effnet.export.int8.layer_errors import LayerError
 from keras_effnet.export.measure.latency import LatencyReport
-from keras_effnet.export.report import ALL_COLUMNS, ReportRow, cells, write_export_report
+from keras_effnet.export.report import ALL_COLUMNS, ReportRow, cells, recommend_precision, write_export_report
 from keras_effnet.export.tflite_file.clients import Verdict
 from keras_effnet.export.tflite_file.inspection import Inspection
 from keras_effnet.export.verification import VerifyReport
@@ -100,6 +101,43 @@ def test_a_files_section_lists_clients_operators_and_its_ten_worst_layers(page):
     assert [row for row in found.rows if row[0].startswith("layer") and row[-1].endswith("dB")] == [
         [f"layer{index:02d}", f"{60 - index}.0 dB"] for index in range(11, 1, -1)
     ]
+
+
+def with_report(agreeing: int, samples: int, evidence: str = "held-out", **fields) -> ReportRow:
+    row = written_row()
+    return replace(row, report=VerifyReport(agreeing / samples, 30.0, 0.01, samples, evidence=evidence), **fields)
+
+
+@pytest.mark.parametrize(
+    ("row", "start"),
+    [
+        (with_report(20, 20), "Ship int8.tflite: 4.60 MB, 1.50 ms on this machine, and the model's class on 20 of 20"),
+        (with_report(490, 500), "Ship int8.tflite"),
+        (with_report(1, 1), "No recommendation: it takes at least 20 images that were not used in calibration; these"),
+        (with_report(19, 19), "No recommendation: it takes at least 20 images"),
+        (with_report(100, 100, "calibration"), "No recommendation: it takes at least 20 images"),
+        (with_report(16, 16, "synthetic"), "No recommendation: it takes at least 20 images"),
+        (with_report(27, 28), "No recommendation: whether a file agrees with the model on 97% of images is undecided"),
+        (with_report(98, 100, doubt="Whether 99% are reached is undecided."), "No recommendation: whether"),
+        (with_report(470, 500), "No file agrees with the model on 97% of the images; do not ship any"),
+        (with_report(100, 100, warning="Lost."), "No file agrees with the model on 97% of the images; do not ship any"),
+    ],
+)
+def test_a_file_is_recommended_only_on_enough_images_that_calibration_did_not_see(row, start):
+    assert recommend_precision([row]).startswith(start)
+
+
+def test_a_missing_recommendation_says_how_many_images_there_were():
+    rows = [with_report(7, 7, "calibration"), with_report(5, 5)]
+    assert recommend_precision(rows).endswith("these files were compared on 5 images.")
+    assert recommend_precision(rows[:1]).endswith("these files were compared on 7 calibration images.")
+
+
+def test_the_report_says_where_its_images_come_from_and_what_is_undecided(page):
+    found = page("net", [with_report(27, 28, "calibration", doubt="Undecided.")])
+    assert "96.4% of 28 [82.3, 99.4]" in found.rows[1]
+    assert ("li", "Compared on their own calibration images, which is optimistic: int8.") in found.texts
+    assert ("li", "Undecided.") in found.texts
 
 
 def test_names_and_reasons_are_escaped(page):

@@ -10,8 +10,9 @@ import pytest
 from exports import PRECISIONS
 
 import keras_effnet
-from keras_effnet.export import export_tflite
+from keras_effnet.export import VerifyReport, export_tflite
 from keras_effnet.export.calibration import load_images
+from keras_effnet.export.recipes import PRECISIONS as BOUNDS
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
@@ -154,3 +155,11 @@ def test_pretrained_lite0_keeps_its_answers_in_int8_on_real_images(images_root, 
     assert result.report.top1_agreement >= 0.95
     assert result.report.accuracy_tflite >= result.report.accuracy_keras - 0.03
     assert result.size_bytes < 6.5e6  # 4.65 million parameters
+
+
+def test_an_agreement_is_refused_only_where_its_interval_lies_below_the_bound():
+    mixed = BOUNDS["mixed"]  # at least 97% and 15 dB
+    few = VerifyReport(27 / 28, 30.0, 0.1, 28)
+    assert mixed.accepts(few) and not mixed.meets(few)
+    assert not mixed.accepts(VerifyReport(0.94, 30.0, 0.1, 500))
+    assert not mixed.accepts(VerifyReport(1.0, 12.0, 0.1, 28))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -65,6 +66,22 @@ def test_the_record_says_how_the_file_was_made_and_what_it_was_held_against(expo
     assert record["bounds"] == {"min_agreement": 0.93, "min_sqnr_db": 10.0}
     assert record["environment"]["packages"]["tensorflow"] == tf.__version__
     assert json.loads(exported["none"].path.with_suffix(".json").read_text())["calibration"] is None
+
+
+def test_a_report_says_whether_calibration_saw_the_images(toy, images, tmp_path, caplog):
+    def report(precision, **sources):
+        return export_tflite(toy, tmp_path / f"{len(files(tmp_path))}.tflite", precision, **sources).report
+
+    assert (report("none").evidence, report("none").samples) == ("synthetic", 16)
+    assert report("int8", calibration=images).evidence == "calibration"
+    assert report("float16", calibration=images).evidence == "held-out"  # it was not calibrated
+    with caplog.at_level("WARNING", "keras_effnet"):
+        partly = report("int8", calibration=images[:30], verification=images)
+        wholly = report("int8", calibration=images, verification=images[:25])
+    assert (partly.evidence, partly.samples) == ("held-out", 10)
+    assert "30 of 40 images to compare on are calibration images; left out." in caplog.text
+    assert (wholly.evidence, wholly.samples) == ("calibration", 25)
+    assert "All images to compare on are calibration images" in caplog.text
 
 
 def test_the_fingerprint_tells_calibrations_apart(toy, images, tmp_path):
@@ -240,7 +257,8 @@ def test_a_file_that_disagrees_is_not_written(fragile_model, small_images, tmp_p
     with pytest.raises(VerificationError, match="The int8 file disagrees with the model: the same class on") as caught:
         export_tflite(fragile_model(), tmp_path / "model.tflite", "int8", calibration=small_images, labels="rgb")
     message = str(caught.value)
-    assert "of 60 images" in message and "SQNR" in message and "use another precision" in message
+    assert re.search(r"\d+ of 60 calibration images \(.*, 95% interval .* to .*\), at least 93.0%", message)
+    assert "SQNR" in message and "use another precision" in message
     assert files(tmp_path) == []
 
 

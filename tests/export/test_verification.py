@@ -32,6 +32,15 @@ def test_figures_of_logits_are_as_worked_out_by_hand():
     assert report.samples == 3
 
 
+def test_an_agreement_carries_its_count_and_interval():
+    got = np.eye(28)
+    got[0] = got[1]
+    report = compare(np.eye(28), got)
+    assert (report.agreeing, report.samples) == (27, 28)
+    assert report.agreement_interval == pytest.approx((0.8228780225664668, 0.9936674801509623))  # scipy 1.17
+    assert report.agreement == "27 of 28 images (96.4%, 95% interval 82.3% to 99.4%)"
+
+
 def test_probabilities_are_compared_by_their_logarithms():
     logits = np.array([[2.0, 1.0, -1.0], [0.5, -0.5, 3.0]])
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

@@ -17,7 +17,10 @@ MAX_HELD_OUT = 500  # images to compare on; they are held in memory
 
 
 def _sources(artifact, calibration, samples, seed, max_bad_files):
-    """Return calibration and held-out images: the splits of a labelled dataset, or two halves of a plain folder."""
+    """Return calibration images, other images to compare on, and notes for the report.
+
+    They are the splits of a labelled dataset, or the halves of a plain folder or of an evaluation list.
+    """
     import numpy as np
 
     from keras_effnet import datasets
@@ -26,25 +29,40 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
     size = artifact.image_spec.size
     if calibration is None:
         if not artifact.data_origin:
-            return None, None
+            return None, None, []
         dataset = datasets.load(**{"image_size": size} | artifact.data_origin)
-        return dataset.train, dataset.held_out.sample(MAX_HELD_OUT, seed)
+        return dataset.train, dataset.held_out.sample(MAX_HELD_OUT, seed), []
     try:
         dataset = datasets.load(calibration, image_size=size, max_bad_files=max_bad_files)
     except UserError:
         if not Path(calibration).is_dir():
             raise
         images = load_images(calibration, artifact.image_spec, 2 * samples, seed)
-        half = max(len(images) // 2, min(len(images), 20))
-        return images[:half], (images[half:] if len(images) > half else images)[:MAX_HELD_OUT]
+        half = (len(images) + 1) // 2
+        pixels = images[:half], images[half : half + MAX_HELD_OUT]
+        return *pixels, _halves(calibration, *pixels)
+    notes = []
     if not len(dataset.train):  # an evaluation list: one half for calibration, the other for comparison
         test = dataset.held_out
         first, second = (test.select(np.arange(start, len(test), 2)) for start in (0, 1))
         dataset = replace(dataset, train=first, test=second)
+        notes = _halves(calibration, first, second)
     # Labels are used only if the classes are the model's; calibration does not need them.
     same = readable(artifact.class_names or ()) == readable(dataset.class_names)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
-    return dataset.train, held_out if same else load_images(held_out, artifact.image_spec, samples, seed)
+    return dataset.train, held_out if same else load_images(held_out, artifact.image_spec, samples, seed), notes
+
+
+def _halves(source, calibrate_on, held_out) -> list[str]:
+    """Note that images were divided into two halves; refuse a single one."""
+    from keras_effnet.export.report import FEWEST
+
+    if not len(held_out):
+        raise UserError(
+            f"{source} holds a single image, but calibration and comparison need different ones: at least 2, and "
+            f"{2 * FEWEST} for a recommendation."
+        )
+    return [f"{source} has no split: {len(calibrate_on)} images to calibrate on, {len(held_out)} others to compare on."]
 
 
 def _compressed(artifact, images, held_out, sparsity, clusters, given, samples, announce):
@@ -69,9 +87,7 @@ def _compressed(artifact, images, held_out, sparsity, clusters, given, samples, 
     before, after = (Reference.of(model, held_out, artifact.image_spec) for model in (artifact.model, compressed.model))
     report = compare(before.answers, after.answers, before.labels)
     accuracy = "" if report.accuracy_keras is None else f"; top-1 of the original {report.accuracy_keras:.1%}"
-    return compressed.model, [
-        f"{done} It agrees with the original network on {report.top1_agreement:.1%} of images{accuracy}."
-    ]
+    return compressed.model, [f"{done} It has the class of the original network on {report.agreement}{accuracy}."]
 
 
 def _save(network, path):
@@ -172,11 +188,12 @@ def command(
     with console.status("Reading images") as spinner:
         training = qat or method == "qat" or sparsity is not None or clusters is not None
         most = max(options["samples"], options["training_samples"]) if training else options["samples"]
-        calibrate_on, held_out = _sources(artifact, calibration, most, options["seed"], max_bad_files)
+        calibrate_on, held_out, notes = _sources(artifact, calibration, most, options["seed"], max_bad_files)
         folder = out or new_run("export", name)
-        network, notes = _compressed(
+        network, changes = _compressed(
             artifact, calibrate_on, held_out, sparsity, clusters, given, options["training_samples"], spinner.update
         )
+        notes += changes
         if network is not artifact.model:
             _save(network, folder / f"{name}.keras")  # costly to make; can be exported to other precisions later
         for suffix, export in (WRITERS[kind] for kind in also):
