@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import click
@@ -60,6 +61,17 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
 def say(line: str) -> None:
     """Print a line on stderr, above the progress bar if there is one: decisions of a run and their reasons."""
     _progress_console().print(line, style="dim", highlight=False, soft_wrap=True)
+
+
+def hold(folder: Path) -> None:
+    """Lock a folder until the command ends, so that a second command is refused before it reads any data.
+
+    Raises:
+        UserError: Another process uses the folder, or it cannot be written.
+    """
+    from keras_effnet.system.run_folders import locked
+
+    click.get_current_context().with_resource(locked(folder))
 
 
 def emit_json(value: Any) -> None:

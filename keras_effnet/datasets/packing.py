@@ -227,6 +227,7 @@ def pack(
     totals = _Totals()
     index: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": parts.name, "source": str(source)}
     with atomic_folder(out, lambda: totals.of(expected)) as partial:
+        check_target(out, overwrite)  # again: another process may have finished a pack meanwhile
         written, arrays = _write_splits(parts, partial, size, shards, seed, totals, progress)
         check_bad_file_limit(totals.skipped, expected, max_bad_files)
         np.savez(partial / RECORDS, **arrays)  # type: ignore[arg-type] # the stub matches ** to allow_pickle too

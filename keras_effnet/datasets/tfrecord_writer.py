@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keras_effnet.datasets.tfrecord import FILE, IMAGE, INDEX, LABEL, PARTIAL, RECORDS, TEXT, read_index
 from keras_effnet.errors import UserError
+from keras_effnet.system.run_folders import LOCK, locked
 
 SHARD_BYTES = 100_000_000
 
@@ -85,16 +86,13 @@ def atomic_folder(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
         progress: Function that describes the progress of the block, for the error on a full disk.
 
     Raises:
-        UserError: The disk is full or not writable.
+        UserError: Another process writes to the folder, or the disk is full or not writable.
     """
-    partial, made = out / PARTIAL, not out.exists()
+    made = not out.exists()
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
-        partial.mkdir(parents=True)
-        yield partial
-        _publish_files(partial, out)
+        with locked(out):
+            yield from _published(out)
     except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
         if made and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
         if _is_disk_full(error):
@@ -104,6 +102,18 @@ def atomic_folder(out: Path, progress: Callable[[], str]) -> Iterator[Path]:
             ) from None
         if isinstance(error, OSError):
             raise UserError(f"Cannot write {out}: {error.strerror or error}. Choose another folder.") from None
+        raise
+
+
+def _published(out: Path) -> Iterator[Path]:
+    partial = out / PARTIAL
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+        partial.mkdir()
+        yield partial
+        _publish_files(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
@@ -140,7 +150,7 @@ def check_target(out: Path, overwrite: bool) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; shards are written to a folder.")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or {path.name for path in out.iterdir()} <= {LOCK}:
         return
     if read_index(out):
         if not overwrite:

@@ -14,9 +14,8 @@ from keras_effnet.errors import UserError
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Budget, Protocol
 from keras_effnet.study.trial import load_data
-from keras_effnet.system import jsonl
 from keras_effnet.system.files import write_text
-from keras_effnet.system.run_folders import write_environment
+from keras_effnet.system.run_folders import locked, write_environment
 
 RESULTS_JSONL, PROTOCOL = "results.jsonl", "protocol.yaml"
 
@@ -136,11 +135,7 @@ def begin(folder: Path, plan: Plan) -> Iterator[Plan]:
     Raises:
         UserError: The folder cannot be written, is in use by another process, or has a different protocol.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write study folder {folder}: {error.strerror}.") from None
-    with jsonl.alone_in(folder):
+    with locked(folder):
         if (folder / PROTOCOL).exists():
             plan = plan.joined(Plan.read(folder))
         plan.save(folder)

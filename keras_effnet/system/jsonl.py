@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from keras_effnet.errors import UserError
 
@@ -65,21 +61,3 @@ def _end_of_whole_lines(descriptor: int) -> int:
     size = os.lseek(descriptor, 0, os.SEEK_END)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return os.read(descriptor, size).rfind(b"\n") + 1 if size else 0
-
-
-@contextmanager
-def alone_in(folder: str | Path) -> Iterator[None]:
-    """Lock a folder for this process; the lock is released when the process ends, even by a kill.
-
-    Raises:
-        UserError: Another process has locked it.
-    """
-    lock = FileLock(Path(folder) / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise UserError(f"Another process is using {folder}; wait for it or stop it.") from None
-    try:
-        yield
-    finally:
-        lock.release()

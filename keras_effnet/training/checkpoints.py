@@ -7,14 +7,15 @@ import io
 import shlex
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import keras
 
 from keras_effnet.errors import UserError
 from keras_effnet.system.files import atomic, write_text
-from keras_effnet.training.distribution import alone, synchronized_batch_norm
+from keras_effnet.system.run_folders import locked
+from keras_effnet.training.distribution import alone, is_chief, synchronized_batch_norm
 from keras_effnet.training.ema import AveragedWeights
 from keras_effnet.training.optimizers import learning_rate
 
@@ -50,6 +51,11 @@ def save_model(model: keras.Model, path: Path) -> None:
     """Save a `.keras` file atomically."""
     with atomic(path) as temporary:
         model.save(temporary)
+
+
+def writing_to(folder: Path | None, *, wait: float = 0.0) -> AbstractContextManager[None]:
+    """Lock on a run folder in the process that writes there; of several that train together only the first does."""
+    return locked(folder, wait=wait) if folder is not None and is_chief() else nullcontext()
 
 
 class RunFolder(keras.callbacks.Callback):

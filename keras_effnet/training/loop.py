@@ -19,7 +19,7 @@ from keras_effnet.models.batch_norm import fused_batch_norm
 from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.batches import LABEL_OUT_OF_RANGE, one_hot
 from keras_effnet.preprocessing import ImageSpec, check_range
-from keras_effnet.training.checkpoints import LAST, RunFolder
+from keras_effnet.training.checkpoints import LAST, RunFolder, writing_to
 from keras_effnet.training.distribution import (
     check_batch_size,
     check_strategy,
@@ -79,8 +79,8 @@ def train(
         Keras' `History` of the epochs run by this call.
 
     Raises:
-        UserError: Nothing to resume, a dataset of unknown length, a full disk, or a loss that became NaN; the message
-            names the step, the learning rate and the last good checkpoint.
+        UserError: Nothing to resume, a folder that another process uses, a dataset of unknown length, a full disk, or
+            a loss that became NaN; the message names the step, the learning rate and the last good checkpoint.
 
     Example:
 
@@ -101,6 +101,8 @@ def train(
     images = next(iter(val_data))[0].numpy()  # validation data: a shuffled dataset fills its buffer first
     check_range(images, ImageSpec.of_model(model, size=images.shape[1]).input_range)
     folder = Path(run_dir) if run_dir is not None else None
+    if resume:
+        _check_resumable(folder)
 
     def shared(data, weights=None):
         return local_part(_targets(data, classes, weights), config.strategy)
@@ -109,9 +111,9 @@ def train(
     averaged = AveragedWeights(val, batches(replace(stages[-1], first=0, last=1))) if config.ema else None
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
-    with synchronized_batch_norm(model, config.strategy), fused_batch_norm(model):
+    with writing_to(folder), synchronized_batch_norm(model, config.strategy), fused_batch_norm(model):
         compile_model(model, config, steps)
-        first_epoch = _restore(model, folder, steps) if resume else 0
+        first_epoch = _restore(model, folder, steps) if resume and folder else 0
         run = RunFolder(folder, first_epoch, averaged) if folder and is_chief() else None
         watchers = [FiniteWatch(folder), EpochSeeds(config.seed), throughput, LossScale()]
         watchers += [each for each in (averaged, run) if each is not None]
@@ -198,10 +200,13 @@ def _append(history: keras.callbacks.History, part: keras.callbacks.History) -> 
         history.history.setdefault(key, []).extend(values)
 
 
-def _restore(model: keras.Model, folder: Path | None, steps: int) -> int:
-    """Load weights and optimizer of the last checkpoint and return the number of epochs it has completed."""
+def _check_resumable(folder: Path | None) -> None:
     if folder is None or not (folder / LAST).is_file():
         raise UserError(f"Nothing to resume: {folder} has no {LAST}. Leave out --resume to start from scratch.")
+
+
+def _restore(model: keras.Model, folder: Path, steps: int) -> int:
+    """Load weights and optimizer of the last checkpoint and return the number of epochs it has completed."""
     try:
         load_state(model, folder / LAST)
     except Exception as error:  # a damaged zip, a damaged h5 and another network raise different errors

@@ -28,7 +28,7 @@ from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.pipeline.caching import cached_split, choose_cache
 from keras_effnet.system.files import write_text
 from keras_effnet.system.run_folders import write_environment
-from keras_effnet.training.checkpoints import BEST, read_rows, save_model, uncompiled
+from keras_effnet.training.checkpoints import BEST, read_rows, save_model, uncompiled, writing_to
 from keras_effnet.training.contact_sheets import contact_sheet
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
 from keras_effnet.training.loop import train
@@ -46,6 +46,7 @@ __all__ = [
 
 _SHOWN = 16  # images in augmented.png
 _CACHE = "cache"  # a folder within the run's, while it trains
+_ORPHAN = 30.0  # seconds that a training of a killed study may take to notice that it is an orphan
 
 
 def resolve_precision(precision: str) -> str:
@@ -180,18 +181,19 @@ def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
 
 
 @contextmanager
-def _cache_removed(folder: Path) -> Iterator[None]:
-    """Remove the folder of cached images, however the run ends."""
-    try:
-        yield
-    finally:
-        if is_chief():
-            shutil.rmtree(folder / _CACHE, ignore_errors=True)
+def _occupied(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Create and lock the run folder in the process that writes; remove the cached images, however the run ends."""
+    with writing_to(folder, wait=wait):
+        try:
+            yield
+        finally:
+            if is_chief():
+                shutil.rmtree(folder / _CACHE, ignore_errors=True)
 
 
 def fit_dataset(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path, **options) -> None:
     """Train without the final evaluation: write checkpoints, results and `args.yaml`. Arguments as `train_dataset`."""
-    with _cache_removed(Path(run_dir)):
+    with _occupied(Path(run_dir), wait=_ORPHAN):
         _fit(dataset, config, Path(run_dir), **options)
 
 
@@ -208,7 +210,6 @@ def _fit(
     if not len(dataset.train):
         raise UserError(f"{dataset.name} has no images to train on: all of them belong to its test split.")
     classes = len(dataset.class_names)
-    folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -260,10 +261,10 @@ def train_dataset(
         A `TrainResult`; None in all but the first of several processes that train together.
 
     Raises:
-        UserError: The dataset has no training images, or training fails, see `train`.
+        UserError: The dataset has no training images, another process uses the folder, or training fails, see `train`.
     """
     folder = Path(run_dir)
-    with _cache_removed(folder):
+    with _occupied(folder):
         pipelines = _fit(dataset, config, folder, resume=resume, callbacks=callbacks, announce=announce)
         return _finish(dataset, config, folder, pipelines) if is_chief() else None
 

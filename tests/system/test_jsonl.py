@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -63,19 +61,3 @@ def test_a_full_disk_costs_the_row_that_does_not_fit_and_no_other(small_disk):
     filler.unlink()
     jsonl.append(path, ROWS[1])
     assert jsonl.read(path) == ROWS
-
-
-def test_a_folder_belongs_to_one_process_and_to_none_after_its_end(tmp_path):
-    code = (
-        "from keras_effnet.system import jsonl\n"
-        f"with jsonl.alone_in({str(tmp_path)!r}): print('in', flush=True); input()"
-    )
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "in\n"
-        with pytest.raises(UserError, match="Another process is using"), jsonl.alone_in(tmp_path):
-            pass
-        other.kill()
-        other.wait()
-    with jsonl.alone_in(tmp_path):
-        pass

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
+import threading
 from importlib import metadata
 
+import filelock
 import pytest
+from locks import held_by_another
 
 from keras_effnet.errors import UserError
 from keras_effnet.system.files import atomic, write_text
 from keras_effnet.system.machine import cpu_name, environment
-from keras_effnet.system.run_folders import kept_if_used, new_run
+from keras_effnet.system.run_folders import LOCK, kept_if_used, locked, new_run
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -77,3 +82,75 @@ def test_a_place_that_cannot_be_written_is_named_with_the_option_that_cures_it(t
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"Cannot write run folder .*file.*Choose another with --out"):
         new_run("train", "digits", tmp_path / root)
+
+
+def test_a_second_process_is_refused_at_once_and_learns_who_holds_the_folder(tmp_path):
+    with held_by_another(tmp_path) as other:
+        holder = rf"process {other.pid} on {platform.node()} since 20\d\d-\d\d-\d\d "
+        with (
+            pytest.raises(UserError, match=rf"{tmp_path} is in use by {holder}.*\. Wait .*, or stop"),
+            locked(tmp_path),
+        ):
+            pass
+
+
+def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path):
+    with held_by_another(tmp_path) as other:
+        other.kill()
+        other.wait()
+        assert (tmp_path / LOCK).exists()  # its file is still there, the lock is not
+        with locked(tmp_path):
+            assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} ")
+    assert not any(tmp_path.iterdir())
+
+
+def test_locks_of_one_thread_nest_and_another_thread_is_refused(tmp_path):
+    refusals = []
+
+    def enter():
+        try:
+            with locked(tmp_path):
+                pass
+        except UserError as error:
+            refusals.append(error)
+
+    with locked(tmp_path):
+        with locked(tmp_path):
+            pass
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+    assert len(refusals) == 1
+    enter()
+    assert len(refusals) == 1
+
+
+def test_a_lock_file_with_other_content_names_nobody(tmp_path):
+    with held_by_another(tmp_path):
+        (tmp_path / LOCK).write_bytes(b"\x1b[31mrm -rf\n" * 1000)
+        with pytest.raises(UserError, match=f"{tmp_path} is in use by another process."), locked(tmp_path):
+            pass
+
+
+def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, caplog):
+    def unsupported(*_, **__):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", unsupported)
+    with locked(tmp_path):
+        pass
+    assert "file system without locks: run only one process" in caplog.text
+
+
+def test_a_folder_that_cannot_be_created_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    run = tmp_path / "file" / "run"
+    with pytest.raises(UserError, match=rf"Cannot write to {run}: Not a directory\. Choose another"), locked(run):
+        pass
+
+
+def test_an_unused_run_folder_is_removed_although_it_was_locked(tmp_path):
+    folder = new_run("train", "digits", tmp_path)
+    with pytest.raises(UserError), kept_if_used(folder), held_by_another(folder):
+        raise UserError("no such weights")
+    assert not folder.exists()

@@ -190,6 +190,7 @@ def command(
         most = max(options["samples"], options["training_samples"]) if training else options["samples"]
         calibrate_on, held_out, notes = _sources(artifact, calibration, most, options["seed"], max_bad_files)
         folder = out or new_run("export", name)
+        console.hold(folder)
         network, changes = _compressed(
             artifact, calibrate_on, held_out, sparsity, clusters, given, options["training_samples"], spinner.update
         )

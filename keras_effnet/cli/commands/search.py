@@ -116,6 +116,8 @@ def _figures(candidate: ScalingCandidate) -> dict:
 
 
 def _search(data, as_json, name, out, resume, settings, step, by, image_size, threads, **options) -> None:
+    if resume is not None and resume.is_dir():
+        console.hold(resume)
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
     from keras_effnet.search.halving import grid_search, kept_arguments

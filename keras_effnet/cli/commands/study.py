@@ -64,6 +64,8 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
         _check_new(data, members)
     elif data is not None or set(given) & set(_FIXED):
         raise UserError("A resumed study keeps its data, budget and options; leave them out.")
+    elif resume.is_dir():
+        console.hold(resume)
     drawn = _can_draw(wandb)
     console.prepare_tensorflow()
     from keras_effnet import study

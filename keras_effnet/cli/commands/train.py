@@ -62,6 +62,8 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
         del given["batch_size"]
     if resume is not None:
         origin, config = _read_run(resume, data)
+        if is_chief():
+            console.hold(resume)
         if automatic or given.get("batch_size", config.batch_size) != config.batch_size:
             raise UserError(
                 f"A resumed run keeps its batch size, {config.batch_size}: checkpoints count steps of that size."
