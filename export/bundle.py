@@ -173,7 +173,8 @@ def write_bundle(
     try:
         spec.save(folder / "image_spec.json")
         write_text(folder / "converter.log", "".join(f"{line}\n" for line in log))
-        write_export_report(folder, name, rows, bundle.recommendation, notes)
+        remarks = [*notes, *filter(None, [reference.remark])]
+        write_export_report(folder, name, rows, bundle.recommendation, remarks)
         write_text(folder / "report.json", bundle.to_json() + "\n")
     except OSError as error:
         raise UserError(

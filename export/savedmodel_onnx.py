@@ -21,6 +21,7 @@ from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError, VerificationError, first_line
 from keras_effnet.export.calibration import Images, load_images, synthetic_images
 from keras_effnet.export.conversion.float_graph import check_exportable, float32_copy
+from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.verification import Evidence, VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, preprocess_input
@@ -218,16 +219,18 @@ def _export(
         images = synthetic_images(model.input_shape[1:])
     else:
         images = load_images(verification, spec, samples if labels is None else len(labels), seed)
-    inputs = images if spec.in_network else np.asarray(preprocess_input(images, spec))
+    inputs = (images if spec.in_network else np.asarray(preprocess_input(images, spec))).astype("float32")
 
     model = float32_copy(model)  # also the reference of the comparison: the model's float16 noise does not count
+    answers = model.predict(inputs, batch_size=_BATCH, verbose=0)
+    check_predictions(model, inputs, answers)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with kind.atomic(path) as temporary:
             with captured_output():
                 kind.write(model, temporary)
                 run = kind.open(temporary)
-            report = replace(_compare(model, run, inputs.astype("float32"), labels), evidence=evidence)
+            report = replace(_compare(answers, run, inputs, labels), evidence=evidence)
             size, digest = _size_and_digest(temporary)
             if not PRECISIONS["none"].accepts(report):
                 raise VerificationError(
@@ -240,10 +243,10 @@ def _export(
     return FormatResult(path, size, kind.name, digest, time.perf_counter() - started, report)
 
 
-def _compare(model: keras.Model, run: Run, inputs: np.ndarray, labels: np.ndarray | None) -> VerifyReport:
+def _compare(answers: np.ndarray, run: Run, inputs: np.ndarray, labels: np.ndarray | None) -> VerifyReport:
     batches = [inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)]
     got = np.concatenate([run(batch) for batch in batches])
-    return compare(model.predict(inputs, batch_size=_BATCH, verbose=0), got, labels)
+    return compare(answers, got, labels)
 
 
 def _size_and_digest(path: Path) -> tuple[int, str]:

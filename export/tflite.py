@@ -60,7 +60,10 @@ def prepare_inputs(
         evidence: Evidence = "synthetic" if pixels is None else "calibration"
         return source, replace(Reference.of(source.model, shown, image_spec, samples=samples), evidence=evidence)
     reference = Reference.of(source.model, held_out, image_spec, samples=samples, seed=seed)
-    return source, replace(reference, evidence="held-out") if pixels is None else reference.apart_from(pixels)
+    reference = replace(reference, evidence="held-out") if pixels is None else reference.apart_from(pixels)
+    if reference.remark:
+        logger.warning(reference.remark)
+    return source, reference
 
 
 def export_tflite(

@@ -14,6 +14,7 @@ from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation.intervals import wilson_interval
 from keras_effnet.export.calibration import Images, load_images, occurring_in
+from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
 
@@ -169,7 +170,20 @@ class Reference:
             raise UserError("labels need an array of images of the same length.")
         pixels = load_images(images, image_spec, samples if labels is None else len(labels), seed)
         batch = max(1, min(32, _BATCH_PIXELS // pixels[0, :, :, 0].size))
-        return cls(pixels, np.asarray(model.predict(pixels, batch_size=batch, verbose=0)), labels)
+        answers = np.asarray(model.predict(pixels, batch_size=batch, verbose=0))
+        check_predictions(model, pixels, answers)
+        return cls(pixels, answers, labels)
+
+    @property
+    def remark(self) -> str:
+        """Remark on predictions that make an agreement meaningless; empty if there is nothing to say."""
+        best = np.unique(self.answers.argmax(axis=1))
+        if len(best) > 1 or len(self.answers) < 2 or self.evidence == "synthetic":
+            return ""
+        return (
+            f"The model predicts class {best[0]} for all {len(self.answers)} images, so the agreement proves little. "
+            "Is it trained?"
+        )
 
     def apart_from(self, calibration: np.ndarray) -> Reference:
         """Leave out the images that occur among the calibration images, unless all of them do."""

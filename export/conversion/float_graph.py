@@ -18,8 +18,10 @@ from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion.folding import fold_batch_norms
+from keras_effnet.export.conversion.plausibility import check_activations, check_weights
 from keras_effnet.export.conversion.ranges import Observed, observe, with_ranges
 from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
+from keras_effnet.export.tflite_file.tensors import layer_of
 
 BULK = 0.998  # share of a tensor's values that percentile ranges cover
 
@@ -46,10 +48,10 @@ def weight_count(model: keras.Model) -> int:
 
 
 def check_exportable(model: keras.Model) -> None:
-    """Check that a model has one image input of fixed size and one output.
+    """Check that a model has one image input of fixed size, one output and finite weights.
 
     Raises:
-        UserError: The model has other inputs or outputs.
+        UserError: The model has other inputs or outputs, or a weight is NaN, infinite or absurdly large.
     """
     inputs, outputs = len(model.inputs), len(model.outputs)
     if (inputs, outputs) != (1, 1):
@@ -57,6 +59,7 @@ def check_exportable(model: keras.Model) -> None:
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:]:
         raise UserError(f"The model's input {shape} has no fixed size; build it with input_shape=(H, W, 3).")
+    check_weights(model)
 
 
 # Layer class -> conversion of its kernel to the layout in a `.tflite` file.
@@ -179,8 +182,14 @@ class FloatGraph:
 
     @cached_property
     def observed(self) -> dict[int, Observed]:
-        """Values of each tensor observed on the calibration images."""
-        return observe(self.content, self.images)
+        """Values of each tensor observed on the calibration images. Raises `UserError` if a range is not plausible."""
+        observed = observe(self.content, self.images)
+        tensors = parse(self.content).subgraphs[0].tensors
+        layers = [layer.name for layer in self.model.layers]
+        for index, seen in observed.items():
+            name = layer_of(tensors[index].name, layers)
+            check_activations(f"layer {name}" if name else tensors[index].name.decode(), seen.low, seen.high)
+        return observed
 
     @cached_property
     def minmax(self) -> bytes:

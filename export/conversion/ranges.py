@@ -62,7 +62,7 @@ def observe(content: bytes, images: np.ndarray) -> dict[int, Observed]:
         for place, index in enumerate(indices):
             lows, highs = zip(*(row[place] for row in bounds), strict=True)
             sample = np.concatenate([row[place] for row in samples])
-            found[index] = Observed(float(min(lows)), float(max(highs)), sample)
+            found[index] = Observed(float(np.min(lows)), float(np.max(highs)), sample)  # unlike min(), keeps NaN
     return found
 
 

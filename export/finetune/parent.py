@@ -24,6 +24,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Images, check_images, load_images
 from keras_effnet.export.conversion.float_graph import check_exportable
 from keras_effnet.export.conversion.folding import input_layers
+from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.verification import centred_logits
 from keras_effnet.preprocessing import ImageSpec
 
@@ -189,6 +190,8 @@ def fine_tune(
     """
     network = describe(model)
     images = images.astype("float16")  # half the memory; finer than a grey level, normalized or not
+    targets = model.predict(images, batch_size=32, verbose=0)
+    check_predictions(model, images, targets)
     with tempfile.TemporaryDirectory(prefix="keras_effnet-") as folder:
         job = Path(folder)
         description = {
@@ -200,7 +203,7 @@ def fine_tune(
         }
         (job / "job.json").write_text(json.dumps(description))
         np.save(job / "images.npy", images)
-        np.save(job / "targets.npy", centred_logits(model.predict(images, batch_size=32, verbose=0)))
+        np.save(job / "targets.npy", centred_logits(targets))
         np.savez(job / "weights.npz", **weights(model))  # type: ignore[arg-type]  # numpy's stub matches the names with allow_pickle
         _run(job, announce)
         with np.load(job / "trained.npz") as trained:

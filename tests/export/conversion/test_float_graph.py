@@ -8,7 +8,8 @@ import pytest
 
 from keras_effnet import EfficientNet
 from keras_effnet.errors import UserError
-from keras_effnet.export import conversion, export_tflite
+from keras_effnet.export import export_tflite
+from keras_effnet.export.conversion import float_graph as conversion
 from keras_effnet.export.conversion.float_graph import ExportSource, convert, float32_copy, weight_count
 from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
