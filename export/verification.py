@@ -15,7 +15,8 @@ from keras_effnet.errors import UserError
 from keras_effnet.evaluation.intervals import wilson_interval
 from keras_effnet.export.calibration import Images, load_images, occurring_in
 from keras_effnet.export.conversion.plausibility import check_predictions
-from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.interpreter import ImageClassifier
+from keras_effnet.export.tflite_file.isolated import IsolatedModel
 from keras_effnet.preprocessing import ImageSpec
 
 logger = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ class Reference:
         labels = None if self.labels is None else self.labels[~seen]
         return Reference(self.images[~seen], self.answers[~seen], labels, "held-out")
 
-    def compare(self, file: TFLiteModel) -> VerifyReport:
+    def compare(self, file: ImageClassifier) -> VerifyReport:
         """Runs a file on the images and compares it with the model."""
         return replace(compare(self.answers, file.predict(self.images), self.labels), evidence=self.evidence)
 
@@ -234,7 +235,7 @@ def verify(
     >>> report = keras_effnet.export.verify("model_int8.tflite", model, "images/")
     >>> report.top1_agreement
     """
-    file = TFLiteModel(tflite_path)
+    file = IsolatedModel(tflite_path)
     if file.classes != model.output_shape[-1]:
         raise UserError(f"The file gives {file.classes} classes, the model {model.output_shape[-1]}.")
     if tuple(model.input_shape[1:]) != file.input_shape[1:]:

@@ -1,18 +1,17 @@
-"""Latency of `.tflite` files on this machine, one image at a time. LiteRT and numpy; never TensorFlow."""
+"""Latency of `.tflite` files on this machine, one image at a time, measured inside a worker process for each file.
+
+LiteRT and numpy; never TensorFlow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from keras_effnet.errors import UserError
-from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.isolated import IsolatedModel
 from keras_effnet.system.machine import cpu_name
-from keras_effnet.system.timing import Timer
 
 MAX_SECONDS = 10.0
 
@@ -86,16 +85,9 @@ def benchmark_in_turn(
     if threads < 1:
         raise UserError(f"threads must be at least 1, got {threads}.")
     timers = [
-        Timer(_inference(path, threads), runs=runs, warmup=warmup, max_seconds=max_seconds) for path in tflite_paths
+        IsolatedModel(path, threads).timer(runs=runs, warmup=warmup, max_seconds=max_seconds) for path in tflite_paths
     ]
     while sum(timer.burst() for timer in timers):  # sum, not any: every timer gets its burst
         pass
     timings = [timer.timing() for timer in timers]
     return [LatencyReport(timed.median_ms, timed.iqr_ms, timed.runs, threads, cpu_name()) for timed in timings]
-
-
-def _inference(path: str | Path | bytes, threads: int) -> Callable[[], object]:
-    """Return a function that runs a file on a noise image."""
-    model = TFLiteModel(path, threads)
-    image = np.random.default_rng(0).integers(0, 256, model.input_shape).astype("float32")
-    return partial(model.run, model.quantized_input(image))

@@ -91,6 +91,16 @@ class Graph:
         return tuple(i for i in indices if i not in self.constants and self.tensors[i].dtype in dtypes)
 
     @property
+    def macs(self) -> float:
+        """Multiply-adds of a run, estimated: for each output element, the constants that contribute to it."""
+        return sum(map(self._macs_of, self.steps))
+
+    def _macs_of(self, step: Operator) -> float:
+        constants = [prod(self.tensors[i].shape) for i in step.inputs if i in self.constants]
+        shapes = [self.tensors[i].shape for i in step.outputs]
+        return sum(prod(shape) * max(1.0, max(constants, default=1) / max(1, *shape[-1:])) for shape in shapes)
+
+    @property
     def integer_dtypes(self) -> frozenset[str]:
         """Integer dtypes of quantized activations; empty if only weights are quantized."""
         computing = (one for one in self.steps if one.name not in CONVERSIONS)

@@ -5,17 +5,23 @@ LiteRT and numpy; never TensorFlow.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_effnet.errors import UserError, first_line
-from keras_effnet.export.tflite_file.graph import content_of
+from keras_effnet.export.tflite_file.graph import content_of, name_of
+from keras_effnet.export.tflite_file.integrity import checked
 from keras_effnet.system.output import captured_output
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
+
+_IMAGES = ("float32", "uint8", "int8", "int16")
+_SCORES = (*_IMAGES, "float16", "float64")
 
 
 class CannotRunError(UserError):
@@ -41,31 +47,35 @@ def open_interpreter(source: str | bytes, threads: int | None = 1) -> Interprete
     return interpreter
 
 
-class TFLiteModel:
-    """A `.tflite` image classifier, loaded and ready to run.
+class ImageClassifier(ABC):
+    """A `.tflite` file that maps one image to scores.
 
     Args:
-        source: Path of a file, or its bytes.
-        threads: Int, number of interpreter threads.
+        name: String, the file's name in messages.
+        inputs, outputs: Descriptions of the file's inputs and outputs, as LiteRT returns them.
 
     Raises:
-        UserError: The file is missing, is not a `.tflite` file, is not an image classifier, or needs operators that
-            LiteRT does not have.
+        UserError: The file is not an image classifier.
     """
 
-    def __init__(self, source: str | Path | bytes, threads: int = 1):
-        content = content_of(source)
-        name = "The converted model" if isinstance(source, bytes) else str(source)
-        try:
-            self._interpreter = open_interpreter(content, threads)
-        except (ValueError, RuntimeError) as error:
-            raise CannotRunError(f"{name} cannot be run by LiteRT: {first_line(error)}") from None
-        (self.input,) = self._interpreter.get_input_details()
-        (self.output,) = self._interpreter.get_output_details()
-        if len(self.input["shape"]) != 4 or len(self.output["shape"]) != 2:
-            shapes = f"{self.input['shape']} to {self.output['shape']}"
-            raise UserError(f"{name} is not an image classifier: it maps shape {shapes}, not (1, H, W, C) to (1, N).")
-        self._content = content  # the interpreter reads from these bytes: keep them alive
+    def __init__(self, name: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]):
+        if len(inputs) != 1 or len(outputs) != 1:
+            ports = f"{len(inputs)} inputs and {len(outputs)} outputs"
+            raise UserError(f"{name} is not an image classifier: it has {ports}, not one of each.")
+        self.name, self.input, self.output = name, inputs[0], outputs[0]
+        takes, gives = ([int(side) for side in port["shape"]] for port in (self.input, self.output))
+        if len(takes) != 4 or len(gives) != 2 or takes[0] != 1 or gives[0] != 1:
+            raise UserError(
+                f"{name} is not an image classifier: it maps shape {takes} to {gives}, not (1, H, W, C) to (1, N)."
+            )
+        if -1 in self.input["shape_signature"][1:]:
+            signature = [int(side) for side in self.input["shape_signature"]]
+            raise UserError(f"{name} takes images of no fixed size, {signature}; convert it with a fixed input shape.")
+        taken, given = (np.dtype(port["dtype"]).name for port in (self.input, self.output))
+        if taken not in _IMAGES or given not in _SCORES:
+            raise UserError(f"{name} maps {taken} to {given}; expected {', '.join(_IMAGES)} for images and scores.")
+        if taken in ("int8", "int16") and not self.input["quantization"][0]:
+            raise UserError(f"{name} takes {taken} without a scale; convert it again.")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -87,11 +97,17 @@ class TFLiteModel:
         limits = np.iinfo(self.input["dtype"])
         return np.clip(np.round(image / scale + zero_point), limits.min, limits.max).astype(self.input["dtype"])
 
+    @abstractmethod
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """Run one image of shape `(1, height, width, channels)` in the file's input type and return the raw output."""
-        self._interpreter.set_tensor(self.input["index"], batch)
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self.output["index"])
+        """Run one image of shape `(1, height, width, channels)` in the file's input type and return the raw output.
+
+        Raises:
+            CannotRunError: LiteRT fails on it.
+        """
+
+    def run_each(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Run images one after the other, as `run`."""
+        return map(self.run, batches)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Predict the classes of images of shape `(N, height, width, channels)`, values 0..255.
@@ -101,9 +117,47 @@ class TFLiteModel:
         """
         if images.shape[1:] != self.input_shape[1:]:
             raise UserError(f"The model takes images of {self.input_shape[1:]}, got {images.shape[1:]}.")
-        rows = [self.run(self.quantized_input(image)[None])[0] for image in images]
+        rows = [row[0] for row in self.run_each(self.quantized_input(image)[None] for image in images)]
         outputs = np.asarray(rows)
-        if self.output["dtype"] != np.float32:
+        if np.issubdtype(self.output["dtype"], np.integer):
             scale, zero_point = self.output["quantization"]
-            outputs = (outputs.astype("float32") - zero_point) * scale
-        return outputs
+            return (outputs.astype("float32") - zero_point) * (scale or 1)  # without a scale: plain integers
+        return outputs.astype("float32", copy=False)
+
+
+class TFLiteModel(ImageClassifier):
+    """A `.tflite` image classifier, loaded in this process. Use it for files that this process has made.
+
+    A damaged file can abort the process; `isolated.IsolatedModel` runs a file in another one.
+
+    Args:
+        source: Path of a file, or its bytes.
+        threads: Int, number of interpreter threads.
+        name: String, the file's name in messages; by default its path.
+
+    Raises:
+        UserError: The file is missing, is not a `.tflite` file, is damaged, is not an image classifier, or needs
+            operators that LiteRT does not have.
+    """
+
+    def __init__(self, source: str | Path | bytes, threads: int = 1, *, name: str | None = None):
+        content = content_of(source)
+        name = name or ("The converted model" if isinstance(source, bytes) else name_of(source))
+        checked(content, name)
+        try:
+            self._interpreter = open_interpreter(content, threads)
+        except (ValueError, RuntimeError) as error:
+            raise CannotRunError(f"{name} cannot be run by LiteRT: {first_line(error)}") from None
+        super().__init__(name, self._interpreter.get_input_details(), self._interpreter.get_output_details())
+        self._content = content  # the interpreter reads from these bytes: keep them alive
+
+    def run(self, batch: np.ndarray) -> np.ndarray:  # noqa: D102  as in the base class
+        try:
+            self._interpreter.set_tensor(self.input["index"], batch)
+            self._interpreter.invoke()
+            output = self._interpreter.get_tensor(self.output["index"])
+        except (ValueError, RuntimeError) as error:
+            raise CannotRunError(f"{self.name} cannot be run by LiteRT: {first_line(error)}") from None
+        if output.shape != (1, self.classes):
+            raise CannotRunError(f"{self.name} gives scores of shape {output.shape}, not (1, {self.classes}).")
+        return output

@@ -121,9 +121,9 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
         return _published(str(path), batch_size)
     path = resolve(path)
     if path.suffix == ".tflite":
-        from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+        from keras_effnet.export.tflite_file.isolated import IsolatedModel
 
-        file = TFLiteModel(path)
+        file = IsolatedModel(path)
         spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
         return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, **_description(path, file.classes))
     if path.suffix != ".keras":

@@ -10,7 +10,7 @@ from tiny_files import tiny_file
 
 from keras_effnet.errors import UserError
 from keras_effnet.export import peak_memory
-from keras_effnet.export.measure import memory
+from keras_effnet.export.tflite_file import isolated
 
 MEGA = 1_000_000
 
@@ -33,8 +33,8 @@ def test_this_process_does_not_count():
 def test_the_child_imports_nothing_heavy(exported):
     code = (
         "import sys\n"
-        "from keras_effnet.export.measure import memory\n"
-        f"memory._main({str(exported['int8'].path)!r}, 1)\n"
+        "from keras_effnet.export.tflite_file.worker import Session\n"
+        f"Session(print).memory(b'', path={str(exported['int8'].path)!r}, named='file', threads=1)\n"
         "assert not {'tensorflow', 'keras', 'matplotlib', 'click'} & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -49,7 +49,7 @@ def test_a_file_takes_at_least_its_own_weights(exported):
 def test_a_file_that_cannot_run_is_named_with_its_cause(tmp_path):
     content = tiny_file({"a": ("float32", (1,)), "b": ("float32", (1,))}, [("FlexInv", "a", "b")], "a", "b")
     (tmp_path / "flex.tflite").write_bytes(content)
-    with pytest.raises(UserError, match=r"The memory of .*flex\.tflite cannot be measured: .*FlexInv"):
+    with pytest.raises(UserError, match=r"flex\.tflite cannot be run by LiteRT: .*FlexInv"):
         peak_memory(tmp_path / "flex.tflite")
 
 
@@ -59,12 +59,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_file_too_large_for_the_machine_is_said_to_be(monkeypatch):
-    monkeypatch.setattr(
-        subprocess,
-        "run",
-        lambda *args, **options: subprocess.CompletedProcess(args, returncode=-9, stdout="", stderr=""),
-    )
-    with pytest.raises(UserError, match="was killed by signal 9: probably out of memory"):
+    monkeypatch.setattr(isolated, "_COMMAND", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
+    with pytest.raises(UserError, match=r"was killed while it ran The model \(SIGKILL\): probably out of memory"):
         peak_memory(relu(1))
 
 
@@ -74,6 +70,12 @@ def test_a_run_without_end_is_given_up():
 
 
 def test_a_child_that_says_nothing_is_no_figure(monkeypatch):
-    monkeypatch.setattr(memory.sys, "executable", "/bin/true")
-    with pytest.raises(UserError, match="the process printed no result"):
+    monkeypatch.setattr(isolated, "_COMMAND", ("/bin/true",))
+    with pytest.raises(UserError, match=r"LiteRT crashed \(exit status 0\) on The model"):
         peak_memory(relu(1))
+
+
+def test_damage_is_named(tmp_path):
+    (tmp_path / "half.tflite").write_bytes(relu(1)[:100])
+    with pytest.raises(UserError, match=r"half\.tflite is damaged"):
+        peak_memory(tmp_path / "half.tflite")
