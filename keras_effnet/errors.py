@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import Any
 
 _LISTED = 25  # names listed in a message: enough for all networks, not for all classes of ImageNet
 
@@ -56,3 +58,28 @@ def one_of(what: str, value: str, choices: Iterable[str]) -> str:
     if value not in names:
         raise UserError(unknown(what, value, names))
     return value
+
+
+def whole_number(what: str, value: Any, at_least: int = 1) -> int:
+    """Return `value` as an int if it is a whole number of any integer type.
+
+    Args:
+        what: Name of the value, for the message, such as `"classes"`.
+        value: Value to check.
+        at_least: Int, smallest valid value.
+
+    Returns:
+        Int.
+
+    Raises:
+        UserError: It is text, a fraction, a bool or anything else, or too small.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise UserError(f"{what} must be a whole number, got {value!r}.")
+    if number < at_least:
+        raise UserError(f"{what} must be at least {at_least}, got {number}.")
+    return number

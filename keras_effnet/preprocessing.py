@@ -30,6 +30,27 @@ _NORMALISED = 16.0  # no usual normalisation reaches this value; nearly every im
 _DARK = 0.02  # below this mean, images in 0..1 and black frames in 0..255 cannot be told apart
 
 
+def square_side(name: str, input_shape: tuple[int | None, ...]) -> int | None:
+    """The side of the square images that a model of this `(N, height, width, channels)` takes, None for any.
+
+    Args:
+        name: String, name of the model, for the message.
+        input_shape: Tuple of four.
+
+    Raises:
+        UserError: Height and width differ: image files are cropped to squares.
+    """
+    _, height, width, channels = input_shape
+    if height == width:
+        return height
+    if height in (1, 3, 4) and width == channels:
+        raise UserError(f"{name} takes images of shape {input_shape[1:]}, channels first; here channels come last.")
+    raise UserError(
+        f"{name} takes images of {height}x{width} pixels, but image files are cropped to squares: build the network "
+        "with a square input_shape, or call the Keras model on arrays of your own."
+    )
+
+
 @dataclass(frozen=True)
 class ImageSpec:
     """Input specification of a network, from the decoded image to the first convolution.
@@ -102,9 +123,9 @@ class ImageSpec:
             crop: Float in (0, 1].
 
         Raises:
-            UserError: The model accepts any size and none is given.
+            UserError: The model accepts any size and none is given, or it takes images that are not square.
         """
-        size = size or model.input_shape[1]
+        size = size or square_side(model.name, model.input_shape)
         if size is None:
             raise UserError(f"{model.name} accepts images of any size: give one, such as size=224.")
         channels = model.input_shape[-1]
@@ -120,7 +141,7 @@ class ImageSpec:
     @classmethod
     def raw(cls, input_shape: tuple[int, ...], crop: float = 1.0) -> ImageSpec:
         """Input specification without normalisation, from an input shape alone, as for a `.tflite` file."""
-        return cls(int(input_shape[1]), 0.0, 1.0, crop, int(input_shape[3]))
+        return cls(int(square_side("The file", input_shape) or 0), 0.0, 1.0, crop, int(input_shape[3]))
 
     @property
     def input_range(self) -> tuple[float, float]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_effnet.architecture.network_parts import Part, parts
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.models.arguments import check_data_format, checked_classes
 from keras_effnet.models.batch_norm import fused_layers
 from keras_effnet.models.blocks import classifier
 from keras_effnet.models.saving import policy_of
@@ -88,14 +89,14 @@ def swap_head(
         A functional `keras.Model` with the dtype policy of `model`, not compiled.
 
     Raises:
-        UserError: `classes` is below 1.
+        UserError: `classes` is no whole number from 1, or Keras is set to channels first.
 
     Example:
 
     >>> model = keras_effnet.transfer.swap_head(keras_effnet.load_model("flowers.keras"), classes=3)
     """
-    if classes < 1:
-        raise UserError(f"classes must be at least 1, got {classes}.")
+    check_data_format()
+    classes = checked_classes(classes)
     head = {layer.name: layer for part in parts(model) if part.name == _CLASSIFIER for layer in part.layers}
     policy = policy_of(model)
     if dropout_rate is None:

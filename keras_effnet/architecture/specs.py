@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.field_types import check_types
 from keras_effnet.architecture.scaling import ScalingFactors, round_filters, round_repeats, round_resolution
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.errors import UserError, one_of, whole_number
 
 # Pixel statistics in 0..255. A scalar fits any number of channels, a triple only RGB.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -25,6 +26,8 @@ ACTIVATIONS = (
     *("swish", "silu", "hard_swish", "hard_silu", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "mish"),
     *("sigmoid", "hard_sigmoid", "tanh", "softplus", "softsign", "linear"),
 )
+
+_MAX_SIZE, _MAX_BLOCKS, _MAX_CHANNELS = 16_384, 10_000, 1_000_000  # far beyond any network, below what fills the memory
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class StageSpec:
     inner: float = 1.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         one_of("block", self.block, _EXPANDERS)
         if min(self.kernel, self.stride, self.expand, self.filters, self.repeats) < 1:
             raise UserError(f"A stage needs kernel, stride, expand, filters and repeats of at least 1, got {self}.")
@@ -114,8 +118,11 @@ class ArchitectureSpec:
         object.__setattr__(self, "stages", tuple(self.stages))  # hashable, whatever sequence was given
         if not self.stages:
             raise UserError(f"{self.name} has no stages; give at least one StageSpec.")
+        check_types(self)
         if self.image_size < 32:
             raise UserError(f"image_size must be at least 32 pixels, got {self.image_size}.")
+        if self.image_size > _MAX_SIZE:
+            raise UserError(f"image_size must be at most {_MAX_SIZE:,} pixels, got {self.image_size:,}.")
         if min(self.depth, self.width) <= 0:
             raise UserError(f"depth and width must be positive, got {self.depth} and {self.width}.")
         for name in ("dropout_rate", "drop_connect_rate", "bn_momentum"):
@@ -227,7 +234,7 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
         A `Network`.
     """
     stem_filters = round_filters(spec.stem, spec.width) if spec.scale_stem else spec.stem
-    size = image_size or spec.image_size
+    size = whole_number("image_size", image_size or spec.image_size)
     # A pre-activation block normalizes and activates its input, so the stem before it does neither.
     finish = spec.stages[0].block != "preact"
     stem = ConvSpec(
@@ -235,6 +242,11 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
     )
     repeats = [round_repeats(s.repeats, spec.depth) if s.scale_depth else s.repeats for s in spec.stages]
     total = sum(repeats)
+    if total > _MAX_BLOCKS or max(s.filters for s in spec.stages) * spec.width > _MAX_CHANNELS:
+        raise UserError(
+            f"{spec.name} is too large to build: {total:,} blocks of up to "
+            f"{max(s.filters for s in spec.stages) * spec.width:,.0f} channels."
+        )
 
     blocks: list[Block] = []
     in_channels, size = stem_filters, -(-stem.out_size // 2) if spec.stem_pool else stem.out_size

@@ -13,7 +13,7 @@ from typing import Any
 from keras_effnet.architecture.block_specs import ConvSpec, NormSpec
 from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, whole_number
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def count(
     385825092
     """
     if isinstance(spec_or_model, ArchitectureSpec):
-        return _count_spec(spec_or_model, image_size, classes, include_top)
+        return _count_spec(spec_or_model, image_size, whole_number("classes", classes), include_top)
     if not hasattr(spec_or_model, "layers"):
         raise UserError(
             f"count() takes an ArchitectureSpec or a built Keras model, got {type(spec_or_model).__name__}; "

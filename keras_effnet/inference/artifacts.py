@@ -25,7 +25,7 @@ from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
 from keras_effnet.pipeline.geometry import evaluation_image
-from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
+from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side
 from keras_effnet.training.run import BEST
 
 logger = logging.getLogger(__name__)
@@ -129,10 +129,14 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
     if path.suffix != ".keras":
         raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
     model = load_model(path, compile=False)
-    if len(model.inputs) != 1 or len(model.input_shape) != 4 or len(model.output_shape) != 2:
-        raise UserError(f"{path} is not an image classifier: input {model.input_shape}, output {model.output_shape}.")
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    count = len(model.inputs)
+    if [len(shape) for shape in shapes] != [4, 2] or None in (*shapes[0][3:], *shapes[1][1:]):
+        inputs, outputs = (" and ".join(map(str, part)) for part in (shapes[:count], shapes[count:]))
+        raise UserError(f"{path} is not an image classifier: input {inputs}, output {outputs}.")
+    square_side(str(path), shapes[0])
     spec = _image_spec(path, model.input_shape) or ImageSpec.of_model(model)
-    return _of_model(path, model, spec, batch_size, **_description(path, model.output_shape[-1]))
+    return _of_model(path, model, spec, batch_size, **_description(path, shapes[1][1]))
 
 
 def _published(name: str, batch_size: int) -> Artifact:
@@ -148,10 +152,11 @@ def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size:
     def run(images: np.ndarray) -> np.ndarray:
         # `model.predict` builds a data pipeline at each call, which takes as long as several images.
         starts = range(0, len(images), batch_size)
-        return np.concatenate([model.predict_on_batch(images[start : start + batch_size]) for start in starts])
+        results = [model.predict_on_batch(images[start : start + batch_size]) for start in starts]
+        return np.concatenate([keras.tree.flatten(result)[0] for result in results])  # it may be in a dict
 
     predict = _on_pixels(run, image_spec)
-    classes = model.output_shape[-1]
+    classes = model.outputs[0].shape[-1]
     return Artifact(path, predict, classes, image_spec, model=model, batch_size=batch_size, **description)
 
 
@@ -162,6 +167,9 @@ def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -
 
 def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
     """Convert images with values 0..255 to a network's input: normalized, unless the network normalizes itself."""
+    if images.ndim != 4 or images.shape[1:] != (image_spec.size, image_spec.size, image_spec.channels):
+        wanted = (image_spec.size, image_spec.size, image_spec.channels)
+        raise UserError(f"The network takes images of shape (N, {', '.join(map(str, wanted))}), got {images.shape}.")
     check_range(images)
     return images if image_spec.in_network else preprocess_input(images, image_spec)
 

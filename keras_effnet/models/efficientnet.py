@@ -6,9 +6,10 @@ Networks consist of stock Keras layers, so a saved `.keras` file opens without t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias
 
@@ -18,6 +19,15 @@ import numpy as np
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, architecture_spec
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.models.arguments import (
+    InputShape,
+    check_data_format,
+    check_input_tensor,
+    check_weights,
+    checked_classes,
+    checked_shape,
+    from_keras,
+)
 from keras_effnet.models.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act
 from keras_effnet.models.initial_values import build_with
 from keras_effnet.models.saving import TOO_DEEP
@@ -25,25 +35,10 @@ from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.weights.loading import matched_values
 from keras_effnet.weights.pretrained import IMAGENET_CLASSES, imagenet_weights
 
-MIN_SIZE = 32
-
 P = ParamSpec("P")
-InputShape: TypeAlias = tuple[int | None, int | None, int]
 Pooling: TypeAlias = Literal["avg", "max"]
 Padding: TypeAlias = Literal["same", "symmetric"]
 DType: TypeAlias = str | keras.dtype_policies.DTypePolicy | None
-
-
-def _checked_shape(input_shape: Sequence[int | None] | None, spec: ArchitectureSpec, include_top: bool) -> InputShape:
-    if input_shape is None:
-        side = spec.image_size if include_top else None
-        return (side, side, 3)
-    height, width, channels = input_shape if len(input_shape) == 3 else (None, None, None)
-    if channels is None:
-        raise UserError(f"input_shape must be (height, width, channels), got {input_shape}.")
-    if any(side is not None and side < MIN_SIZE for side in (height, width)):
-        raise UserError(f"input_shape must be at least {MIN_SIZE}x{MIN_SIZE}, got {input_shape}.")
-    return height, width, channels
 
 
 def build(
@@ -65,10 +60,16 @@ def build(
     """
     if pooling is not None:
         one_of("pooling", pooling, ("avg", "max"))
-    if include_top and classes < 1:
-        raise UserError(f"classes must be at least 1, got {classes}.")
+    check_data_format()
+    check_input_tensor(input_tensor)
+    if include_top:
+        classes = checked_classes(classes)
+        from_keras("classifier_activation", keras.activations.get, classifier_activation)
+    if name is not None and (not isinstance(name, str) or "/" in name):
+        raise UserError(f"name must be a string without slashes, got {name!r}.")
+    from_keras("dtype", keras.dtype_policies.get, dtype)
     given = input_tensor.shape[1:] if input_tensor is not None else input_shape
-    shape = _checked_shape(given, spec, include_top)
+    shape = checked_shape(given, spec, include_top)
     network = expand(spec, channels=shape[2], image_size=shape[0])
     options = LayerOptions(spec, dtype)
     layers = keras.layers
@@ -174,6 +175,7 @@ def EfficientNet(
         "padding": padding,
     }
     spec = replace(_spec(spec_or_phi, phi), **{key: value for key, value in overrides.items() if value is not None})
+    check_weights(weights)
     with_head = include_top and classes == IMAGENET_CLASSES
     path = imagenet_weights(spec, with_head) if weights == "imagenet" else weights
     network = partial(
@@ -204,7 +206,10 @@ def _spec(spec_or_phi: ArchitectureSpec | str | float | None, phi: float | None)
         raise UserError("EfficientNet takes exactly one of a spec, a name or a phi: EfficientNet(phi=2.5).")
     if isinstance(spec_or_phi, (ArchitectureSpec, str)):
         return architecture_spec(spec_or_phi)
-    return architecture_spec(EFFICIENTNET_B0, phi=phi if spec_or_phi is None else spec_or_phi)
+    given = phi if spec_or_phi is None else spec_or_phi
+    if not isinstance(given, Real):
+        raise UserError(f"EfficientNet takes a spec, a name or a number phi, got {given!r}.")
+    return architecture_spec(EFFICIENTNET_B0, phi=float(given))
 
 
 def _published(

@@ -57,7 +57,12 @@ def test_a_hand_written_file_needs_no_more_than_the_table(written):
         ({"name": "x", "stages": [STAGE]}, "missing 2 required .*'stem' and 'head'"),
         ({**SMALL, "dropout_rate": 2}, r"dropout_rate must lie in \[0, 1\)"),
         ({**SMALL, "activation": "swich"}, "Did you mean 'swish'"),
-        ({**SMALL, "image_size": "large"}, "ArchitectureSpec"),
+        ({**SMALL, "image_size": "large"}, "image_size must be a whole number, got 'large'"),
+        ({**SMALL, "image_size": 10_000_000}, "image_size must be at most 16,384 pixels"),
+        ({**SMALL, "dropout_rate": float("nan")}, "dropout_rate must be a number, got nan"),
+        ({**SMALL, "scale_stem": 1}, "scale_stem must be true or false, got 1"),
+        ({**SMALL, "stages": [{**STAGE, "repeats": 2.5}]}, "repeats must be a whole number, got 2.5"),
+        ({**SMALL, "name": 3}, "name must be text, got 3"),
     ],
 )
 def test_bad_files_are_refused_with_their_name(written, values, message):

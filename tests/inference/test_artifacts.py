@@ -254,3 +254,55 @@ def test_a_tflite_file_that_is_none_is_refused_in_one_line(exported, tmp_path, k
         artifacts.load(path)
     message = str(caught.value)
     assert str(path) in message and "\n" not in message
+
+
+# --- models of other forms
+
+
+def head(image, units=2):
+    return keras.layers.Dense(units)(keras.layers.GlobalAveragePooling2D()(image))
+
+
+def image(shape=(32, 32, 3), **options):
+    return keras.Input(shape, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: (image((32, 48, 3)), head), r"takes images of 32x48 pixels, but image files are cropped to squares"),
+        (lambda: (image((3, 32, 32)), head), "channels first; here channels come last"),
+        (lambda: (image(), lambda x: [head(x), head(x)]), r"output \(None, 2\) and \(None, 2\)"),
+        (lambda: (image(), lambda x: {"a": head(x), "b": head(x, 3)}), r"output \(None, 2\) and \(None, 3\)"),
+        (lambda: ([image(), image()], lambda x: head(x[0] + x[1])), r"input \(None, 32, 32, 3\) and \(None, 32"),
+        (lambda: (image(), lambda x: x + 1), r"output \(None, 32, 32, 3\)"),
+        (lambda: (image((32,)), keras.layers.Dense(2)), r"input \(None, 32\)"),
+    ],
+    ids=["oblong", "channels first", "two outputs", "two in a dict", "two inputs", "an image", "no image"],
+)
+def test_a_model_that_is_no_image_classifier_is_refused_in_one_line(make, message, tmp_path):
+    inputs, outputs = make()
+    keras.Model(inputs, outputs(inputs)).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=message):
+        artifacts.load(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize(
+    ("options", "outputs"),
+    [({}, lambda x: {"scores": head(x)}), ({}, lambda x: [head(x)]), ({"dtype": "uint8"}, lambda x: head(x / 255))],
+    ids=["dict", "list", "uint8"],
+)
+def test_one_output_in_a_dict_or_list_and_bytes_as_input(options, outputs, tmp_path):
+    inputs = image(**options)
+    keras.Model(inputs, outputs(inputs)).save(tmp_path / "model.keras")
+    artifact = artifacts.load(tmp_path / "model.keras")
+    assert artifact.classes == 2 and artifact.predict(np.full((3, 32, 32, 3), 99.0)).shape == (3, 2)
+
+
+def test_arrays_of_another_shape_are_refused(tmp_path):
+    inputs = image()
+    keras.Model(inputs, head(inputs)).save(tmp_path / "model.keras")
+    artifact = artifacts.load(tmp_path / "model.keras")
+    for shape in ((32, 32, 3), (1, 32, 32, 1), (1, 48, 32, 3)):
+        with pytest.raises(UserError, match=r"takes images of shape \(N, 32, 32, 3\), got"):
+            artifact.predict(np.zeros(shape))
