@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -79,11 +80,22 @@ def emit_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
-def finish(result: str, next_command: str | None = None) -> None:
-    """Print the last lines of every command: where the result is, and the next command to run."""
+def command_line(*words: object) -> str:
+    """Join words to a command line that a shell splits into the same words, whatever characters paths contain."""
+    return shlex.join(map(str, words))
+
+
+def finish(result: str, following: Sequence[object] = (), note: str = "") -> None:
+    """Print the last lines of every command: where the result is, and the next command to run.
+
+    Args:
+        result: Path or summary of the result.
+        following: Words of the next command; paths in it must exist. Empty for none.
+        note: Comment after the command.
+    """
     click.echo(f"Result: {result}")
-    if next_command:
-        click.echo(f"Next:   {next_command}")
+    if following:
+        click.echo(f"Next:   {command_line(*following)}" + (f"   # {note}" if note else ""))
 
 
 @contextmanager

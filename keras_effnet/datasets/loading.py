@@ -6,6 +6,7 @@ TensorFlow.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,7 +146,9 @@ def _read_directory(folder: Path, max_bad_files: int, check: bool, progress: Pro
     if index := read_index(folder):
         return read_packed(folder, index)
     if (folder / PARTIAL).is_dir():
-        raise UserError(f"Packing {folder} was not completed; run `keras-effnet pack DATA {folder}` again.")
+        raise UserError(
+            f"Packing {folder} was not completed; run `keras-effnet pack DATA {shlex.quote(str(folder))}` again."
+        )
     if manifest := find_manifest(folder):
         return read_manifest(manifest, max_bad_files, check, progress)
     if records := find_records(folder):

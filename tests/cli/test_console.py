@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import shlex
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +50,25 @@ def test_decoders_are_hushed_and_warnings_are_not(capfd, failure):
             raise failure
     shown = capfd.readouterr()
     assert (shown.out, shown.err) == ("", "warning: Skipped 1 of 41 images\n")
+
+
+def test_the_next_command_is_quoted_for_the_shell(capsys):
+    words = ["keras-effnet", "eval", "my runs (1)/a'b.tflite", "DATA", "--count", 3]
+    console.finish("my runs (1)", words, "a note")
+    result, following = capsys.readouterr().out.splitlines()
+    assert result == "Result: my runs (1)"
+    assert shlex.split(following.removeprefix("Next:   "), comments=True) == [str(word) for word in words]
+    assert following.endswith("   # a note")
+
+
+def test_no_command_prints_a_next_command_that_was_not_split_into_words():
+    calls = [
+        (path.name, call)
+        for path in Path(console.__file__).with_name("commands").glob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "finish"
+    ]
+    assert len(calls) >= 15
+    for name, call in calls:
+        for argument in call.args[1:2]:
+            assert not isinstance(argument, (ast.Constant, ast.JoinedStr)), f"{name}: {ast.unparse(argument)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import keras
@@ -129,3 +130,22 @@ def test_one_image_cannot_both_calibrate_and_prove(cli, toy_model, smooth_folder
     assert shown.status == 2 and shown.err.count("\n") == 1
     assert "photos holds a single image, but calibration and comparison need different ones: at least 2" in shown.err
     assert not Path("files").exists()
+
+
+def following(shown) -> list[str]:
+    """Words of the next command, as a shell splits them."""
+    return shlex.split(shown.out.splitlines()[-1].removeprefix("Next:   "))
+
+
+@pytest.mark.parametrize("precisions", ["none,int8", "int8"])
+def test_the_next_command_names_a_file_that_was_kept(cli, fragile_model, smooth_folder, tmp_path, precisions):
+    fragile_model().save(tmp_path / "fragile.keras")
+    folder = tmp_path / "my runs (1)"
+    shown = cli(
+        *("export", "fragile.keras", "--calibration", smooth_folder(60, 8), "--quantize", precisions),
+        *("--out", folder),
+    )
+    assert shown.status == 3  # int8 was refused
+    kept = ["keras-effnet", "eval", str(folder / "fragile_none.tflite"), "DATA"]
+    assert following(shown) == (kept if "none" in precisions else ["less", str(folder / "report.md")])
+    assert Path(following(shown)[-2 if "none" in precisions else -1]).is_file()

@@ -49,4 +49,6 @@ def command(files, threads, runs, max_seconds, as_json) -> None:
     console.table(("file", "median", "IQR", "ratio to first", "peak memory"), rows)
     counts = sorted({timed.runs for timed, _ in reports.values()})
     spread = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    console.finish(f"{spread} runs, {threads} thread(s), {first.cpu}", "keras-effnet benchmark FILES --threads 2")
+    console.finish(
+        f"{spread} runs, {threads} thread(s), {first.cpu}", ("keras-effnet", "benchmark", "FILES", "--threads", 2)
+    )

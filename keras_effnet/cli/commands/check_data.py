@@ -50,7 +50,8 @@ def command(data, image_size, near_duplicates, most, val_split, seed, strict, ou
         console.emit_json(report.to_dict() | {"run": str(folder)})
     else:
         console.table(("finding", "images", ""), [(name, str(count), note) for name, count, note in findings(report)])
-        fix = f"less {folder}/report.md" if report.unreadable or report.groups else f"keras-effnet train {data}"
+        flawed = report.unreadable or report.groups
+        fix = ("less", folder / "report.md") if flawed else ("keras-effnet", "train", data)
         console.finish(f"{folder} (report.md, report.json, {', '.join(drawn)})", fix)
     if strict and (report.unreadable or report.leaks):
         raise VerificationError(

@@ -84,6 +84,6 @@ def command(as_json) -> None:
     else:
         rows = [(name, "ok" if ok else "FAILED", detail) for name, (ok, detail) in results.items()]
         console.table(("check", "", "detail"), rows)
-        console.finish("all checks passed" if sound else "see above", "keras-effnet quickstart")
+        console.finish("all checks passed" if sound else "see above", ("keras-effnet", "quickstart"))
     if not sound:
         raise click.exceptions.Exit(1)

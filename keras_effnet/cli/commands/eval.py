@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -84,7 +83,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     if per_class:
         _show_classes(classes)
     _show(result, outcomes, names, artifact.path)
-    console.finish(f"{folder} ({FILES})", f"keras-effnet predict IMAGE --model {shlex.quote(model)}")
+    console.finish(f"{folder} ({FILES})", ("keras-effnet", "predict", "IMAGE", "--model", model))
 
 
 def _data(artifact, model: str, data: str | None, max_bad_files: int):
@@ -93,7 +92,8 @@ def _data(artifact, model: str, data: str | None, max_bad_files: int):
 
     origin = {"source": data, "max_bad_files": max_bad_files} if data else artifact.data_origin
     if not origin:
-        raise UserError(f"Name the data: `keras-effnet eval {model} FOLDER`; the model does not record its data.")
+        command_line = console.command_line("keras-effnet", "eval", model, "FOLDER")
+        raise UserError(f"Name the data: `{command_line}`; the model does not record its data.")
     size = artifact.image_spec.size
     with console.hushed():
         dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking images"))

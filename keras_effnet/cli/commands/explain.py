@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from itertools import chain, count
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
         for path, result in results.items()
     ]
     console.table(("image", "class explained", "drawn"), rows)
-    console.finish(str(folder), f"keras-effnet explain IMAGE --model {shlex.quote(model)} --class NAME")
+    console.finish(str(folder), ("keras-effnet", "explain", "IMAGE", "--model", model, "--class", "NAME"))
 
 
 def _class_index(wanted: str, names: list[str]) -> int:

@@ -233,6 +233,7 @@ def command(
         console.table(SHORT_COLUMNS, rows, title=f"{name}, verified by running each file")
         for line in (bundle.recommendation, *notes):
             click.echo(line)
-        example = f"keras-effnet eval {folder}/{name}_{quantize[-1]}.tflite DATA"
-        console.finish(f"{folder} (report.html, report.md)", example)
+        kept = [row.export.path for row in bundle.rows if row.export]
+        following = ("keras-effnet", "eval", kept[-1], "DATA") if kept else ("less", folder / "report.md")
+        console.finish(f"{folder} (report.html, report.md)", following)
     bundle.raise_if_refused()

@@ -71,7 +71,7 @@ def _show_list(pattern: str, scaling: dict, classes: int, pretrained: bool, as_j
     console.table(HEADERS, map(_row, infos.values()))
     console.finish(
         f"cost of one image at the given size, {classes} classes; top-1 on ImageNet as published",
-        f"keras-effnet info {'b4' if 'b4' in names else names[0]} --blocks",
+        ("keras-effnet", "info", "b4" if "b4" in names else names[0], "--blocks"),
     )
 
 
@@ -93,7 +93,7 @@ def _show_one(name: str, scaling: dict, classes: int, blocks: bool, as_json: boo
         console.table(("block", "parameters", "MACs", "activations"), rows)
     console.finish(
         f"{spec.name}: {cost.params:,} trainable parameters, {cost.macs:,} MACs ({cost.flops:,} FLOPs)",
-        f"keras-effnet train digits --model {name} --image-size 32",
+        ("keras-effnet", "train", "digits", "--model", name, "--image-size", 32),
     )
 
 
@@ -130,5 +130,5 @@ def _show_file(path: str, as_json: bool) -> None:
     console.finish(
         f"{Path(path).name}: {found.precision}, {found.size_bytes / 1e6:.2f} MB, "
         f"{sum(found.operators.values())} operators",
-        f"keras-effnet benchmark {path}",
+        ("keras-effnet", "benchmark", path),
     )

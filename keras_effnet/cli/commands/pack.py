@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
@@ -45,9 +44,9 @@ def command(data, out, size, shards, seed, max_bad_files, data_dir, overwrite, a
         return console.emit_json(vars(packed) | {"skipped": [item.path for item in packed.skipped]})
     left_out = f", {len(packed.skipped)} skipped (listed in index.json)" if packed.skipped else ""
     click.echo(f"{packed.images:,} images of {packed.classes} classes, {packed.shrunk:,} downscaled{left_out}.")
-    at = f" --image-size {size}" if size else ""
+    at = ("--image-size", size) if size else ()
     plural = "shard" if packed.shards == 1 else "shards"
     console.finish(
         f"{out} ({packed.shards} {plural}, {packed.bytes / 1e6:,.1f} MB)",
-        f"keras-effnet train {shlex.quote(str(out))}{at}",
+        ("keras-effnet", "train", out, *at),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -66,7 +65,7 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
     if done > len(rows):
         click.echo(f"... and {done - len(rows)} more in {output}.")
     where = f" in {output}" if output else ""
-    console.finish(f"{done} images classified by {artifact.path}{where}", _following(model, output))
+    console.finish(f"{done} images classified by {artifact.path}{where}", *_following(artifact, model, output))
 
 
 def _file_form(output: Path | None, form: str | None) -> str | None:
@@ -85,10 +84,13 @@ def _run_file(model: str) -> Path:
     return new_run("predict", Path(model).resolve().stem) / "predictions.csv"
 
 
-def _following(model: str, output: Path | None) -> str:
+def _following(artifact, model: str, output: Path | None) -> tuple[tuple[str, ...], str]:
+    """Return the words of the next command and a note."""
     if output is None:
-        return "keras-effnet predict ... --output predictions.csv"
-    return f"keras-effnet explain IMAGE --model {shlex.quote(model)}   # Grad-CAM heat map"
+        return ("keras-effnet", "predict", "IMAGES", "--model", model, "--output", "predictions.csv"), ""
+    if artifact.model is None:
+        return ("keras-effnet", "benchmark", artifact.path), ""
+    return ("keras-effnet", "explain", "IMAGE", "--model", model), "Grad-CAM heat map"
 
 
 def _answers(artifact, batches, names, top):

@@ -91,5 +91,6 @@ def _show(bundle, folder: Path, accuracy: float, images: int, seconds: float) ->
     click.echo(f"Total time: {seconds:.0f} seconds.")
     console.finish(
         f"{folder} (curves.png, confusion.png, predictions.png, export/report.html, export/report.md)",
-        "keras-effnet train FOLDER --model b0 --image-size 64   # your own images, one folder per class",
+        ("keras-effnet", "train", "FOLDER", "--model", "b0", "--image-size", 64),
+        "your own images, one folder per class",
     )

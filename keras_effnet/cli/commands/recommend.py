@@ -60,6 +60,6 @@ def command(study, as_json, **amounts) -> None:
     )
     if found.limited:
         click.echo("The budget allows a larger network, but that is too far outside the range of the study.")
-    shape = f"--depth {found.depth:.4f} --width {found.width:.4f} --image-size {found.image_size}"
-    console.finish(str(study), f"keras-effnet train DATA --model {found.model} {shape}")
+    shape = ("--depth", f"{found.depth:.4f}", "--width", f"{found.width:.4f}", "--image-size", found.image_size)
+    console.finish(str(study), ("keras-effnet", "train", "DATA", "--model", found.model, *shape))
     return None

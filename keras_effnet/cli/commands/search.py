@@ -97,7 +97,9 @@ def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> No
         "blocks are whole, pixels are multiples of 4. GB: predicted memory of a training step with 32 images."
     )
     constraint = f"{grid['by']} within {tolerance:.0%} of {target:g}"
-    console.finish(f"the list above ({baseline}, {constraint}); nothing was trained", "keras-effnet search DATA")
+    console.finish(
+        f"the list above ({baseline}, {constraint}); nothing was trained", ("keras-effnet", "search", "DATA")
+    )
 
 
 def _figures(candidate: ScalingCandidate) -> dict:
@@ -143,10 +145,10 @@ def _search(data, as_json, name, out, resume, settings, step, by, image_size, th
         console.emit_json({"search": folder, "ranking": ranking, "tied": tied, "failures": result.failures})
     else:
         _show(result)
-        spec = f"--model {folder}/family/phi0.yaml --image-size {arguments['image_size']}"
+        spec = ("--model", f"{folder}/family/phi0.yaml", "--image-size", arguments["image_size"])
         console.finish(
             f"{folder} (results.jsonl, search.png, family/phi0.yaml ... phi7.yaml)",
-            f"keras-effnet train {arguments['data']['source']} {spec}",
+            ("keras-effnet", "train", arguments["data"]["source"], *spec),
         )
     if result.failures:
         first, why = next(iter(result.failures.items()))

@@ -94,7 +94,7 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     else:
         _show(summaries, answer(summaries))
         files = f"{folder}/report.html" if drawn else f"{folder}/{RESULTS_JSONL}"
-        console.finish(files, f"keras-effnet recommend --budget-ms 10 --data {folder}")
+        console.finish(files, ("keras-effnet", "recommend", "--budget-ms", 10, "--data", folder))
     if result.failures:
         first, why = next(iter(result.failures.items()))
         raise UserError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -120,7 +119,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
         return console.emit_json(summary | {"skipped": [item.path for item in dataset.skipped]})
     accuracy = f"{evaluation.accuracy:.1%} of {evaluation.samples} validation images right (best.keras)"
     click.echo(f"{config.model}, {result.epochs} epochs: {accuracy}.")
-    console.finish(str(folder), f"keras-effnet export {shlex.quote(str(folder))} --quantize none,float16,dynamic,int8")
+    console.finish(str(folder), ("keras-effnet", "export", folder, "--quantize", "none,float16,dynamic,int8"))
 
 
 def _config(recipe: str | None, given: dict) -> TrainConfig:
