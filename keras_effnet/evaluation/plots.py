@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_effnet.evaluation.fonts import readable_texts
 from keras_effnet.system.files import atomic
 
 if TYPE_CHECKING:
@@ -39,9 +40,11 @@ def _percent() -> PercentFormatter:
 def _save(figure: Figure, path: str | Path) -> None:
     from matplotlib import pyplot
 
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    pyplot.close(figure)
+    try:
+        with atomic(path) as temporary, readable_texts(figure):
+            figure.savefig(temporary, dpi=120)
+    finally:
+        pyplot.close(figure)
 
 
 def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:

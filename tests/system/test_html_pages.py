@@ -32,6 +32,11 @@ def test_inserted_text_is_escaped(template):
     assert page.count("&#34;&#39;&amp;{{ title }}{% raw %}&lt;!--") == 4
 
 
+def test_a_heading_from_right_to_left_has_its_own_direction(template):
+    page = render(template(""), title="\u05ea\u05e8\u05e0\u05d2\u05d5\u05dc")
+    assert '<html lang="en">' in page and '<h1 dir="auto">\u05ea' in page
+
+
 def test_json_cannot_close_its_script(template):
     data = {"b": [HOSTILE], "a": 1.5}
     page = render(template('<script type="application/json">{{ data | tojson }}</script>'), title="", data=data)
