@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from exports import PRECISIONS
 from PIL import Image
+from small_network import TINY
 
 from keras_effnet.cli.app import COMMANDS
 
-TINY = ["--model=lite0", "--depth=0.1", "--width=0.1", "--image-size=32", "--batch-size=8", "--epochs=1"]
+TINY_RUN = [f"--model={TINY}", "--image-size=32", "--batch-size=8", "--epochs=1"]
 
 
 def strict(text: str):
@@ -169,7 +170,7 @@ def test_info_json_is_json_with_exact_figures(cli):
 def test_train_on_a_folder_skips_what_is_no_image_and_says_so(cli, image_folder):
     folder = image_folder({"cat": 20, "dog": 20})
     (folder / "cat" / "notes.jpg").write_text("not an image")
-    shown = cli("train", folder, *TINY, "--name", "pets", "--json")
+    shown = cli("train", folder, *TINY_RUN, "--name", "pets", "--json")
     assert shown.status == 0
     summary = strict(shown.out)
     assert summary["run"] == "runs/train/pets" and summary["epochs"] == 1

@@ -7,11 +7,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from small_network import TINY
 
 import keras_effnet
 from keras_effnet.errors import UserError
 
-TINY = ["--model=lite0", "--depth=0.1", "--width=0.1", "--image-size=32", "--batch-size=8", "--epochs=1"]
+TINY_RUN = [f"--model={TINY}", "--image-size=32", "--batch-size=8", "--epochs=1"]
 
 
 @pytest.fixture
@@ -61,32 +62,32 @@ def test_an_empty_folder(refused, tmp_path):
 
 
 def test_one_class_only(refused, image_folder):
-    assert "a classifier needs at least two" in refused("train", image_folder({"cat": 5}), *TINY)
+    assert "a classifier needs at least two" in refused("train", image_folder({"cat": 5}), *TINY_RUN)
 
 
 def test_loose_images(refused, tmp_path, smooth_images):
     write_images(tmp_path / "loose", smooth_images(3, 40))
-    assert "Put images in one folder per class" in refused("train", tmp_path / "loose", *TINY)
+    assert "Put images in one folder per class" in refused("train", tmp_path / "loose", *TINY_RUN)
 
 
 def test_train_and_val_of_different_classes(refused, image_folder):
     image_folder({"cat": 3, "dog": 3}, root="set/train")
     folder = image_folder({"cat": 3, "cow": 3}, root="set/val").parent
-    assert "in one only: cow, dog" in refused("train", folder, *TINY)
+    assert "in one only: cow, dog" in refused("train", folder, *TINY_RUN)
 
 
 def test_more_bad_files_than_the_limit(refused, image_folder):
     folder = image_folder({"cat": 10, "dog": 10})
     for number in range(3):
         (folder / "cat" / f"bad{number}.jpg").write_text("text")
-    line = refused("train", folder, *TINY, "--max-bad-files", "2")
+    line = refused("train", folder, *TINY_RUN, "--max-bad-files", "2")
     assert "3 of 23 images cannot be decoded, more than the 2 allowed" in line
     assert "--max-bad-files" in line and "bad0.jpg" in line and "bad2.jpg" in line
 
 
 def test_fewer_images_than_a_batch(refused, image_folder):
     folder = image_folder({"cat": 3, "dog": 3})
-    assert "lower the batch size" in refused("train", folder, *TINY)
+    assert "lower the batch size" in refused("train", folder, *TINY_RUN)
 
 
 def test_odd_but_sound_images_are_no_bad_input(image_folder, smooth_images):
@@ -119,14 +120,14 @@ def test_an_input_below_32_pixels(refused):
 
 
 def test_weights_that_are_not_there(refused, tmp_path):
-    line = refused("train", "digits", *TINY, "--weights", tmp_path / "gone.weights.h5")
+    line = refused("train", "digits", *TINY_RUN, "--weights", tmp_path / "gone.weights.h5")
     assert "gone.weights.h5" in line and "does not exist" in line
 
 
 @pytest.mark.parametrize("option", ["--epochs=0", "--batch-size=0", "--learning-rate=-1", "--crop-scale=2", "--crop=0"])
 def test_options_out_of_range(refused, option):
     name = option.lstrip("-").split("=")[0].replace("-", "_")
-    assert f"{name} must" in refused("train", "digits", *TINY, option)
+    assert f"{name} must" in refused("train", "digits", *TINY_RUN, option)
 
 
 @pytest.mark.parametrize("option", ["--epochs=many", "--learning-rate=fast"])
@@ -285,7 +286,7 @@ def test_an_existing_output_is_not_overwritten_unless_asked_to(cli, refused, lon
 def test_an_output_folder_that_cannot_be_written(refused, trained, tmp_path, command):
     (tmp_path / "file").touch()
     arguments = {
-        "train": ["train", "digits", *TINY],
+        "train": ["train", "digits", *TINY_RUN],
         "export": ["export", trained.run_dir],
         "eval": ["eval", trained.run_dir],
     }

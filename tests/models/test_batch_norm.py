@@ -231,6 +231,7 @@ assert_close(*weights, rtol=1e-3, atol=1e-5)
 """
 
 
+@pytest.mark.slow
 @tensorflow_only
 def test_training_on_two_devices_ends_at_the_same_weights():
     from pathlib import Path

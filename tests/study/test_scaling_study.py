@@ -16,13 +16,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from small_network import TINY
 
-from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.complexity.counting import count
 from keras_effnet.config.recipes import STUDY
 from keras_effnet.errors import UserError
-from keras_effnet.study import executors, scaling_study
+from keras_effnet.study import costs, executors, scaling_study
+from keras_effnet.study import trial as trial_module
 from keras_effnet.study.networks import Member, family
 from keras_effnet.study.plan import PROTOCOL, RESULTS_JSONL, Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, Protocol
@@ -31,16 +33,11 @@ from keras_effnet.study.trial import LOG, TrainingRun, _finite, train_trial
 from keras_effnet.system import jsonl
 from keras_effnet.training.checkpoints import LAST
 
-STAGE = StageSpec(kernel=3, stride=2, expand=2, filters=8, repeats=1, se_ratio=0.25)
-TINY = ArchitectureSpec("tiny", (STAGE,), stem=8, head=16, image_size=32)
-
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> str:
+def tiny() -> str:
     """The file of a network whose training takes a second."""
-    path = tmp_path_factory.mktemp("specs") / "tiny.yaml"
-    write_spec(TINY, path)
-    return str(path)
+    return TINY
 
 
 def two_members(tiny: str) -> list[Member]:
@@ -48,24 +45,54 @@ def two_members(tiny: str) -> list[Member]:
     return [small, replace(small, name="large", phi=1.0, width=2.0)]
 
 
-# --- a whole study, in processes of its own
+# --- a whole study
+
+
+@contextmanager
+def in_this_process(*_):
+    """An engine without processes: each would load TensorFlow anew, which takes longer than its trial."""
+
+    def submit(function, *args):
+        future = Future()
+        future.set_result(function(*args))
+        return future
+
+    yield submit
 
 
 @pytest.fixture(scope="module")
 def studied(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("studied")
     told: list[tuple[str, float, float]] = []
-    result = scaling_study.run(
-        "digits",
-        two_members(tiny),
-        folder,
-        budget=Budget("epochs", 2),
-        seeds=2,
-        workers=2,
-        threads=1,
-        progress=lambda *told_now: told.append(told_now),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scaling_study, "engine", in_this_process)
+        for module in (trial_module, costs):
+            patch.setattr(module, "_start", lambda threads: None)  # TensorFlow has begun with the threads of the tests
+        result = scaling_study.run(
+            "digits",
+            two_members(tiny),
+            folder,
+            budget=Budget("epochs", 2),
+            seeds=2,
+            threads=1,
+            progress=lambda *told_now: told.append(told_now),
+        )
     return result, told
+
+
+@pytest.mark.slow
+def test_a_study_in_processes_of_its_own_has_the_same_results(studied, tiny, tmp_path):
+    result, _ = studied
+    other = scaling_study.run(
+        "digits", two_members(tiny), tmp_path, budget=Budget("epochs", 2), seeds=2, workers=2, threads=1
+    )
+    assert other.failures == {}
+    expected, got = (
+        {(row["member"], row["seed"]): row for row in rows_of(each, "training")} for each in (result, other)
+    )
+    assert set(got) == set(expected)
+    for key, row in got.items():
+        assert row["curve"][0]["loss"] == pytest.approx(expected[key]["curve"][0]["loss"], rel=1e-3)
 
 
 def rows_of(result, kind):
@@ -280,7 +307,7 @@ def test_a_network_file_is_found_from_any_folder(tiny):
 
 def test_two_network_files_of_one_name_are_refused(tmp_path, tiny, cli):
     (tmp_path / "other").mkdir()
-    write_spec(replace(TINY, stem=16), tmp_path / "other" / "tiny.yaml")
+    write_spec(replace(architecture_spec(TINY), stem=16), tmp_path / "other" / "tiny.yaml")
     shown = cli("study", "digits", "--models", f"{tiny},{tmp_path}/other/tiny.yaml")
     assert shown.status == 2 and "Two networks of the study have the name 'tiny'" in shown.err
 

@@ -29,6 +29,9 @@ from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training.run import train_dataset
 from keras_effnet.transfer import reestimate_batch_norm
 
+TINY = str(
+    Path(__file__).with_name("tiny.yaml")
+)  # one block: tracing a training is most of its time, and grows with them
 IMAGES, LOGIT = 800, 8.0
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet import EfficientNet
+from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
 from keras_effnet.export.conversion import float_graph as conversion
@@ -119,7 +119,8 @@ def test_a_mixed_precision_model_is_rebuilt_in_float32_with_its_weights():
     ],
 )
 def test_a_mixed_precision_model_exports_to_the_file_of_its_float32_twin(tmp_path, name, policy):
-    plain, mixed = EfficientNet(name, **SMALL), EfficientNet(name, dtype=policy, **SMALL)
+    spec = architecture_spec(name, depth=0.2, width=0.25, image_size=32)
+    plain, mixed = EfficientNet(spec, **SMALL), EfficientNet(spec, dtype=policy, **SMALL)
     mixed.set_weights(plain.get_weights())
     results = [export_tflite(model, tmp_path / f"{n}.tflite", "none") for n, model in enumerate((plain, mixed))]
     assert results[0].sha256 == results[1].sha256
