@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.tflite_file.isolated import NoProgressError, Worker, existing
+from keras_effnet.export.tflite_file.examination import examine
+from keras_effnet.export.tflite_file.isolated import NoProgressError, Worker
 
 _LIMIT = 600.0  # seconds; B7 at 600 pixels takes a few
 
@@ -41,13 +42,14 @@ def peak_memory(source: str | Path | bytes, threads: int = 1, *, timeout: float 
             path = Path(folder) / "model.tflite"
             path.write_bytes(source)
             return _measured("The model", path, threads, timeout)
-    return _measured(str(source), Path(existing(source)), threads, timeout)
+    return _measured(str(source), Path(source), threads, timeout)
 
 
 def _measured(name: str, path: Path, threads: int, timeout: float) -> float:
+    facts = examine(path, name)
     worker = Worker(name, timeout)
     try:
-        grown, _ = worker.ask("memory", path=str(path.resolve()), named=name, threads=threads)
+        grown, _ = worker.ask("memory", within=facts.loading + facts.seconds, path=facts.path, threads=threads)
     except NoProgressError:
         raise UserError(f"{name} did not finish one run in {timeout:g} seconds; pass a larger timeout.") from None
     finally:

@@ -21,9 +21,10 @@ from typing import IO, Any
 import numpy as np
 
 from keras_effnet.errors import UserError
+from keras_effnet.export.tflite_file.examination import PATIENCE, examine
 from keras_effnet.export.tflite_file.graph import name_of
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, ImageClassifier
-from keras_effnet.export.tflite_file.worker import PATIENCE, Message, receive, send
+from keras_effnet.export.tflite_file.worker import Message, receive, send
 from keras_effnet.system.timing import Timing
 
 _COMMAND = (sys.executable, "-P", "-m", "keras_effnet.export.tflite_file.worker")
@@ -61,13 +62,16 @@ class Worker:
         streams = (self._requests, self._answers, self._log)
         self._close = weakref.finalize(self, _end, self._process, self._watch, streams)
 
-    def ask(self, do: str, payload: bytes | memoryview = b"", **arguments: Any) -> Message:
-        """Send a request and return its answer.
+    def ask(
+        self, do: str, payload: bytes | memoryview = b"", *, within: float | None = None, **arguments: Any
+    ) -> Message:
+        """Send a request and return its answer, which must arrive within some seconds, by default `PATIENCE`.
 
         Raises:
             UserError: The worker refuses the file, cannot run it, or died.
         """
         self.send(do, payload, **arguments)
+        self.expect(PATIENCE if within is None else within)
         return self.receive()
 
     def send(self, do: str, payload: bytes | memoryview = b"", **arguments: Any) -> None:
@@ -137,7 +141,7 @@ class Worker:
         self._close()
         if expired:
             return NoProgressError(
-                f"{self._name} gave no result in {waited:g} seconds: it is damaged, or too large for this machine."
+                f"{self._name} gave no result in {waited:.3g} seconds: it is damaged, or too large for this machine."
             )
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         if how == "SIGKILL" or "bad_alloc" in log:
@@ -190,12 +194,17 @@ class IsolatedModel(ImageClassifier):
     """
 
     def __init__(self, source: str | Path | bytes, threads: int = 1):
-        name = name_of(source)
+        name, facts = name_of(source), examine(source)
+        self._worker, self._seconds = Worker(name), facts.seconds
         content = source if isinstance(source, bytes) else b""
-        path = existing(source)
-        self._worker = Worker(name)
-        found, _ = self._worker.ask("load", content, path=path, named=name, threads=threads)
-        self._seconds = found["seconds"]
+        found, _ = self._worker.ask(
+            *("load", content),
+            within=facts.loading,
+            path=facts.path,
+            named=name,
+            threads=threads,
+            seconds=facts.seconds,
+        )
         ports = [found[side] | {"dtype": np.dtype(found[side]["dtype"]).type} for side in ("input", "output")]
         super().__init__(name, ports[:1], ports[1:])
 
@@ -226,33 +235,20 @@ class IsolatedModel(ImageClassifier):
 
     def timer(self, *, runs: int, warmup: int, max_seconds: float) -> IsolatedTimer:
         """Warm up and return a timer of runs in the worker process; the arguments are those of `Timer`."""
-        self._worker.ask("start_timer", runs=runs, warmup=warmup, max_seconds=max_seconds)
-        return IsolatedTimer(self._worker)
+        self._worker.ask("start_timer", within=self._seconds, runs=runs, warmup=warmup, max_seconds=max_seconds)
+        return IsolatedTimer(self._worker, self._seconds)
 
 
 class IsolatedTimer:
     """A `Timer` in a worker process: the time for messages is not measured."""
 
-    def __init__(self, worker: Worker):
-        self._worker = worker
+    def __init__(self, worker: Worker, seconds: float):
+        self._worker, self._seconds = worker, seconds
 
     def burst(self) -> bool:
         """Time a few of the remaining runs; return whether there were any."""
-        return self._worker.ask("burst")[0]["more"]
+        return self._worker.ask("burst", within=self._seconds)[0]["more"]
 
     def timing(self) -> Timing:
         """Statistics of the runs so far."""
         return Timing(**self._worker.ask("timing")[0])
-
-
-def existing(source: str | Path | bytes) -> str:
-    """Absolute path of a file, or an empty string for bytes.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    if isinstance(source, bytes):
-        return ""
-    if not Path(source).is_file():
-        raise UserError(f"{source} does not exist.")
-    return str(Path(source).resolve())

@@ -10,7 +10,6 @@ LiteRT and numpy; never TensorFlow, so that the process starts in a fraction of 
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import queue
 import signal
@@ -21,22 +20,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from keras_effnet.errors import UserError, first_line
-from keras_effnet.export.tflite_file.arena import plan
-from keras_effnet.export.tflite_file.graph import Graph, read_graph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel, open_interpreter
 from keras_effnet.system.machine import host_bytes, peak_resident_bytes, resident_bytes
 from keras_effnet.system.timing import Timer
 
-PATIENCE = 20.0  # seconds without a sign of progress, at least
-_LONGEST = 600.0
-_SLOWEST_MACS = 2e8  # per second; reference kernels of int16 on a slow processor
-_SLOWEST_BYTES = 1e7  # per second, from a slow disk
 _REPORT = 1.0  # seconds between signs of progress while timing
 
 _OWN_BYTES = 2**30  # stacks and heaps of threads, reserved but rarely used
@@ -79,16 +71,10 @@ class Session:
     def __init__(self, wait: Callable[[float], None]):
         self._wait = wait
 
-    def load(self, payload: bytes, *, path: str, named: str, threads: int) -> dict[str, Any]:
-        """Load a file from its path, or from the payload; return its inputs, outputs, and the longest time of a run."""
-        graph = self._checked(payload, path, named)
-        model = TFLiteModel(payload or path, threads, name=named)
-        self._model, self._seconds = model, run_seconds(graph)
-        return {
-            "input": _described(model.input),
-            "output": _described(model.output),
-            "seconds": self._seconds,
-        }
+    def load(self, payload: bytes, *, path: str, named: str, threads: int, seconds: float) -> dict[str, Any]:
+        """Load a file from its path, or from the payload; return its input and output. A run may take `seconds`."""
+        self._model, self._seconds = TFLiteModel(payload or path, threads, name=named), seconds
+        return {"input": _described(self._model.input), "output": _described(self._model.output)}
 
     def run(self, payload: bytes) -> tuple[dict[str, Any], memoryview]:
         """Run one image."""
@@ -99,7 +85,6 @@ class Session:
         """Warm up with a noise image."""
         image = np.random.default_rng(0).integers(0, 256, self._model.input_shape).astype("float32")
         batch, reported = self._model.quantized_input(image), time.monotonic()
-        self._wait(self._seconds)
 
         def run() -> None:
             nonlocal reported
@@ -113,51 +98,22 @@ class Session:
 
     def burst(self, payload: bytes) -> dict[str, Any]:
         """Time a few runs; return whether there were any left."""
-        self._wait(self._seconds)
         return {"more": self._timer.burst()}
 
     def timing(self, payload: bytes) -> dict[str, Any]:
         """Statistics of the runs."""
         return asdict(self._timer.timing())
 
-    def memory(self, payload: bytes, *, path: str, named: str, threads: int) -> dict[str, Any]:
+    def memory(self, payload: bytes, *, path: str, threads: int) -> dict[str, Any]:
         """Load a file and run it once; return by how many bytes the process grew."""
         import ai_edge_litert.interpreter  # noqa: F401  loaded here, so that its own memory is not counted
 
-        graph = self._checked(payload, path, named)
         before = resident_bytes()
         interpreter = open_interpreter(path, threads)
-        self._wait(run_seconds(graph))
         for entry in interpreter.get_input_details():
             interpreter.tensor(entry["index"])()[:] = 1  # pages never written to are not resident
         interpreter.invoke()
         return {"bytes": max(peak_resident_bytes() - before, 0)}
-
-    def _checked(self, content: bytes, path: str, named: str) -> Graph:
-        """Refuse a damaged file, and one that needs more memory than there is."""
-        if content:
-            return _fitting(read_graph(content, named), named)
-        size = Path(path).stat().st_size
-        self._wait(PATIENCE + size / _SLOWEST_BYTES)
-        with Path(path).open("rb") as file:
-            if not size:  # cannot be mapped
-                return read_graph(b"", named)
-            return _fitting(read_graph(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), named), named)
-
-
-def _free_bytes() -> float:
-    with suppress(UserError):
-        return host_bytes()[0]
-    return float("inf")
-
-
-def _fitting(graph: Graph, named: str) -> Graph:
-    needed, free = plan(graph).arena_bytes, _free_bytes()
-    if needed > free:
-        raise UserError(
-            f"{named} needs {needed / 1e9:.1f} GB for its activations, but only {free / 1e9:.1f} GB are free."
-        )
-    return graph
 
 
 def _described(port: dict[str, Any]) -> dict[str, Any]:
@@ -168,11 +124,6 @@ def _described(port: dict[str, Any]) -> dict[str, Any]:
         "dtype": np.dtype(port["dtype"]).name,
         "quantization": [float(port["quantization"][0]), int(port["quantization"][1])],
     }
-
-
-def run_seconds(graph: Graph) -> float:
-    """Longest plausible time of a run: from its multiply-adds on a slow processor, or `PATIENCE` if that is longer."""
-    return min(max(PATIENCE, graph.macs / _SLOWEST_MACS), _LONGEST)
 
 
 def _answer(session: Session, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
@@ -190,13 +141,13 @@ def _answer(session: Session, header: dict[str, Any], payload: bytes) -> tuple[d
 
 def _limit_resources() -> None:
     """Let allocations beyond the free memory fail, before the system ends other processes for them; no core files."""
-    with suppress(ImportError, OSError, ValueError):
+    with suppress(ImportError, OSError, UserError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if sys.platform == "linux" and hard == resource.RLIM_INFINITY and _free_bytes() < float("inf"):
-            resource.setrlimit(resource.RLIMIT_DATA, (int(_free_bytes()) + _OWN_BYTES, hard))
+        if sys.platform == "linux" and hard == resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_DATA, (host_bytes()[0] + _OWN_BYTES, hard))
 
 
 def _serve() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_network import TINY
+from tiny_files import tiny_file
 
 import keras_effnet
 from keras_effnet.errors import UserError
@@ -192,6 +193,33 @@ def test_a_model_file_that_is_none(refused, tmp_path, digits, command, name):
         assert message in refused("predict", "digit.png", "--model", name)
     else:
         assert message in refused(command[0], name, *command[1:])
+
+
+RELU = {"tensors": {"x": ("float32", (1, 8, 8, 3)), "y": ("float32", (1, 8, 8, 3))}, "inputs": "x", "outputs": "y"}
+WHOLE = tiny_file(**RELU, steps=[("RELU", "x", "y")])
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"", "is not a .tflite file: it is empty"),
+        (b"<!DOCTYPE html>", "is not a .tflite file: it is a web page or XML"),
+        (b"PK\x03\x04 as a .keras file begins", "is not a .tflite file: it is a zip archive"),
+        (WHOLE[:-40], "is damaged: "),
+        (WHOLE, "is not an image classifier: it maps shape [1, 8, 8, 3] to [1, 8, 8, 3]"),
+        (tiny_file(**RELU, steps=[("FlexInv", "x", "y")]), "cannot be run by LiteRT: "),
+    ],
+    ids=["empty", "page", "zip", "half", "no classifier", "flex"],
+)
+def test_tflite_files_that_cannot_be_used(refused, tmp_path, content, cause):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(content)
+    write_images(tmp_path / "images", np.zeros((1, 8, 8, 3), "uint8"))
+    commands = [("benchmark", path), ("predict", tmp_path / "images", "--model", path), ("eval", path, "digits")]
+    if "not a .tflite" in cause or "damaged" in cause:
+        commands.append(("info", path))
+    for command in commands:
+        assert f"{path} {cause}" in refused(*command)
 
 
 @pytest.mark.parametrize("name", ["text.tflite", "text.keras"])

@@ -21,7 +21,7 @@ class InProcess:
 
     def __init__(self, path, threads):
         self._session = Session(lambda seconds: None)
-        self._session.load(b"", path=str(path), named="file", threads=threads)
+        self._session.load(b"", path=str(path), named="file", threads=threads, seconds=9)
 
     def timer(self, **options):
         self._session.start_timer(b"", **options)

@@ -34,7 +34,7 @@ def test_the_child_imports_nothing_heavy(exported):
     code = (
         "import sys\n"
         "from keras_effnet.export.tflite_file.worker import Session\n"
-        f"Session(print).memory(b'', path={str(exported['int8'].path)!r}, named='file', threads=1)\n"
+        f"Session(print).memory(b'', path={str(exported['int8'].path)!r}, threads=1)\n"
         "assert not {'tensorflow', 'keras', 'matplotlib', 'click'} & set(sys.modules)\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

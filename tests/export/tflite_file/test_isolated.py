@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as generated
 from tiny_files import tiny_file
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.tflite_file import isolated
+from keras_effnet.export.tflite_file import examination, isolated
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
 from keras_effnet.export.tflite_file.isolated import IsolatedModel, Worker
 from keras_effnet.export.tflite_file.schema import pack, parse
@@ -80,7 +80,7 @@ def test_a_file_that_crashes_litert_leaves_this_process_alive():
 
 def test_a_worker_without_progress_is_ended(monkeypatch):
     play(monkeypatch, "import time; time.sleep(60)")
-    monkeypatch.setattr(isolated, "PATIENCE", 0.3)
+    monkeypatch.setattr(examination, "PATIENCE", 0.3)
     started = time.monotonic()
     with pytest.raises(CannotRunError, match=r"The model gave no result in 0\.3 seconds"):
         IsolatedModel(classifier())
