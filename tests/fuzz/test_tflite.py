@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import litert_targets
 import pytest
 import tflite_targets
 from fuzzing import fuzz, mutants
@@ -10,7 +11,7 @@ THIS = "tests/fuzz/test_tflite.py"
 
 
 def test_a_few_damaged_files_are_refused_or_run(tflite_files, tmp_path):
-    tally = fuzz(tflite_targets.api, mutants(tflite_files, 16), tmp_path, suffix=".tflite")
+    tally = fuzz(litert_targets.inspect_and_time, mutants(tflite_files, 16), tmp_path, suffix=".tflite")
     assert not tally.failures, tally
     assert {result.status for result in tally.results} == {"accepted", "refused"}
 

@@ -12,6 +12,9 @@ from fuzzing import through_cli
 from PIL import Image
 
 from keras_effnet.errors import UserError
+from keras_effnet.evaluation.metrics import check_finite, collect_outcomes, compute_metrics
+from keras_effnet.export import benchmark, inspect
+from keras_effnet.inference import artifacts
 
 _RUNS = ("--runs", "2")
 
@@ -43,9 +46,6 @@ def _each(*runs: Callable[[], object]) -> None:
 
 def api(path: Path) -> None:
     """What `info`, `benchmark`, `predict` and `eval` call."""
-    from keras_effnet.evaluation.metrics import check_finite, collect_outcomes, compute_metrics
-    from keras_effnet.export import benchmark, inspect
-    from keras_effnet.inference import artifacts
 
     def predict() -> None:
         artifact = artifacts.load(path)

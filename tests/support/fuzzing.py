@@ -219,8 +219,9 @@ def fuzz(
     Mutants that fail are kept in `folder`, named by their number.
 
     Args:
-        target: Function of an importable module; it takes the path of a file, returns or raises `UserError` or
-            `VerificationError` with one line. All else is a failure.
+        target: Function of an importable module, which imports all that it needs at its top: the limit does not count
+            that. It takes the path of a file, returns or raises `UserError` or `VerificationError` with one line. All
+            else is a failure.
         mutants: `Mutant`s.
         folder: Folder for the files.
         suffix: String, suffix of the files.
