@@ -21,7 +21,7 @@ from keras_effnet.export.report import ReportRow, recommend_precision, write_exp
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.system.files import write_text
+from keras_effnet.system.files import atomic_group
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,20 @@ class Bundle:
         return json.dumps(asdict(self), indent=2, default=str)
 
 
-def _row(trial: ExportCandidate, path: Path, labels: Sequence[str] | None, allow_degraded: bool) -> ReportRow:
-    """Write the file of a trial, or record why it is refused."""
+def _row(
+    trial: ExportCandidate, path: Path, staged: Path, labels: Sequence[str] | None, allow_degraded: bool
+) -> ReportRow:
+    """Write the file of a trial to a temporary folder, or record why it is refused."""
     if not (trial.passed or allow_degraded):
         return ReportRow(trial.quantization, trial.report, trial.layers, refused=trial.complaint + " Not written.")
     warning = "" if trial.passed else trial.complaint
-    kept = keep(trial, path, labels)
+    kept = keep(trial, path, staged, labels)
     return ReportRow(trial.quantization, trial.report, trial.layers, kept, warning=warning, doubt=trial.doubt)
 
 
-def _measured(rows: Sequence[ReportRow]) -> list[ReportRow]:
+def _measured(rows: Sequence[ReportRow], staged: Path) -> list[ReportRow]:
     """Add latency, memory and inspection to the rows; files are timed in alternation under equal load."""
-    kept = {row.quantization: row.export.path for row in rows if row.export}
+    kept = {row.quantization: staged / row.export.path.name for row in rows if row.export}
     latencies = dict(zip(kept, benchmark_in_turn(list(kept.values())), strict=True))
     return [
         replace(row, latency=latencies[row.quantization], memory_mb=_memory(path), inspection=inspect(path))
@@ -107,7 +109,7 @@ def write_bundle(
     """Export several precisions, compare each with the model on held-out images, measure them, and write a report.
 
     All precisions share one float conversion, and the integer ones one calibration. A refused precision does not stop
-    the others; its row gives the reason.
+    the others; its row gives the reason. All files of the folder appear together at the end, or none.
 
     Args:
         model: Functional Keras model.
@@ -157,29 +159,25 @@ def write_bundle(
     source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on)
     rows: list[ReportRow] = []
     log: list[str] = []
-    for quantization, path in paths.items():
-        announce(f"Exporting {quantization}")
-        try:
-            trial = try_precision(source, reference, quantization, settings[quantization], min_agreement)
-        except VerificationError as error:
-            rows.append(ReportRow(quantization, refused=str(error)))
-            continue
-        log += [f"[{quantization}] {line}" for line in trial.log]
-        rows.append(_row(trial, path, labels, allow_degraded))
+    with atomic_group(folder) as staged:
+        for quantization, path in paths.items():
+            announce(f"Exporting {quantization}")
+            try:
+                trial = try_precision(source, reference, quantization, settings[quantization], min_agreement)
+            except VerificationError as error:
+                rows.append(ReportRow(quantization, refused=str(error)))
+                continue
+            log += [f"[{quantization}] {line}" for line in trial.log]
+            rows.append(_row(trial, path, staged, labels, allow_degraded))
 
-    announce("Measuring time and memory")
-    rows = _measured(rows)
-    bundle = Bundle(folder, tuple(rows), recommend_precision(rows))
-    try:
-        spec.save(folder / "image_spec.json")
-        write_text(folder / "converter.log", "".join(f"{line}\n" for line in log))
+        announce("Measuring time and memory")
+        rows = _measured(rows, staged)
+        bundle = Bundle(folder, tuple(rows), recommend_precision(rows))
+        spec.save(staged / "image_spec.json")
+        (staged / "converter.log").write_text("".join(f"{line}\n" for line in log), encoding="utf-8")
         remarks = [*notes, *filter(None, [reference.remark])]
-        write_export_report(folder, name, rows, bundle.recommendation, remarks)
-        write_text(folder / "report.json", bundle.to_json() + "\n")
-    except OSError as error:
-        raise UserError(
-            f"Cannot write the report to {folder}: {error.strerror or error}. The .tflite files in it are complete."
-        ) from None
+        write_export_report(staged, name, rows, bundle.recommendation, remarks)
+        (staged / "report.json").write_text(bundle.to_json() + "\n", encoding="utf-8")
     return bundle
 
 

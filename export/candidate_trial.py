@@ -7,11 +7,10 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.errors import VerificationError
 from keras_effnet.export.calibration import fingerprint
 from keras_effnet.export.conversion.float_graph import ExportSource, weight_count
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
@@ -19,7 +18,6 @@ from keras_effnet.export.recipes import Candidate, Precision, Settings, check_se
 from keras_effnet.export.tflite_file.inspection import check_portable
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
 from keras_effnet.export.verification import Reference, VerifyReport
-from keras_effnet.system.files import atomic
 from keras_effnet.system.machine import environment
 from keras_effnet.system.output import captured_output
 
@@ -175,11 +173,14 @@ def _rank(recipe: Precision, report: VerifyReport) -> tuple[float, ...]:
     return recipe.meets(report), recipe.accepts(report), report.top1_agreement, report.sqnr_db
 
 
-def keep(trial: ExportCandidate, path: Path, labels: Sequence[str] | None = None) -> ExportResult:
-    """Write the file of a trial, its JSON record and the class names, all of them or none.
+def keep(trial: ExportCandidate, path: Path, folder: Path, labels: Sequence[str] | None = None) -> ExportResult:
+    """Write the file of a trial, its JSON record and the class names.
 
-    Raises:
-        UserError: The folder cannot be written.
+    Args:
+        trial: `ExportCandidate`.
+        path: Final path of the file.
+        folder: Folder to write to, from which `files.atomic_group` moves all files.
+        labels: Class names.
     """
     content = trial.candidate.content
     result = ExportResult(
@@ -199,15 +200,10 @@ def keep(trial: ExportCandidate, path: Path, labels: Sequence[str] | None = None
     record = {key: value for key, value in asdict(result).items() if key != "log"}
     bounds = {"min_agreement": trial.recipe.min_agreement, "min_sqnr_db": trial.recipe.min_sqnr_db}
     record |= {"path": path.name, "bounds": bounds, "environment": environment()}
-    contents = {path: content, record_path(path): (json.dumps(record, indent=2, default=str) + "\n").encode()}
+    (folder / path.name).write_bytes(content)
+    (folder / record_path(path).name).write_bytes((json.dumps(record, indent=2, default=str) + "\n").encode())
     if labels is not None:
-        contents[path.with_name("labels.txt")] = labels_text(labels).encode()
-    try:
-        with ExitStack() as stack:  # renamed only after all are written, the .tflite file last
-            for beside, what in contents.items():
-                stack.enter_context(atomic(beside)).write_bytes(what)
-    except OSError as error:
-        raise UserError(f"Cannot write to {path.parent}: {error.strerror}.") from None
+        (folder / "labels.txt").write_bytes(labels_text(labels).encode())
     return result
 
 

@@ -18,14 +18,14 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.loading import Split
-from keras_effnet.errors import UserError, VerificationError, first_line
+from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Images, load_images, synthetic_images
 from keras_effnet.export.conversion.float_graph import check_exportable, float32_copy
 from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.verification import Evidence, VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, preprocess_input
-from keras_effnet.system.files import atomic
+from keras_effnet.system.files import atomic, cannot_write
 from keras_effnet.system.output import captured_output
 
 _BATCH = 16
@@ -238,8 +238,7 @@ def _export(
                     f"{report.sqnr_db:.1f} dB. Not written."
                 )
     except (OSError, tf.errors.ResourceExhaustedError) as error:  # TensorFlow reports a full disk as the latter
-        cause = getattr(error, "strerror", None) or first_line(error).rpartition("; ")[2]
-        raise UserError(f"Cannot write to {path.parent}: {cause}.") from None
+        raise cannot_write(f"to {path.parent}", error) from None
     return FormatResult(path, size, kind.name, digest, time.perf_counter() - started, report)
 
 

@@ -25,6 +25,7 @@ from keras_effnet.export.int8.float_islands import check_parts
 from keras_effnet.export.recipes import Settings, check_settings
 from keras_effnet.export.verification import Evidence, Reference
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.system.files import atomic_group, cannot_write
 
 logger = logging.getLogger(__name__)
 
@@ -141,14 +142,15 @@ def export_tflite(
     spec = image_spec or ImageSpec.of_model(model)
     trained_on = training_samples if method == "qat" else 0
     source, reference = prepare_inputs(model, calibration, verification, spec, samples, seed, trained_on)
-    trial = try_precision(source, reference, quantization, settings, min_agreement)
-    if not trial.passed:
-        if not allow_degraded:
-            raise VerificationError(trial.complaint + " Not written.")
-        logger.warning("Kept nevertheless (allow_degraded): %s", trial.complaint)
-    elif trial.doubt:
-        logger.warning(trial.doubt)
-    return keep(trial, path, labels)
+    with atomic_group(path.parent) as folder:  # opened first: fails before the work if the folder cannot be written
+        trial = try_precision(source, reference, quantization, settings, min_agreement)
+        if not trial.passed:
+            if not allow_degraded:
+                raise VerificationError(trial.complaint + " Not written.")
+            logger.warning("Kept nevertheless (allow_degraded): %s", trial.complaint)
+        elif trial.doubt:
+            logger.warning(trial.doubt)
+        return keep(trial, path, folder, labels)
 
 
 def check_arguments(
@@ -185,7 +187,7 @@ def check_arguments(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot write to {path.parent}: {error.strerror}.") from None
+        raise cannot_write(f"to {path.parent}", error) from None
     if overwrite:
         return
     beside = path.with_name("labels.txt")

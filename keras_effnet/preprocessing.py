@@ -18,6 +18,7 @@ import numpy as np
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, SPECS
 from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD, ArchitectureSpec
 from keras_effnet.errors import UserError, first_line, one_of
+from keras_effnet.system.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +159,8 @@ class ImageSpec:
         return scale.tolist(), np.broadcast_to(offset, scale.shape).tolist() if scale.ndim else offset.tolist()
 
     def save(self, path: str | Path) -> None:
-        """Write the specification to a JSON file."""
-        Path(path).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        """Write the specification to a JSON file, atomically."""
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> ImageSpec:

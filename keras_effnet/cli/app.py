@@ -9,6 +9,7 @@ import sys
 import click
 
 from keras_effnet.errors import UserError, VerificationError, first_line, unknown
+from keras_effnet.system.files import disk_full, forbidden
 
 EXIT_USER, EXIT_VERIFICATION, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -83,6 +84,7 @@ def main(args: list[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]  # accepted before and after the command
+    resumable = args[:1] in (["train"], ["study"], ["search"])
     try:
         # In non-standalone mode click returns the status of `Exit` instead of raising it.
         if status := cli.main(args, prog_name="keras-effnet", standalone_mode=False):
@@ -90,7 +92,7 @@ def main(args: list[str] | None = None) -> None:
     except click.exceptions.NoArgsIsHelpError as help_text:
         click.echo(help_text.format_message())
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted. Resume a training, study or search with --resume RUN.", EXIT_INTERRUPTED)
+        _fail(f"interrupted.{' Resume it with --resume RUN.' if resumable else ''}", EXIT_INTERRUPTED)
     except click.ClickException as error:
         _fail(error.format_message(), EXIT_USER)
     except (UserError, VerificationError) as error:
@@ -100,6 +102,10 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        if "No space left" in str(error):  # h5py raises it without an errno
-            _fail("the disk is full. All files written so far are intact; free some space, then --resume.", EXIT_USER)
+        if disk_full(error):
+            again = "run the command again" + (" with --resume" if resumable else "")
+            _fail(f"the disk is full. All files written so far are intact; free some space, then {again}.", EXIT_USER)
+        if isinstance(error, OSError) and forbidden(error):
+            where = f"{error.filename}: {error.strerror}"
+            _fail(f"{where}. Change its permissions, or use another folder.", EXIT_USER)
         _fail(f"unexpected {type(error).__name__}: {first_line(error)} (--debug shows the traceback)", 1)

@@ -1,11 +1,20 @@
-"""Atomic file writes. Pure Python."""
+"""Atomic writes of one file and of several files of one result, and errors of writing. Pure Python."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from keras_effnet.errors import UserError, first_line
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_FOLDER = (NotADirectoryError, FileExistsError)  # a file stands where a folder is needed
 
 
 @contextmanager
@@ -28,3 +37,92 @@ def write_text(path: str | Path, text: str) -> None:
     """Write text atomically, as UTF-8."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_group(folder: str | Path) -> Iterator[Path]:
+    """Write all files of one result or none: yield a temporary folder, whose files are moved into `folder` together.
+
+    They are moved by renaming, after the block succeeded; models (`.tflite`) last. If a step fails, files that were
+    already replaced are restored. A killed process leaves at most a hidden folder.
+
+    Args:
+        folder: Path, created if it is missing.
+
+    Raises:
+        UserError: The disk is full or the folder cannot be written; it is unchanged.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    except OSError as error:
+        raise cannot_write(f"to {folder}", error) from None
+    try:
+        yield staged
+        _move_all(staged, folder)
+    except OSError as error:
+        if disk_full(error) or forbidden(error):
+            raise cannot_write(f"to {folder}", error) from None
+        raise
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _move_all(staged: Path, folder: Path) -> None:
+    """Rename files into a folder; an error restores the files that they replaced."""
+    new = sorted((path for path in staged.iterdir() if path.is_file()), key=lambda path: path.suffix == ".tflite")
+    old = staged / "replaced"
+    old.mkdir()
+    for path in new:
+        if (folder / path.name).exists():
+            _preserve(folder / path.name, old / path.name)
+    moved: list[Path] = []
+    try:
+        for path in new:
+            path.replace(folder / path.name)
+            moved.append(folder / path.name)
+    except BaseException:
+        for path in moved:
+            if (old / path.name).exists():
+                (old / path.name).replace(path)
+            else:
+                path.unlink()
+        raise
+
+
+def _preserve(path: Path, copy: Path) -> None:
+    """Keep a second name of a file, or a copy on file systems without hard links."""
+    try:
+        os.link(path, copy)
+    except OSError:
+        shutil.copy2(path, copy)
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether an error means that the disk or the quota is full; h5py and TensorFlow say so only in the text."""
+    return getattr(error, "errno", None) in _FULL or "No space left" in str(error)
+
+
+def forbidden(error: BaseException) -> bool:
+    """Whether an error means a missing permission or a read-only file system."""
+    return getattr(error, "errno", None) in _FORBIDDEN
+
+
+def cannot_write(what: str, error: BaseException) -> UserError:
+    """Error for a file or folder that cannot be written, with cause and cure.
+
+    Args:
+        what: String, the path, or `"to FOLDER"`.
+        error: The original error.
+    """
+    # TensorFlow: "PATH; No space left on device [Op:SaveV2]"
+    cause = getattr(error, "strerror", None) or first_line(Exception(str(error))).rpartition("; ")[2]
+    cure = ""
+    if disk_full(error):
+        cure = " Free some space and run again; existing files are unchanged."
+    elif isinstance(error, _NO_FOLDER):
+        cure = " Choose another folder."
+    elif forbidden(error):
+        cure = " Choose a folder that can be written, or change its permissions."
+    return UserError(f"Cannot write {what}: {cause}.{cure}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from keras_effnet.errors import UserError
-from keras_effnet.system.files import write_text
+from keras_effnet.system.files import cannot_write, write_text
 from keras_effnet.system.machine import environment
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,12 @@ def new_run(command: str, name: str, root: str | Path = "runs") -> Path:
             except FileExistsError:
                 number += 1
     except OSError as error:
-        raise UserError(f"Cannot write run folder {parent}: {error.strerror}. Choose another with --out.") from None
-    write_environment(folder)
+        raise cannot_write(f"run folder {parent}", error) from None
+    try:
+        write_environment(folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise cannot_write(f"to run folder {folder}", error) from None
     return folder
 
 

@@ -307,7 +307,9 @@ def test_a_disk_that_fills_up_leaves_all_of_it_as_it_was(toy, tmp_path, monkeypa
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", half_written)
-    with pytest.raises(UserError, match=rf"^Cannot write to {tmp_path}: No space left on device\.$"):
+    with pytest.raises(
+        UserError, match=rf"^Cannot write to {tmp_path}: No space left on device\. Free some space and run"
+    ):
         export_tflite(toy, path, labels="xyz", overwrite=True)
     assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
 

@@ -52,7 +52,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     from keras_effnet.evaluation.metrics import collect_outcomes, compute_metrics, reliability
     from keras_effnet.inference import artifacts
     from keras_effnet.pipeline.batches import image_pipeline
-    from keras_effnet.system.files import write_text
+    from keras_effnet.system.files import atomic_group
     from keras_effnet.system.run_folders import new_run
 
     artifact = artifacts.load(model, batch_size=batch_size)
@@ -69,14 +69,15 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
 
     folder = new_run("eval", Path(model).resolve().stem, out)
     summary = _summary(result, bins, names) | {"scores": outcomes.scores, "model": str(model), "data": dataset.name}
-    write_text(folder / "results.json", json.dumps(summary, indent=2) + "\n")
     classes = _per_class(result, names)
-    _write_csv(folder / "per_class.csv", classes[0], (map(_cell, row.values()) for row in classes))
-    _write_csv(folder / "predictions.csv", *_predictions(outcomes, part, names))
-    plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
     title = f"ECE {result.ece:.2%}, {result.samples} images"
-    plots.reliability(bins.counts, bins.confidence, bins.accuracy, title, folder / "reliability.png")
-    _draw_worst(outcomes, part, artifact.image_spec, names, folder / "worst.png")
+    with atomic_group(folder) as staged:
+        (staged / "results.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        _write_csv(staged / "per_class.csv", classes[0], (map(_cell, row.values()) for row in classes))
+        _write_csv(staged / "predictions.csv", *_predictions(outcomes, part, names))
+        plots.confusion_matrix(result.confusion, names, staged / "confusion.png")
+        plots.reliability(bins.counts, bins.confidence, bins.accuracy, title, staged / "reliability.png")
+        _draw_worst(outcomes, part, artifact.image_spec, names, staged / "worst.png")
 
     if as_json:
         return console.emit_json(summary | {"run": str(folder)})
@@ -161,10 +162,8 @@ def _cell(value: object) -> object:
 
 
 def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    from keras_effnet.system.files import atomic
-
     # File names may be invalid text.
-    with atomic(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -9,7 +9,7 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.options import Choice, ChoiceList, Names
-from keras_effnet.errors import UserError, first_line
+from keras_effnet.errors import UserError
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, FORMATS, INPUT_TYPES, INT8_METHODS, QUANTIZATIONS
 from keras_effnet.imagenet import readable
 
@@ -91,14 +91,14 @@ def _compressed(artifact, images, held_out, sparsity, clusters, given, samples, 
 
 
 def _save(network, path):
-    from keras_effnet.system.files import atomic
+    from keras_effnet.system.files import atomic, cannot_write
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             network.save(temporary)
     except OSError as error:  # h5py's errors have no strerror
-        raise UserError(f"Cannot write {path}: {error.strerror or first_line(error)}.") from None
+        raise cannot_write(str(path), error) from None
 
 
 @click.command("export")

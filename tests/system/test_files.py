@@ -1,0 +1,114 @@
+"""Atomic writes of files and of groups of files, on disks that fill up or refuse."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from keras_effnet.errors import UserError
+from keras_effnet.system import files
+from keras_effnet.system.files import atomic_group, cannot_write
+
+NAMES = ("a.json", "b.txt", "c.tflite")
+
+
+def write_group(folder: Path, text: str) -> None:
+    with atomic_group(folder) as staged:
+        for name in NAMES:
+            (staged / name).write_text(text)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_group_appears_together_and_replaces_an_earlier_one(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    with atomic_group(folder) as staged:
+        (staged / "a.json").write_text("first")
+        assert not (folder / "a.json").exists()
+    assert contents(folder) == {"a.json": "first"}
+    write_group(folder, "second")
+    assert contents(folder) == dict.fromkeys(NAMES, "second")
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("earlier", [True, False], ids=["replacing", "new"])
+@pytest.mark.parametrize("fails", range(6))
+def test_a_step_that_fails_leaves_the_earlier_group_or_nothing(tmp_path, monkeypatch, earlier, fails):
+    if earlier:
+        write_group(tmp_path, "earlier")
+    before = contents(tmp_path)
+    steps = iter(range(6))
+
+    def failing(original):
+        def step(*args, **options):
+            if next(steps, None) == fails:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(*args, **options)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", failing(Path.write_text))
+        patch.setattr(Path, "replace", failing(Path.replace))
+        with pytest.raises(UserError, match=rf"^Cannot write to {tmp_path}: No space left on device\. Free some space"):
+            write_group(tmp_path, "later")
+    assert contents(tmp_path) == before
+    write_group(tmp_path, "again")
+    assert contents(tmp_path) == dict.fromkeys(NAMES, "again")
+
+
+def test_a_file_system_without_hard_links_restores_from_copies(tmp_path, monkeypatch):
+    write_group(tmp_path, "earlier")
+
+    def refused(*args):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def full(self, target):
+        if self.parent.name.startswith(".new-") and target.name == "c.tflite":
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return rename(self, target)
+
+    rename = Path.replace
+    monkeypatch.setattr(files.os, "link", refused)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UserError, match=r"Disk quota exceeded\. Free some space"):
+        write_group(tmp_path, "later")
+    assert contents(tmp_path) == dict.fromkeys(NAMES, "earlier")
+
+
+def test_a_disk_that_is_really_full_keeps_the_earlier_group(small_disk):
+    write_group(small_disk, "earlier")
+    with pytest.raises(UserError, match="No space left on device"), atomic_group(small_disk) as staged:
+        (staged / "a.json").write_text("later")
+        (staged / "c.tflite").write_bytes(bytes(5_000_000))
+    assert contents(small_disk) == dict.fromkeys(NAMES, "earlier")
+    assert len(list(small_disk.iterdir())) == 3
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path, monkeypatch, code):
+    def refused(*args, **options):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", refused)
+    message = rf"^Cannot write to {tmp_path}: .*\. Choose a folder that can be written"
+    with pytest.raises(UserError, match=message), atomic_group(tmp_path):
+        pytest.fail("the work began")
+
+
+def test_other_errors_of_the_work_are_not_blamed_on_the_folder(tmp_path):
+    with pytest.raises(ConnectionResetError), atomic_group(tmp_path):
+        raise ConnectionResetError
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_of_libraries_without_a_number_are_understood():
+    hdf5 = OSError("Unable to write (file write failed: errno = 28, No space left on device)")
+    assert "Free some space" in str(cannot_write("a.keras", hdf5))
+    tensorflow = RuntimeError("/x/variables/part; No space left on device [Op:SaveV2]")
+    assert str(cannot_write("to /x", tensorflow)).startswith("Cannot write to /x: No space left on device [Op:SaveV2].")
