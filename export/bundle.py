@@ -13,6 +13,7 @@ from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Images
 from keras_effnet.export.candidate_trial import ExportCandidate, keep, try_precision
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, InputType, Int8Method, Quantization
+from keras_effnet.export.conversion.float_graph import plain
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
@@ -133,7 +134,7 @@ def write_bundle(
     Raises:
         UserError: Wrong arguments, implausible images, or a folder that cannot be written.
     """
-    folder = Path(folder)
+    folder, model = Path(folder), plain(model)
     paths = {quantization: folder / f"{name}_{quantization}.tflite" for quantization in quantizations}
     settings = {
         quantization: Settings(

@@ -20,11 +20,11 @@ import tensorflow as tf
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Images, load_images, synthetic_images
-from keras_effnet.export.conversion.float_graph import check_exportable, float32_copy
+from keras_effnet.export.conversion.float_graph import check_exportable, float32_copy, plain
 from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.verification import Evidence, VerifyReport, compare
-from keras_effnet.preprocessing import ImageSpec, preprocess_input
+from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
 from keras_effnet.system.files import atomic, cannot_write
 from keras_effnet.system.output import captured_output
 
@@ -208,7 +208,7 @@ def _export(
     seed: int,
     overwrite: bool,
 ) -> FormatResult:
-    started = time.perf_counter()
+    started, model = time.perf_counter(), plain(model)
     check_exportable(model)
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; pass overwrite=True to replace it.")
@@ -219,6 +219,7 @@ def _export(
         images = synthetic_images(model.input_shape[1:])
     else:
         images = load_images(verification, spec, samples if labels is None else len(labels), seed)
+        check_range(images)
     inputs = (images if spec.in_network else np.asarray(preprocess_input(images, spec))).astype("float32")
 
     model = float32_copy(model)  # also the reference of the comparison: the model's float16 noise does not count

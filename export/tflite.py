@@ -19,7 +19,7 @@ from keras_effnet.export.calibration import (
 )
 from keras_effnet.export.candidate_trial import ExportResult, keep, labels_text, try_precision
 from keras_effnet.export.choices import InputType, Int8Method, Quantization
-from keras_effnet.export.conversion.float_graph import ExportSource, check_exportable
+from keras_effnet.export.conversion.float_graph import ExportSource, check_exportable, plain
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
 from keras_effnet.export.recipes import Settings, check_settings
@@ -136,7 +136,7 @@ def export_tflite(
     >>> result = keras_effnet.export.export_tflite(model, "flowers.tflite", "int8", calibration="flowers/train")
     >>> result.size_bytes, result.report.top1_agreement
     """
-    path = Path(path)
+    path, model = Path(path), plain(model)
     settings = Settings(input_type, method, tuple(float_blocks), tuning, announce)
     check_arguments(model, path, quantization, calibration, settings, labels, overwrite)
     spec = image_spec or ImageSpec.of_model(model)

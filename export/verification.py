@@ -14,10 +14,11 @@ from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation.intervals import wilson_interval
 from keras_effnet.export.calibration import Images, load_images, occurring_in
+from keras_effnet.export.conversion.float_graph import plain
 from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.tflite_file.interpreter import ImageClassifier
 from keras_effnet.export.tflite_file.isolated import IsolatedModel
-from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.preprocessing import ImageSpec, check_range
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +171,7 @@ class Reference:
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
             raise UserError("labels need an array of images of the same length.")
         pixels = load_images(images, image_spec, samples if labels is None else len(labels), seed)
+        check_range(pixels)
         batch = max(1, min(32, _BATCH_PIXELS // pixels[0, :, :, 0].size))
         answers = np.asarray(model.predict(pixels, batch_size=batch, verbose=0))
         check_predictions(model, pixels, answers)
@@ -236,6 +238,7 @@ def verify(
     >>> report.top1_agreement
     """
     file = IsolatedModel(tflite_path)
+    model = plain(model)
     if file.classes != model.output_shape[-1]:
         raise UserError(f"The file gives {file.classes} classes, the model {model.output_shape[-1]}.")
     if tuple(model.input_shape[1:]) != file.input_shape[1:]:

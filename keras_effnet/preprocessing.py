@@ -267,7 +267,9 @@ def range_mismatch(images: Any, expected: tuple[float, float] = PIXELS) -> str |
     return None
 
 
-def check_range(images: Any, expected: tuple[float, float] = PIXELS) -> None:
-    """Log the result of `range_mismatch` as a warning, if there is any."""
-    if problem := range_mismatch(images, expected):
+def check_range(images: Any, expected: tuple[float, float] = PIXELS) -> bool:
+    """Log the result of `range_mismatch` as a warning, if there is any; return whether there is."""
+    problem = range_mismatch(images, expected)
+    if problem:
         logger.warning(problem)
+    return problem is not None

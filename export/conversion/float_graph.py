@@ -26,11 +26,20 @@ from keras_effnet.export.tflite_file.tensors import layer_of
 BULK = 0.998  # share of a tensor's values that percentile ranges cover
 
 
+def plain(model: keras.Model) -> keras.Model:
+    """The same layers with a tensor as input and as output, where a model has dicts or lists of one tensor."""
+    structured = any(isinstance(part, dict | list | tuple) for part in (model.input, model.output))
+    if not structured or len(model.inputs) != 1 or len(model.outputs) != 1:
+        return model
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+
+
 def float32_copy(model: keras.Model) -> keras.Model:
     """Copy a network to float32; a float32 model is returned unchanged.
 
     A mixed-precision network would convert to a file full of CAST operators that phones refuse.
     """
+    model = plain(model)
     if all(layer.compute_dtype == "float32" for layer in computing_layers(model)):
         return model
 

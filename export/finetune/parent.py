@@ -22,7 +22,7 @@ import numpy as np
 
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Images, check_images, load_images
-from keras_effnet.export.conversion.float_graph import check_exportable
+from keras_effnet.export.conversion.float_graph import check_exportable, plain
 from keras_effnet.export.conversion.folding import input_layers
 from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.verification import centred_logits
@@ -83,6 +83,7 @@ def training_images(
     Raises:
         UserError: The model has not exactly one image input of fixed size, or the images are implausible.
     """
+    model = plain(model)
     check_exportable(model)
     if len(model.output_shape) != 2 or model.output_shape[1] < 2:
         raise UserError(

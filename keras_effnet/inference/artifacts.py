@@ -161,8 +161,16 @@ def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size:
 
 
 def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -> Callable[[np.ndarray], np.ndarray]:
-    """Wrap `run` to accept images with values 0..255."""
-    return lambda images: run(network_input(images, image_spec))
+    """Wrap `run` to accept images with values 0..255; the first batch in another range is warned of, no further one."""
+    warned = False
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        nonlocal warned
+        inputs = network_input(images, image_spec)
+        warned = warned or check_range(images)
+        return run(inputs)
+
+    return predict
 
 
 def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
@@ -170,7 +178,6 @@ def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
     if images.ndim != 4 or images.shape[1:] != (image_spec.size, image_spec.size, image_spec.channels):
         wanted = (image_spec.size, image_spec.size, image_spec.channels)
         raise UserError(f"The network takes images of shape (N, {', '.join(map(str, wanted))}), got {images.shape}.")
-    check_range(images)
     return images if image_spec.in_network else preprocess_input(images, image_spec)
 
 

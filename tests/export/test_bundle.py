@@ -203,7 +203,7 @@ def test_an_option_that_none_of_the_precisions_has_a_use_for_is_refused(toy_mode
 
 def test_notes_stand_in_the_report(toy_model, smooth_images, tmp_path):
     write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_images(20, 32), notes=["Pruned <before>."])
-    assert "Pruned <before>." in (tmp_path / "report.md").read_text()
+    assert r"Pruned \<before\>." in (tmp_path / "report.md").read_text()
     assert "Pruned &lt;before&gt;." in (tmp_path / "report.html").read_text()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -149,3 +150,11 @@ def test_names_and_reasons_are_escaped(page):
     assert [f"LiteRT{hostile}", "accepts", ""] in found.rows
     assert ("summary", f"int8{hostile}.tflite") in found.texts
     assert ("li", HOSTILE) in found.texts and ("li", f"none refused: {HOSTILE}") in found.texts
+
+
+def test_names_and_reasons_are_text_in_markdown_too(page, tmp_path):
+    page("<img src=x>\n# *b* [l](u)", [ReportRow("none", refused="`a` & <b>")], ("<script>",))
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith(r"# Export of \<img src=x\> # \*b\* \[l\](u)" + "\n")
+    assert r"none refused: \`a\` \& \<b\>" in text and r"\<script\>" in text
+    assert not re.search(r"(?<!\\)<", text)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
-from keras_effnet.export import verify
+from keras_effnet.export import export_savedmodel, export_tflite, verify
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import centred_logits, compare
@@ -127,3 +127,13 @@ def test_the_wrong_weights_show(trained, exported, digits):
     other.set_weights([weight[..., ::-1] if weight.ndim == 2 else weight for weight in trained.model.get_weights()])
     report = verify(exported["none"].path, other, Split(digits.test.images, digits.test.labels))
     assert report.top1_agreement < 0.3 and report.sqnr_db < 5
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 255])
+def test_images_in_another_range_are_warned_of_once(toy_model, smooth_images, tmp_path, caplog, scale):
+    images = smooth_images(40, 8) * scale
+    with caplog.at_level("WARNING", "keras_effnet"):
+        path = export_tflite(toy_model(), tmp_path / "toy.tflite").path
+        verify(path, toy_model(), images)
+        export_savedmodel(toy_model(), tmp_path / "saved", verification=images)
+    assert caplog.text.count("The images lie in 0..1") == (0 if scale == 1 else 2)

@@ -8,7 +8,7 @@ import pytest
 
 from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.export import export_tflite
+from keras_effnet.export import export_savedmodel, export_tflite, verify
 from keras_effnet.export.conversion import float_graph as conversion
 from keras_effnet.export.conversion.float_graph import ExportSource, convert, float32_copy, weight_count
 from keras_effnet.export.recipes import PRECISIONS, Settings
@@ -149,3 +149,12 @@ def test_a_model_of_several_inputs_or_outputs_is_refused(tmp_path):
         with pytest.raises(UserError, match=f"one input and one output; the model has {counts}"):
             export_tflite(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_returns_a_dict_exports_like_its_tensor(toy_model, smooth_images, tmp_path):
+    model, images = toy_model(size=8), smooth_images(24, 8).astype("float32")
+    named = keras.Model(model.input, {"probabilities": model.output}, name="toy")
+    result = export_tflite(named, tmp_path / "named.tflite", "int8", calibration=images)
+    assert result.sha256 == export_tflite(model, tmp_path / "plain.tflite", "int8", calibration=images).sha256
+    assert verify(result.path, named, images).top1_agreement == result.report.top1_agreement
+    assert export_savedmodel(named, tmp_path / "saved").report.top1_agreement == 1.0
