@@ -71,6 +71,18 @@ def _fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
+def external_cause(error: Exception) -> str | None:
+    """One line about an error whose cause lies outside of the program: a path, a damaged shard."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'A file'}: {error.strerror.lower()}. Check the path and its permissions."
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return "a path holds a zero byte, which no file name can."
+    if type(error).__name__ == "DataLossError":  # of TensorFlow, which may not be imported here
+        damage = first_line(error).rpartition("}} ")[2].partition(" [Op")[0]
+        return f"a TFRecord shard is damaged ({damage}): copy the folder again, or run keras-effnet pack again."
+    return None
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
@@ -108,4 +120,6 @@ def main(args: list[str] | None = None) -> None:
         if isinstance(error, OSError) and forbidden(error):
             where = f"{error.filename}: {error.strerror}"
             _fail(f"{where}. Change its permissions, or use another folder.", EXIT_USER)
+        if cause := external_cause(error):
+            _fail(cause, EXIT_USER)
         _fail(f"unexpected {type(error).__name__}: {first_line(error)} (--debug shows the traceback)", 1)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_effnet.errors import UserError
+
 
 def stratified_split(labels: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
     """Split indices at random with the same class proportions in every part.
@@ -22,7 +24,12 @@ def stratified_split(labels: np.ndarray, fractions: Sequence[float], seed: int) 
 
     >>> [len(part) for part in stratified_split(np.array([0, 1] * 10), (0.8, 0.2), seed=0)]
     [16, 4]
+
+    Raises:
+        UserError: There is nothing to split.
     """
+    if not len(labels):
+        raise UserError("The data has no image that can be decoded.")
     rng = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in fractions]
     for label in np.unique(labels):

@@ -25,7 +25,7 @@ def _characters(path: str) -> frozenset[int]:
 
     try:
         face = FT2Font(path)
-        flags = getattr(face.face_flags, "value", face.face_flags)  # an int before matplotlib 3.10
+        flags: Any = getattr(face.face_flags, "value", face.face_flags)  # an int before matplotlib 3.10
         return frozenset(face.get_charmap()) if flags & _SCALABLE else frozenset()
     except (OSError, RuntimeError, ValueError):
         return frozenset()

@@ -324,3 +324,32 @@ def test_an_output_folder_that_cannot_be_written(refused, trained, tmp_path, com
 
 def test_no_precision_at_all(refused, lone_model):
     assert "none, float16, dynamic, int8" in refused("export", lone_model, "--quantize", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/data/x"), "/data/x: Permission denied. Change its permissions"),
+        (IsADirectoryError(21, "Is a directory", "x.csv"), "x.csv: is a directory. Check the path"),
+        (OSError(36, "File name too long", "y"), "y: file name too long. Check the path"),
+        (ValueError("embedded null byte"), "a path holds a zero byte"),
+        (
+            type("DataLossError", (Exception,), {})("{{node x}} corrupted record at 8862 [Op:IteratorGetNext]"),
+            "a TFRecord shard is damaged (corrupted record at 8862): copy the folder again",
+        ),
+    ],
+    ids=["permission", "folder", "long", "zero", "shard"],
+)
+def test_errors_of_the_disk_and_of_paths_are_one_line(refused, monkeypatch, error, line):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("keras_effnet.system.run_folders.new_run", fail)
+    assert refused("quickstart").startswith(f"error: {line}")
+
+
+def test_data_without_any_image_that_can_be_decoded(refused, tmp_path, lone_model):
+    for name in ("ant", "bee"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "x.jpg").write_bytes(b"junk")
+    assert "no image" in refused("eval", lone_model, tmp_path / "images")
