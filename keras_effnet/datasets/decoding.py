@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,19 +11,22 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from keras_effnet.datasets.orientation import (
+    jpeg_orientation,
+    orientation,
+    stored_window,
+    upright,
+    upright_shape,
+)
+from keras_effnet.datasets.pillow_decoder import IMPLAUSIBLE, MAX_PIXELS, decode_with_pillow
 from keras_effnet.errors import UserError
 
 _UNDECODABLE = (tf.errors.InvalidArgumentError, ValueError)  # from TensorFlow's decoders, and from Pillow's
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
-# Headers may claim any size. TensorFlow and Pillow refuse JPEGs with more pixels than this (2^29 bytes of RGB).
-MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30  # of a file
 # Huffman coding spends at least one bit per block of 64 pixels, so a complete JPEG has at most 512 pixels per byte.
 _JPEG_PIXELS_PER_BYTE = 512
-_BMP_PIXELS_PER_BYTE = 128  # run-length encoding: two bytes encode up to 255 pixels
-_IMPLAUSIBLE = "Claims more pixels than it can hold"
 _MAX_FULL_SIZE_SCANS = 16  # of a progressive JPEG; a small one may have more, each costs a walk over all coefficients
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Boilerplate that TensorFlow prepends to messages and Pillow inserts into them.
@@ -32,7 +34,6 @@ _NOISE = re.compile(
     r"\{\{.*?\}\} ?|Error in user-defined function .*? iterator: \S+ "
     r"|ValueError: (?=\w+: )| <_io.BytesIO object at \w+>"
 )
-_PILLOW_FORMATS = ("BMP", "GIF", "WEBP")
 
 
 class BadFile(NamedTuple):
@@ -45,8 +46,8 @@ class BadFile(NamedTuple):
 def decode(contents: tf.Tensor) -> tf.Tensor:
     """Decode JPEG, PNG, GIF, BMP or WebP bytes to RGB.
 
-    Grayscale, palette and CMYK images are converted to RGB, alpha is dropped, 16 bits are reduced to 8, and the first
-    frame of an animation is used.
+    Grayscale, palette and CMYK images are converted to RGB, alpha is dropped, 16 bits are reduced to 8, the first
+    frame of an animation is used, and an image with an EXIF orientation is turned upright.
 
     Args:
         contents: Scalar string tensor.
@@ -57,34 +58,39 @@ def decode(contents: tf.Tensor) -> tf.Tensor:
     # TensorFlow reads palette indices of a BMP as grey levels, refuses WebP with alpha or animation, and decodes all
     # frames of a GIF before it drops all but the first.
     contents = tf.convert_to_tensor(contents)
+    turn = orientation(contents)  # Pillow's images are turned there
     start = tf.strings.substr(contents, 0, 2)
     by_pillow = (start == b"BM") | (start == b"GI") | (_bytes_at(contents, 8, 12) == b"WEBP")
     image = tf.cond(
         by_pillow,
-        lambda: tf.numpy_function(_decode_with_pillow, [contents], tf.uint8),
+        lambda: tf.numpy_function(decode_with_pillow, [contents], tf.uint8),
         lambda: tf.io.decode_image(_check_header(contents), channels=3, expand_animations=False),
     )
-    return tf.ensure_shape(image, (None, None, 3))
+    return tf.ensure_shape(upright(image, turn), (None, None, 3))
 
 
 def decode_window(contents: tf.Tensor, box_of_shape: Callable) -> tf.Tensor:
-    """Decode a window of an image, skipping the rest of a JPEG.
+    """Decode a window of an upright image, skipping the rest of a JPEG.
 
     Every image that `decode` accepts can be decoded in every window; `tests/datasets/test_fuzz.py` searches for
     counterexamples.
 
     Args:
         contents: Scalar string tensor.
-        box_of_shape: Function from the image's shape, an `int32` tensor `[height, width]`, to the window, an `int32`
-            tensor `[top, left, height, width]` that lies within the image and is not empty.
+        box_of_shape: Function from the shape of the upright image, an `int32` tensor `[height, width]`, to the window,
+            an `int32` tensor `[top, left, height, width]` that lies within the image and is not empty.
 
     Returns:
         A `uint8` tensor of shape `(height, width, 3)`, the size of the window.
     """
 
     def jpeg():
-        shape = tf.io.extract_jpeg_shape(contents)[:2]
-        return tf.io.decode_and_crop_jpeg(_check_jpeg_size(contents, shape), box_of_shape(shape), channels=3)
+        stored = tf.io.extract_jpeg_shape(contents)[:2]
+        checked = _check_jpeg_size(contents, stored)
+        turn = jpeg_orientation(contents)
+        shape = upright_shape(stored, turn)
+        window = stored_window(box_of_shape(shape), shape, turn)
+        return upright(tf.io.decode_and_crop_jpeg(checked, window, channels=3), turn)
 
     def other():
         image = decode(contents)
@@ -128,37 +134,9 @@ def _pixels(sides: tf.Tensor) -> tf.Tensor:
 
 
 def _assert_at_most(pixels: tf.Tensor, most: tf.Tensor, contents: tf.Tensor) -> tf.Tensor:
-    possible = tf.debugging.assert_less_equal(pixels, most, message=_IMPLAUSIBLE)
+    possible = tf.debugging.assert_less_equal(pixels, most, message=IMPLAUSIBLE)
     with tf.control_dependencies([] if possible is None else [possible]):
         return tf.identity(contents)
-
-
-def _decode_with_pillow(contents: bytes | np.ndarray) -> np.ndarray:
-    # In eager execution `numpy_function` passes an array of one object.
-    data: bytes = contents.item() if isinstance(contents, np.ndarray) else contents
-    try:
-        _check_pixel_count(*_webp_canvas(data))
-        with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
-            _check_pixel_count(*image.size)  # before its pixels are allocated
-            if image.format == "BMP" and image.width * image.height > _BMP_PIXELS_PER_BYTE * len(data):
-                raise ValueError(_IMPLAUSIBLE)  # Pillow would pad it byte by byte, for minutes
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow's plugins raise errors of any type on damaged files
-        # ValueError is the only type that TensorFlow converts to InvalidArgumentError in a pipeline.
-        raise ValueError(f"{type(error).__name__}: {error}") from None
-
-
-def _check_pixel_count(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"claims {width} x {height} pixels, more than {MAX_PIXELS / 1e6:.0f} million")
-
-
-def _webp_canvas(contents: bytes) -> tuple[int, int]:
-    """Canvas size of an extended WebP, which older Pillow versions allocate on opening; (0, 0) for other files."""
-    if contents[8:16] != b"WEBPVP8X":
-        return 0, 0
-    width, height = (int.from_bytes(contents[start : start + 3], "little") + 1 for start in (24, 27))
-    return width, height
 
 
 def _reason(error: Exception) -> str:
