@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, SPECS
-from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD, ArchitectureSpec
-from keras_effnet.errors import UserError, first_line, one_of
+from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD, LARGEST_IMAGE, ArchitectureSpec
+from keras_effnet.errors import UserError, one_of
+from keras_effnet.system.documents import parse_json, read_text
 from keras_effnet.system.files import write_text
+from keras_effnet.system.typed_values import build
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ PIXELS = (0.0, 255.0)
 # Bounds of `range_mismatch`, wide enough for unusual but valid images.
 _OVERSHOOT = 64.0  # unclipped bicubic resizing overshoots 0..255 by less
 _NORMALISED = 16.0  # no usual normalisation reaches this value; nearly every image in 0..255 does
+_MOST_CHANNELS = 4096
 _DARK = 0.02  # below this mean, images in 0..1 and black frames in 0..255 cannot be told apart
 
 
@@ -80,6 +83,9 @@ class ImageSpec:
     in_network: bool = True
 
     def __post_init__(self) -> None:
+        for side, largest in (("size", LARGEST_IMAGE), ("channels", _MOST_CHANNELS)):
+            if not 1 <= getattr(self, side) <= largest:
+                raise UserError(f"{side} must be an integer from 1 to {largest}, got {getattr(self, side)}.")
         if not 0 < self.crop <= 1:
             raise UserError(f"crop must lie in (0, 1], got {self.crop}.")
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
@@ -169,10 +175,14 @@ class ImageSpec:
         Raises:
             UserError: The file is damaged or of another kind.
         """
+        text = read_text(path)
         try:
-            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{path} was not written by ImageSpec.save: {first_line(error)}") from error
+            spec = build(cls, parse_json(text))
+            if 0 in np.ravel(spec.std):
+                raise UserError("std must not be 0")
+            return spec
+        except UserError as error:
+            raise UserError(f"{path} was not written by ImageSpec.save: {error}") from None
 
 
 def _for_channels(values: float | tuple[float, ...], channels: int) -> float | tuple[float, ...]:

@@ -97,7 +97,14 @@ def test_a_contract_of_an_older_version_still_loads(tmp_path):
     assert spec == ImageSpec(32, 127.0, 128.0)
 
 
-@pytest.mark.parametrize("content", ["", "no json", "[1, 2]", '{"side": 3}', '{"size": 32, "crop": 7}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "no json", "[1, 2]", '{"side": 3}', '{"size": 32, "crop": 7}', '{"size": -1}', '{"size": 10000000}'),
+        *('{"size": "32"}', '{"size": 32, "mean": null}', '{"size": 32, "std": 0}', '{"size": 32, "mean": NaN}'),
+        *('{"size": 32, "std": [1, 2]}', '{"size": 32, "channels": 0}', "[" * 100_000, "\0"),
+    ],
+)
 def test_a_damaged_contract_is_refused_by_its_name(tmp_path, content):
     (tmp_path / "image_spec.json").write_text(content)
     with pytest.raises(UserError, match=r"image_spec\.json was not written by ImageSpec\.save: ") as caught:

@@ -6,6 +6,7 @@ layers and `complexity.count` adds up their cost, so the two always agree. `base
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,6 +19,9 @@ from keras_effnet.errors import UserError, one_of, whole_number
 # Pixel statistics in 0..255. A scalar fits any number of channels, a triple only RGB.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+LARGEST_IMAGE = 4096  # pixels of a side; no published network is half as large
+_MOST_BLOCKS, _MOST_CHANNELS = 10_000, 10**6
 
 Block = MBConvSpec | ResNetBlockSpec | PreActBlockSpec
 
@@ -63,6 +67,8 @@ class StageSpec:
         one_of("block", self.block, _EXPANDERS)
         if min(self.kernel, self.stride, self.expand, self.filters, self.repeats) < 1:
             raise UserError(f"A stage needs kernel, stride, expand, filters and repeats of at least 1, got {self}.")
+        if max(self.kernel, self.stride, self.expand) > LARGEST_IMAGE:
+            raise UserError(f"kernel, stride and expand of a stage must be at most {LARGEST_IMAGE}, got {self}.")
         if self.se_ratio and self.block != "mbconv":
             raise UserError(f"Only mbconv blocks have squeeze-and-excite; give {self.block!r} stages se_ratio=0.")
         if self.inner <= 0:
@@ -123,8 +129,16 @@ class ArchitectureSpec:
             raise UserError(f"image_size must be at least 32 pixels, got {self.image_size}.")
         if self.image_size > _MAX_SIZE:
             raise UserError(f"image_size must be at most {_MAX_SIZE:,} pixels, got {self.image_size:,}.")
-        if min(self.depth, self.width) <= 0:
-            raise UserError(f"depth and width must be positive, got {self.depth} and {self.width}.")
+        if not 0 < min(self.depth, self.width) <= max(self.depth, self.width) < math.inf:
+            raise UserError(f"depth and width must be positive and finite, got {self.depth} and {self.width}.")
+        if self.depth * sum(stage.repeats for stage in self.stages) > _MOST_BLOCKS:
+            raise UserError(f"{self.name} has more than {_MOST_BLOCKS:,} blocks; reduce depth or repeats.")
+        if self.width * max(self.stem, self.head, *(stage.filters for stage in self.stages)) > _MOST_CHANNELS:
+            raise UserError(
+                f"{self.name} has layers of more than {_MOST_CHANNELS:,} channels; reduce width or filters."
+            )
+        if min(self.stem, self.stem_kernel, self.stem_stride) < 1 or self.head < 0:
+            raise UserError("stem, stem_kernel and stem_stride must be at least 1, and head at least 0.")
         for name in ("dropout_rate", "drop_connect_rate", "bn_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")

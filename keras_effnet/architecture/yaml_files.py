@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.errors import UserError
+from keras_effnet.system.documents import parse_yaml, read_text
 from keras_effnet.system.files import write_text
+from keras_effnet.system.typed_values import build
 
 SUFFIXES = (".yaml", ".yml")
-
-T = TypeVar("T", ArchitectureSpec, StageSpec)
 
 
 def write_spec(spec: ArchitectureSpec, path: str | Path) -> None:
@@ -54,30 +54,13 @@ def read_spec(path: str | Path) -> ArchitectureSpec:
         UserError: The file is missing or not YAML, or a field is missing, unknown or invalid.
     """
     path = Path(path)
+    if not path.is_file():
+        raise UserError(f"Network file {path} does not exist.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"Network file {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not a network file: {' '.join(str(error).split())}") from None
+        values = parse_yaml(read_text(path))
+    except UserError as error:
+        raise UserError(f"{path} is not a network file: {error}") from None
     try:
-        stages = tuple(_built(StageSpec, stage) for stage in _mapping(values).pop("stages", None) or ())
-        return _built(ArchitectureSpec, {**values, "stages": stages})
+        return build(ArchitectureSpec, values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def _mapping(values: Any) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise UserError(f"expected fields with values, such as `stem: 32`, got {values!r}.")
-    return values
-
-
-def _built(kind: type[T], values: Any) -> T:
-    for name in _mapping(values):
-        one_of("field", name, kind.__dataclass_fields__)
-    made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    try:
-        return kind(**made)
-    except TypeError as error:  # names the missing field, or the one with text instead of a number
-        raise UserError(f"{kind.__name__}: {str(error).removeprefix(f'{kind.__name__}.__init__() ')}.") from None

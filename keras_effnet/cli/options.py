@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
-import yaml
 
 from keras_effnet.config.declarations import Option, declared_options
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.system.documents import parse_yaml
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PLAIN = {str: click.STRING, int: click.INT, float: click.FLOAT}
@@ -133,8 +133,8 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise UserError(f"--set needs OPTION=VALUE, for example batch_size=64; got {setting!r}.")
         try:
-            values[name.strip().replace("-", "_")] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            values[name.strip().replace("-", "_")] = parse_yaml(text)
+        except UserError:
             raise UserError(f"--set {setting}: {text!r} is not a valid value.") from None
     config = TrainConfig.from_dict(values)
     return {name: getattr(config, name) for name in values}

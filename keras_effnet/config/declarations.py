@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Literal, NoReturn, TypeVar
 
 from keras_effnet.errors import UserError, unknown
+from keras_effnet.system.typed_values import shown
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -169,16 +170,16 @@ class Option:
     def _converted_number(self, value: Any) -> float:
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             self._refuse_type(value)
         if not math.isfinite(number) or (self.kind is int and not number.is_integer()):
             self._refuse_type(value)
         if number not in self.interval:
-            raise UserError(f"{self.name} must be {self.interval}, got {value!r}.")
+            raise UserError(f"{self.name} must be {self.interval}, got {shown(value)}.")
         return self.kind(number)
 
     def _refuse_type(self, value: Any) -> NoReturn:
-        raise UserError(f"{self.name} must be {_KINDS[self.kind]}, got {value!r}.") from None
+        raise UserError(f"{self.name} must be {_KINDS[self.kind]}, got {shown(value)}.") from None
 
     @property
     def type_description(self) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keras_effnet.architecture.specs import LARGEST_IMAGE
 from keras_effnet.errors import UserError
 
 SMALLEST = 32  # pixels; the networks halve the image five times
+LARGEST = LARGEST_IMAGE
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ def image_sizes(text: str) -> list[int]:
         sizes = [int(size) for size in text.split(",")]
     except ValueError:
         sizes = []
-    if not sizes or sizes[0] < SMALLEST or sizes != sorted(set(sizes)):
+    if not sizes or sizes[0] < SMALLEST or sizes[-1] > LARGEST or sizes != sorted(set(sizes)):
         raise UserError(
-            f"progressive needs increasing image sizes of {SMALLEST} or more, such as '32,48,64'; got {text!r}."
+            f"progressive needs increasing image sizes of {SMALLEST} or more, at most {LARGEST}, such as '32,48,64'; "
+            f"got {text[:60]!r}."
         )
     return sizes
 

@@ -12,8 +12,10 @@ import yaml
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.config.declarations import declared_options, documented, option
-from keras_effnet.config.resizing import SMALLEST, ResizeStage, image_sizes, stages
+from keras_effnet.config.resizing import LARGEST, SMALLEST, ResizeStage, image_sizes, stages
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.system.documents import parse_yaml
+from keras_effnet.system.typed_values import shown
 
 if TYPE_CHECKING:
     from keras_effnet.preprocessing import ImageSpec
@@ -40,13 +42,16 @@ class TrainConfig:
     """How a network is built and trained. The defaults train a small network from scratch on a small dataset."""
 
     model: str = option("b0", "A name that `keras-effnet info` lists, or a `.yaml` file of a network.")
-    phi: float | None = option(None, "Compound scaling on top of `model`; -2 is about a quarter of its cost.")
-    depth: float = option(1.0, "Multiplier of the layers, on top of `phi`.", above=0)
-    width: float = option(1.0, "Multiplier of the channels, on top of `phi`.", above=0)
+    phi: float | None = option(
+        None, "Compound scaling on top of `model`; -2 is about a quarter of its cost.", at_least=-20, at_most=20
+    )
+    depth: float = option(1.0, "Multiplier of the layers, on top of `phi`.", above=0, at_most=100)
+    width: float = option(1.0, "Multiplier of the channels, on top of `phi`.", above=0, at_most=100)
     image_size: int | None = option(
         None,
         "Side of the input in pixels; the network's own by default.",
         at_least=SMALLEST,
+        at_most=LARGEST,
     )
     stem_stride: int = option(
         2,
@@ -189,9 +194,9 @@ class TrainConfig:
             UserError: The text is not YAML, names an unknown option, or sets an invalid value.
         """
         try:
-            values = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            raise UserError(f"The options are not valid YAML: {' '.join(str(error).split())}.") from None
+            values = parse_yaml(text) or {}
+        except UserError as error:
+            raise UserError(f"The options cannot be read: {error}.") from None
         config = TrainConfig.from_dict(values)
         return {name: getattr(config, name) for name in values}
 
@@ -208,7 +213,7 @@ class TrainConfig:
             UserError: A key is not an option, the message names the closest one; or a value is invalid.
         """
         if not isinstance(values, Mapping):
-            raise UserError(f"Options must be names with values, for example `epochs: 20`; got {values!r}.")
+            raise UserError(f"Options must be names with values, for example `epochs: 20`; got {shown(values)}.")
         names = [field.name for field in fields(cls)]
         for key in values:
             one_of("training option", key, names)

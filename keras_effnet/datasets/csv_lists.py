@@ -14,7 +14,11 @@ from keras_effnet.datasets.decoding import BadFile
 from keras_effnet.datasets.folders import Progress, class_folders, drop_bad_files
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError, closest, unknown
+from keras_effnet.system.documents import read_lines, read_text
+from keras_effnet.system.typed_values import shown
 
+_DIGITS = 18  # of a class number
+_SHOWN = 300  # characters of a cell that a message repeats
 MANIFEST, CLASS_LIST = "manifest.csv", "labels.csv"
 # Accepted column names. The first one is documented.
 _COLUMNS = {
@@ -54,14 +58,31 @@ def find_manifest(folder: Path) -> Path | None:
 
 def _table(path: Path) -> tuple[dict[str, str], list[_Row]]:
     """Return purpose -> column name for the known columns, and the non-empty rows."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read as CSV in UTF-8: {getattr(error, 'strerror', None) or error}."
-        ) from None
+    text = read_text(path)
     first = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=first.count), skipinitialspace=True)
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+    try:
+        header, rows = _cells(reader)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}. Is a quote not closed?") from None
+    if any("\n" in cell for row in rows for cell in row.values.values()) and _ends_in_a_quote(text, delimiter):
+        raise UserError(f"{path}, line {rows[-1].line}: a quote that was opened before is not closed.")
+    return header, rows
+
+
+def _ends_in_a_quote(text: str, delimiter: str) -> bool:
+    """Whether a quoted cell is still open at the end."""
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        for _ in reader:
+            pass
+    except csv.Error as error:
+        return "end of data" in str(error)
+    return False
+
+
+def _cells(reader: csv.DictReader[str]) -> tuple[dict[str, str], list[_Row]]:
     given = {name.strip().lower(): name for name in reader.fieldnames or () if name}
     header = {
         purpose: next(given[name] for name in names if name in given)
@@ -81,8 +102,7 @@ def _check_columns(path: Path, header: dict[str, str]) -> None:
         if purpose in header:
             continue
         names = _COLUMNS[purpose]
-        with path.open(encoding="utf-8-sig") as file:
-            given = file.readline().strip()
+        given = read_text(path).partition("\n")[0].strip()[:_SHOWN]
         near = next((column for column in given.split(",") if closest(column.strip(), names)), None)
         hint = f" Did you mean {names[0]!r} instead of {near!r}?" if near else ""
         raise UserError(f"{path} has no column {' or '.join(map(repr, names[:2]))}.{hint} Its header is: {given}")
@@ -96,24 +116,42 @@ def _split_of(path: Path, row: _Row) -> str:
         if value in names:
             return split
     choices = [name for names in SPLIT_NAMES.values() for name in names]
-    raise UserError(f"{path}, line {row.line}: {unknown('split', value, choices)}")
+    raise UserError(f"{path}, line {row.line}: {unknown('split', _line(value), choices)}")
 
 
 def _image(path: Path, row: _Row, label: str, seen: dict[str, int]) -> _Image:
     if not row.values["path"]:
         raise UserError(f"{path}, line {row.line}: the file name is missing.")
     file = path.parent.resolve() / row.values["path"]
-    if not file.is_file():
-        raise UserError(f"{path}, line {row.line}: {file} does not exist; paths are relative to {path.parent}.")
+    if not _exists(file):
+        raise UserError(
+            f"{path}, line {row.line}: {_line(str(file))} does not exist; paths are relative to {path.parent}."
+        )
     if (earlier := seen.setdefault(str(file), row.line)) != row.line:
-        raise UserError(f"{path}, line {row.line}: {row.values['path']} is already listed on line {earlier}.")
+        raise UserError(f"{path}, line {row.line}: {_line(row.values['path'])} is already listed on line {earlier}.")
     return _Image(str(file), label, _split_of(path, row))
+
+
+def _line(cell: str) -> str:
+    """A cell for a message: on one line and not too long."""
+    return " ".join(cell[:_SHOWN].split())
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except (OSError, ValueError):  # a name that is too long, or contains a NUL byte
+        return False
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _DIGITS
 
 
 def _classes(path: Path, labels: Iterable[str]) -> list[str]:
     """Sort class names: integers by value, other names alphabetically."""
     distinct = set(labels)
-    if not all(label.isdecimal() for label in distinct):
+    if not all(map(_is_number, distinct)):
         return sorted(distinct)
     return [str(number) for number in sorted({int(label) for label in distinct})]
 
@@ -121,9 +159,9 @@ def _classes(path: Path, labels: Iterable[str]) -> list[str]:
 def _apply_labels_txt(path: Path, names: list[str]) -> list[str]:
     """Replace class numbers by the lines of a `labels.txt` beside the CSV file, if it exists."""
     file = path.parent / "labels.txt"
-    if not file.is_file() or not all(name.isdecimal() for name in names):
+    if not file.is_file() or not all(map(_is_number, names)):
         return names
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = read_lines(file)
     if int(names[-1]) >= len(lines):
         raise UserError(f"{path}: label {names[-1]} is beyond the {len(lines)} classes of {file} (they count from 0).")
     return [lines[int(name)] for name in names]
@@ -134,8 +172,8 @@ def _read_images(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str],
     seen: dict[str, int] = {}
     for row in rows:
         if not row.values["label"]:
-            raise UserError(f"{path}, line {row.line}: no label is given for {row.values['path']}.")
-    numbers = all(row.values["label"].isdecimal() for row in rows)
+            raise UserError(f"{path}, line {row.line}: no label is given for {_line(row.values['path'])}.")
+    numbers = all(_is_number(row.values["label"]) for row in rows)
     keys = [str(int(row.values["label"])) if numbers else row.values["label"] for row in rows]
     images = [_image(path, row, key, seen) for row, key in zip(rows, keys, strict=True)]
     classes = _classes(path, keys)
@@ -152,17 +190,19 @@ def _read_class_list(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[s
     images = []
     for row in rows:
         number = row.values["index"]
-        if not number.isdecimal():
-            raise UserError(f"{path}, line {row.line}: a class index must be an integer from 0, got {number!r}.")
+        if not _is_number(number):
+            raise UserError(f"{path}, line {row.line}: a class index must be an integer from 0, got {shown(number)}.")
         name = row.values.get("wnid") or row.values.get("name") or str(int(number))
         if names.setdefault(int(number), name) != name:
             raise UserError(
-                f"{path}, line {row.line}: class {number} was named {names[int(number)]!r} before, not {name!r}."
+                f"{path}, line {row.line}: class {number} was named {_line(names[int(number)])!r} before, "
+                f"not {_line(name)!r}."
             )
         if row.values["path"]:
             images.append(_image(path, row, str(int(number)), seen))
-    if missing := sorted(set(range(max(names, default=-1) + 1)) - set(names)):
-        raise UserError(f"{path} lists no class {missing[0]}; its indices must run from 0 without a gap.")
+    missing = next(number for number in range(len(names) + 1) if number not in names)
+    if missing < len(names):
+        raise UserError(f"{path} lists no class {missing}; its indices must run from 0 without a gap.")
     return images, [str(number) for number in range(len(names))], [names[number] for number in range(len(names))]
 
 
@@ -194,10 +234,10 @@ def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progres
     if not images:
         raise UserError(f"{path} lists no images.")
     if len(names) < 2:
-        raise UserError(f"{path} has only one class ({names[0]}); a classifier needs at least two.")
+        raise UserError(f"{path} has only one class ({_line(names[0])}); a classifier needs at least two.")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path} gives two classes the same name, {twice!r}.")
+        raise UserError(f"{path} gives two classes the same name, {_line(twice)!r}.")
 
     index = {key: label for label, key in enumerate(keys)}
     splits = {}

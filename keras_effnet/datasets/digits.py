@@ -6,6 +6,9 @@ import numpy as np
 
 from keras_effnet.datasets.splits import SourceData, Split
 from keras_effnet.datasets.stratification import stratified_split
+from keras_effnet.errors import UserError
+
+_LARGEST_CANVAS = 640  # pixels: 7,000 scenes take 8.6 GB of memory
 
 
 def plain_digits(seed: int) -> SourceData:
@@ -72,6 +75,8 @@ def clutter(digits: Split, count: int, size: int, seed: int) -> Split:
 
 def cluttered_digits(seed: int, size: int) -> SourceData:
     """Generate 5,000 training, 1,000 validation and 1,000 test scenes of `clutter`, `size` pixels wide."""
+    if not 16 <= size <= _LARGEST_CANVAS:
+        raise UserError(f"image_size of digits-cluttered must be from 16 to {_LARGEST_CANVAS} pixels, got {size}.")
     plain = plain_digits(seed)
     counts = {"train": 5000, "val": 1000, "test": 1000}
     scenes = {

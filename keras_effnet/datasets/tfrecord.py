@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +15,8 @@ from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, class_folders
 from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split
 from keras_effnet.errors import UserError, first_line
+from keras_effnet.system.documents import parse_json, read_lines
+from keras_effnet.system.typed_values import conform
 
 FORMAT, VERSION = "keras-effnet pack", 1
 INDEX, RECORDS, PARTIAL = "index.json", "records.npz", ".partial"
@@ -47,6 +48,31 @@ def stream(files: Sequence[str | Path]) -> Callable[[], tf.data.Dataset]:
 # ------------------------------------------------------------------ packed by this package
 
 
+class Shard(TypedDict):
+    """A shard file in the index of a packed folder."""
+
+    file: str
+    count: int
+    bytes: int
+
+
+class Skipped(TypedDict):
+    """An image that was not packed."""
+
+    path: str
+    reason: str
+
+
+class PackIndex(TypedDict):
+    """Index of a packed folder, `index.json`."""
+
+    name: str
+    class_names: list[str]
+    mirror: bool
+    skipped: list[Skipped]
+    splits: dict[Literal["train", "val", "test"], list[Shard]]
+
+
 def read_index(folder: Path) -> dict | None:
     """Read the index of a packed folder; None if there is none, or if another program wrote it.
 
@@ -54,22 +80,26 @@ def read_index(folder: Path) -> dict | None:
         UserError: A later version of the format.
     """
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = parse_json((folder / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         return None
-    if index["version"] > VERSION:
+    version = index.get("version")
+    if isinstance(version, int) and version > VERSION:
         raise UserError(
-            f"{folder} was packed by a later version of keras-effnet (format {index['version']}, this one reads up to "
+            f"{folder} was packed by a later version of keras-effnet (format {version}, this one reads up to "
             f"{VERSION}): upgrade, or pack the images again."
         )
-    return index
+    try:
+        return dict(conform(index, PackIndex, ""))
+    except UserError as error:
+        raise UserError(f"{folder / INDEX} is damaged: {error}. Copy the folder again, or pack again.") from None
 
 
 def _packed_split(folder: Path, split: str, shards: list[dict], labels: np.ndarray, mirror: bool) -> Split:
     for shard in shards:
-        path = folder / shard["file"]
+        path = folder / Path(shard["file"]).name  # within the folder, whatever the index says
         size = path.stat().st_size if path.is_file() else None
         if size != shard["bytes"]:
             found = "is missing" if size is None else f"has {size} bytes where {shard['bytes']} were written"
@@ -77,7 +107,7 @@ def _packed_split(folder: Path, split: str, shards: list[dict], labels: np.ndarr
     count = sum(shard["count"] for shard in shards)
     if count != len(labels):
         raise UserError(f"{folder / RECORDS} has {len(labels)} labels for {count} {split} images; pack them again.")
-    files = [folder / shard["file"] for shard in shards]
+    files = [folder / Path(shard["file"]).name for shard in shards]
     return Split(Encoded(stream(files), count), labels.astype("int32"), mirror)
 
 
@@ -177,7 +207,7 @@ def _class_names(folder: Path, numbers: np.ndarray, words: dict[int, str]) -> tu
     """Return class number in the records -> label, and the class names."""
     file = folder / "labels.txt"
     if file.is_file():
-        lines = tuple(file.read_text(encoding="utf-8").splitlines())
+        lines = tuple(read_lines(file))
         if numbers.max() >= len(lines):
             raise UserError(f"Label {numbers.max()} is beyond the {len(lines)} classes of {file} (they count from 0).")
         return {number: number for number in range(len(lines))}, lines

@@ -16,9 +16,9 @@ from typing import Any, TypedDict
 import keras
 import numpy as np
 import tensorflow as tf
-import yaml
 
 from keras_effnet.architecture.baselines import SPECS
+from keras_effnet.config.run_record import RunRecord
 from keras_effnet.datasets.decoding import decode, list_images, read
 from keras_effnet.errors import UserError, closest
 from keras_effnet.imagenet import imagenet_classes, readable
@@ -26,6 +26,7 @@ from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
 from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side
+from keras_effnet.system.documents import read_lines
 from keras_effnet.training.run import BEST
 
 logger = logging.getLogger(__name__)
@@ -69,8 +70,10 @@ class _Description(TypedDict):
 def _description(path: Path, classes: int) -> _Description:
     """Read `labels.txt` and `args.yaml`: the arguments of `Artifact` that no model file holds."""
     labels, args = _sidecar(path, "labels.txt"), _sidecar(path, "args.yaml")
-    names = tuple(labels.read_text(encoding="utf-8").splitlines()) if labels else ()
-    origin = (yaml.safe_load(args.read_text(encoding="utf-8")) or {}).get("data") if args else None
+    names = tuple(read_lines(labels)) if labels else ()
+    if labels and len(names) != classes:
+        logger.warning("%s has %d names, the network %d classes: the names are not used.", labels, len(names), classes)
+    origin = dict(RunRecord.read(args).data) if args else None
     return {"class_names": names if len(names) == classes else None, "data_origin": origin or None}
 
 
@@ -303,4 +306,4 @@ def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:
         return list(readable(artifact.class_names or (f"class {index}" for index in range(artifact.classes))))
     if not labels.is_file():
         raise UserError(f"Labels file {labels} does not exist.")
-    return labels.read_text(encoding="utf-8").splitlines()
+    return read_lines(labels)

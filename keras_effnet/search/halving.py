@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,34 @@ from keras_effnet.errors import UserError
 from keras_effnet.search.grid import ScalingCandidate, candidates, networks
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member, resolved_name
-from keras_effnet.study.plan import RESULTS_JSONL, Plan, begin, prepare
+from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget
+from keras_effnet.study.results import read_results
 from keras_effnet.study.scheduler import Row, StudyProgress, run_trials
 from keras_effnet.study.summary import OverSeeds
 from keras_effnet.study.trial import TrainingRun
-from keras_effnet.system import jsonl
+from keras_effnet.system.documents import read_yaml
 from keras_effnet.system.files import write_text
+from keras_effnet.system.typed_values import build
 
 ARGUMENTS = "search.yaml"
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Fields of `search.yaml`, arguments of `grid_search`."""
+
+    baseline: str
+    target: float
+    step: float
+    tolerance: float
+    by: str
+    image_size: int
+    epochs: int
+    first: int
+    reduction: int
+    finalists: int
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -185,7 +204,7 @@ def grid_search(
         failures = run_trials(folder, trials(groups, [0], halving.rungs[0]), submit, progress, halving.follow)
         best = halving.best(finalists)
         failures |= run_trials(folder, trials(best, range(1, seeds), epochs), submit, progress)
-        rows = jsonl.read(folder / RESULTS_JSONL)
+        rows = read_results(folder)
     ranking = rank(rows, groups)
     if not ranking:
         name, why = next(iter(failures.items()))
@@ -205,10 +224,11 @@ def kept_arguments(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a search: it has no {ARGUMENTS}.")
     shared = {name: value for name, value in Plan.read(folder).protocol.arguments.items() if name != "budget"}
+    values = read_yaml(path)
     try:
-        return {**shared, **yaml.safe_load(path.read_text(encoding="utf-8"))}
-    except (yaml.YAMLError, TypeError):
-        raise UserError(f"{path} is damaged; start a new search.") from None
+        return {**shared, **asdict(build(_Arguments, values))}
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}. Restore it, or start a new search.") from None
 
 
 def _check_installed() -> None:

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from keras_effnet.config.run_record import data_arguments
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Budget, Protocol
 from keras_effnet.study.trial import load_data
+from keras_effnet.system.documents import read_yaml
 from keras_effnet.system.files import write_text
 from keras_effnet.system.run_folders import locked, write_environment
+from keras_effnet.system.typed_values import build
 
-RESULTS_JSONL, PROTOCOL = "results.jsonl", "protocol.yaml"
+PROTOCOL = "protocol.yaml"
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class _Document:
+    """Fields of `protocol.yaml`."""
+
+    data: dict[str, Any]
+    budget: dict[str, Any]
+    members: tuple[Member, ...]
+    seeds: int
+    options: dict[str, Any] = field(default_factory=dict)
+    threads: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,8 +57,8 @@ class Plan:
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f"Two networks of the study have the name {name!r}.")
-        if self.seeds < 1:
-            raise UserError(f"A study needs at least one seed, got {self.seeds}.")
+        if not 1 <= self.seeds <= MOST_SEEDS:
+            raise UserError(f"A study needs at least one seed, at most {MOST_SEEDS}, got {self.seeds}.")
 
     def save(self, folder: Path) -> None:
         """Writes the plan to a study's folder."""
@@ -59,12 +75,19 @@ class Plan:
         path = folder / PROTOCOL
         if not path.is_file():
             raise UserError(f"{folder} is not the folder of a study: it has no {PROTOCOL}.")
+        values = read_yaml(path)
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-            members, seeds = values.pop("members"), values.pop("seeds")
-            return cls(Protocol.from_dict(values), tuple(Member(**member) for member in members), seeds)
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{path} is damaged; start a new study.") from None
+            document = build(_Document, values)
+            budget, data = build(Budget, document.budget, "budget"), data_arguments(document.data)
+            protocol = Protocol(data, budget, document.options, document.threads)
+            plan = cls(protocol, document.members, document.seeds)
+            for member in plan.members:
+                protocol.config(member)  # checks the options that it sets
+            return plan
+        except UserError as error:
+            raise UserError(
+                f"{path} is damaged: {str(error).removesuffix('.')}. Restore it, or start a new study."
+            ) from None
 
     def joined(self, earlier: Plan) -> Plan:
         """Join this plan with that of an earlier run of the study.

@@ -16,8 +16,9 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.study.costs import measure_cost, measure_roofline
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member
-from keras_effnet.study.plan import RESULTS_JSONL, Plan, begin, prepare
+from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, Protocol, macs_per_epoch
+from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
@@ -90,12 +91,12 @@ def run(
         costs = _measured(folder, whole, classes, progress)
         with engine(workers, cluster) as submit:
             failures = run_trials(folder, _trials(folder, whole, costs, classes, images), submit, progress)
-        return StudyResult(folder, jsonl.read(folder / RESULTS_JSONL), failures)
+        return StudyResult(folder, read_results(folder), failures)
 
 
 def _measured(folder: Path, plan: Plan, classes: int, progress: StudyProgress) -> dict[str, dict[str, Any]]:
     """Measure the cost of each network and one roofline for each kind of network, unless an earlier run has."""
-    rows = jsonl.read(folder / RESULTS_JSONL)
+    rows = read_results(folder)
     costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
     seen = {row["member"] for row in rows if row["kind"] == "roofline"}
     work = [(measure_cost, member) for member in plan.members if member.name not in costs]

@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_effnet.errors import UserError
 from keras_effnet.study.executors import Submit, failure
-from keras_effnet.study.plan import RESULTS_JSONL
+from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.trial import TrainingRun, train_trial
 from keras_effnet.system import jsonl
 from keras_effnet.training.checkpoints import LAST, read_rows
@@ -52,7 +52,7 @@ def run_trials(
         UserError: A process was killed, or the disk is full.
     """
     results = folder / RESULTS_JSONL
-    known = {_key(row): row for row in jsonl.read(results) if row["kind"] == "training"}
+    known = {_key(row): row for row in read_results(folder) if row["kind"] == "training"}
     pending = {(trial.member.name, trial.seed, trial.target): trial for trial in trials}
     waiting: dict[Future, TrainingRun] = {}
     failures: dict[str, str] = {}

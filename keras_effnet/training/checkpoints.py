@@ -9,12 +9,15 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypedDict
 
 import keras
 
 from keras_effnet.errors import UserError
+from keras_effnet.system.documents import read_text
 from keras_effnet.system.files import atomic, write_text
 from keras_effnet.system.run_folders import locked
+from keras_effnet.system.typed_values import conform
 from keras_effnet.training.distribution import alone, is_chief, synchronized_batch_norm
 from keras_effnet.training.ema import AveragedWeights
 from keras_effnet.training.optimizers import learning_rate
@@ -22,14 +25,40 @@ from keras_effnet.training.optimizers import learning_rate
 BEST, LAST, RESULTS_CSV = "weights/best.keras", "weights/last.keras", "results.csv"
 
 
+class _Row(TypedDict):
+    """Columns that every row has."""
+
+    epoch: float
+    val_accuracy: float
+
+
 def read_rows(folder: Path) -> list[dict[str, float]]:
-    """Read a run folder's `results.csv`, one row per epoch; an empty list if there is none."""
+    """Read a run folder's `results.csv`, one row per epoch; an empty list if there is none.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     path = folder / RESULTS_CSV
     if not path.exists():
         return []
-    with path.open(newline="") as stream:
-        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
-    return [row | {"epoch": int(row["epoch"])} for row in rows]
+    try:
+        return [_checked_row(row) for row in csv.DictReader(io.StringIO(read_text(path)))]
+    except (csv.Error, ValueError) as error:
+        reason = error if isinstance(error, UserError) else f"it is not a table of numbers ({error})"
+        raise UserError(f"{path} is damaged: {reason}. Correct it, or remove it to resume without its rows.") from None
+
+
+def _checked_row(row: dict[str, str]) -> dict[str, float]:
+    numbers: dict[str, float] = {}
+    for key, value in row.items():
+        if not key or value is None:
+            raise UserError("a row and the header differ in length")
+        if value:
+            numbers[key] = float(value)
+    conform(numbers, _Row, "")
+    if not (numbers["epoch"].is_integer() and numbers["epoch"] >= 1):
+        raise UserError(f"epoch must be an integer from 1, got {numbers['epoch']:g}")
+    return numbers | {"epoch": int(numbers["epoch"])}
 
 
 def best_accuracy(row: Mapping[str, float]) -> float:

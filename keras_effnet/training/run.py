@@ -5,15 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 import tensorflow as tf
-import yaml
 
 from keras_effnet import transfer
 from keras_effnet.config.resizing import ResizeStage
+from keras_effnet.config.run_record import RunRecord, data_arguments
 from keras_effnet.config.train_config import TRAINING_PRECISIONS, TrainConfig
 from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.datasets.stratification import class_weights
@@ -173,8 +173,7 @@ def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
     """Write the metadata that `eval`, `predict`, `export` and a resumed run read."""
     if not is_chief():
         return
-    args = {"data": dataset.origin, "config": asdict(config)}
-    write_text(folder / "args.yaml", yaml.safe_dump(args, sort_keys=False))
+    RunRecord(data_arguments(dataset.origin), config).save(folder)
     write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
     config.image_spec.save(folder / "image_spec.json")
     write_environment(folder)

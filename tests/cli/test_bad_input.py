@@ -115,7 +115,7 @@ def test_an_unknown_precision(refused):
 
 
 def test_an_input_below_32_pixels(refused):
-    assert "image_size must be at least 32, got 28" in refused("train", "digits", "--image-size", "28")
+    assert "image_size must be at least 32 and at most 4096, got 28" in refused("train", "digits", "--image-size", "28")
     with pytest.raises(UserError, match="input_shape must be at least 32x32"):
         keras_effnet.EfficientNetB0(weights=None, input_shape=(16, 64, 3))
 

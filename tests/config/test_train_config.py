@@ -78,7 +78,7 @@ def test_a_drop_rate_of_one_is_refused(option):
 
 
 def test_an_image_below_32_pixels_is_refused():
-    with pytest.raises(UserError, match="image_size must be at least 32, got 16"):
+    with pytest.raises(UserError, match="image_size must be at least 32 and at most 4096, got 16"):
         assert TrainConfig(image_size=16).spec
 
 

@@ -155,7 +155,7 @@ def test_a_faulty_list_is_refused_with_its_line_in_one_line(listed, text, messag
 def test_a_list_that_is_no_text_is_refused(listed):
     folder = listed("path,label\n")
     (folder / "manifest.csv").write_bytes(b"\xff\xfe\x00a")
-    with pytest.raises(UserError, match="cannot be read as CSV in UTF-8"):
+    with pytest.raises(UserError, match=r"manifest\.csv is not text in UTF-8: byte 0 is 0xff"):
         load(folder)
 
 
@@ -165,3 +165,20 @@ def test_the_sample_of_imagenet_is_a_class_list(images_root):
     assert len(dataset.class_names) == 1000 and len(dataset.held_out) == 300
     for path, label in zip(dataset.held_out.images, dataset.held_out.labels, strict=True):
         assert f"/{dataset.class_names[label]}_" in path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"path,label\n{'a' * 140_000}.png,cat\n", "manifest.csv, line 1: field larger than field limit.* not closed"),
+        ('path,label\na.png,cat\n"b.png,dog\nc.png,dog\n', "line 4: a quote that was opened before is not closed"),
+        (f"path,label\n{'a' * 5000},cat\n", "line 2: .* does not exist"),
+        ("path,label\n\0.png,cat\n", "manifest.csv"),
+        ("path,index,name\n,999999999999,cat\n,0,dog\n", "lists no class 1"),
+        (f"path,index,name\n,{'9' * 5000},cat\n", "class index must be an integer from 0, got '999"),
+    ],
+)
+def test_cells_without_bounds_are_refused_in_one_line(listed, text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load(listed(text))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000

@@ -19,8 +19,8 @@ from keras_effnet.errors import UserError
 from keras_effnet.search import halving as search
 from keras_effnet.search.grid import candidates, networks
 from keras_effnet.study.networks import Member
-from keras_effnet.study.plan import RESULTS_JSONL
 from keras_effnet.study.protocol import Protocol
+from keras_effnet.study.results import RESULTS_JSONL
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
 

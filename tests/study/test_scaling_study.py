@@ -26,8 +26,9 @@ from keras_effnet.errors import UserError
 from keras_effnet.study import costs, executors, scaling_study
 from keras_effnet.study import trial as trial_module
 from keras_effnet.study.networks import Member, family
-from keras_effnet.study.plan import PROTOCOL, RESULTS_JSONL, Plan, begin, prepare
+from keras_effnet.study.plan import PROTOCOL, Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, Protocol
+from keras_effnet.study.results import RESULTS_JSONL
 from keras_effnet.study.scheduler import run_trials
 from keras_effnet.study.trial import LOG, TrainingRun, _finite, train_trial
 from keras_effnet.system import jsonl

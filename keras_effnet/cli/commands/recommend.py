@@ -28,18 +28,18 @@ _BUDGETS = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study, as_json, **amounts) -> None:
     """Recommend the phi that fits a budget and predict its accuracy from the results of a study."""
-    from keras_effnet.study.plan import RESULTS_JSONL, Plan
+    from keras_effnet.study.plan import Plan
     from keras_effnet.study.recommendation import CostLimit, recommend
+    from keras_effnet.study.results import read_complete_results
     from keras_effnet.study.summary import summarize
-    from keras_effnet.system import jsonl
 
     given = {name: amount for name, amount in amounts.items() if amount is not None}
     if len(given) != 1:
         raise UserError("Give one budget: --budget-ms, --budget-macs, --budget-mb or --budget-params.")
     ((name, amount),) = given.items()
     kind, unit, label = _BUDGETS[name]
-    plan, rows = Plan.read(study), jsonl.read(study / RESULTS_JSONL)
-    classes = next((row["classes"] for row in rows if row["kind"] == "cost"), 1000)
+    plan, rows = Plan.read(study), read_complete_results(study)
+    classes = next((row["classes"] for row in rows if "classes" in row), 1000)
     found = recommend(
         summarize(rows), plan.members, CostLimit(kind, amount * unit), classes=classes, options=plan.protocol.options
     )

@@ -69,8 +69,9 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     drawn = _can_draw(wandb)
     console.prepare_tensorflow()
     from keras_effnet import study
-    from keras_effnet.study.plan import RESULTS_JSONL, Plan
+    from keras_effnet.study.plan import Plan
     from keras_effnet.study.report import write
+    from keras_effnet.study.results import RESULTS_JSONL
     from keras_effnet.study.summary import answer, summarize
     from keras_effnet.system.run_folders import kept_if_used, new_run
 

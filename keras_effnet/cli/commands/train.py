@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from keras_effnet.cli import console
 from keras_effnet.cli.options import Choice, config_options
 from keras_effnet.config.recipes import RECIPES, recipe_config
+from keras_effnet.config.run_record import ARGS, RunRecord
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
+from keras_effnet.system.documents import read_text
 from keras_effnet.training.distribution import check_strategy, is_chief
 
 AUTO = "auto"
@@ -145,20 +146,22 @@ def _read_config(path: Path | None) -> dict:
         return {}
     if not path.is_file():
         raise UserError(f"Config file {path} does not exist.")
-    return TrainConfig.read_yaml(path.read_text(encoding="utf-8"))
+    try:
+        return TrainConfig.read_yaml(read_text(path))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _read_run(folder: Path, data: str | None) -> tuple[dict, TrainConfig]:
-    args = folder / "args.yaml"
+    args = folder / ARGS
     if not args.is_file():
-        raise UserError(f"{folder} is not a training run: it has no args.yaml.")
-    try:
-        saved = yaml.safe_load(args.read_text(encoding="utf-8"))
-        origin, config = dict(saved["data"]), saved["config"]
-    except (yaml.YAMLError, KeyError, TypeError, ValueError):
-        raise UserError(f"{args} is damaged: `data` or `config` is missing. Start a new training.") from None
+        raise UserError(f"{folder} is not a training run: it has no {ARGS}.")
+    record = RunRecord.read(args)
+    if record.config is None:
+        raise UserError(f"{args} is damaged: config is missing. Start a new training.")
+    origin = dict(record.data)
     if data is not None:
         origin["source"] = data
     if "source" not in origin:
         raise UserError(f"{args} does not record the data; name it: keras-effnet train DATA --resume {folder}.")
-    return origin, TrainConfig.from_dict(config)
+    return origin, record.config

@@ -5,20 +5,19 @@ Pure Python. Altair, vl-convert and wandb are loaded where they are used.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from keras_effnet.errors import UserError
 from keras_effnet.study.report.charts import require_packages
 from keras_effnet.study.report.page import SECTIONS, Section, render_page
 from keras_effnet.study.report.records import report_data
+from keras_effnet.study.results import read_complete_results
 from keras_effnet.study.summary import summarize
+from keras_effnet.system.documents import read_json, read_text, read_yaml
 from keras_effnet.system.files import atomic, write_text
-from keras_effnet.system.jsonl import read
+from keras_effnet.system.typed_values import conform
 
 REPORT = "report.html"
 _IMAGE = {"width": 640, "scale": 2}  # width in CSS pixels, and pixels of the file for each of them
@@ -61,11 +60,16 @@ def _draw(spec: Mapping[str, Any], path: Path) -> None:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return read_text(path) if path.is_file() else ""
+
+
+def _fields(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    """Fields of a document; none if it is missing."""
+    return conform(read(path) or {}, dict[str, Any], str(path)) if path.is_file() else {}
 
 
 def _load(folder: Path) -> list[dict[str, Any]]:
-    rows = read(folder / "results.jsonl")
+    rows = read_complete_results(folder)
     trained = {row["member"] for row in rows if row["kind"] == "training"}
     if not any(row["kind"] == "cost" and row["member"] in trained for row in rows):
         raise UserError(f"{folder} has no results of a trained network yet; run the study there first.")
@@ -116,8 +120,8 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
         specs,
         library=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # its stub lacks a default
         config=_config("currentColor", "system-ui, sans-serif"),
-        protocol=yaml.safe_load(texts["protocol.yaml"]) or {},
-        env=json.loads(texts["env.json"] or "{}"),
+        protocol=_fields(folder / "protocol.yaml", read_yaml),
+        env=_fields(folder / "env.json", read_json),
         texts=texts,
     )
     write_text(folder / REPORT, html)
@@ -146,11 +150,11 @@ def log_to_wandb(folder: str | Path, project: str) -> str:
         raise UserError('Weights & Biases is not installed: pip install "keras-effnet[wandb]".') from None
     folder = Path(folder)
     report_path = folder / REPORT if (folder / REPORT).is_file() else write_report(folder)
-    networks = report_data(read(folder / "results.jsonl"))["networks"]
+    networks = report_data(read_complete_results(folder))["networks"]
     columns = [name for name, value in networks[0].items() if not isinstance(value, (dict, tuple))]
     rows = [[network[column] for column in columns] for network in networks]
     images = {path.stem: wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))}
-    config = yaml.safe_load(_read_text(folder / "protocol.yaml")) or {}
+    config = _fields(folder / "protocol.yaml", read_yaml)
     run = wandb.init(project=project, name=folder.resolve().name, dir=str(folder), config=config, job_type="study")
     try:
         run.log({"networks": wandb.Table(columns=columns, data=rows), **images})

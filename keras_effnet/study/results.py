@@ -1,0 +1,131 @@
+"""Rows of a study's `results.jsonl`, and their check when they are read. Pure Python."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import Any, TypedDict
+
+from keras_effnet.errors import UserError
+from keras_effnet.system import jsonl
+from keras_effnet.system.typed_values import conform
+
+RESULTS_JSONL = "results.jsonl"
+
+
+class _Row(TypedDict):
+    kind: str
+    member: str
+
+
+class _Epoch(TypedDict):
+    epoch: int
+    seconds: float
+    val_accuracy: float | None
+
+
+class _TrainingCosts(TypedDict, total=False):
+    train_seconds: float
+    input_bound: float | None
+    energy_joules: float | None
+    peak_memory_mb: float | None
+    curve: list[_Epoch]
+
+
+class TrainingRow(_Row, _TrainingCosts):
+    """A finished training."""
+
+    seed: int
+    epochs: int
+    accuracy: float
+
+
+class _CostFigures(TypedDict, total=False):
+    axis: str
+    phi: float
+    model: str
+    image_size: int
+    classes: int
+    params: int
+    macs: int
+    activations: int
+    step_iqr_ms: float
+    train_images_per_second: float
+    predict_iqr_ms: float
+    predict_images_per_second: float
+    tflite_bytes: int
+    tflite_ms: float
+    tflite_iqr_ms: float
+
+
+class CostRow(_Row, _CostFigures):
+    """Cost of a network."""
+
+    step_ms: float
+    predict_ms: float
+
+
+class FailureRow(_Row):
+    """A training that failed."""
+
+    seed: int
+    error: str
+
+
+class _Peaks(TypedDict):
+    gflops: float
+    gbytes_per_s: float
+
+
+class _Kind(TypedDict):
+    kind: str
+    intensity: float
+    gflops: float
+
+
+class RooflineRow(_Row):
+    """Speed of each kind of convolution."""
+
+    peaks: _Peaks
+    kinds: list[_Kind]
+
+
+_OPTIONAL = {"input_bound", "energy_joules", "classes"}  # not measured by earlier versions
+
+_KINDS: dict[str, type] = {
+    "training": TrainingRow,
+    "cost": CostRow,
+    "failure": FailureRow,
+    "roofline": RooflineRow,
+}
+
+
+def read_complete_results(folder: str | Path) -> list[dict[str, Any]]:
+    """Read the rows of a study with all figures that a summary or report needs.
+
+    Raises:
+        UserError: As `read_results`.
+    """
+    rows = read_results(folder)
+    for number, row in enumerate(rows, start=1):
+        needed = {"cost": CostRow, "training": TrainingRow}.get(row["kind"])
+        missing = sorted(set(typing.get_type_hints(needed)) - row.keys() - _OPTIONAL) if needed else []
+        if missing:
+            raise UserError(f"{Path(folder) / RESULTS_JSONL}, row {number}: {missing[0]} is missing. Remove that row.")
+    return rows
+
+
+def read_results(folder: str | Path) -> list[dict[str, Any]]:
+    """Read and check the rows of a study or search; a missing file has none.
+
+    Raises:
+        UserError: A row is not JSON or lacks a field; the message names file, row and field.
+    """
+    path = Path(folder) / RESULTS_JSONL
+    rows = jsonl.read(path)
+    for number, row in enumerate(rows, start=1):
+        try:
+            conform(row, _KINDS.get(str(row.get("kind")), _Row), "")
+        except UserError as error:
+            raise UserError(f"{path}, row {number}: {error}. Correct or remove that row.") from None
+    return rows
