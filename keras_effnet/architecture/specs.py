@@ -31,8 +31,6 @@ ACTIVATIONS = (
     *("sigmoid", "hard_sigmoid", "tanh", "softplus", "softsign", "linear"),
 )
 
-_MAX_SIZE, _MAX_BLOCKS, _MAX_CHANNELS = 16_384, 10_000, 1_000_000  # far beyond any network, below what fills the memory
-
 
 @dataclass(frozen=True)
 class StageSpec:
@@ -127,8 +125,8 @@ class ArchitectureSpec:
         check_types(self)
         if self.image_size < 32:
             raise UserError(f"image_size must be at least 32 pixels, got {self.image_size}.")
-        if self.image_size > _MAX_SIZE:
-            raise UserError(f"image_size must be at most {_MAX_SIZE:,} pixels, got {self.image_size:,}.")
+        if self.image_size > LARGEST_IMAGE:
+            raise UserError(f"image_size must be at most {LARGEST_IMAGE:,} pixels, got {self.image_size:,}.")
         if not 0 < min(self.depth, self.width) <= max(self.depth, self.width) < math.inf:
             raise UserError(f"depth and width must be positive and finite, got {self.depth} and {self.width}.")
         if self.depth * sum(stage.repeats for stage in self.stages) > _MOST_BLOCKS:
@@ -256,11 +254,6 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
     )
     repeats = [round_repeats(s.repeats, spec.depth) if s.scale_depth else s.repeats for s in spec.stages]
     total = sum(repeats)
-    if total > _MAX_BLOCKS or max(s.filters for s in spec.stages) * spec.width > _MAX_CHANNELS:
-        raise UserError(
-            f"{spec.name} is too large to build: {total:,} blocks of up to "
-            f"{max(s.filters for s in spec.stages) * spec.width:,.0f} channels."
-        )
 
     blocks: list[Block] = []
     in_channels, size = stem_filters, -(-stem.out_size // 2) if spec.stem_pool else stem.out_size

@@ -12,14 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.datasets.orientation import (
+from keras_effnet.datasets.image_formats.exif_orientation import (
     jpeg_orientation,
     orientation,
     stored_window,
     upright,
     upright_shape,
 )
-from keras_effnet.datasets.pillow_decoder import IMPLAUSIBLE, MAX_PIXELS, decode_with_pillow
+from keras_effnet.datasets.image_formats.pillow_decoder import IMPLAUSIBLE, MAX_PIXELS, decode_with_pillow
 from keras_effnet.errors import UserError
 
 _UNDECODABLE = (tf.errors.InvalidArgumentError, ValueError)  # from TensorFlow's decoders, and from Pillow's

@@ -58,7 +58,7 @@ def test_a_hand_written_file_needs_no_more_than_the_table(written):
         ({**SMALL, "dropout_rate": 2}, r"dropout_rate must lie in \[0, 1\)"),
         ({**SMALL, "activation": "swich"}, "Did you mean 'swish'"),
         ({**SMALL, "image_size": "large"}, "image_size must be an integer, got 'large'"),
-        ({**SMALL, "image_size": 10_000_000}, "image_size must be at most 16,384 pixels"),
+        ({**SMALL, "image_size": 10_000_000}, "image_size must be at most 4,096 pixels"),
         ({**SMALL, "dropout_rate": float("nan")}, "dropout_rate must be a finite number, got nan"),
         ({**SMALL, "scale_stem": 1}, "scale_stem must be true or false, got 1"),
         ({**SMALL, "stages": [{**STAGE, "repeats": 2.5}]}, "repeats must be an integer, got 2.5"),

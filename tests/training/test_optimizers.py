@@ -38,7 +38,7 @@ def rates(config: TrainConfig, steps: int = STEPS) -> np.ndarray:
 def staged_model():
     """Function that builds a small network of this package, whose stages are known; always with the same weights."""
     spec = architecture_spec("lite0", width=0.25, dropout_rate=0.0, drop_connect_rate=0.0)
-    spec = replace(spec, stages=spec.stages[:1], head=None)
+    spec = replace(spec, stages=spec.stages[:1], head=0)
 
     def build() -> keras.Model:
         keras.utils.set_random_seed(0)

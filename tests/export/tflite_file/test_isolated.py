@@ -69,12 +69,15 @@ def test_a_crash_is_an_error_that_names_the_signal(monkeypatch, number):
 
 
 def test_a_file_that_crashes_litert_leaves_this_process_alive():
-    """An operator without the inputs and options that it takes for granted: all indices are valid."""
+    """An operator without the inputs and options that it takes for granted: all indices are valid.
+
+    LiteRT reads memory that is not its own, so whether it crashes or refuses the file depends on what lies there.
+    """
     model = parse(classifier())
     code = model.operatorCodes[0]
     code.builtinCode = code.deprecatedBuiltinCode = generated.BuiltinOperator.STRIDED_SLICE
     model.subgraphs[0].operators[0].builtinOptionsType = generated.BuiltinOptions.NONE
-    with pytest.raises(CannotRunError, match=r"LiteRT crashed .* on The model: the file is damaged"):
+    with pytest.raises(CannotRunError, match=r"LiteRT crashed .* on The model|The model cannot be run by LiteRT"):
         IsolatedModel(pack(model))
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import ExifTags, Image, ImageOps
 
 from keras_effnet.datasets.decoding import decode, decode_window
-from keras_effnet.datasets.orientation import orientation
+from keras_effnet.datasets.image_formats.exif_orientation import orientation
 
 ROWS, COLUMNS = np.mgrid[0:40, 0:56]
 IMAGE = Image.fromarray(np.stack([COLUMNS * 4, ROWS * 6, 255 - COLUMNS * 4], axis=-1).astype("uint8"))
