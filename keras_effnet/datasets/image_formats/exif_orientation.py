@@ -16,7 +16,12 @@ _MAX_EXIF = 1 << 16
 _APP0, _QUANTIZATION = b"\xff\xe0", b"\xff\xdb"
 _JPEG_EXIF, _PNG_EXIF = rb"Exif\x00\x00", rb"eXIf"  # regular expressions of what precedes the Exif data
 
+_CONTENTS = tf.TensorSpec((), tf.string)
+_PIXELS, _TURN = tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.int32)
 
+
+# Functions of TensorFlow, so that they are traced once and not again for every pipeline.
+@tf.function(input_signature=[_CONTENTS], autograph=False)
 def orientation(contents: tf.Tensor) -> tf.Tensor:
     """Read the EXIF orientation of a JPEG or PNG file.
 
@@ -39,6 +44,7 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
     )
 
 
+@tf.function(input_signature=[_CONTENTS], autograph=False)
 def jpeg_orientation(contents: tf.Tensor) -> tf.Tensor:
     """Like `orientation`, for a file that is known to start as a JPEG."""
     # Most files have no segment, or only the 16 bytes of JFIF, before the quantization tables: six cheap ops tell.
@@ -111,6 +117,7 @@ def stored_window(box: tf.Tensor, shape: tf.Tensor, turn: tf.Tensor) -> tf.Tenso
     return tf.concat([upright_shape(begin, turn), upright_shape(extent, turn)], axis=0)
 
 
+@tf.function(input_signature=[_PIXELS, _TURN], autograph=False)
 def upright(image: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
     """Turn a stored image of shape `(height, width, 3)` upright.
 
