@@ -160,7 +160,6 @@ def trained(digits, tmp_path_factory) -> TrainResult:
         depth=0.1,
         width=0.35,
         image_size=32,
-        stem_stride=1,
         epochs=8,
         learning_rate=3e-3,
         warmup_epochs=1,
