@@ -33,6 +33,6 @@ def test_every_example_is_run_here():
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in ARGUMENTS])
 def test_example_runs(name, tmp_path):
     command = [sys.executable, EXAMPLES / name, *ARGUMENTS[name]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     assert PRINTED[name] in done.stdout

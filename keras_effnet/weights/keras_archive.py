@@ -102,6 +102,8 @@ def _of_keras(module: str, class_name: str) -> bool:
         return class_name == "function"
     names = module.split(".")
     names = names[:1] + names[2:] if names[1:2] == ["src"] else names
+    if names[1:2] == ["backend"] and names[3:4] == ["optimizers"]:  # PyTorch has optimizers of its own
+        names = names[:1] + names[3:]
     return names[0] == "keras" and (len(names) == 1 or names[1] in _PARTS)
 
 

@@ -224,7 +224,7 @@ def test_a_resumed_run_goes_on_with_a_rate_for_each_stage(smooth_images, tmp_pat
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
     config = replace(CONFIG, epochs=2, layer_decay=0.5)
     spec = architecture_spec("lite0", width=0.25, dropout_rate=0.0, drop_connect_rate=0.0)
-    spec = replace(spec, stages=spec.stages[:2], head=None)
+    spec = replace(spec, stages=spec.stages[:2], head=0)
 
     def network() -> keras.Model:
         keras.utils.set_random_seed(0)
