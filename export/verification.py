@@ -16,8 +16,8 @@ from keras_effnet.evaluation.intervals import wilson_interval
 from keras_effnet.export.calibration import Images, load_images, occurring_in
 from keras_effnet.export.conversion.float_graph import plain
 from keras_effnet.export.conversion.plausibility import check_predictions
+from keras_effnet.export.isolation.isolated import IsolatedModel
 from keras_effnet.export.tflite_file.interpreter import ImageClassifier
-from keras_effnet.export.tflite_file.isolated import IsolatedModel
 from keras_effnet.preprocessing import ImageSpec, check_range
 
 logger = logging.getLogger(__name__)

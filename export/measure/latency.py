@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.tflite_file.isolated import IsolatedModel
+from keras_effnet.export.isolation.isolated import IsolatedModel
 from keras_effnet.system.machine import cpu_name
 
 MAX_SECONDS = 10.0

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.tflite_file.examination import examine
-from keras_effnet.export.tflite_file.isolated import NoProgressError, Worker
+from keras_effnet.export.isolation.examination import examine
+from keras_effnet.export.isolation.isolated import NoProgressError, Worker
 
 _LIMIT = 600.0  # seconds; B7 at 600 pixels takes a few
 

@@ -1,7 +1,7 @@
 """Arithmetic intensity of each kind of convolution: FLOPs per byte of memory traffic. Pure Python.
 
 By the roofline model, operations of low intensity are bound by memory bandwidth, however few MACs they have.
-`study.roofline` measures the speed that is predicted from these counts.
+`study.measurement.roofline` measures the speed that is predicted from these counts.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
         return _published(str(path), batch_size)
     path = resolve(path)
     if path.suffix == ".tflite":
-        from keras_effnet.export.tflite_file.isolated import IsolatedModel
+        from keras_effnet.export.isolation.isolated import IsolatedModel
 
         file = IsolatedModel(path)
         spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)

@@ -30,7 +30,7 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
     from keras_effnet import complexity
     from keras_effnet.export.conversion.float_graph import convert, float32_copy
     from keras_effnet.export.measure.latency import benchmark
-    from keras_effnet.study import speed
+    from keras_effnet.study.measurement import speed
     from keras_effnet.training.loop import compile_model
     from keras_effnet.training.run import build_model
 
@@ -78,7 +78,7 @@ def measure_roofline(protocol: Protocol, member: Member, classes: int) -> dict[s
     """Measure how fast this machine runs each kind of convolution and return the row of `results.jsonl`."""
     with captured_output():
         _start(protocol.threads)
-        from keras_effnet.study.roofline import measure_kinds
+        from keras_effnet.study.measurement.roofline import measure_kinds
 
         config = protocol.config(member)
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from keras_effnet.architecture.yaml_files import read_spec
@@ -32,43 +33,32 @@ def _placed(path: Path, name: str) -> Path:
     return Path(shutil.copy(path, folder / name))
 
 
-def yaml_readers(path: Path) -> None:
-    """All readers of YAML files; a file is accepted if any of them accepts it."""
-    reasons = []
-    for read in (_args, _config, _network, _plan, _search):
+def _read_by_any(path: Path, readers: Sequence[Callable[[Path], object]]) -> None:
+    """Accept a file if one of the readers does; each other may only refuse it."""
+    reasons: list[ValueError] = []
+    for read in readers:
         try:
             read(path)
         except ValueError as error:
             _expect_user_error(error)
             reasons.append(error)
-    if len(reasons) == 5:
+    if len(reasons) == len(readers):
         raise reasons[0]
+
+
+def yaml_readers(path: Path) -> None:
+    """All readers of YAML files."""
+    _read_by_any(path, (_args, _config, _network, _plan, _search))
 
 
 def json_readers(path: Path) -> None:
     """All readers of JSON files, and of JSON Lines."""
-    reasons = []
-    for read in (ImageSpec.load, _index, _rows):
-        try:
-            read(path)
-        except ValueError as error:
-            _expect_user_error(error)
-            reasons.append(error)
-    if len(reasons) == 3:
-        raise reasons[0]
+    _read_by_any(path, (ImageSpec.load, _index, _rows))
 
 
 def csv_readers(path: Path) -> None:
     """The results of a run, a list of images, and class names."""
-    reasons = []
-    for read in (_results, _manifest, read_lines):
-        try:
-            read(path)
-        except ValueError as error:
-            _expect_user_error(error)
-            reasons.append(error)
-    if len(reasons) == 3:
-        raise reasons[0]
+    _read_by_any(path, (_results, _manifest, read_lines))
 
 
 def _expect_user_error(error: ValueError) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from keras_effnet.errors import UserError
 from keras_effnet.export import benchmark
+from keras_effnet.export.isolation import worker
+from keras_effnet.export.isolation.isolated import IsolatedModel
+from keras_effnet.export.isolation.worker import Session
 from keras_effnet.export.measure import latency
-from keras_effnet.export.tflite_file import worker
-from keras_effnet.export.tflite_file.isolated import IsolatedModel
-from keras_effnet.export.tflite_file.worker import Session
 from keras_effnet.system import timing
 from keras_effnet.system.machine import cpu_name
 

@@ -10,7 +10,7 @@ from tiny_files import tiny_file
 
 from keras_effnet.errors import UserError
 from keras_effnet.export import peak_memory
-from keras_effnet.export.tflite_file import isolated
+from keras_effnet.export.isolation import isolated
 
 MEGA = 1_000_000
 
@@ -33,7 +33,7 @@ def test_this_process_does_not_count():
 def test_the_child_imports_nothing_heavy(exported):
     code = (
         "import sys\n"
-        "from keras_effnet.export.tflite_file.worker import Session\n"
+        "from keras_effnet.export.isolation.worker import Session\n"
         f"Session(print).memory(b'', path={str(exported['int8'].path)!r}, threads=1)\n"
         "assert not {'tensorflow', 'keras', 'matplotlib', 'click'} & set(sys.modules)\n"
     )

@@ -16,7 +16,7 @@ from keras_effnet.architecture.block_specs import ConvSpec
 from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.complexity.intensity import KindCost, Peaks, Roofline, Work, convolutions, work_by_kind
 from keras_effnet.errors import UserError
-from keras_effnet.study.speed import synchronize
+from keras_effnet.study.measurement.speed import synchronize
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.timing import measure
 

@@ -12,8 +12,8 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.block_specs import ConvSpec
 from keras_effnet.complexity.intensity import Peaks, convolutions, work_by_kind
 from keras_effnet.errors import UserError
-from keras_effnet.study import roofline
-from keras_effnet.study.roofline import measure_kinds, measure_peaks
+from keras_effnet.study.measurement import roofline
+from keras_effnet.study.measurement.roofline import measure_kinds, measure_peaks
 
 PEAKS = Peaks(gflops=200.0, gbytes_per_s=40.0, device="made up")
 SMALL = architecture_spec("b0", depth=0.5, width=0.25, image_size=32)

@@ -16,9 +16,9 @@ from ai_edge_litert import schema_py_generated as generated
 from tiny_files import tiny_file
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.tflite_file import examination, isolated
+from keras_effnet.export.isolation import examination, isolated
+from keras_effnet.export.isolation.isolated import IsolatedModel, Worker
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
-from keras_effnet.export.tflite_file.isolated import IsolatedModel, Worker
 from keras_effnet.export.tflite_file.schema import pack, parse
 
 IMAGE, SCORES = ("float32", (1, 4, 4, 3)), ("float32", (1, 48))
@@ -122,7 +122,7 @@ def test_the_worker_ends_with_its_model(exported):
 def test_the_worker_ends_with_a_process_that_is_killed(exported, end):
     code = (
         "import time\n"
-        "from keras_effnet.export.tflite_file.isolated import IsolatedModel\n"
+        "from keras_effnet.export.isolation.isolated import IsolatedModel\n"
         f"model = IsolatedModel({str(exported['none'].path)!r})\n"
         "print(model._worker._process.pid, flush=True)\n"
         "time.sleep(60)\n"
@@ -139,7 +139,7 @@ def test_the_worker_ends_while_a_run_never_does(exported, monkeypatch):
     """A thread notices the end of the other process: the main thread may be in LiteRT for ever."""
     endless = "; ".join(
         (
-            "from keras_effnet.export.tflite_file import worker",
+            "from keras_effnet.export.isolation import worker",
             "import time",
             "worker._answer = lambda *_: time.sleep(60)",
             "worker._serve()",

@@ -21,13 +21,13 @@ from typing import IO, Any
 import numpy as np
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.tflite_file.examination import PATIENCE, examine
+from keras_effnet.export.isolation.examination import PATIENCE, examine
+from keras_effnet.export.isolation.worker import Message, receive, send
 from keras_effnet.export.tflite_file.graph import name_of
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, ImageClassifier
-from keras_effnet.export.tflite_file.worker import Message, receive, send
 from keras_effnet.system.timing import Timing
 
-_COMMAND = (sys.executable, "-P", "-m", "keras_effnet.export.tflite_file.worker")
+_COMMAND = (sys.executable, "-P", "-m", "keras_effnet.export.isolation.worker")
 _PIPE_BYTES = 1 << 20  # on Linux; an image in one piece
 _STEP = 0.1  # seconds between looks at the clock
 

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from keras_effnet.errors import UserError
-from keras_effnet.study import speed
-from keras_effnet.study.speed import prediction, training_step
+from keras_effnet.study.measurement import speed
+from keras_effnet.study.measurement.speed import prediction, training_step
 from keras_effnet.system import timing
 from keras_effnet.system.timing import Timing
 

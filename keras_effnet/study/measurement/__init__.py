@@ -1,0 +1,1 @@
+"""Measured time of training steps, predictions and single convolutions of a network."""
