@@ -14,7 +14,8 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.datasets.decoding import list_images, read
+from keras_effnet.datasets.decoding import read
+from keras_effnet.datasets.listing.images import left_out_note, list_images, warn_of
 from keras_effnet.datasets.loading import ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline.geometry import evaluation_image
@@ -31,9 +32,11 @@ Images: TypeAlias = str | Path | np.ndarray | tf.data.Dataset | Split | ImageDat
 
 
 def _from_folder(folder: Path, samples: int, seed: int) -> list[np.ndarray]:
-    paths = list_images(folder)
+    listing = list_images(folder)
+    paths = listing.images
     if not paths:
-        raise UserError(f"{folder} contains no images to calibrate on.")
+        raise UserError(f"{folder} contains no images to calibrate on.{left_out_note(listing.left_out, folder)}")
+    warn_of(listing.left_out, folder)
     images: list[np.ndarray] = []
     for index in np.random.default_rng(seed).permutation(len(paths)):
         if len(images) == samples:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_effnet.datasets.decoding import BadFile
-from keras_effnet.datasets.folders import Progress, class_folders, drop_bad_files
+from keras_effnet.datasets.folders import Progress, drop_bad_files
+from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError, closest, unknown
 from keras_effnet.system.documents import read_lines, read_text
@@ -50,7 +51,7 @@ def find_manifest(folder: Path) -> Path | None:
     if (folder / MANIFEST).is_file():
         return folder / MANIFEST
     path = folder / CLASS_LIST
-    if not path.is_file() or sum(bool(files) for files in class_folders(folder).values()) > 1:
+    if not path.is_file() or sum(bool(files) for files in class_folders(folder).images.values()) > 1:
         return None
     header, _ = _table(path)
     return path if "path" in header and header.keys() & {"label", "index"} else None

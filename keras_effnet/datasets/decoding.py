@@ -23,7 +23,6 @@ from keras_effnet.datasets.image_formats.pillow_decoder import IMPLAUSIBLE, MAX_
 from keras_effnet.errors import UserError
 
 _UNDECODABLE = (tf.errors.InvalidArgumentError, ValueError)  # from TensorFlow's decoders, and from Pillow's
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 MAX_BYTES = 1 << 30  # of a file
 # Huffman coding spends at least one bit per block of 64 pixels, so a complete JPEG has at most 512 pixels per byte.
 _JPEG_PIXELS_PER_BYTE = 512
@@ -198,19 +197,6 @@ def read(path: str | Path) -> np.ndarray:
         return decode(_read_bytes(path)).numpy()
     except (*_UNDECODABLE, OSError) as error:
         raise UserError(f"{path} is not an image that can be decoded: {_reason(error)}.") from None
-
-
-def list_images(folder: str | Path) -> list[str]:
-    """List all image files below a folder, sorted, without hidden files and folders."""
-    return sorted(
-        str(path)
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not _hidden(path.relative_to(folder)) and path.is_file()
-    )
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def decode_all(contents: tf.data.Dataset, names: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.datasets.decoding import EXTENSIONS, BadFile, find_bad_files, list_images
+from keras_effnet.datasets.decoding import BadFile, find_bad_files
+from keras_effnet.datasets.listing.images import (
+    EXTENSIONS,
+    ClassFolders,
+    class_folders,
+    left_out_note,
+    list_images,
+    warn_of,
+)
+from keras_effnet.datasets.listing.tree import LeftOut, contents
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[Iterable], Iterable]
-
-
-def class_folders(folder: Path) -> dict[str, list[str]]:
-    """Return class name -> image files for every class folder that is not hidden."""
-    return {
-        entry.name: list_images(entry)
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
 
 
 def check_bad_file_limit(bad: Sequence[BadFile], total: int, limit: int) -> None:
@@ -69,21 +69,23 @@ def drop_bad_files(
     return good, bad
 
 
-def _to_split(classes: dict[str, list[str]]) -> Split:
+def _to_split(classes: dict[str, tuple[str, ...]]) -> Split:
     pairs = [(path, label) for label, paths in enumerate(classes.values()) for path in paths]
     paths, labels = zip(*pairs, strict=True)
     return Split(paths, np.asarray(labels, "int32"))
 
 
-def _check_classes(folder: Path, classes: dict[str, list[str]]) -> None:
+def _check_classes(folder: Path, found: ClassFolders) -> None:
+    classes = found.images
+    note = left_out_note(found.left_out, folder)
     if not classes:
-        loose = "holds images but no class folders" if list_images(folder) else "is empty"
-        raise UserError(f"{folder} {loose}. Put images in one folder per class: {folder.name}/cat/1.jpg.")
+        loose = "holds images but no class folders" if list_images(folder).images else "is empty"
+        raise UserError(f"{folder} {loose}. Put images in one folder per class: {folder.name}/cat/1.jpg.{note}")
     empty = [name for name, paths in classes.items() if not paths]
     if empty:
         raise UserError(
             f"{folder} has class folders without images: {', '.join(empty[:5])}. "
-            f"Remove them or add images ({', '.join(EXTENSIONS)})."
+            f"Remove them or add images ({', '.join(EXTENSIONS)}).{note}"
         )
     if len(classes) < 2:
         raise UserError(f"{folder} has only one class ({next(iter(classes))}); a classifier needs at least two.")
@@ -107,14 +109,26 @@ def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progres
     }
     places = {split: path for split, path in found.items() if path} if found["train"] else {"train": folder}
     layouts = {split: class_folders(path) for split, path in places.items()}
-    for split, classes in layouts.items():
-        _check_classes(places[split], classes)
-        if differing := sorted(set(classes) ^ set(layouts["train"])):
+    for split, layout in layouts.items():
+        _check_classes(places[split], layout)
+        if differing := sorted(set(layout.images) ^ set(layouts["train"].images)):
             raise UserError(
                 f"{folder}: train and {split} have different classes; in one only: {', '.join(differing[:5])}."
             )
-    splits = {split: _to_split(classes) for split, classes in layouts.items()}
+    left_out = tuple(item for layout in layouts.values() for item in layout.left_out)
+    if found["train"]:
+        left_out = _beside_splits(folder, places) + left_out
+    warn_of(left_out, folder)
+    splits = {split: _to_split(layout.images) for split, layout in layouts.items()}
     skipped: tuple[BadFile, ...] = ()
     if check:
         splits, skipped = drop_bad_files(splits, max_bad_files, progress)
-    return SourceData(folder.resolve().name, tuple(layouts["train"]), splits, skipped)
+    return SourceData(folder.resolve().name, tuple(layouts["train"].images), splits, skipped, left_out=left_out)
+
+
+def _beside_splits(folder: Path, places: dict[str, Path]) -> tuple[LeftOut, ...]:
+    """Hidden, system and other folders beside `train/`, `val/` and `test/`."""
+    found = contents(folder)
+    read = {path.name for path in places.values()}
+    others = [path for name, path in found.folders.items() if name not in read]
+    return found.left_out + tuple(LeftOut(path, f"folder outside {', '.join(read)}") for path in others)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.decoding import BadFile, decode, read
+from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.stratification import k_folds, stratified_split
 from keras_effnet.errors import UserError
 
@@ -155,6 +156,7 @@ class ImageDataset:
         test: `Split` that training never sees; None if the source has none.
         skipped: Tuple of `BadFile`, files left out because they cannot be decoded.
         origin: Arguments with which `load` returns this dataset again; empty if it was created otherwise.
+        left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
     """
 
     name: str
@@ -164,6 +166,7 @@ class ImageDataset:
     test: Split | None = None
     skipped: tuple[BadFile, ...] = ()
     origin: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def held_out(self) -> Split:
@@ -239,6 +242,7 @@ class SourceData:
         skipped: Tuple of `BadFile`.
         order: Int array with the original index of each image of `train`; None if `train` is in its original order.
             The split is drawn in the original order, so that a packed copy is divided like its source.
+        left_out: Tuple of `LeftOut`, files and folders that may be or contain images but are not read.
     """
 
     name: str
@@ -246,6 +250,7 @@ class SourceData:
     splits: dict[str, Split]
     skipped: tuple[BadFile, ...] = ()
     order: np.ndarray | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
     def divide(self, val_split: float, seed: int) -> ImageDataset:
         """Hold out a stratified share of `train` for validation if the source has no `val`.
@@ -260,7 +265,7 @@ class SourceData:
         splits = dict(self.splits)
         if splits.keys() == {"test"}:
             nothing = splits["test"].select(np.arange(0))
-            return ImageDataset(self.name, self.class_names, nothing, nothing, splits["test"], self.skipped)
+            return self._dataset(nothing, nothing, splits["test"])
         if "val" not in splits:
             whole = splits["train"]
             source = np.arange(len(whole)) if self.order is None else np.argsort(self.order)
@@ -271,5 +276,7 @@ class SourceData:
             if missing:
                 name = self.class_names[missing[0]]
                 raise UserError(f"{self.name}: no usable image of class {name!r} for {split}; add some.")
-        train, val, test = splits["train"], splits["val"], splits.get("test")
-        return ImageDataset(self.name, self.class_names, train, val, test, self.skipped)
+        return self._dataset(splits["train"], splits["val"], splits.get("test"))
+
+    def _dataset(self, train: Split, val: Split, test: Split | None) -> ImageDataset:
+        return ImageDataset(self.name, self.class_names, train, val, test, self.skipped, left_out=self.left_out)

@@ -12,7 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.decoding import BadFile, decode_all
-from keras_effnet.datasets.folders import Progress, check_bad_file_limit, class_folders
+from keras_effnet.datasets.folders import Progress, check_bad_file_limit
+from keras_effnet.datasets.listing.images import class_folders
+from keras_effnet.datasets.listing.tree import is_hidden, walk
 from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.system.documents import parse_json, read_lines
@@ -150,13 +152,12 @@ def find_records(folder: Path) -> dict[str, list[Path]]:
         Dict of `"train"`, `"val"`, `"test"`, by file or folder name, to sorted paths; empty if there are none.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if _RECORD_FILE.search(path.name) and path.is_file() and not any(p.startswith(".") for p in relative.parts):
-            words = re.split(r"[^a-z]+", str(relative).lower())
+    for path in map(Path, walk(folder).files):
+        if _RECORD_FILE.search(path.name) and not is_hidden(path.name):
+            words = re.split(r"[^a-z]+", str(path.relative_to(folder)).lower())
             split = next((split for split, names in SPLIT_NAMES.items() if set(words) & set(names)), "train")
             found.setdefault(split, []).append(path)
-    return found if found and not any(class_folders(folder).values()) else {}
+    return found if found and not any(class_folders(folder).images.values()) else {}
 
 
 class _Scan(NamedTuple):

@@ -19,7 +19,8 @@ import tensorflow as tf
 
 from keras_effnet.architecture.baselines import SPECS
 from keras_effnet.config.run_record import RunRecord
-from keras_effnet.datasets.decoding import decode, list_images, read
+from keras_effnet.datasets.decoding import decode, read
+from keras_effnet.datasets.listing.images import left_out_note, list_images, warn_of
 from keras_effnet.errors import UserError, closest
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.models.efficientnet import EfficientNet
@@ -212,11 +213,19 @@ def image_paths(items: Sequence[str | Path]) -> list[str]:
     Raises:
         UserError: There are none.
     """
-    found = (str(path) for item in items for path in (list_images(item) if Path(item).is_dir() else [item]))
-    paths = list(dict.fromkeys(found))
-    if not paths:
+    found: list[str] = []
+    for item in items:
+        if not Path(item).is_dir():
+            found.append(str(item))
+            continue
+        listing = list_images(item)
+        if not listing.images and len(items) == 1:
+            raise UserError(f"No images in {item}.{left_out_note(listing.left_out, item)}")
+        warn_of(listing.left_out, item)
+        found += listing.images
+    if not found:
         raise UserError(f"No images in {', '.join(map(str, items))}.")
-    return paths
+    return list(dict.fromkeys(found))
 
 
 def image_batches(

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet.datasets.decoding import _scans, decode, decode_window, find_bad_files, list_images, read
+from keras_effnet.datasets.decoding import _scans, decode, decode_window, find_bad_files, read
 from keras_effnet.errors import UserError
 
 ROWS, COLUMNS = np.mgrid[0:40, 0:48]
@@ -143,23 +143,6 @@ def test_reading_what_is_no_image_says_so_in_one_line(bad_files):
 def test_reading_what_is_not_there_says_so(tmp_path):
     with pytest.raises(UserError, match=r"gone\.jpg does not exist"):
         read(tmp_path / "gone.jpg")
-
-
-def test_images_are_listed_sorted_at_any_depth_and_other_files_are_not(tmp_path):
-    for name in ("b.JPG", "a.png", "deep/er/c.jpeg", "notes.txt", "labels.csv", "d.tiff"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.jpg").mkdir()
-    names = [path.removeprefix(f"{tmp_path}/") for path in list_images(tmp_path)]
-    assert names == ["a.png", "b.JPG", "deep/er/c.jpeg"]
-
-
-@pytest.mark.parametrize("hidden", [".a.jpg", "._a.jpg", ".thumbnails/a.jpg", "cat/.ipynb_checkpoints/a.jpg"])
-def test_hidden_files_and_what_lies_in_hidden_folders_are_left_out(tmp_path, hidden):
-    (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / hidden).touch()
-    (tmp_path / "seen.jpg").touch()
-    assert list_images(tmp_path) == [str(tmp_path / "seen.jpg")]
 
 
 # --- windows

@@ -206,6 +206,26 @@ def test_hidden_folders_are_no_class(image_folder):
     assert load(folder).class_names == ("cat", "dog")
 
 
+def test_what_is_left_out_of_a_folder_is_kept_with_the_data_and_warned_of_in_one_line(image_folder, caplog):
+    folder = image_folder({"train/cat": 5, "train/dog": 5, "val/cat": 2, "val/dog": 2})
+    for name in ("__MACOSX/train", "train/@eaDir", "val/cat/.ipynb_checkpoints", "unlabelled"):
+        (folder / name).mkdir(parents=True)
+    (folder / "train" / "1.png").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, "keras_effnet"):
+        data = load(folder)
+    assert data.class_names == ("cat", "dog") and data.skipped == ()
+    assert {(item.path.removeprefix(f"{folder}/"), item.kind) for item in data.left_out} == {
+        ("__MACOSX", "system folder"),
+        ("train/@eaDir", "system folder"),
+        ("val/cat/.ipynb_checkpoints", "hidden folder"),
+        ("unlabelled", "folder outside train, val"),
+        ("train/1.png", "image outside the class folders"),
+    }
+    (line,) = caplog.messages
+    assert line.startswith(f"Left out of {folder}: 2 system folders (__MACOSX, train/@eaDir), ")
+    assert data.folds(2)[0].left_out == data.left_out
+
+
 def test_one_class_only_is_refused(image_folder):
     with pytest.raises(UserError, match=r"only one class \(cat\); a classifier needs at least two"):
         load(image_folder({"cat": 3}))

@@ -1,0 +1,1 @@
+"""Lists of the images below folders, and of what was left out of them. Pure Python."""
