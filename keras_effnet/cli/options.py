@@ -13,6 +13,7 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.documents import parse_yaml
 
+SKIP_EMPTY_HELP = "Leave out classes without a usable image for training or validation; otherwise an error."
 F = TypeVar("F", bound=Callable[..., Any])
 _PLAIN = {str: click.STRING, int: click.INT, float: click.FLOAT}
 

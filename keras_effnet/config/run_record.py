@@ -26,6 +26,7 @@ class DataArguments(TypedDict, total=False):
     seed: int
     image_size: int
     max_bad_files: int
+    skip_empty_classes: bool
     check: bool
     data_dir: str | None
     fold: list[int] | None

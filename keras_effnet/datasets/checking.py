@@ -16,6 +16,7 @@ import numpy as np
 from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
 from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, group_duplicates, sheet_tile
 from keras_effnet.datasets.folders import Progress
+from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import load
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 
@@ -94,6 +95,7 @@ class DataReport:
         groups: Tuple of `DuplicateGroup`.
         sizes: `Sizes`; None if no image can be decoded.
         modes: Dict of file format and colour mode to number of files: `{"JPEG RGB": 498, "JPEG L": 2}`.
+        left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
         total: Int, images in the dataset; larger than `checked` if only a sample was checked.
         examples: Dict of class to thumbnails, `uint8` arrays of shape `(96, 96, 3)`; not part of `to_dict`.
     """
@@ -106,12 +108,20 @@ class DataReport:
     sizes: Sizes | None
     modes: dict[str, int]
     total: int
+    left_out: tuple[LeftOut, ...] = ()
     examples: dict[str, list[np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def checked(self) -> int:
         """Number of images checked, including unreadable ones."""
         return sum(map(sum, self.counts.values())) + len(self.unreadable)
+
+    @property
+    def empty_classes(self) -> tuple[str, ...]:
+        """Classes without a decodable image in `train`, which cannot be trained on; unknown from a sample."""
+        if self.checked < self.total or not sum(self.counts["train"]):
+            return ()
+        return tuple(name for name, count in zip(self.class_names, self.counts["train"], strict=True) if not count)
 
     @property
     def leaks(self) -> tuple[DuplicateGroup, ...]:
@@ -155,6 +165,8 @@ class DataReport:
         """Convert the report, without the thumbnails, to a dict for JSON."""
         kept: dict[str, Any] = asdict(self) | {
             "unreadable": [bad._asdict() for bad in self.unreadable],
+            "left_out": [item._asdict() for item in self.left_out],
+            "empty_classes": list(self.empty_classes),
             "checked": self.checked,
         }
         del kept["examples"]
@@ -237,6 +249,7 @@ def check_data(
     examples: int = 4,
     val_split: float = 0.2,
     seed: int = 0,
+    skip_empty_classes: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> DataReport:
     """Check every image of a dataset for defects that would spoil training or its evaluation.
@@ -253,6 +266,7 @@ def check_data(
         examples: Int, thumbnails kept of each class.
         val_split: Float in (0, 1), as in `datasets.load`.
         seed: Int, seed of the split and of the sample.
+        skip_empty_classes: Bool, whether class folders may be empty.
         progress: Wraps the iteration over images, for a progress bar.
 
     Returns:
@@ -267,7 +281,10 @@ def check_data(
     >>> report.leaked
     {'val': 0, 'test': 0}
     """
-    dataset = source if isinstance(source, ImageDataset) else load(source, val_split=val_split, seed=seed, check=False)
+    if isinstance(source, ImageDataset):
+        dataset = source
+    else:
+        dataset = load(source, val_split=val_split, seed=seed, skip_empty_classes=skip_empty_classes, check=False)
     splits = {name: part for name in ("train", "val", "test") if (part := getattr(dataset, name)) is not None}
     total = sum(map(len, splits.values()))
     if max_images is not None and max_images < total:
@@ -293,5 +310,6 @@ def check_data(
         sizes=_sizes(seen, image_size),
         modes=dict(Counter(item.print.mode for item in seen).most_common()),
         total=total + len(dataset.skipped),
+        left_out=dataset.left_out,
         examples=shown,
     )

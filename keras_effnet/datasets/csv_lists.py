@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_effnet.datasets.decoding import BadFile
-from keras_effnet.datasets.folders import Progress, drop_bad_files
+from keras_effnet.datasets.folders import Progress, without_bad_files
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError, closest, unknown
@@ -211,7 +210,9 @@ def _lacks_training_images(labels: np.ndarray, classes: int) -> bool:
     return np.bincount(labels, minlength=classes).min() < 2
 
 
-def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progress) -> SourceData:
+def read_manifest(
+    path: Path, max_bad_files: int, check: bool, progress: Progress, skip_empty_classes: bool = False
+) -> SourceData:
     """Read a dataset listed in a CSV file.
 
     Either one row per image, with the columns `path`, `label` and optionally `split`, or one row per class, with the
@@ -223,6 +224,7 @@ def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progres
         max_bad_files: Int, number of undecodable files allowed.
         check: Bool, whether to decode every file once.
         progress: Wraps the iteration over files, for a progress bar.
+        skip_empty_classes: Bool, whether all images of a class may be undecodable.
 
     Raises:
         UserError: A column is missing, or a row has no label, an unknown split or a file that does not exist.
@@ -248,7 +250,5 @@ def read_manifest(path: Path, max_bad_files: int, check: bool, progress: Progres
             splits[split] = Split(tuple(image.path for image in chosen), labels)
     if class_list and splits.keys() == {"train"} and _lacks_training_images(splits["train"].labels, len(names)):
         splits = {"test": splits["train"]}
-    skipped: tuple[BadFile, ...] = ()
-    if check:
-        splits, skipped = drop_bad_files(splits, max_bad_files, progress)
-    return SourceData(path.resolve().parent.name, tuple(names), splits, skipped)
+    data = SourceData(path.resolve().parent.name, tuple(names), splits)
+    return without_bad_files(data, max_bad_files, progress, skip_empty_classes) if check else data

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from keras_effnet.errors import UserError
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[Iterable], Iterable]
+SKIP_EMPTY = "leave it out (skip_empty_classes, --skip-empty-classes)"
+_NAMED = 5  # names in a message
 
 
 def check_bad_file_limit(bad: Sequence[BadFile], total: int, limit: int) -> None:
@@ -47,51 +50,116 @@ def check_bad_file_limit(bad: Sequence[BadFile], total: int, limit: int) -> None
         logger.warning("Skipped %d of %d images that cannot be decoded: %s", len(bad), total, listing)
 
 
-def drop_bad_files(
-    splits: dict[str, Split], limit: int, progress: Progress
-) -> tuple[dict[str, Split], tuple[BadFile, ...]]:
-    """Remove undecodable files from splits of files.
+def check_decoded_classes(
+    name: str, class_names: Sequence[str], listed: Mapping[str, np.ndarray], decoded: Mapping[str, np.ndarray]
+) -> None:
+    """Refuse data with a class none of whose images can be decoded.
 
-    Returns:
-        The remaining splits, and the files removed.
+    Data for evaluation only may be without images of some classes.
+
+    Args:
+        name: String, name of the dataset.
+        class_names: Strings; a label is an index into them.
+        listed: Mapping of split to the labels of all its images.
+        decoded: Mapping of split to the labels of those that can be decoded.
 
     Raises:
-        UserError: There are more than `limit` bad files.
+        UserError: Names the first such class.
     """
-    every = [path for split in splits.values() for path in split.paths]
+    for split, labels in listed.items() if listed.keys() != {"test"} else ():
+        for label in np.setdiff1d(labels, decoded[split])[:1]:
+            raise UserError(
+                f"{name}: no usable image of class {class_names[label]!r} for {split}: none of its "
+                f"{np.count_nonzero(labels == label)} files can be decoded. Repair or add some, or {SKIP_EMPTY}."
+            )
+
+
+def without_empty_classes(data: SourceData) -> SourceData:
+    """Leave out the classes without an image to train on or, where the source has such a split, to validate on.
+
+    Args:
+        data: `SourceData`; data for evaluation only is returned unchanged.
+
+    Raises:
+        UserError: Fewer than two classes are left.
+    """
+    needed = [part.labels for split, part in data.splits.items() if split != "test"]
+    everything = np.arange(len(data.class_names))
+    kept = everything
+    for labels in needed:
+        kept = np.intersect1d(kept, labels)
+    if len(kept) == len(everything):
+        return data
+    names = [data.class_names[label] for label in np.setdiff1d(everything, kept)]
+    listing = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    if len(kept) < 2:
+        raise UserError(
+            f"{data.name}: {len(kept)} class(es) remain without the empty ones ({listing}); two are needed."
+        )
+    unused = sum(np.count_nonzero(~np.isin(part.labels, kept)) for part in data.splits.values())
+    also = f"; {unused} images of theirs are not used" if unused else ""
+    logger.warning("Left out %d of %d classes, which are empty: %s%s.", len(names), len(everything), listing, also)
+    places = {split: np.flatnonzero(np.isin(part.labels, kept)) for split, part in data.splits.items()}
+    return replace(
+        data,
+        class_names=tuple(data.class_names[label] for label in kept),
+        splits={split: _relabelled(part.select(places[split]), kept) for split, part in data.splits.items()},
+        order=None if data.order is None else data.order[places["train"]],
+    )
+
+
+def _relabelled(split: Split, kept: np.ndarray) -> Split:
+    return replace(split, labels=np.searchsorted(kept, split.labels).astype("int32"))
+
+
+def without_bad_files(data: SourceData, limit: int, progress: Progress, skip_empty_classes: bool) -> SourceData:
+    """Decode the files of a source and leave out those that fail.
+
+    Raises:
+        UserError: More than `limit` files fail, or all of a class, unless `skip_empty_classes` is set.
+    """
+    every = [path for split in data.splits.values() for path in split.paths]
     bad = tuple(find_bad_files(every, progress))
     check_bad_file_limit(bad, len(every), limit)
     names = {item.path for item in bad}
     good = {
         name: split.select(np.flatnonzero([path not in names for path in split.paths]))
-        for name, split in splits.items()
+        for name, split in data.splits.items()
     }
-    return good, bad
+    if not skip_empty_classes:
+        check_decoded_classes(data.name, data.class_names, labels_of(data.splits), labels_of(good))
+    return replace(data, splits=good, skipped=bad)
 
 
-def _to_split(classes: dict[str, tuple[str, ...]]) -> Split:
-    pairs = [(path, label) for label, paths in enumerate(classes.values()) for path in paths]
-    paths, labels = zip(*pairs, strict=True)
-    return Split(paths, np.asarray(labels, "int32"))
+def labels_of(splits: Mapping[str, Split]) -> dict[str, np.ndarray]:
+    """Labels of every split."""
+    return {name: split.labels for name, split in splits.items()}
 
 
-def _check_classes(folder: Path, found: ClassFolders) -> None:
+def _to_split(classes: dict[str, tuple[str, ...]], names: Sequence[str]) -> Split:
+    pairs = [(path, label) for label, name in enumerate(names) for path in classes.get(name, ())]
+    return Split(tuple(path for path, _ in pairs), np.array([label for _, label in pairs], "int32"))
+
+
+def _check_classes(folder: Path, found: ClassFolders, skip_empty: bool) -> None:
     classes = found.images
     note = left_out_note(found.left_out, folder)
     if not classes:
         loose = "holds images but no class folders" if list_images(folder).images else "is empty"
         raise UserError(f"{folder} {loose}. Put images in one folder per class: {folder.name}/cat/1.jpg.{note}")
     empty = [name for name, paths in classes.items() if not paths]
-    if empty:
+    if empty and not skip_empty:
         raise UserError(
-            f"{folder} has class folders without images: {', '.join(empty[:5])}. "
-            f"Remove them or add images ({', '.join(EXTENSIONS)}).{note}"
+            f"{folder} has class folders without images: {', '.join(empty[:_NAMED])}. "
+            f"Remove them or add images ({', '.join(EXTENSIONS)}), or {SKIP_EMPTY}.{note}"
         )
     if len(classes) < 2:
         raise UserError(f"{folder} has only one class ({next(iter(classes))}); a classifier needs at least two.")
 
 
-def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progress) -> SourceData:
+def read_folder(
+    folder: Path, max_bad_files: int, check: bool, progress: Progress, skip_empty_classes: bool = False
+) -> SourceData:
     """Read a folder of class folders, or of `train/`, `val/` and `test/` with class folders in each.
 
     Args:
@@ -99,6 +167,7 @@ def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progres
         max_bad_files: Int, number of undecodable files allowed.
         check: Bool, whether to decode every file once.
         progress: Wraps the iteration over files, for a progress bar.
+        skip_empty_classes: Bool, whether classes may be empty, or missing in some splits.
 
     Raises:
         UserError: The layout is different, there are fewer than two classes, or too many bad files.
@@ -110,8 +179,9 @@ def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progres
     places = {split: path for split, path in found.items() if path} if found["train"] else {"train": folder}
     layouts = {split: class_folders(path) for split, path in places.items()}
     for split, layout in layouts.items():
-        _check_classes(places[split], layout)
-        if differing := sorted(set(layout.images) ^ set(layouts["train"].images)):
+        _check_classes(places[split], layout, skip_empty_classes)
+        differing = sorted(set(layout.images) ^ set(layouts["train"].images))
+        if differing and not skip_empty_classes:
             raise UserError(
                 f"{folder}: train and {split} have different classes; in one only: {', '.join(differing[:5])}."
             )
@@ -119,11 +189,10 @@ def read_folder(folder: Path, max_bad_files: int, check: bool, progress: Progres
     if found["train"]:
         left_out = _beside_splits(folder, places) + left_out
     warn_of(left_out, folder)
-    splits = {split: _to_split(layout.images) for split, layout in layouts.items()}
-    skipped: tuple[BadFile, ...] = ()
-    if check:
-        splits, skipped = drop_bad_files(splits, max_bad_files, progress)
-    return SourceData(folder.resolve().name, tuple(layouts["train"].images), splits, skipped, left_out=left_out)
+    names = sorted({name for layout in layouts.values() for name in layout.images})
+    splits = {split: _to_split(layout.images, names) for split, layout in layouts.items()}
+    data = SourceData(folder.resolve().name, tuple(names), splits, left_out=left_out)
+    return without_bad_files(data, max_bad_files, progress, skip_empty_classes) if check else data
 
 
 def _beside_splits(folder: Path, places: dict[str, Path]) -> tuple[LeftOut, ...]:

@@ -10,13 +10,13 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_effnet.datasets.csv_lists import find_manifest, read_manifest
 from keras_effnet.datasets.digits import cluttered_digits, plain_digits
-from keras_effnet.datasets.folders import Progress, read_folder
+from keras_effnet.datasets.folders import Progress, read_folder, without_empty_classes
 from keras_effnet.datasets.splits import ImageDataset, SourceData, Split
 from keras_effnet.datasets.tfds import PREFIX, read_tfds
 from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
@@ -32,6 +32,7 @@ def load(
     seed: int = 0,
     image_size: int = 64,
     max_bad_files: int = 10,
+    skip_empty_classes: bool = False,
     check: bool = True,
     data_dir: str | os.PathLike | None = None,
     fold: Sequence[int] | None = None,
@@ -52,6 +53,8 @@ def load(
         image_size: Int, canvas of `"digits-cluttered"` in pixels.
         max_bad_files: Int, number of undecodable files allowed. They are skipped with a warning and listed in
             `skipped`.
+        skip_empty_classes: Bool, whether to leave out classes without an image that can be decoded, for training or,
+            if the source has validation images, for validation. By default they are an error.
         check: Bool, whether to decode every file once beforehand. Packed shards and TFDS are not checked again.
         data_dir: Folder of TensorFlow Datasets' files; by default that library's own.
         fold: Pair `(k, n)` of ints, selects the k-th of n cross-validation folds, counted from 1; see
@@ -79,13 +82,14 @@ def load(
         seed=seed,
         image_size=image_size,
         max_bad_files=max_bad_files,
+        skip_empty_classes=skip_empty_classes,
         check=check,
         data_dir=data_dir,
         progress=progress,
     )
     dataset = replace(
         parts.divide(val_split, seed),
-        origin=_origin(source, val_split, seed, image_size, max_bad_files, data_dir),
+        origin=_origin(source, val_split, seed, image_size, max_bad_files, skip_empty_classes, data_dir),
     )
     return dataset if fold is None else dataset.folds(fold[1])[fold[0] - 1]
 
@@ -96,6 +100,7 @@ def _origin(
     seed: int,
     image_size: int,
     max_bad_files: int,
+    skip_empty_classes: bool,
     data_dir: str | os.PathLike | None,
 ) -> dict[str, Any]:
     """Arguments of `load` that give the same data from any working directory, as plain values for YAML."""
@@ -107,7 +112,8 @@ def _origin(
     if str(source).startswith(PREFIX):
         place = {"data_dir": str(Path(data_dir).resolve())} if data_dir else {}
         return origin | {"val_split": val_split} | place
-    return origin | {"source": str(Path(source).resolve()), "val_split": val_split, "max_bad_files": max_bad_files}
+    origin |= {"source": str(Path(source).resolve()), "val_split": val_split, "max_bad_files": max_bad_files}
+    return origin | ({"skip_empty_classes": True} if skip_empty_classes else {})
 
 
 def read_source(
@@ -116,22 +122,39 @@ def read_source(
     seed: int = 0,
     image_size: int = 64,
     max_bad_files: int = 10,
+    skip_empty_classes: bool = False,
     check: bool = True,
     data_dir: str | os.PathLike | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> SourceData:
     """Read a source before a validation split is held out; arguments and errors as in `load`."""
+    data = _read(source, seed, image_size, _Reading(max_bad_files, check, progress, skip_empty_classes), data_dir)
+    return without_empty_classes(data) if skip_empty_classes else data
+
+
+class _Reading(NamedTuple):
+    """Last arguments of the readers of files."""
+
+    max_bad_files: int
+    check: bool
+    progress: Progress
+    skip_empty_classes: bool
+
+
+def _read(
+    source: str | os.PathLike, seed: int, image_size: int, reading: _Reading, data_dir: str | os.PathLike | None
+) -> SourceData:
     if source == "digits":
         return plain_digits(seed)
     if source == "digits-cluttered":
         return cluttered_digits(seed, image_size)
     if str(source).startswith(PREFIX):
-        return read_tfds(str(source).removeprefix(PREFIX), str(data_dir) if data_dir else None, progress)
+        return read_tfds(str(source).removeprefix(PREFIX), str(data_dir) if data_dir else None, reading.progress)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".csv":
-        return read_manifest(path, max_bad_files, check, progress)
+        return read_manifest(path, *reading)
     if path.is_dir():
-        return _read_directory(path, max_bad_files, check, progress)
+        return _read_directory(path, reading)
     if path.is_file():
         raise UserError(
             f"{path} is a file; data is a folder of class folders, a .csv list of images, a folder of TFRecord "
@@ -142,7 +165,7 @@ def read_source(
     raise UserError(unknown("dataset", str(source), EMBEDDED) + " No folder of this name exists either.")
 
 
-def _read_directory(folder: Path, max_bad_files: int, check: bool, progress: Progress) -> SourceData:
+def _read_directory(folder: Path, reading: _Reading) -> SourceData:
     if index := read_index(folder):
         return read_packed(folder, index)
     if (folder / PARTIAL).is_dir():
@@ -150,10 +173,10 @@ def _read_directory(folder: Path, max_bad_files: int, check: bool, progress: Pro
             f"Packing {folder} was not completed; run `keras-effnet pack DATA {shlex.quote(str(folder))}` again."
         )
     if manifest := find_manifest(folder):
-        return read_manifest(manifest, max_bad_files, check, progress)
+        return read_manifest(manifest, *reading)
     if records := find_records(folder):
-        return read_records(folder, records, max_bad_files, check, progress)
-    return read_folder(folder, max_bad_files, check, progress)
+        return read_records(folder, records, *reading)
+    return read_folder(folder, *reading)
 
 
 def from_arrays(

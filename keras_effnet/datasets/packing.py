@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
-from keras_effnet.datasets.folders import Progress, check_bad_file_limit
+from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
+from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import read_source
 from keras_effnet.datasets.splits import Encoded, SourceData, Split
 from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION
@@ -41,6 +42,7 @@ class Packed:
         bytes: Int, total size of the shards.
         shrunk: Int, number of images that were downscaled.
         skipped: Tuple of `BadFile`.
+        left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Packed:
     bytes: int
     shrunk: int
     skipped: tuple[BadFile, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
 
 class _Image(NamedTuple):
@@ -189,6 +192,7 @@ def pack(
     shards: int | None = None,
     seed: int = 0,
     max_bad_files: int = 10,
+    skip_empty_classes: bool = False,
     overwrite: bool = False,
     data_dir: str | None = None,
     progress: Callable[[str, int], Progress] = lambda description, total: iter,
@@ -207,6 +211,8 @@ def pack(
         shards: Int, number of files for the training images; by default files of about 100 MB.
         seed: Int, seed of the shuffle and of the split of the embedded digits.
         max_bad_files: Int, number of undecodable images allowed. They are skipped and listed in the index.
+        skip_empty_classes: Bool, whether to leave out classes without an image that can be decoded, as in
+            `datasets.load`. Every image is then decoded twice.
         overwrite: Bool, whether to replace an earlier pack in `out`.
         data_dir: Path of TensorFlow Datasets' files.
         progress: Function of a description and a total that returns a wrapper of an iteration, for a progress bar.
@@ -222,7 +228,14 @@ def pack(
             raise UserError(f"{name} must be at least {least}, got {value}.")
     out = Path(out)
     check_target(out, overwrite)
-    parts = read_source(source, seed=seed, check=False, data_dir=data_dir)
+    parts = read_source(
+        source,
+        seed=seed,
+        max_bad_files=max_bad_files,
+        skip_empty_classes=skip_empty_classes,
+        check=skip_empty_classes,  # the classes must be known before the first record is written
+        data_dir=data_dir,
+    )
     expected = sum(map(len, parts.splits.values()))
     totals = _Totals()
     index: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": parts.name, "source": str(source)}
@@ -230,13 +243,15 @@ def pack(
         check_target(out, overwrite)  # again: another process may have finished a pack meanwhile
         written, arrays = _write_splits(parts, partial, size, shards, seed, totals, progress)
         check_bad_file_limit(totals.skipped, expected, max_bad_files)
+        packed = {split: arrays[f"{split}_labels"] for split in written}
+        check_decoded_classes(parts.name, parts.class_names, labels_of(parts.splits), packed)
         np.savez(partial / RECORDS, **arrays)  # type: ignore[arg-type] # the stub matches ** to allow_pickle too
         index |= _describe(parts, size, totals) | {"splits": written}
         (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     every = [shard for shards in written.values() for shard in shards]
     size_on_disk = sum(shard["bytes"] for shard in every)
     counts = (totals.images, len(parts.class_names), len(every), size_on_disk, totals.shrunk)
-    return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped))
+    return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped), parts.left_out)
 
 
 def _describe(parts: SourceData, size: int | None, totals: _Totals) -> dict[str, Any]:

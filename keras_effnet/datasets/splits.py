@@ -275,7 +275,10 @@ class SourceData:
             missing = sorted(set(range(len(self.class_names))) - set(splits[split].labels.tolist()))
             if missing:
                 name = self.class_names[missing[0]]
-                raise UserError(f"{self.name}: no usable image of class {name!r} for {split}; add some.")
+                raise UserError(
+                    f"{self.name}: no usable image of class {name!r} for {split}; add some, or leave the class out "
+                    "(skip_empty_classes, --skip-empty-classes)."
+                )
         return self._dataset(splits["train"], splits["val"], splits.get("test"))
 
     def _dataset(self, train: Split, val: Split, test: Split | None) -> ImageDataset:

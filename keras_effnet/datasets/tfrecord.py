@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.decoding import BadFile, decode_all
-from keras_effnet.datasets.folders import Progress, check_bad_file_limit
+from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.listing.tree import is_hidden, walk
 from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split
@@ -222,7 +222,12 @@ def _class_names(folder: Path, numbers: np.ndarray, words: dict[int, str]) -> tu
 
 
 def read_records(
-    folder: Path, files: dict[str, list[Path]], max_bad_files: int, check: bool, progress: Progress
+    folder: Path,
+    files: dict[str, list[Path]],
+    max_bad_files: int,
+    check: bool,
+    progress: Progress,
+    skip_empty_classes: bool = False,
 ) -> SourceData:
     """Read TFRecord files with the features `image/encoded` and `image/class/label`, after one scan for the labels.
 
@@ -232,6 +237,7 @@ def read_records(
         max_bad_files: Int, number of undecodable images allowed.
         check: Bool, whether to decode every image once.
         progress: Wraps the iteration over files, for a progress bar.
+        skip_empty_classes: Bool, whether all images of a class may be undecodable.
 
     Raises:
         UserError: Other features, damaged files, images without a label, only one class, or too many bad images.
@@ -253,15 +259,18 @@ def read_records(
         raise UserError(f"{folder} has only one class ({names[0]}); a classifier needs at least two.")
 
     splits: dict[str, Split] = {}
+    listed: dict[str, np.ndarray] = {}
     skipped: list[BadFile] = []
     for split, numbers in labels.items():
         starts = np.cumsum([0] + [len(scan.labels) for scan in scans[split]])
         found = [(start + at, item) for start, scan in zip(starts, scans[split], strict=False) for at, item in scan.bad]
         skipped += [item for _, item in found]
         whole = Encoded(stream([path.resolve() for path in files[split]]), len(numbers))
-        split_labels = np.array([index[number] for number in numbers.tolist()], "int32")
+        listed[split] = np.array([index[number] for number in numbers.tolist()], "int32")
         good = np.setdiff1d(np.arange(len(numbers)), [at for at, _ in found])
-        part = Split(whole, split_labels)
+        part = Split(whole, listed[split])
         splits[split] = part.select(good) if found else part
     check_bad_file_limit(skipped, sum(map(len, labels.values())), max_bad_files)
+    if not skip_empty_classes:
+        check_decoded_classes(folder.resolve().name, names, listed, labels_of(splits))
     return SourceData(folder.resolve().name, names, splits, tuple(skipped))

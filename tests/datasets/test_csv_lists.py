@@ -123,6 +123,23 @@ def test_files_that_cannot_be_decoded_are_left_out(listed):
         load(folder, max_bad_files=0)
 
 
+def test_a_class_none_of_whose_files_can_be_decoded_is_refused_or_left_out(listed):
+    folder = listed("path,label\n" + rows(*"xyzxyzxy"))
+    for name in "cf":
+        (folder / f"images/{name}.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="no usable image of class 'z' for train: none of its 2 files"):
+        load(folder)
+    data = load(folder, skip_empty_classes=True)
+    assert data.class_names == ("x", "y") and len(data.train) + len(data.val) == 6
+
+
+def test_a_list_for_evaluation_may_lose_all_images_of_a_class(listed):
+    folder = listed("path,label,split\n" + "".join(f"images/{n}.png,{n},test\n" for n in "abc"))
+    (folder / "images/b.png").write_bytes(b"no image")
+    data = load(folder)
+    assert data.class_names == tuple("abc") and data.held_out.labels.tolist() == [0, 2]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

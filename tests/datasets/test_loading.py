@@ -207,7 +207,8 @@ def test_hidden_folders_are_no_class(image_folder):
 
 
 def test_what_is_left_out_of_a_folder_is_kept_with_the_data_and_warned_of_in_one_line(image_folder, caplog):
-    folder = image_folder({"train/cat": 5, "train/dog": 5, "val/cat": 2, "val/dog": 2})
+    folder = image_folder({"cat": 5, "dog": 5}, root="photos/train").parent
+    image_folder({"cat": 2, "dog": 2}, root="photos/val")
     for name in ("__MACOSX/train", "train/@eaDir", "val/cat/.ipynb_checkpoints", "unlabelled"):
         (folder / name).mkdir(parents=True)
     (folder / "train" / "1.png").write_bytes(b"")
@@ -303,6 +304,41 @@ def test_a_class_that_loses_all_its_images_is_named(image_folder):
     (folder / "dog" / "000.png").write_bytes(b"")
     with pytest.raises(UserError, match="no usable image of class 'dog'"):
         load(folder)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_class_that_cannot_be_decoded_in_one_split_is_named_with_that_split(image_folder, split):
+    folders = {name: image_folder({"cat": 3, "dog": 2}, root=f"photos/{name}") for name in ("train", "val", "test")}
+    for path in (folders[split] / "dog").iterdir():
+        path.write_bytes(b"")
+    message = rf"photos: no usable image of class 'dog' for {split}: none of its 2 files.*--skip-empty-classes"
+    with pytest.raises(UserError, match=message):
+        load(folders["train"].parent)
+
+
+def test_empty_classes_are_left_out_on_request_and_the_labels_move_up(image_folder, caplog):
+    folders = {
+        "train": image_folder({"ant": 3, "bee": 3, "cat": 0, "dog": 3, "emu": 3}, root="photos/train"),
+        "val": image_folder({"ant": 2, "cat": 2, "dog": 2, "emu": 2}, root="photos/val"),
+        "test": image_folder({"ant": 2, "bee": 2, "cat": 2, "dog": 0, "emu": 2}, root="photos/test"),
+    }
+    for path in (folders["train"] / "ant").iterdir():
+        path.write_bytes(b"")
+    with caplog.at_level(logging.WARNING, "keras_effnet"):
+        data = load(folders["train"].parent, skip_empty_classes=True)
+    assert data.class_names == ("dog", "emu") and data.origin["skip_empty_classes"] is True
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1] and data.val.labels.tolist() == [0, 0, 1, 1]
+    assert data.test is not None and data.test.labels.tolist() == [1, 1]  # a class may be without test images
+    assert all("/emu/" in path for path in data.test.paths) and len(data.skipped) == 3
+    left_out = "Left out 3 of 5 classes, which are empty: ant, bee, cat; 13 images of theirs are not used."
+    assert left_out in caplog.text
+    again = load(**data.origin)
+    assert again.class_names == data.class_names and again.train.images == data.train.images
+
+
+def test_data_of_one_class_besides_empty_ones_is_refused(image_folder):
+    with pytest.raises(UserError, match=r"images: 1 class\(es\) remain without the empty ones \(cat, dog\)"):
+        load(image_folder({"cat": 0, "dog": 0, "emu": 3}), skip_empty_classes=True)
 
 
 def test_the_check_can_be_left_out(folder_with_two_bad_files):

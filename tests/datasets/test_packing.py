@@ -181,6 +181,21 @@ def test_too_many_bad_images_leave_nothing_behind(images, tmp_path):
     assert not (tmp_path / "packed").exists()
 
 
+def test_a_class_that_cannot_be_decoded_is_not_packed(images, tmp_path):
+    bees = [*(images / "bee").iterdir()]
+    for path in bees:
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match="no usable image of class 'bee' for train: none of its"):
+        pack(images, tmp_path / "packed", max_bad_files=len(bees))
+    assert not (tmp_path / "packed").exists()
+    packed = pack(images, tmp_path / "packed", max_bad_files=len(bees), skip_empty_classes=True)
+    dataset = load(tmp_path / "packed")
+    assert "bee" not in dataset.class_names and packed.classes == len(dataset.class_names)
+    assert len(packed.skipped) == len(bees)
+    wanted = load(images, max_bad_files=len(bees), skip_empty_classes=True)
+    assert dataset.class_names == wanted.class_names and sorted(encoded(dataset.val)) == sorted(encoded(wanted.val))
+
+
 def failing_writer(monkeypatch, error, after: int):
     """The writer raises at the `after`th record."""
     write, calls = tfrecord_writer.ShardWriter.write, []
@@ -420,6 +435,15 @@ def test_bad_images_in_shards_are_left_out(tmp_path):
     assert seen == {n: n % 2 for n in range(10) if n != 3}
     with pytest.raises(UserError, match="1 of 10 images cannot be decoded"):
         load(tmp_path / "shards", max_bad_files=0)
+
+
+def test_a_class_that_cannot_be_decoded_in_shards_is_refused_or_left_out(tmp_path):
+    bad = [example(image__encoded=b"no image", image__class__label=1, image__filename=b"odd.jpg")] * 2
+    write_records(tmp_path / "shards/a.tfrecord", [*bad, *(of_class(2 * (n % 2), n) for n in range(8))])
+    with pytest.raises(UserError, match="no usable image of class '1' for train: none of its 2 files"):
+        load(tmp_path / "shards")
+    data = load(tmp_path / "shards", skip_empty_classes=True)
+    assert data.class_names == ("0", "2") and sorted({*data.train.labels, *data.val.labels}) == [0, 1]
 
 
 def test_a_test_set_that_keeps_its_labels_secret_is_left_out(tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.options import SKIP_EMPTY_HELP
 
 _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 
@@ -19,10 +21,11 @@ _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 @click.option("--max", "most", type=click.IntRange(1), help="Check a random sample of this many images.")
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out if DATA has no val/.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
 @click.option("--strict", is_flag=True, help="Exit with status 3 on a leak or an unreadable file.")
 @click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(data, image_size, near_duplicates, most, val_split, seed, strict, out, as_json) -> None:
+def command(data, image_size, near_duplicates, most, val_split, seed, skip_empty_classes, strict, out, as_json) -> None:
     """Check every image of DATA, a folder of class folders, for problems that affect training or evaluation."""
     console.prepare_tensorflow()
     from keras_effnet.datasets.checking import check_data
@@ -40,6 +43,7 @@ def command(data, image_size, near_duplicates, most, val_split, seed, strict, ou
             examples=_EACH,
             val_split=val_split,
             seed=seed,
+            skip_empty_classes=skip_empty_classes,
             progress=console.track("Checking images"),
         )
     folder = new_run("check-data", report.name, out)
@@ -105,6 +109,7 @@ def findings(report) -> list[tuple[str, int, str]]:
     rows = [
         ("checked", report.checked, sampled),
         ("unreadable", len(report.unreadable), "skipped in training"),
+        *_left_out(report),
         ("leaks", sum(report.leaked.values()), f"held out and also in training: {leaked}"),
         ("exact copies", copies, "not counting the first of each"),
         ("near copies", near, "recompressed, resized, edited, or burst shots"),
@@ -115,6 +120,15 @@ def findings(report) -> list[tuple[str, int, str]]:
         rows += [("small", report.sizes.below, small), ("tiny", report.sizes.tiny, "shorter side below 32")]
     counts = report.counts["train"]
     return [*rows, ("largest class", max(counts), f"smallest {min(counts)}, ratio {report.imbalance:.3g}")]
+
+
+def _left_out(report) -> list[tuple[str, int, str]]:
+    """Rows of findings that few datasets have."""
+    rows = [(f"{kind}", count, "not read") for kind, count in Counter(item.kind for item in report.left_out).items()]
+    if report.empty_classes:
+        names = ", ".join(report.empty_classes[:5]) + (", ..." if len(report.empty_classes) > 5 else "")
+        rows.append(("empty classes", 0, f"cannot be trained on: {names}"))
+    return rows
 
 
 def markdown(report, drawn: list[str]) -> str:
@@ -130,6 +144,8 @@ def markdown(report, drawn: list[str]) -> str:
         lines += ["", "Files: " + ", ".join(f"{mode} {count}" for mode, count in report.modes.items()) + "."]
     if report.unreadable:
         lines += ["", "## Unreadable", *_listing([f"`{bad.path}`: {bad.reason}" for bad in report.unreadable])]
+    if report.left_out:
+        lines += ["", "## Not read", *_listing([f"`{item.path}`: {item.kind}" for item in report.left_out])]
     for title, kept in (
         ("Leaks", report.leaks),
         ("Contradictions", report.contradictions),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.options import SKIP_EMPTY_HELP
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
 
@@ -43,9 +44,10 @@ NOTES = {
 )
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per batch.")
 @click.option("--max-bad-files", type=int, default=10, show_default=True, help="Unreadable files to tolerate.")
+@click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model, data, split, per_class, batch_size, max_bad_files, out, as_json) -> None:
+def command(model, data, split, per_class, batch_size, max_bad_files, skip_empty_classes, out, as_json) -> None:
     """Evaluate MODEL (.keras, .tflite or run folder) on DATA; by default on the held-out part of its training data."""
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
@@ -56,7 +58,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     from keras_effnet.system.run_folders import new_run
 
     artifact = artifacts.load(model, batch_size=batch_size)
-    dataset, names = _data(artifact, model, data, max_bad_files)
+    dataset, names = _data(artifact, model, data, max_bad_files, skip_empty_classes)
     part = getattr(dataset, split) if split else dataset.held_out
     if part is None:
         raise UserError(f"{dataset.name} has no {split} split.")
@@ -87,7 +89,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, out, as_js
     console.finish(f"{folder} ({FILES})", ("keras-effnet", "predict", "IMAGE", "--model", model))
 
 
-def _data(artifact, model: str, data: str | None, max_bad_files: int):
+def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty_classes: bool):
     """Load the labelled images and their class names, which must be those of the model."""
     from keras_effnet import datasets
 
@@ -95,6 +97,8 @@ def _data(artifact, model: str, data: str | None, max_bad_files: int):
     if not origin:
         command_line = console.command_line("keras-effnet", "eval", model, "FOLDER")
         raise UserError(f"Name the data: `{command_line}`; the model does not record its data.")
+    if skip_empty_classes:
+        origin = origin | {"skip_empty_classes": True}
     size = artifact.image_spec.size
     with console.hushed():
         dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking images"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.options import SKIP_EMPTY_HELP
 
 
 @click.command("pack")
@@ -16,10 +17,11 @@ from keras_effnet.cli import console
 @click.option("--shards", type=int, help="Number of training shards; by default about 100 MB each.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the record order.")
 @click.option("--max-bad-files", type=int, default=10, show_default=True, help="Unreadable files to tolerate.")
+@click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
 @click.option("--data-dir", help="Data folder of TensorFlow Datasets.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier pack in OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(data, out, size, shards, seed, max_bad_files, data_dir, overwrite, as_json) -> None:
+def command(data, out, size, shards, seed, max_bad_files, skip_empty_classes, data_dir, overwrite, as_json) -> None:
     """Write DATA to the folder OUT as TFRecord shards, which are faster to read in training.
 
     DATA is any source that `train` accepts: a folder, a CSV list, TFRecords, tfds:NAME or digits. Images keep their
@@ -36,12 +38,14 @@ def command(data, out, size, shards, seed, max_bad_files, data_dir, overwrite, a
             shards=shards,
             seed=seed,
             max_bad_files=max_bad_files,
+            skip_empty_classes=skip_empty_classes,
             overwrite=overwrite,
             data_dir=data_dir,
             progress=console.track,
         )
     if as_json:
-        return console.emit_json(vars(packed) | {"skipped": [item.path for item in packed.skipped]})
+        named = {"skipped": [item.path for item in packed.skipped], "left_out": [item.path for item in packed.left_out]}
+        return console.emit_json(vars(packed) | named)
     left_out = f", {len(packed.skipped)} skipped (listed in index.json)" if packed.skipped else ""
     click.echo(f"{packed.images:,} images of {packed.classes} classes, {packed.shrunk:,} downscaled{left_out}.")
     at = ("--image-size", size) if size else ()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Choice, config_options
+from keras_effnet.cli.options import SKIP_EMPTY_HELP, Choice, config_options
 from keras_effnet.config.recipes import RECIPES, recipe_config
 from keras_effnet.config.run_record import ARGS, RunRecord
 from keras_effnet.config.train_config import TrainConfig
@@ -49,13 +49,14 @@ def _recipes_help() -> str:
 @click.option("--fold", help="K/N, cross-validation: hold out fold K of N.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of TensorFlow Datasets' files.")
 @click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files to tolerate.")
+@click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder.")
 @click.option("--wandb", metavar="PROJECT", help="Log to Weights & Biases; WANDB_MODE=offline without a network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @config_options(TrainConfig, batch_size=_BatchSize())
 def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as_json, **options) -> None:
     """Run `keras-effnet train`, whose help is `_HELP`."""
-    source = {key: options.pop(key) for key in ("val_split", "fold", "data_dir", "max_bad_files")}
+    source = {key: options.pop(key) for key in ("val_split", "fold", "data_dir", "max_bad_files", "skip_empty_classes")}
     given = {key: value for key, value in options.items() if value is not None}
     automatic = given.get("batch_size") == AUTO
     if automatic:
@@ -117,7 +118,8 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     evaluation = result.evaluation
     if as_json:
         summary = {"run": folder, "epochs": result.epochs, "val_accuracy": evaluation.accuracy}
-        return console.emit_json(summary | {"skipped": [item.path for item in dataset.skipped]})
+        named = {part: [item.path for item in getattr(dataset, part)] for part in ("skipped", "left_out")}
+        return console.emit_json(summary | named)
     accuracy = f"{evaluation.accuracy:.1%} of {evaluation.samples} validation images right (best.keras)"
     click.echo(f"{config.model}, {result.epochs} epochs: {accuracy}.")
     console.finish(str(folder), ("keras-effnet", "export", folder, "--quantize", "none,float16,dynamic,int8"))
@@ -128,9 +130,13 @@ def _config(recipe: str | None, given: dict) -> TrainConfig:
     return TrainConfig.from_dict(given) if recipe is None else recipe_config(recipe, **given)
 
 
-def _origin(val_split: float, fold: str | None, data_dir: Path | None, max_bad_files: int) -> dict[str, Any]:
+def _origin(
+    val_split: float, fold: str | None, data_dir: Path | None, max_bad_files: int, skip_empty_classes: bool
+) -> dict[str, Any]:
     """Arguments of `datasets.load` other than the source, as a run folder records them."""
     origin: dict[str, Any] = {"val_split": val_split, "max_bad_files": max_bad_files}
+    if skip_empty_classes:
+        origin["skip_empty_classes"] = True
     if data_dir is not None:
         origin["data_dir"] = str(data_dir)
     if fold is not None:
