@@ -96,7 +96,7 @@ def test_ranges_of_noise_are_caught_by_the_bounds(published):
     assert not PRECISIONS["int8"].meets(reference.compare(TFLiteModel(content)))
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", [pytest.param(n, marks=pytest.mark.soak if n > 4 else ()) for n in range(8)])
 def test_every_network_becomes_a_file_of_each_precision(number, tmp_path):
     keras.utils.set_random_seed(0)
     build = getattr(efficientnet, f"EfficientNetB{number}")
