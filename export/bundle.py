@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from keras_effnet.export.report import ReportRow, recommend_precision, write_exp
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.system.documents import json_text
 from keras_effnet.system.files import atomic_group
 
 
@@ -50,8 +50,8 @@ class Bundle:
             raise VerificationError(" ".join(row.refused for row in self.refused))
 
     def to_json(self) -> str:
-        """The whole bundle as indented JSON."""
-        return json.dumps(asdict(self), indent=2, default=str)
+        """The whole bundle as indented JSON; a value that is not finite is null."""
+        return json_text(asdict(self))
 
 
 def _row(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from keras_effnet.export.recipes import Candidate, Precision, Settings, check_se
 from keras_effnet.export.tflite_file.inspection import check_portable
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
 from keras_effnet.export.verification import Reference, VerifyReport
+from keras_effnet.system.documents import json_text
 from keras_effnet.system.machine import environment
 from keras_effnet.system.output import captured_output
 
@@ -201,7 +201,7 @@ def keep(trial: ExportCandidate, path: Path, folder: Path, labels: Sequence[str]
     bounds = {"min_agreement": trial.recipe.min_agreement, "min_sqnr_db": trial.recipe.min_sqnr_db}
     record |= {"path": path.name, "bounds": bounds, "environment": environment()}
     (folder / path.name).write_bytes(content)
-    (folder / record_path(path).name).write_bytes((json.dumps(record, indent=2, default=str) + "\n").encode())
+    (folder / record_path(path).name).write_bytes((json_text(record) + "\n").encode())
     if labels is not None:
         (folder / "labels.txt").write_bytes(labels_text(labels).encode())
     return result

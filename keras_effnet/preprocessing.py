@@ -5,7 +5,6 @@ Also detects images whose values do not fit it. numpy; Keras models are read by 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, SPECS
 from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD, LARGEST_IMAGE, ArchitectureSpec
 from keras_effnet.errors import UserError, one_of
-from keras_effnet.system.documents import parse_json, read_text
+from keras_effnet.system.documents import json_text, parse_json, read_text
 from keras_effnet.system.files import write_text
 from keras_effnet.system.typed_values import build
 
@@ -166,7 +165,7 @@ class ImageSpec:
 
     def save(self, path: str | Path) -> None:
         """Write the specification to a JSON file, atomically."""
-        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+        write_text(path, json_text(asdict(self)) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> ImageSpec:

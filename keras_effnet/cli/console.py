@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from keras_effnet.system.documents import json_text
 
 _WARNING = "warning: "
 
@@ -76,8 +77,8 @@ def hold(folder: Path) -> None:
 
 
 def emit_json(value: Any) -> None:
-    """Prints a value to stdout as indented JSON."""
-    click.echo(json.dumps(value, indent=2, default=str))
+    """Print a value to stdout as indented JSON."""
+    click.echo(json_text(value))
 
 
 def command_line(*words: object) -> str:

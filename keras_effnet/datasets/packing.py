@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from keras_effnet.datasets.splits import Encoded, SourceData, Split
 from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION
 from keras_effnet.datasets.tfrecord_writer import ShardWriter, atomic_folder, check_target, record
 from keras_effnet.errors import UserError
+from keras_effnet.system.documents import json_text
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -247,7 +247,7 @@ def pack(
         check_decoded_classes(parts.name, parts.class_names, labels_of(parts.splits), packed)
         np.savez(partial / RECORDS, **arrays)  # type: ignore[arg-type] # the stub matches ** to allow_pickle too
         index |= _describe(parts, size, totals) | {"splits": written}
-        (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        (partial / INDEX).write_text(json_text(index) + "\n", encoding="utf-8")
     every = [shard for shards in written.values() for shard in shards]
     size_on_disk = sum(shard["bytes"] for shard in every)
     counts = (totals.images, len(parts.class_names), len(every), size_on_disk, totals.shrunk)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from keras_effnet.errors import UserError
+from keras_effnet.system.documents import json_text
 
 Best = Sequence[tuple[str, float]]  # class names and probabilities of one image, best first
 
@@ -46,12 +46,12 @@ def _csv_row(path: str, best: Best) -> str:
 
 def _json_row(path: str, best: Best) -> str:
     """Member of a JSON object, without the braces."""
-    return json.dumps({path: best}, indent=2)[2:-2]
+    return json_text({path: best})[2:-2]
 
 
 def _jsonl_row(path: str, best: Best) -> str:
     answers = [{"class": name, "probability": share} for name, share in best]
-    return json.dumps({"path": path, "predictions": answers}) + "\n"
+    return json_text({"path": path, "predictions": answers}, indent=None) + "\n"
 
 
 FORMS = {

@@ -1,4 +1,4 @@
-"""Text files read defensively: bounded size, no code, errors of one line that name the file. Pure Python.
+"""Text files read defensively: bounded size, no code, errors of one line that name the file; strict JSON. Pure Python.
 
 `typed_values` checks what the documents contain.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,31 @@ def parse_json(text: str) -> Any:
         raise UserError("it is nested too deeply") from None
     except ValueError as error:
         raise UserError(f"it is not JSON ({error})") from None
+
+
+def json_text(value: Any, *, indent: int | None = 2) -> str:
+    """Format a value as JSON that every parser reads: RFC 8259 has neither NaN nor infinities, they become null.
+
+    Args:
+        value: Dicts, lists, tuples, text and numbers; NumPy's scalars and arrays; the text of anything else.
+        indent: Int, spaces per level; None for one line.
+
+    Example:
+
+    >>> json_text({"sqnr_db": float("-inf")}, indent=None)
+    '{"sqnr_db": null}'
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return _finite(value.tolist()) if hasattr(value, "tolist") else value
 
 
 class _Loader(yaml.SafeLoader):

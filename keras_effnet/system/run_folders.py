@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import platform
@@ -16,6 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from keras_effnet.errors import UserError
+from keras_effnet.system.documents import json_text
 from keras_effnet.system.files import cannot_write, write_text
 from keras_effnet.system.machine import environment
 
@@ -67,7 +67,7 @@ def kept_if_used(folder: Path) -> Iterator[None]:
 
 def write_environment(folder: Path) -> None:
     """Write `env.json`: versions and processor that the results in the folder depend on."""
-    write_text(folder / _ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+    write_text(folder / _ENVIRONMENT, json_text(environment()) + "\n")
 
 
 @contextmanager

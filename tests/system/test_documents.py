@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 import pytest
 
+import keras_effnet
 from keras_effnet.errors import UserError
-from keras_effnet.system.documents import parse_yaml, read_json, read_lines, read_text, read_yaml
+from keras_effnet.system.documents import json_text, parse_yaml, read_json, read_lines, read_text, read_yaml
 from keras_effnet.system.typed_values import build, conform
 
 BILLION_LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -116,3 +120,29 @@ def test_values_are_converted_to_their_hints():
 def test_values_of_another_type_are_refused_with_their_field(values, message):
     with pytest.raises(UserError, match=message):
         build(Settings, values)
+
+
+def test_json_text_has_null_where_a_number_is_not_finite():
+    nan, infinity = float("nan"), float("inf")
+    value = {"a": [nan, 1.5, -infinity], "b": (np.float32("inf"), np.float64("nan")), "c": np.array([nan, 2])}
+    value |= {"path": Path("x/y"), "n": np.int64(3), "half": np.float32(0.5), "none": None, "yes": True}
+    text = json_text(value)
+    assert "NaN" not in text and "Infinity" not in text
+    assert json.loads(text) == {
+        "a": [None, 1.5, None],
+        "b": [None, None],
+        "c": [None, 2.0],
+        "path": "x/y",
+        "n": 3,
+        "half": 0.5,
+        "none": None,
+        "yes": True,
+    }
+
+
+def test_json_for_users_is_written_by_json_text_only():
+    root = Path(keras_effnet.__file__).parent
+    writers = {path.name for path in root.rglob("*.py") if "json.dump" in path.read_text(encoding="utf-8")}
+    writers |= {path.name for path in (root / "export").rglob("*.py") if "json.dump" in path.read_text("utf-8")}
+    messages_between_processes = {"memory.py", "worker.py", "parent.py"}
+    assert writers - messages_between_processes == {"documents.py", "jsonl.py", "html_pages.py", "charts.py"}

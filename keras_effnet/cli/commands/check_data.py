@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.options import SKIP_EMPTY_HELP
+from keras_effnet.system.documents import json_text
 
 _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 
@@ -48,7 +48,7 @@ def command(data, image_size, near_duplicates, most, val_split, seed, skip_empty
         )
     folder = new_run("check-data", report.name, out)
     drawn = _draw(report, folder, plots)
-    write_text(folder / "report.json", json.dumps(report.to_dict(), indent=2) + "\n")
+    write_text(folder / "report.json", json_text(report.to_dict()) + "\n")
     write_text(folder / "report.md", markdown(report, drawn))
     if as_json:
         console.emit_json(report.to_dict() | {"run": str(folder)})

@@ -6,7 +6,6 @@ docs/eval.md describes the folder that it writes.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from keras_effnet.cli import console
 from keras_effnet.cli.options import SKIP_EMPTY_HELP
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
+from keras_effnet.system.documents import json_text
 
 if TYPE_CHECKING:
     from keras_effnet.evaluation.metrics import Evaluation
@@ -74,7 +74,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, skip_empty
     classes = _per_class(result, names)
     title = f"ECE {result.ece:.2%}, {result.samples} images"
     with atomic_group(folder) as staged:
-        (staged / "results.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        (staged / "results.json").write_text(json_text(summary) + "\n", encoding="utf-8")
         _write_csv(staged / "per_class.csv", classes[0], (map(_cell, row.values()) for row in classes))
         _write_csv(staged / "predictions.csv", *_predictions(outcomes, part, names))
         plots.confusion_matrix(result.confusion, names, staged / "confusion.png")
@@ -113,27 +113,21 @@ def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty
     return dataset, names
 
 
-def _number(value: float) -> float | None:
-    """Replace NaN, which JSON does not allow, by None."""
-    return None if math.isnan(value) else value
-
-
 def _summary(result, bins, names: Sequence[str]) -> dict[str, object]:
     from keras_effnet.evaluation.metrics import most_confused
 
-    shares = {key: [*map(_number, getattr(result, key))] for key in ("per_class", "precision", "f1")}
     mistakes = [
         {"true": names[true], "predicted": names[predicted], "count": count}
         for true, predicted, count in most_confused(result.confusion, 10)
     ]
     calibration = {
-        "counts": bins.counts.tolist(),
-        "confidence": [*map(_number, bins.confidence.tolist())],
-        "accuracy": [*map(_number, bins.accuracy.tolist())],
+        "counts": bins.counts,
+        "confidence": bins.confidence,
+        "accuracy": bins.accuracy,
     }
-    matrix = result.confusion.tolist() if len(names) <= MATRIX_IN_JSON else None
+    matrix = result.confusion if len(names) <= MATRIX_IN_JSON else None
     described = {"support": result.support, "most_confused": mistakes, "reliability": calibration, "confusion": matrix}
-    return asdict(result) | shares | described
+    return asdict(result) | described
 
 
 _ClassRow = TypedDict("_ClassRow", {"class": str, "precision": float, "recall": float, "f1": float, "images": int})
