@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -94,6 +95,8 @@ def main(args: list[str] | None = None) -> None:
     """
     args = sys.argv[1:] if args is None else args
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names need not be valid text
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]  # accepted before and after the command
     resumable = args[:1] in (["train"], ["study"], ["search"])

@@ -23,7 +23,7 @@ def _progress_console():
     """Console on a duplicate of stderr, so that progress stays visible while C++ output is captured."""
     from rich.console import Console
 
-    return Console(file=os.fdopen(os.dup(2), "w"))
+    return Console(file=os.fdopen(os.dup(2), "w", errors="backslashreplace"))
 
 
 def prepare_tensorflow() -> None:
@@ -82,8 +82,15 @@ def emit_json(value: Any) -> None:
 
 
 def command_line(*words: object) -> str:
-    """Join words to a command line that a shell splits into the same words, whatever characters paths contain."""
-    return shlex.join(map(str, words))
+    """Join words to a command line that a shell splits into the same words, whatever bytes paths contain."""
+    return " ".join(map(_quoted, map(str, words)))
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = os.fsencode(word.replace("\\", "\\\\").replace("'", "\\'")).decode("utf-8", "backslashreplace")
+    return f"$'{escaped}'"  # of bash and zsh: such bytes cannot be typed
 
 
 def finish(result: str, following: Sequence[object] = (), note: str = "") -> None:

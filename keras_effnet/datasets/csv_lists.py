@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_effnet.datasets.folders import Progress, without_bad_files
 from keras_effnet.datasets.listing.images import class_folders
+from keras_effnet.datasets.listing.tree import displayed
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError, closest, unknown
 from keras_effnet.system.documents import read_lines, read_text
@@ -250,5 +251,5 @@ def read_manifest(
             splits[split] = Split(tuple(image.path for image in chosen), labels)
     if class_list and splits.keys() == {"train"} and _lacks_training_images(splits["train"].labels, len(names)):
         splits = {"test": splits["train"]}
-    data = SourceData(path.resolve().parent.name, tuple(names), splits)
+    data = SourceData(displayed(path.resolve().parent.name), tuple(names), splits)
     return without_bad_files(data, max_bad_files, progress, skip_empty_classes) if check else data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -226,7 +227,7 @@ def decode_files(paths: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | Ba
     with ThreadPoolExecutor() as pool:
         refused = list(pool.map(_read_error, paths))  # without TensorFlow
     sound = [str(path) for path, bad in zip(paths, refused, strict=True) if not bad]
-    files = tf.data.Dataset.from_tensor_slices(tf.constant(sound, tf.string))
+    files = tf.data.Dataset.from_tensor_slices(tf.constant([os.fsencode(path) for path in sound], tf.string))
     decoded = decode_all(files.map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE), sound)
     yield from (bad or next(decoded) for bad in refused)
 

@@ -18,7 +18,7 @@ from keras_effnet.datasets.listing.images import (
     list_images,
     warn_of,
 )
-from keras_effnet.datasets.listing.tree import LeftOut, contents
+from keras_effnet.datasets.listing.tree import LeftOut, contents, displayed
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError
 
@@ -191,7 +191,7 @@ def read_folder(
     warn_of(left_out, folder)
     names = sorted({name for layout in layouts.values() for name in layout.images})
     splits = {split: _to_split(layout.images, names) for split, layout in layouts.items()}
-    data = SourceData(folder.resolve().name, tuple(names), splits, left_out=left_out)
+    data = SourceData(displayed(folder.resolve().name), tuple(names), splits, left_out=left_out)
     return without_bad_files(data, max_bad_files, progress, skip_empty_classes) if check else data
 
 

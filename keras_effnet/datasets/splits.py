@@ -275,11 +275,14 @@ class SourceData:
             missing = sorted(set(range(len(self.class_names))) - set(splits[split].labels.tolist()))
             if missing:
                 name = self.class_names[missing[0]]
-                raise UserError(
-                    f"{self.name}: no usable image of class {name!r} for {split}; add some, or leave the class out "
-                    "(skip_empty_classes, --skip-empty-classes)."
-                )
+                cure = f"add some{_another_cure(self, split)}"
+                raise UserError(f"{self.name}: no usable image of class {name!r} for {split}; {cure}.")
         return self._dataset(splits["train"], splits["val"], splits.get("test"))
 
     def _dataset(self, train: Split, val: Split, test: Split | None) -> ImageDataset:
         return ImageDataset(self.name, self.class_names, train, val, test, self.skipped, left_out=self.left_out)
+
+
+def _another_cure(data: SourceData, split: str) -> str:
+    """What else helps against a class without images; nothing for a validation split that is drawn from too few."""
+    return ", or leave it out (skip_empty_classes, --skip-empty-classes)" if split in data.splits else ""

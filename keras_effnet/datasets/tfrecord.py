@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import tensorflow as tf
 from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
 from keras_effnet.datasets.listing.images import class_folders
-from keras_effnet.datasets.listing.tree import is_hidden, walk
+from keras_effnet.datasets.listing.tree import displayed, is_hidden, walk
 from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.system.documents import parse_json, read_lines
@@ -32,7 +33,7 @@ _BATCH = 256
 
 def stream(files: Sequence[str | Path]) -> Callable[[], tf.data.Dataset]:
     """Return a function for `Encoded.open` that reads the encoded images of shards, one shard after the other."""
-    names = [str(file) for file in files]
+    names = [os.fsencode(file) for file in files]  # file names are bytes and need not be valid text
     wanted = {IMAGE: tf.io.FixedLenFeature((), tf.string)}
 
     def open_shards() -> tf.data.Dataset:
@@ -168,7 +169,7 @@ class _Scan(NamedTuple):
 
 def _check_features(path: Path) -> None:
     """Refuse records without the expected features, judging by the first one."""
-    for record in tf.data.TFRecordDataset(str(path)).take(1).as_numpy_iterator():
+    for record in tf.data.TFRecordDataset(os.fsencode(path)).take(1).as_numpy_iterator():
         features = tf.train.Example.FromString(record).features.feature
         if IMAGE not in features or LABEL not in features:
             raise UserError(
@@ -187,7 +188,7 @@ def _scan_file(path: Path, check: bool) -> _Scan:
     bad: list[tuple[int, BadFile]] = []
     try:
         _check_features(path)
-        records = tf.data.TFRecordDataset(str(path)).batch(_BATCH)
+        records = tf.data.TFRecordDataset(os.fsencode(path)).batch(_BATCH)
         for batch in records.map(lambda r: tf.io.parse_example(r, wanted)).prefetch(1).as_numpy_iterator():
             words = np.where(batch[SYNSET] != b"", batch[SYNSET], batch[TEXT])
             class_words |= {int(k): word.decode(errors="replace") for k, word in zip(batch[LABEL], words, strict=True)}
@@ -272,5 +273,5 @@ def read_records(
         splits[split] = part.select(good) if found else part
     check_bad_file_limit(skipped, sum(map(len, labels.values())), max_bad_files)
     if not skip_empty_classes:
-        check_decoded_classes(folder.resolve().name, names, listed, labels_of(splits))
-    return SourceData(folder.resolve().name, names, splits, tuple(skipped))
+        check_decoded_classes(displayed(folder.resolve().name), names, listed, labels_of(splits))
+    return SourceData(displayed(folder.resolve().name), names, splits, tuple(skipped))

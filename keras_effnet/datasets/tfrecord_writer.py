@@ -6,6 +6,7 @@ TensorFlow.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ class ShardWriter:
         """Append a record, to a new shard if the current one is full."""
         if self._file is None:
             self.shards.append({"file": f"{self.split}-{len(self.shards):05d}.tfrecord", "count": 0})
-            self._file = tf.io.TFRecordWriter(str(self.folder / self.shards[-1]["file"]))
+            self._file = tf.io.TFRecordWriter(os.fsencode(self.folder / self.shards[-1]["file"]))
             self._written = 0
         self._file.write(record)
         self._written += len(record)
@@ -66,7 +67,7 @@ def record(contents: bytes, file_name: str, label: int, class_name: str) -> byte
         IMAGE: text(contents),
         LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
         TEXT: text(class_name.encode()),
-        FILE: text(file_name.encode()),
+        FILE: text(os.fsencode(file_name)),
     }
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 

@@ -24,7 +24,8 @@ def elements(split: Split) -> tf.data.Dataset:
     """Return a `tf.data.Dataset` of `(image, label)`; an image is pixels, a file path or encoded bytes."""
     if isinstance(split.images, Encoded):
         return tf.data.Dataset.zip((split.images.read(), tf.data.Dataset.from_tensor_slices(split.labels)))
-    images = list(split.images) if isinstance(split.images, tuple) else split.images
+    # File names are bytes and need not be valid text.
+    images = [os.fsencode(path) for path in split.images] if isinstance(split.images, tuple) else split.images
     return tf.data.Dataset.from_tensor_slices((images, split.labels))
 
 
@@ -144,7 +145,7 @@ def cached_split(split: Split, cache: Cache) -> CachedSplit:
     for leftover in cache.folder.glob("pixels*"):  # of a run that was killed: tf.data would wait for its lock
         leftover.unlink()
     buffer = min(everything, _shuffle_buffer(decoded_bytes(split) / len(split)))
-    return CachedSplit(split, data.cache(str(cache.folder / "pixels")), True, buffer)
+    return CachedSplit(split, data.cache(os.fsencode(cache.folder / "pixels")), True, buffer)
 
 
 def _shuffle_buffer(size: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shlex
+import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def test_the_next_command_is_quoted_for_the_shell(capsys):
     assert result == "Result: my runs (1)"
     assert shlex.split(following.removeprefix("Next:   "), comments=True) == [str(word) for word in words]
     assert following.endswith("   # a note")
+
+
+def test_a_file_name_that_is_not_text_is_quoted_for_bash():
+    name = b"d\xe9j\xe0 \\ l'\xff \xc3\xa9.jpg"
+    line = console.command_line("printf", "%s", os.fsdecode(name))
+    line.encode("utf-8")  # can be printed
+    assert subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout == name
 
 
 def test_no_command_prints_a_next_command_that_was_not_split_into_words():

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.datasets.listing.tree import LeftOut, contents, extension, file_name, is_hidden, walk
+from keras_effnet.datasets.listing.tree import LeftOut, contents, displayed, extension, file_name, is_hidden, walk
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class ClassFolders:
     """Images of the class folders in a folder.
 
     Args:
-        images: Dict of class name to sorted paths.
+        images: Dict of class name, which is valid text whatever bytes the name of the folder has, to sorted paths.
         left_out: Tuple of `LeftOut`, what else may be or contain an image.
     """
 
@@ -62,7 +62,7 @@ def class_folders(folder: str | Path) -> ClassFolders:
     found = contents(folder)
     loose, left_out = _sorted_out(found.files, found.special)
     outside = tuple(LeftOut(path, "image outside the class folders") for path in sorted(loose) if found.folders)
-    listings = {name: list_images(path) for name, path in found.folders.items()}
+    listings = {displayed(name): list_images(path) for name, path in found.folders.items()}
     nested = tuple(item for listing in listings.values() for item in listing.left_out)
     return ClassFolders(
         {name: listing.images for name, listing in listings.items()},
@@ -109,7 +109,7 @@ def describe(left_out: Iterable[LeftOut], root: str | Path) -> str:
 
 def _relative(path: str, root: str | Path) -> str:
     inside = Path(path).is_relative_to(root) and Path(path) != Path(root)
-    return str(Path(path).relative_to(root)) if inside else path
+    return displayed(str(Path(path).relative_to(root)) if inside else path)
 
 
 def _plural(kind: str) -> str:
@@ -126,4 +126,4 @@ def left_out_note(left_out: Iterable[LeftOut], root: str | Path) -> str:
 def warn_of(left_out: Iterable[LeftOut], root: str | Path) -> None:
     """Log one line that counts what was left out of a folder; none if nothing was."""
     if listing := describe(left_out, root):
-        logger.warning("Left out of %s: %s.", root, listing)
+        logger.warning("Left out of %s: %s.", displayed(str(root)), listing)

@@ -171,6 +171,11 @@ def extension(path: str) -> str:
     return (dot + end).lower() if stem else ""
 
 
+def displayed(name: str) -> str:
+    r"""Valid text for a file name, which may be any bytes; others than UTF-8 become `\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def is_hidden(path: str) -> bool:
     """Whether the name of a file or folder starts with a dot."""
     return file_name(path).startswith(".")
