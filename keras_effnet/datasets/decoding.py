@@ -19,7 +19,9 @@ from keras_effnet.datasets.image_formats.exif_orientation import (
     stored_window,
     upright,
     upright_shape,
+    upright_window,
 )
+from keras_effnet.datasets.image_formats.jpeg_scaling import Window, decode_jpeg_window, whole_window
 from keras_effnet.datasets.image_formats.pillow_decoder import IMPLAUSIBLE, MAX_PIXELS, decode_with_pillow
 from keras_effnet.errors import UserError
 
@@ -69,19 +71,22 @@ def decode(contents: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(upright(image, turn), (None, None, 3))
 
 
-def decode_window(contents: tf.Tensor, box_of_shape: Callable) -> tf.Tensor:
+def decode_window(contents: tf.Tensor, box_of_shape: Callable, target: int | None = None) -> Window:
     """Decode a window of an upright image, skipping the rest of a JPEG.
 
-    Every image that `decode` accepts can be decoded in every window; `tests/datasets/test_fuzz.py` searches for
-    counterexamples.
+    If the window will be reduced a lot, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size: `target` says to what.
+
+    Every image that `decode` accepts can be decoded in every window and for every target;
+    `tests/datasets/test_fuzz.py` searches for counterexamples.
 
     Args:
         contents: Scalar string tensor.
         box_of_shape: Function from the shape of the upright image, an `int32` tensor `[height, width]`, to the window,
             an `int32` tensor `[top, left, height, width]` that lies within the image and is not empty.
+        target: Int, side of the square to which the window will be resized, in pixels; None decodes at full size.
 
     Returns:
-        A `uint8` tensor of shape `(height, width, 3)`, the size of the window.
+        A `Window`. At full size, its pixels are the window.
     """
 
     def jpeg():
@@ -90,14 +95,16 @@ def decode_window(contents: tf.Tensor, box_of_shape: Callable) -> tf.Tensor:
         turn = jpeg_orientation(contents)
         shape = upright_shape(stored, turn)
         window = stored_window(box_of_shape(shape), shape, turn)
-        return upright(tf.io.decode_and_crop_jpeg(checked, window, channels=3), turn)
+        pixels, box, scale = decode_jpeg_window(checked, window, tf.int32.max if target is None else target)
+        return Window(upright(pixels, turn), upright_window(box, tf.shape(pixels)[:2], turn), scale)
 
     def other():
         image = decode(contents)
         top, left, height, width = tf.unstack(box_of_shape(tf.shape(image)[:2]), num=4)
-        return image[top : top + height, left : left + width]
+        return whole_window(image[top : top + height, left : left + width])
 
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(contents), jpeg, other), (None, None, 3))
+    window = tf.cond(tf.io.is_jpeg(contents), jpeg, other)
+    return window._replace(pixels=tf.ensure_shape(window.pixels, (None, None, 3)))
 
 
 def _bytes_at(contents: tf.Tensor, start: int, stop: int) -> tf.Tensor:

@@ -12,7 +12,7 @@ from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline.augmentation import Augmentation, augment_image, mix_batch
 from keras_effnet.pipeline.caching import Cache, CachedSplit, cached_split, choose_cache, contents, elements, in_memory
-from keras_effnet.pipeline.geometry import crop, crop_window, evaluation_image, resize
+from keras_effnet.pipeline.geometry import crop, crop_window, evaluation_image, resize, resize_window
 from keras_effnet.preprocessing import ImageSpec
 
 _CORES = os.cpu_count() or 1
@@ -206,10 +206,10 @@ def _training_map(images: CachedSplit, input_spec: ImageSpec, augmentation: Augm
             return crop_window(shape, draws, augmentation)
 
         if images.decoded:
-            image = crop(image, box(tf.shape(image)))
-        else:  # decodes only the window of a JPEG
-            image = decode_window(contents(image, images.split), box)
-        image = resize(image, input_spec.size, input_spec.interpolation)
+            image = resize(crop(image, box(tf.shape(image))), input_spec.size, input_spec.interpolation)
+        else:  # decodes only the window of a JPEG, at the scale that is needed
+            window = decode_window(contents(image, images.split), box, input_spec.size)
+            image = resize_window(window, input_spec.size, input_spec.interpolation)
         return augment_image(image, seed, augmentation), label, seed
 
     return prepare

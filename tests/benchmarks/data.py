@@ -1,6 +1,6 @@
 """Throughput of input pipelines and of RandAugment beside other loaders, as Markdown tables.
 
-    python tests/benchmarks/data.py FOLDER [loaders | randaugment]
+    python tests/benchmarks/data.py FOLDER [loaders | large | randaugment]
 
 FOLDER as in `accuracy.py`: images and a `labels.csv`. Needs the `peers` extra: torch and grain.
 
@@ -9,6 +9,10 @@ the same with Pillow, in two processes and two threads; `image_dataset_from_dire
 runs through `EPOCHS` epochs at a time, in the way that its users train: ours and grain as one stream, torch with
 workers that outlive an epoch. A first such run starts workers and fills the cache of ours; `ROUNDS` more are timed, in
 turn. CPU time includes the workers' and is what to compare on a busy machine.
+
+`large`: the same without a cache on `LARGE` photos of 12 megapixels: images of FOLDER enlarged, with finer texture and
+sensor noise added, in a temporary folder. A row shows torch with Pillow's `draft`, which decodes at a smaller scale too
+but has to be called.
 
 `randaugment`: CPU time that two operations of magnitude 9 add to an image of 224 pixels, ours and Keras', each over
 the same pipeline without it, all timed in turn.
@@ -41,6 +45,7 @@ from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.machine import cpu_name
 
 SIZE, BATCH, WORKERS, EPOCHS, ROUNDS = 224, 32, 2, 5, 7
+LARGE, LONG, SHORT, LARGE_EPOCHS, LARGE_ROUNDS = 32, 4000, 3000, 2, 5
 CACHED, FILES = "ours, cached", "ours, files"
 SCALE, RATIO = (0.35, 1.0), (3 / 4, 4 / 3)
 
@@ -48,8 +53,8 @@ SCALE, RATIO = (0.35, 1.0), (3 / 4, 4 / 3)
 # ------------------------------------------------------------------ the same work with Pillow, for torch and grain
 
 
-def prepare(path: str, draws: np.ndarray) -> np.ndarray:
-    """Random-resized-crop and flip. The reader is told the size, so that it may decode at a smaller scale if it can."""
+def prepare(path: str, draws: np.ndarray, draft: bool = False) -> np.ndarray:
+    """Random-resized-crop and flip; `draft` lets libjpeg decode at a smaller scale that leaves twice the size."""
     image = Image.open(path)
     width, height = image.size
     area = width * height * (SCALE[0] + draws[0] * (SCALE[1] - SCALE[0]))
@@ -57,6 +62,10 @@ def prepare(path: str, draws: np.ndarray) -> np.ndarray:
     across, down = min(width, (area * ratio) ** 0.5), min(height, (area / ratio) ** 0.5)
     left, top = draws[2] * (width - across), draws[3] * (height - down)
     box = (left, top, left + across, top + down)
+    if draft:
+        share = 2 * SIZE / min(across, down)
+        image.draft("RGB", (int(width * share), int(height * share)))
+        box = tuple(edge * image.width / width for edge in box)
     image = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
     if draws[4] < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -66,8 +75,8 @@ def prepare(path: str, draws: np.ndarray) -> np.ndarray:
 class Images:
     """What torch and grain draw from: item -> image and label."""
 
-    def __init__(self, paths: list[str], labels: list[int]):
-        self.paths, self.labels = paths, labels
+    def __init__(self, paths: list[str], labels: list[int], draft: bool = False):
+        self.paths, self.labels, self.draft = paths, labels, draft
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -75,17 +84,17 @@ class Images:
     def __getitem__(self, number: int) -> tuple[np.ndarray, int]:
         number = int(number)
         draws = np.random.default_rng(time.time_ns() + number).random(5)
-        return prepare(self.paths[number], draws), self.labels[number]
+        return prepare(self.paths[number], draws, self.draft), self.labels[number]
 
 
 class Again:
-    """`EPOCHS` epochs of a loader that begins each by itself."""
+    """Several epochs of a loader that begins each by itself."""
 
-    def __init__(self, loader: Iterable):
-        self.loader = loader
+    def __init__(self, loader: Iterable, epochs: int):
+        self.loader, self.epochs = loader, epochs
 
     def __iter__(self) -> Iterator:
-        return chain.from_iterable(repeat(self.loader, EPOCHS))
+        return chain.from_iterable(repeat(self.loader, self.epochs))
 
 
 def torch_loader(images: Images) -> Iterable:
@@ -96,14 +105,14 @@ def torch_loader(images: Images) -> Iterable:
     )
 
 
-def grain_loader(images: Images) -> Iterable:
+def grain_loader(images: Images, epochs: int) -> Iterable:
     """Threads: Pillow lets go of the interpreter while it decodes, and processes would start anew each epoch."""
     import grain
     from absl import flags
 
     flags.FLAGS.mark_as_parsed()  # grain reads flags that only absl's own start-up parses
     reading = grain.ReadOptions(num_threads=WORKERS, prefetch_buffer_size=4 * BATCH)
-    data = grain.MapDataset.source(images).shuffle(seed=0).repeat(EPOCHS).to_iter_dataset(reading)
+    data = grain.MapDataset.source(images).shuffle(seed=0).repeat(epochs).to_iter_dataset(reading)
     return data.batch(BATCH, drop_remainder=True)
 
 
@@ -123,22 +132,43 @@ def class_folders(folder: Path, root: Path) -> tuple[list[str], list[int]]:
     return paths, [int(row["index"]) for row in rows]
 
 
-def loaders(folder: Path, root: Path) -> dict[str, Iterable]:
-    """Name -> the batches of `EPOCHS` epochs."""
+def large_folders(folder: Path, root: Path) -> tuple[list[str], list[int]]:
+    """Writes `LARGE` photos of 12 megapixels into two class folders below `root`."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 3, (LONG + 256, LONG + 256)).astype("float32")
+    paths = []
+    for number, source in enumerate(sorted(folder.glob("*.JPEG"))[:LARGE]):
+        with Image.open(source) as opened:
+            image = opened.convert("RGB")
+        width, height = (LONG, SHORT) if image.width >= image.height else (SHORT, LONG)
+        grey = np.asarray(image.convert("L"), "float32")
+        texture = grey - np.asarray(image.convert("L").reduce(4).resize(image.size), "float32")
+        tiled = np.tile(texture, (height // image.height + 1, width // image.width + 1))[:height, :width]
+        top, left = rng.integers(256, size=2)
+        fine = tiled / 2 + noise[top : top + height, left : left + width]
+        pixels = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)) + fine[..., None]
+        path = root / f"class{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.clip(pixels, 0, 255).astype("uint8")).save(path, quality=92)
+        paths.append(str(path))
+    return paths, [number % 2 for number in range(len(paths))]
+
+
+def loaders(paths: list[str], labels: list[int], root: Path, epochs: int) -> dict[str, Iterable]:
+    """Name -> the batches of several epochs."""
     import keras
 
-    paths, labels = class_folders(folder, root)
     split = datasets.Split(tuple(paths), np.array(labels, "int32"))
     spec = ImageSpec(SIZE)
     peers = Images(paths, labels)
     plain = keras.utils.image_dataset_from_directory(root, image_size=(SIZE, SIZE), batch_size=BATCH, verbose=False)
-    ours = partial(image_pipeline, split, spec, BATCH, training=True, epochs=(0, EPOCHS))
+    ours = partial(image_pipeline, split, spec, BATCH, training=True, epochs=(0, epochs))
     return {
         FILES: ours(cache=False),
         CACHED: ours(cache=True),
-        "keras, image_dataset_from_directory": plain.repeat(EPOCHS),
-        "torch, DataLoader": Again(torch_loader(peers)),
-        "grain": grain_loader(peers),
+        "keras, image_dataset_from_directory": plain.repeat(epochs),
+        "torch, DataLoader": Again(torch_loader(peers), epochs),
+        "grain": grain_loader(peers, epochs),
     }
 
 
@@ -166,14 +196,8 @@ def timed(batches: Iterable) -> tuple[float, float]:
 
 def compare_loaders(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as root:
-        data = loaders(folder, Path(root))
-        rates, costs = ({name: [] for name in data} for _ in range(2))
-        for turn in range(ROUNDS + 1):
-            for name, batches in data.items():
-                rate, cost = timed(batches)
-                if turn:  # the first starts workers, traces graphs and fills caches
-                    rates[name].append(rate)
-                    costs[name].append(cost)
+        data = loaders(*class_folders(folder, Path(root)), Path(root), EPOCHS)
+        rates, costs = in_turn(data, ROUNDS)
     print("| loader | images/s | cached / it | files / it | CPU ms an image | it / cached | it / files |")
     print("|---|---|---|---|---|---|---|")
     for name in data:
@@ -181,6 +205,34 @@ def compare_loaders(folder: Path) -> None:
         cells = [f"{median(rates[name]):.0f}", *map("{:.2f}".format, faster)]
         cells += [f"{median(costs[name]):.2f}", *(f"{1 / share:.2f}" for share in cheaper)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def in_turn(data: dict[str, Iterable], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Images a second and CPU milliseconds an image of each loader, in every round."""
+    rates: dict[str, list[float]] = {name: [] for name in data}
+    costs: dict[str, list[float]] = {name: [] for name in data}
+    for turn in range(rounds + 1):
+        for name, batches in data.items():
+            rate, cost = timed(batches)
+            if turn:  # the first starts workers, traces graphs and fills caches
+                rates[name].append(rate)
+                costs[name].append(cost)
+    return rates, costs
+
+
+def compare_large(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        paths, labels = large_folders(folder, Path(root))
+        data = loaders(paths, labels, Path(root), LARGE_EPOCHS)
+        del data[CACHED]
+        data["torch, DataLoader, draft"] = Again(torch_loader(Images(paths, labels, draft=True)), LARGE_EPOCHS)
+        rates, costs = in_turn(data, LARGE_ROUNDS)
+    print("| loader, 12 megapixels | images/s | files / it | CPU ms an image | it / files |")
+    print("|---|---|---|---|---|")
+    for name in data:
+        faster, cheaper = (ratio(values, FILES, name) for values in (rates, costs))
+        row = (f"{median(rates[name]):.1f}", f"{faster:.2f}", f"{median(costs[name]):.1f}", f"{1 / cheaper:.2f}")
+        print(f"| {name} | {' | '.join(row)} |", flush=True)
 
 
 def ratio(values: dict[str, list[float]], of: str, to: str) -> float:
@@ -220,7 +272,7 @@ def compare_randaugment(folder: Path, count: int = 96) -> None:
         print(f"| {name} | {median(added):.2f} |")
 
 
-COMPARISONS = {"loaders": compare_loaders, "randaugment": compare_randaugment}
+COMPARISONS = {"loaders": compare_loaders, "large": compare_large, "randaugment": compare_randaugment}
 
 
 def main(folder: str, *names: str) -> None:

@@ -229,21 +229,24 @@ def labels(kind: str, damage: tuple[str, ...]) -> list[str]:
 
 
 def _windows(contents):
-    """One image in windows at its corners and in its middle, which reach or miss whatever is broken."""
+    """One image in windows at its corners and in its middle, which reach or miss whatever is broken, at every scale."""
     import tensorflow as tf
 
     from keras_effnet.datasets.decoding import decode_window
 
-    def window(top, left, share):
+    def window(top, left, share, target):
         def box(shape):
             extent = tf.maximum(tf.cast(tf.cast(shape, tf.float32) * share, tf.int32), 1)
             begin = tf.cast(tf.cast(shape - extent, tf.float32) * tf.constant([top, left]), tf.int32)
             return tf.concat([begin, extent], axis=0)
 
-        return tf.shape(decode_window(contents, box))
+        return tf.shape(decode_window(contents, box, target).pixels)
 
     places = ((0, 0, 1), (0, 0, 0.3), (0, 1, 0.3), (1, 0, 0.3), (1, 1, 0), (0.5, 0.5, 0.2))
-    return tf.stack([window(float(top), float(left), share) for top, left, share in places])
+    # The whole image is decoded at 1/8 for a target of 1 and at 1/4 for 5, a window of 12 pixels at 1/4 for 1.
+    return tf.stack(
+        [window(float(top), float(left), share, target) for target in (None, 1, 5) for top, left, share in places]
+    )
 
 
 def child(seed: int, start: int, stop: int, folder: Path) -> None:

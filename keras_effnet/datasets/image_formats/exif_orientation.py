@@ -117,6 +117,22 @@ def stored_window(box: tf.Tensor, shape: tf.Tensor, turn: tf.Tensor) -> tf.Tenso
     return tf.concat([upright_shape(begin, turn), upright_shape(extent, turn)], axis=0)
 
 
+def upright_window(box: tf.Tensor, shape: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
+    """Window of the upright image that shows the same as a window of the stored image; inverse of `stored_window`.
+
+    Args:
+        box: Tensor `[top, left, height, width]` in the stored image, which may lie between pixels.
+        shape: `int32` tensor `[height, width]` of the stored image.
+        turn: Scalar `int32` tensor, orientation in 1..8.
+
+    Returns:
+        A tensor `[top, left, height, width]` of the type of `box`, in the upright image.
+    """
+    begin, extent = upright_shape(box[:2], turn), upright_shape(box[2:], turn)
+    far = upright_shape(tf.cast(shape, box.dtype), turn) - begin - extent
+    return tf.concat([tf.where(tf.stack(_flips(turn)), far, begin), extent], axis=0)
+
+
 @tf.function(input_signature=[_PIXELS, _TURN], autograph=False)
 def upright(image: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
     """Turn a stored image of shape `(height, width, 3)` upright.

@@ -20,7 +20,9 @@ BOX = (5, 9, 21, 17)
 # One graph for all files: tracing it is what takes time.
 STRING = tf.TensorSpec((), tf.string)
 _decode = tf.function(decode, input_signature=[STRING])
-_window = tf.function(lambda contents: decode_window(contents, lambda _: tf.constant(BOX)), input_signature=[STRING])
+_window = tf.function(
+    lambda contents: decode_window(contents, lambda _: tf.constant(BOX)).pixels, input_signature=[STRING]
+)
 _orientation = tf.function(orientation, input_signature=[STRING])
 
 
