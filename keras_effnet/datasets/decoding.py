@@ -1,4 +1,4 @@
-"""Image decoding, and detection of files that cannot be decoded. TensorFlow; Pillow for BMP, GIF and WebP."""
+"""Image decoding, and detection of files that cannot be decoded. TensorFlow; Pillow for all but JPEG and PNG."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from keras_effnet.datasets.image_formats.exif_orientation import (
     upright_window,
 )
 from keras_effnet.datasets.image_formats.jpeg_scaling import Window, decode_jpeg_window, whole_window
-from keras_effnet.datasets.image_formats.pillow_decoder import IMPLAUSIBLE, MAX_PIXELS, decode_with_pillow
+from keras_effnet.datasets.image_formats.limits import IMPLAUSIBLE, MAX_PIXELS
+from keras_effnet.datasets.image_formats.pillow_decoder import decode_with_pillow
 from keras_effnet.errors import UserError
 
 _UNDECODABLE = (tf.errors.InvalidArgumentError, ValueError)  # from TensorFlow's decoders, and from Pillow's
@@ -34,7 +35,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 # Boilerplate that TensorFlow prepends to messages and Pillow inserts into them.
 _NOISE = re.compile(
     r"\{\{.*?\}\} ?|Error in user-defined function .*? iterator: \S+ "
-    r"|ValueError: (?=\w+: )| <_io.BytesIO object at \w+>"
+    r"|\bValueError: | <_io.BytesIO object at \w+>"
 )
 
 
@@ -46,10 +47,11 @@ class BadFile(NamedTuple):
 
 
 def decode(contents: tf.Tensor) -> tf.Tensor:
-    """Decode JPEG, PNG, GIF, BMP or WebP bytes to RGB.
+    """Decode JPEG, PNG, GIF, BMP, WebP, TIFF, AVIF, JPEG 2000, PNM or HEIF bytes to RGB.
 
-    Grayscale, palette and CMYK images are converted to RGB, alpha is dropped, 16 bits are reduced to 8, the first
-    frame of an animation is used, and an image with an EXIF orientation is turned upright.
+    The format is recognised by the contents. Grayscale, palette and CMYK images are converted to RGB, alpha is dropped,
+    16 bits are reduced to the 8 high ones, the first frame of an animation and the first page of a TIFF are used, and
+    an image with an EXIF orientation is turned upright.
 
     Args:
         contents: Scalar string tensor.
@@ -57,18 +59,20 @@ def decode(contents: tf.Tensor) -> tf.Tensor:
     Returns:
         A `uint8` tensor of shape `(height, width, 3)`.
     """
-    # TensorFlow reads palette indices of a BMP as grey levels, refuses WebP with alpha or animation, and decodes all
-    # frames of a GIF before it drops all but the first.
+    # TensorFlow reads palette indices of a BMP as grey levels, refuses WebP with alpha or animation, decodes all frames
+    # of a GIF before it drops all but the first, and does not know the other formats. Pillow's images are upright.
     contents = tf.convert_to_tensor(contents)
-    turn = orientation(contents)  # Pillow's images are turned there
-    start = tf.strings.substr(contents, 0, 2)
-    by_pillow = (start == b"BM") | (start == b"GI") | (_bytes_at(contents, 8, 12) == b"WEBP")
+
+    def by_tensorflow():
+        image = tf.io.decode_image(_check_header(contents), channels=3, expand_animations=False)
+        return upright(image, orientation(contents))
+
     image = tf.cond(
-        by_pillow,
+        tf.io.is_jpeg(contents) | (tf.strings.substr(contents, 0, len(_PNG)) == _PNG),
+        by_tensorflow,
         lambda: tf.numpy_function(decode_with_pillow, [contents], tf.uint8),
-        lambda: tf.io.decode_image(_check_header(contents), channels=3, expand_animations=False),
     )
-    return tf.ensure_shape(upright(image, turn), (None, None, 3))
+    return tf.ensure_shape(image, (None, None, 3))
 
 
 def decode_window(contents: tf.Tensor, box_of_shape: Callable, target: int | None = None) -> Window:

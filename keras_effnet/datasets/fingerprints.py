@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from keras_effnet.datasets.image_formats.pillow_decoder import describe
 
 _HASH_SIDES, _THUMBNAIL_SIDE, _SHEET_SIDE = (9, 8), 16, 96
 NEAR_BITS = 6  # bits of the 64-bit hash that may differ between near duplicates
@@ -51,17 +52,8 @@ def fingerprint(pixels: np.ndarray, contents: bytes | None = None) -> Fingerprin
     bits = np.packbits(grey[:, 1:] > grey[:, :-1])
     whole = contents if contents is not None else pixels.tobytes() + repr(pixels.shape).encode()
     digest = hashlib.sha256(whole).digest()[:16]
-    return Fingerprint(digest, int.from_bytes(bits.tobytes()), np.asarray(small), width, height, _mode(contents))
-
-
-def _mode(contents: bytes | None) -> str:
-    if contents is None:
-        return "pixels"
-    try:
-        with Image.open(io.BytesIO(contents)) as image:  # reads only the header
-            return f"{image.format} {image.mode}"
-    except Exception:  # a format that TensorFlow decodes and Pillow does not
-        return "unknown to Pillow"
+    mode = "pixels" if contents is None else describe(contents)
+    return Fingerprint(digest, int.from_bytes(bits.tobytes()), np.asarray(small), width, height, mode)
 
 
 def sheet_tile(pixels: np.ndarray, side: int = _SHEET_SIDE) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Private names of Keras and TensorFlow, each with its fallback.
+"""Private names of Keras, TensorFlow and Pillow, each with its fallback.
 
 Nothing outside this module may use a private name of a framework. For each one, the docstring says what it is for and
 what happens in a release without it: a slower public way, or a `UserError` that names the releases to install. The
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from keras_effnet.errors import UserError
@@ -141,6 +142,27 @@ def quantize_int16x8(calibrated: bytes) -> bytes:
         return bytes(quantizer.QuantizeModel(inputs, outputs, False, activations, biases, False, False))
     except (ImportError, AttributeError, TypeError):
         _missing("int16x8", name)
+
+
+@cache
+def silence_libtiff() -> bool:
+    """Stop libtiff from printing about damaged files to the standard error stream; its errors are raised anyway.
+
+    Private name: the library of `PIL.Image.core`, through which the functions of libtiff are found. Fallback: False is
+    returned, and the messages are printed.
+    """
+    import ctypes
+
+    from PIL import Image
+
+    try:
+        library = ctypes.CDLL(Image.core.__file__)
+        for function in (library.TIFFSetErrorHandler, library.TIFFSetWarningHandler):
+            function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+            function(None)
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _missing(precision: str, name: str) -> NoReturn:

@@ -285,11 +285,12 @@ def test_folders_and_pipes_are_bad_files_and_are_not_waited_for(tmp_path):
 
 
 def test_what_only_another_plugin_of_pillow_would_open_is_refused(tmp_path):
-    # A sound PPM, with the word that names a WebP in its comment. So would be PostScript, which Pillow would run.
-    (tmp_path / "ppm.jpg").write_bytes(b"P6\n#----WEBP\n1 1\n255\nabc")
-    with Image.open(tmp_path / "ppm.jpg") as image:
-        assert image.format == "PPM"
-    assert len(find_bad_files([str(tmp_path / "ppm.jpg")])) == 1
+    # PostScript, for instance, Pillow would run.
+    IMAGE.save(tmp_path / "pcx.jpg", "PCX")
+    with Image.open(tmp_path / "pcx.jpg") as image:
+        assert image.format == "PCX"
+    (bad,) = find_bad_files([str(tmp_path / "pcx.jpg")])
+    assert bad.reason == "PCX images are not supported"
 
 
 def test_very_many_bad_files_are_listed_in_their_order_and_block_nothing(tmp_path):
@@ -297,13 +298,14 @@ def test_very_many_bad_files_are_listed_in_their_order_and_block_nothing(tmp_pat
     paths = []
     for number in range(3000):
         path = tmp_path / f"{number}.jpg"
-        path.write_bytes(b"BM or not" if number % 3 == 0 else b"\xff\xd8\xff broken" if number % 3 == 1 else b"text")
+        bitmap = b"BM" + bytes(12) + b"\x28" + bytes(20)
+        path.write_bytes(bitmap if number % 3 == 0 else b"\xff\xd8\xff broken" if number % 3 == 1 else b"text")
         paths.append(str(path))
     IMAGE.save(tmp_path / "1000.jpg", "PNG")
     found = find_bad_files(paths)
     assert [bad.path for bad in found] == [path for path in paths if not path.endswith("/1000.jpg")]
     assert [bad.reason.split(" image")[0].split(",")[0] for bad in found[:3]] == [
-        "UnidentifiedImageError: cannot identify",
+        "Damaged or unsupported BMP file: Truncated File Read",
         "Invalid JPEG data",
         "Unknown",
     ]

@@ -15,7 +15,7 @@ from keras_effnet.system import private_api
 
 def gone(name: str, purpose: str, seen: str, breaks: str) -> str:
     """What a canary says when it fails."""
-    package = "keras" if name.startswith("keras") else "tensorflow"
+    package = {"keras": "keras", "PIL": "pillow"}.get(name.split(".")[0], "tensorflow")
     return (
         f"{name} is gone or has changed in {package} {version(package)}; it was seen to work with {seen}. "
         f"It is for {purpose}. Without it {breaks}. Adapt keras_effnet/system/private_api.py."
@@ -233,3 +233,21 @@ def test_without_the_list_of_variables_a_failed_network_is_initialized(monkeypat
     monkeypatch.delattr(global_state, "get_global_attribute")
     with pytest.raises(ZeroDivisionError), private_api.discarding_deferred_variables():
         raise ZeroDivisionError
+
+
+# ------------------------------------------------------------------ libtiff of Pillow
+
+
+def test_canary_libtiff_is_found_through_pillow():
+    private_api.silence_libtiff.cache_clear()
+    message = gone("PIL.Image.core", "silencing libtiff", "Pillow 13", "it prints about damaged TIFF files")
+    assert private_api.silence_libtiff(), message
+
+
+def test_without_the_library_libtiff_stays_as_it_is(monkeypatch):
+    from PIL import Image
+
+    private_api.silence_libtiff.cache_clear()
+    monkeypatch.setattr(Image, "core", object())
+    assert not private_api.silence_libtiff()
+    private_api.silence_libtiff.cache_clear()
