@@ -223,6 +223,7 @@ def cli(capsys, monkeypatch, tmp_path) -> Callable[..., Outcome]:
             status = stop.code or 0
         finally:
             log.handlers[:] = handlers  # a handler of this call would write to a stream that is closed by the next
+            log.propagate = True  # for caplog
         captured = capsys.readouterr()
         return Outcome(status, captured.out, captured.err)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from keras_effnet.errors import UserError
 from keras_effnet.export.tflite_file.arena import plan
 from keras_effnet.export.tflite_file.graph import Graph, name_of, read_graph
+from keras_effnet.system.files import why_no_file
 from keras_effnet.system.machine import host_bytes
 
 PATIENCE = 20.0  # seconds without a sign of progress, at least
@@ -46,7 +47,7 @@ def examine(source: str | Path | bytes, name: str | None = None) -> Examined:
     if isinstance(source, bytes):
         path, size, graph = "", len(source), read_graph(source, name)
     elif not Path(source).is_file():
-        raise UserError(f"{name} does not exist.")
+        raise UserError(f"{name} {why_no_file(source)}.")
     else:
         path, size = str(Path(source).resolve()), Path(source).stat().st_size
         try:

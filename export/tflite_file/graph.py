@@ -16,6 +16,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export.tflite_file.flatbuffer import Content
 from keras_effnet.export.tflite_file.integrity import check_magic, checked, stored_size
 from keras_effnet.export.tflite_file.schema import bits_of, code_name, enum_names
+from keras_effnet.system.files import why_no_file
 
 FLOATS = frozenset(("float16", "float32"))
 QUANTIZED = frozenset(("int8", "uint8", "int16"))
@@ -132,7 +133,7 @@ def content_of(source: str | Path | bytes) -> bytes:
     if isinstance(source, bytes):
         content = source
     elif not Path(source).is_file():
-        raise UserError(f"{source} does not exist.")
+        raise UserError(f"{source} {why_no_file(source)}.")
     else:
         try:
             content = Path(source).read_bytes()

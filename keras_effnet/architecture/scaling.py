@@ -79,9 +79,15 @@ class CompoundScaling:
         Returns:
             `ScalingFactors(depth, width, resolution)`, each a plain multiplier (1.0 = baseline).
 
+        Raises:
+            UserError: The multipliers of such a phi exceed every float.
+
         Source: EfficientNet (ICML 2019), equation 3.
         """
-        return ScalingFactors(self.alpha**phi, self.beta**phi, self.gamma**phi)
+        try:
+            return ScalingFactors(self.alpha**phi, self.beta**phi, self.gamma**phi)
+        except OverflowError:
+            raise UserError(f"phi is too large: {phi:g}. B7 is about 7.") from None
 
 
 @dataclass(frozen=True)

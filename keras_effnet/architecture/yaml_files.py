@@ -11,7 +11,7 @@ import yaml
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import parse_yaml, read_text
-from keras_effnet.system.files import write_text
+from keras_effnet.system.files import why_no_file, write_text
 from keras_effnet.system.typed_values import build
 
 SUFFIXES = (".yaml", ".yml")
@@ -55,7 +55,7 @@ def read_spec(path: str | Path) -> ArchitectureSpec:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"Network file {path} does not exist.")
+        raise UserError(f"Network file {path} {why_no_file(path)}.")
     try:
         values = parse_yaml(read_text(path))
     except UserError as error:

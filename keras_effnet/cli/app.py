@@ -6,13 +6,16 @@ import importlib
 import io
 import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
 from keras_effnet.errors import UserError, VerificationError, first_line, unknown
 from keras_effnet.system.files import disk_full, forbidden
 
-EXIT_USER, EXIT_VERIFICATION, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_USER, EXIT_VERIFICATION, EXIT_INTERRUPTED, EXIT_READER_GONE = 2, 3, 130, 141
+_SURPLUS = "Got unexpected extra"  # click, of arguments
 
 # One-line help texts, kept here so that --help imports no command.
 COMMANDS = {
@@ -43,14 +46,26 @@ class LazyGroup(click.Group):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
+        from keras_effnet.cli.options import refuse_empty_text  # late: --help needs none of its imports
+
         command = importlib.import_module(f"keras_effnet.cli.commands.{name.replace('-', '_')}").command
         command.help = command.help or COMMANDS[name]  # `python -OO` drops docstrings
+        refuse_empty_text(command)
         return command
 
     def resolve_command(self, ctx, args):
         if args and args[0] not in COMMANDS:
             raise UserError(unknown("command", args[0], COMMANDS))
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx):
+        try:
+            result = super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a reader that has gone may be noticed only here
+            return result
+        except BrokenPipeError:  # click exits with status 1
+            _reader_gone()
 
     def format_commands(self, ctx, formatter):
         with formatter.section("Commands"):
@@ -67,9 +82,36 @@ def cli(debug: bool) -> None:
     """Options of all commands; `main` reads `--debug`."""
 
 
-def _fail(message: str, status: int) -> None:
-    click.echo(f"error: {message}", err=True)
+def _fail(message: str, status: int) -> NoReturn:
+    """Print an error on one line, whatever characters a name in it holds, and exit."""
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in message)
+    click.echo(f"error: {shown}", err=True)
     sys.exit(status)
+
+
+def usage_error(error: click.ClickException) -> str:
+    """Message of click on one line; that of missing and surplus arguments with the usage of the command."""
+    message = " ".join(error.format_message().split())
+    missing, surplus = isinstance(error, click.MissingParameter), message.startswith(_SURPLUS)
+    if not (missing or surplus) or not isinstance(error, click.UsageError) or error.ctx is None:
+        return message
+    usage = " ".join(error.ctx.get_usage().split())
+    if surplus:
+        message = f"Too many arguments: {message.partition('(')[2].removesuffix(')')}."
+    return f"{message} {usage}"
+
+
+def tolerate_any_character() -> None:
+    """Print characters that the terminal's encoding lacks as escapes instead of failing."""
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _reader_gone() -> NoReturn:
+    """Exit as a shell reports SIGPIPE: `| head` has closed stdout, which Python would flush once more at exit."""
+    with suppress(AttributeError, OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(EXIT_READER_GONE)
 
 
 def external_cause(error: Exception) -> str | None:
@@ -88,7 +130,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
     Exit status: 0 success; 1 unexpected error; 2 invalid input, explained in one line; 3 failed verification;
-    130 interrupted.
+    130 interrupted; 141 the reader of stdout has closed it.
 
     Args:
         args: Command line arguments without the program name; `sys.argv` by default.
@@ -100,6 +142,7 @@ def main(args: list[str] | None = None) -> None:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]  # accepted before and after the command
     resumable = args[:1] in (["train"], ["study"], ["search"])
+    tolerate_any_character()
     try:
         # In non-standalone mode click returns the status of `Exit` instead of raising it.
         if status := cli.main(args, prog_name="keras-effnet", standalone_mode=False):
@@ -109,7 +152,7 @@ def main(args: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail(f"interrupted.{' Resume it with --resume RUN.' if resumable else ''}", EXIT_INTERRUPTED)
     except click.ClickException as error:
-        _fail(error.format_message(), EXIT_USER)
+        _fail(usage_error(error), EXIT_USER)
     except (UserError, VerificationError) as error:
         if debug:
             raise

@@ -34,6 +34,7 @@ def prepare_tensorflow() -> None:
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
         logger.handlers[0].setFormatter(logging.Formatter(f"{_WARNING}%(message)s"))
+        logger.propagate = False  # TensorFlow's converter gives the root logger a handler that repeats every message
     with _progress_console().status("Starting TensorFlow"), captured_output():
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
@@ -57,7 +58,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
         drawn.add_column(header, justify="right" if index else "left", no_wrap=not index, overflow="fold")
     for row in rows:
         drawn.add_row(*row)
-    Console().print(drawn)
+
+    class Terminal(Console):
+        def on_broken_pipe(self):  # rich exits with status 1
+            raise BrokenPipeError
+
+    Terminal().print(drawn)
 
 
 def say(line: str) -> None:
@@ -83,7 +89,11 @@ def emit_json(value: Any) -> None:
 
 def command_line(*words: object) -> str:
     """Join words to a command line that a shell splits into the same words, whatever bytes paths contain."""
-    return " ".join(map(_quoted, map(str, words)))
+    return " ".join(_quoted(_no_option(str(word))) for word in words)
+
+
+def _no_option(word: str) -> str:
+    return f"./{word}" if word.startswith("-") and Path(word).exists() else word
 
 
 def _quoted(word: str) -> str:

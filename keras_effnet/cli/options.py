@@ -2,28 +2,121 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from keras_effnet.architecture.specs import LARGEST_IMAGE
 from keras_effnet.config.declarations import Option, declared_options
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.documents import parse_yaml
+from keras_effnet.system.run_folders import check_name
 
 SKIP_EMPTY_HELP = "Leave out classes without a usable image for training or validation; otherwise an error."
 F = TypeVar("F", bound=Callable[..., Any])
-_PLAIN = {str: click.STRING, int: click.INT, float: click.FLOAT}
+LARGEST = 2**31 - 1  # what TensorFlow and LiteRT take for counts
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds, at most `LARGEST` if none is given."""
+
+    name = "integer"
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if self.max is None and number > LARGEST:
+            self.fail(f"{number} is more than {LARGEST:,}.", param, ctx)
+        return number
+
+
+class Number(click.FloatRange):
+    """A finite number within bounds."""
+
+    name = "number"
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+_PLAIN = {str: click.STRING, int: Whole(), float: click.FLOAT}
+
+
+class Name(click.ParamType):
+    """Name of a folder or file, without a path."""
+
+    name = "text"
+
+    def convert(self, value, param, ctx):
+        check_name(value)
+        return value
+
+
+SEED = Whole(0, 2**32 - 1)  # NumPy's and TensorFlow's generators take no others
+IMAGE_SIZE = Whole(1, LARGEST_IMAGE)
+THREADS = Whole(1, 1024)
+
+
+class _Filled(click.ParamType):
+    """Another type, without the empty string: that of an unset shell variable, which stands for the current folder."""
+
+    def __init__(self, kind: click.ParamType):
+        self.kind, self.name = kind, kind.name
+
+    def __getattr__(self, name):
+        return getattr(self.kind, name)
+
+    def get_metavar(self, *args, **options):
+        return self.kind.get_metavar(*args, **options)
+
+    def convert(self, value, param, ctx):
+        if value == "":
+            self.fail("it is an empty string. Was a shell variable not set?", param, ctx)
+        return self.kind.convert(value, param, ctx)
+
+
+def refuse_empty_text(command: click.Command) -> None:
+    """Let a command refuse empty strings for text and paths; lists of names may be empty."""
+    for param in command.params:
+        if isinstance(param.type, (click.Path, click.types.StringParamType)):
+            param.type = _Filled(param.type)
+
+
+def was_given(name: str) -> bool:
+    """Whether an option of the running command stands on its command line."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
+
+
+def refuse_unused(names: Sequence[str], reason: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        names: Parameters of the running command.
+        reason: Why they have none, and what to do.
+
+    Raises:
+        UserError: One of them was given.
+    """
+    options = {param.name: param.opts[0] for param in click.get_current_context().command.params}
+    used = [options[name] for name in names if was_given(name)]
+    if used:
+        raise UserError(f"{' and '.join(used)} would have no effect: {reason}")
 
 
 class Choice(click.Choice):
     """Name among several; an error suggests the closest one."""
 
     def convert(self, value, param, ctx):
-        name = param.name if param is not None and param.name else "choice"
-        return one_of(name.replace("_", " "), value, self.choices)
+        name = param.opts[-1].lstrip("-") if param is not None else "choice"
+        return one_of(name.replace("-", " "), value, self.choices)
 
 
 class _DeclaredChoice(click.Choice):

@@ -23,6 +23,7 @@ C = TypeVar("C", bound=type)
 _KEY = "option"  # of a field's metadata
 _KINDS = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
 _DOCSTRING_WIDTH = 116
+_LARGEST_INT = 2**31 - 1  # what TensorFlow takes for counts
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,13 @@ class Option:
                 self._refuse_type(value)
             return value if not self.choices or value in self.choices else self._refuse_choice(value)
         if isinstance(value, int | float) and type(value) is self.kind and value in self.interval:
+            self._check_size(value)
             return value
         return self._converted_number(value)
+
+    def _check_size(self, number: float) -> None:
+        if self.kind is int and math.isinf(self.interval.high) and number > _LARGEST_INT:
+            raise UserError(f"{self.name} must be at most {_LARGEST_INT:,}, got {shown(number)}.")
 
     def _refuse_choice(self, value: str) -> NoReturn:
         reason = self.unsupported.get(value.lower().replace("-", "").replace("_", ""))
@@ -176,6 +182,7 @@ class Option:
             self._refuse_type(value)
         if number not in self.interval:
             raise UserError(f"{self.name} must be {self.interval}, got {shown(value)}.")
+        self._check_size(number)
         return self.kind(number)
 
     def _refuse_type(self, value: Any) -> NoReturn:

@@ -20,7 +20,7 @@ from keras_effnet.datasets.folders import Progress, read_folder, without_empty_c
 from keras_effnet.datasets.splits import ImageDataset, SourceData, Split
 from keras_effnet.datasets.tfds import PREFIX, read_tfds
 from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
-from keras_effnet.errors import UserError, unknown
+from keras_effnet.errors import UserError, unknown, whole_number
 
 EMBEDDED = ("digits", "digits-cluttered")
 
@@ -128,6 +128,10 @@ def read_source(
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> SourceData:
     """Read a source before a validation split is held out; arguments and errors as in `load`."""
+    if data_dir is not None and not str(source).startswith(PREFIX):
+        raise UserError(f"data_dir is for {PREFIX}NAME only, the folder of TensorFlow Datasets; leave it out.")
+    whole_number("seed", seed, 0)
+    whole_number("max_bad_files", max_bad_files, 0)
     data = _read(source, seed, image_size, _Reading(max_bad_files, check, progress, skip_empty_classes), data_dir)
     return without_empty_classes(data) if skip_empty_classes else data
 

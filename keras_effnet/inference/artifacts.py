@@ -28,6 +28,7 @@ from keras_effnet.models.saving import load_model
 from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side
 from keras_effnet.system.documents import read_lines
+from keras_effnet.system.files import why_no_file
 from keras_effnet.training.run import BEST
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def resolve(path: str | Path) -> Path:
         return path / BEST
     if not path.is_file():
         near = f" Did you mean {close!r}?" if (close := closest(str(path), SPECS)) else ""
-        raise UserError(f"Model {path} does not exist.{near} Expected a run folder, a .keras or a .tflite file.")
+        raise UserError(f"Model {path} {why_no_file(path)}.{near} Expected a run folder, a .keras or a .tflite file.")
     return path
 
 
@@ -128,6 +129,7 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
         from keras_effnet.export.isolation.isolated import IsolatedModel
 
         file = IsolatedModel(path)
+        square_side(str(path), file.input_shape)
         spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
         return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, **_description(path, file.classes))
     if path.suffix != ".keras":
@@ -138,8 +140,14 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
     if [len(shape) for shape in shapes] != [4, 2] or None in (*shapes[0][3:], *shapes[1][1:]):
         inputs, outputs = (" and ".join(map(str, part)) for part in (shapes[:count], shapes[count:]))
         raise UserError(f"{path} is not an image classifier: input {inputs}, output {outputs}.")
-    square_side(str(path), shapes[0])
-    spec = _image_spec(path, model.input_shape) or ImageSpec.of_model(model)
+    side = square_side(str(path), shapes[0])
+    saved = _image_spec(path, model.input_shape)
+    if saved is None and side is None:
+        raise UserError(
+            f"{path} accepts images of any size: put the image_spec.json of its run folder beside it, or save "
+            '{"size": 224} there, with its size.'
+        )
+    spec = saved or ImageSpec.of_model(model)
     return _of_model(path, model, spec, batch_size, **_description(path, shapes[1][1]))
 
 
@@ -309,10 +317,15 @@ def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:
         List of strings.
 
     Raises:
-        UserError: The labels file does not exist.
+        UserError: The labels file does not exist, or has another number of names.
     """
     if labels is None:
         return list(readable(artifact.class_names or (f"class {index}" for index in range(artifact.classes))))
     if not labels.is_file():
-        raise UserError(f"Labels file {labels} does not exist.")
-    return read_lines(labels)
+        raise UserError(f"Labels file {labels} {why_no_file(labels)}.")
+    names = read_lines(labels)
+    if len(names) != artifact.classes:
+        raise UserError(
+            f"{labels} has {len(names)} names, one a line, but {artifact.path} has {artifact.classes} classes."
+        )
+    return names

@@ -104,7 +104,8 @@ def written_to(path: Path, form: str) -> Iterator[Callable[[str, Best], None]]:
     Raises:
         UserError: The file cannot be written.
     """
-    part = part_of(path)
+    # A device or a pipe cannot be replaced, only written.
+    part = path if path.exists() and not path.is_file() else part_of(path)
     try:
         # Line buffered, so that a killed process leaves its predictions. File names need not be valid text.
         stream = part.open("w", buffering=1, encoding="utf-8", errors="surrogateescape", newline="")
@@ -114,7 +115,8 @@ def written_to(path: Path, form: str) -> Iterator[Callable[[str, Best], None]]:
         with stream, written(stream, form) as write:
             yield write
     except BaseException:
-        if not part.stat().st_size:
+        if part != path and not part.stat().st_size:
             part.unlink()
         raise
-    part.replace(path)
+    if part != path:
+        part.replace(path)

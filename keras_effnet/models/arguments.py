@@ -10,7 +10,8 @@ from typing import Any, TypeAlias, TypeVar
 import keras
 
 from keras_effnet.architecture.specs import ArchitectureSpec
-from keras_effnet.errors import UserError, first_line, whole_number
+from keras_effnet.errors import UserError, closest, first_line, whole_number
+from keras_effnet.system.files import why_no_file
 
 MIN_SIZE = 32
 CHANNELS_LAST = "Channels come last in every network of this package"
@@ -96,9 +97,9 @@ def check_weights(weights: Any) -> None:
     """
     if weights is None or (isinstance(weights, str) and weights == "imagenet"):
         return
+    near = " Did you mean 'imagenet'?" if closest(str(weights), ["imagenet"]) else ""
     choices = "pass None for random weights, 'imagenet', or the path of a weights file."
     if not isinstance(weights, str | os.PathLike):
         raise UserError(f"weights cannot be {weights!r}: {choices}")
     if not Path(weights).is_file():
-        state = "is a folder" if Path(weights).is_dir() else "does not exist"
-        raise UserError(f"Weights file {weights} {state}: {choices}")
+        raise UserError(f"Weights file {weights} {why_no_file(weights)}: {choices}{near}")

@@ -23,6 +23,7 @@ import numpy as np
 from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.models.initial_values import build_with
+from keras_effnet.system.files import why_no_file
 from keras_effnet.weights.archives import stored_member
 from keras_effnet.weights.hdf5 import check_contents
 from keras_effnet.weights.keras_archive import (
@@ -103,7 +104,7 @@ def load_model(path: str | Path, *, compile: bool = True) -> keras.Model:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"Model {path} does not exist.")
+        raise UserError(f"Model {path} {why_no_file(path)}.")
     if path.suffix != ".keras":
         raise UserError(f"{path.name} is not a .keras file; for weights, build the network and use load_weights.")
     with TemporaryDirectory() as folder:

@@ -99,6 +99,12 @@ def _preserve(path: Path, copy: Path) -> None:
         shutil.copy2(path, copy)
 
 
+def why_no_file(path: str | os.PathLike[str]) -> str:
+    """Why a path is not that of a file, for messages: `"is a folder"` or `"does not exist"`."""
+    path = Path(path)
+    return "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
+
+
 def disk_full(error: BaseException) -> bool:
     """Whether an error means that the disk or the quota is full; h5py and TensorFlow say so only in the text."""
     return getattr(error, "errno", None) in _FULL or "No space left" in str(error)

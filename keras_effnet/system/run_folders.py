@@ -27,12 +27,23 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file sys
 _HOLDER_LENGTH = 200  # characters of a lock file that a message may repeat
 
 
+def check_name(name: str) -> None:
+    """Refuse what is not a plain name of a folder or file: it would place results elsewhere.
+
+    Raises:
+        UserError: The name is empty, `.` or `..`, or contains a separator.
+    """
+    if name in ("", ".", "..") or set(name) & {"/", "\\", "\0"}:
+        raise UserError(f"The name must be a plain one, without a path, got {name!r}. Set the folder with --out.")
+
+
 def new_run(command: str, name: str, root: str | Path = "runs") -> Path:
     """Create the run folder `root/command/name`, or `name-2`, `name-3`, ... if it exists.
 
     Raises:
-        UserError: The folder cannot be created.
+        UserError: The name is none of a folder, or the folder cannot be created.
     """
+    check_name(name)
     parent = Path(root) / command
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.errors import UserError
+from keras_effnet.system.files import why_no_file
 from keras_effnet.weights.keras_files import read_layers
 from keras_effnet.weights.stored_tensor import StoredTensor, printable
 from keras_effnet.weights.torch_files import read_state_dict
@@ -29,7 +30,7 @@ _KERAS_SUFFIXES, _TORCH_SUFFIXES = (".h5", ".keras"), (".pth", ".pt", ".bin", ".
 
 def _read(model: Any, path: Path) -> dict[str, list[StoredTensor]]:
     if not path.is_file():
-        raise UserError(f"Weights file {path} does not exist.")
+        raise UserError(f"Weights file {path} {why_no_file(path)}.")
     if path.name.endswith(_KERAS_SUFFIXES):
         return read_layers(path)
     if path.name.endswith(_TORCH_SUFFIXES):

@@ -8,15 +8,16 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.options import THREADS, Number, Whole
 
 
 @click.command("benchmark")
 @click.argument("files", nargs=-1, required=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed runs, after 5 warm-up runs.")
+@click.option("--threads", type=THREADS, default=1, show_default=True)
+@click.option("--runs", type=Whole(1), default=50, show_default=True, help="Timed runs, after 5 warm-up runs.")
 @click.option(
     "--max-seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=10,
     show_default=True,
     help="Time limit per file; slow files get fewer runs, but at least 5.",

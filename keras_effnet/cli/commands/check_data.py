@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import SKIP_EMPTY_HELP
+from keras_effnet.cli.options import IMAGE_SIZE, SEED, SKIP_EMPTY_HELP, Whole
 from keras_effnet.system.documents import json_text
 
 _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
@@ -16,11 +16,11 @@ _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 
 @click.command("check-data")
 @click.argument("data")
-@click.option("--image-size", type=click.IntRange(1), default=224, show_default=True, help="Input size in pixels.")
+@click.option("--image-size", type=IMAGE_SIZE, default=224, show_default=True, help="Input size in pixels.")
 @click.option("--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Also find near copies.")
-@click.option("--max", "most", type=click.IntRange(1), help="Check a random sample of this many images.")
+@click.option("--max", "most", type=Whole(1), help="Check a random sample of this many images.")
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out if DATA has no val/.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
 @click.option("--strict", is_flag=True, help="Exit with status 3 on a leak or an unreadable file.")
 @click.option("--out", default="runs", show_default=True, help="Folder of all runs.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import SKIP_EMPTY_HELP
+from keras_effnet.cli.options import SKIP_EMPTY_HELP, Choice, Whole, was_given
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
 from keras_effnet.system.documents import json_text
@@ -36,14 +36,12 @@ NOTES = {
 @click.command("eval")
 @click.argument("model")
 @click.argument("data", required=False)
-@click.option(
-    "--split", type=click.Choice(["train", "val", "test"]), help="Split; by default test if present, else val."
-)
+@click.option("--split", type=Choice(["train", "val", "test"]), help="Split; by default test if present, else val.")
 @click.option(
     "--per-class", is_flag=True, help="Print precision, recall and F1 per class; of many, the worst and best."
 )
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per batch.")
-@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Unreadable files to tolerate.")
+@click.option("--batch-size", type=Whole(1), default=32, show_default=True, help="Images per batch.")
+@click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Unreadable files to tolerate.")
 @click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -93,10 +91,12 @@ def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty
     """Load the labelled images and their class names, which must be those of the model."""
     from keras_effnet import datasets
 
-    origin = {"source": data, "max_bad_files": max_bad_files} if data else artifact.data_origin
+    tolerated = {"max_bad_files": max_bad_files} if data or was_given("max_bad_files") else {}
+    origin = {"source": data} if data else artifact.data_origin
     if not origin:
         command_line = console.command_line("keras-effnet", "eval", model, "FOLDER")
         raise UserError(f"Name the data: `{command_line}`; the model does not record its data.")
+    origin = origin | tolerated
     if skip_empty_classes:
         origin = origin | {"skip_empty_classes": True}
     size = artifact.image_spec.size
@@ -107,10 +107,14 @@ def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty
     names = readable(artifact.class_names or dataset.class_names)
     if known != names or len(names) != artifact.classes:
         raise UserError(
-            f"The model has {artifact.classes} classes ({', '.join(names[:3])}...), the data has "
-            f"{len(known)} ({', '.join(known[:3])}...); they must be the same."
+            f"The model has {artifact.classes} classes{_some(names if artifact.class_names else ())}, the data has "
+            f"{len(known)}{_some(known)}; they must be the same."
         )
     return dataset, names
+
+
+def _some(names: Sequence[str]) -> str:
+    return f" ({', '.join(names[:3])}...)" if names else ""
 
 
 def _summary(result, bins, names: Sequence[str]) -> dict[str, object]:

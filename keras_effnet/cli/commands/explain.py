@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.options import Whole
 from keras_effnet.errors import UserError, unknown
 
 
@@ -16,7 +17,7 @@ from keras_effnet.errors import UserError, unknown
 @click.option("--model", required=True, help="A .keras file, a run folder, or a name like lite0.")
 @click.option("--class", "wanted", metavar="NAME", help="Class name or index; the predicted class by default.")
 @click.option("--layer", metavar="NAME", help="Feature map to use, such as block5c; the last by default.")
-@click.option("--top", type=click.IntRange(1, 20), default=3, show_default=True, help="Classes listed per image.")
+@click.option("--top", type=Whole(1, 20), default=3, show_default=True, help="Classes listed per image.")
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one class name per line.")
 @click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

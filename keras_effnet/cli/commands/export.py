@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Choice, ChoiceList, Names
+from keras_effnet.cli.options import SEED, Choice, ChoiceList, Name, Names, Number, Whole, refuse_unused, was_given
 from keras_effnet.errors import UserError
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, FORMATS, INPUT_TYPES, INT8_METHODS, QUANTIZATIONS
 from keras_effnet.imagenet import readable
@@ -30,7 +30,8 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
     if calibration is None:
         if not artifact.data_origin:
             return None, None, []
-        dataset = datasets.load(**{"image_size": size} | artifact.data_origin)
+        tolerated = {"max_bad_files": max_bad_files} if was_given("max_bad_files") else {}
+        dataset = datasets.load(**{"image_size": size} | artifact.data_origin | tolerated)
         return dataset.train, dataset.held_out.sample(MAX_HELD_OUT, seed), []
     try:
         dataset = datasets.load(calibration, image_size=size, max_bad_files=max_bad_files)
@@ -111,7 +112,7 @@ def _save(network, path):
     help=f"Precisions, comma-separated: {', '.join(QUANTIZATIONS)}.",
 )
 @click.option("--calibration", help="Images for int8: a folder or dataset; by default the training data of the run.")
-@click.option("--samples", type=click.IntRange(20), default=100, show_default=True, help="Calibration images.")
+@click.option("--samples", type=Whole(20), default=100, show_default=True, help="Calibration images.")
 @click.option(
     "--input-type",
     type=Choice(INPUT_TYPES),
@@ -127,12 +128,12 @@ def _save(network, path):
     default="",
     help="Float blocks of a mixed file, comma-separated; by default measured.",
 )
-@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Minimum agreement; by default the precision's own.")
+@click.option("--min-agreement", type=Number(0, 1), help="Minimum agreement; by default the precision's own.")
 @click.option("--sparsity", type=float, help="Prune first: share of zeros in each kernel, e.g. 0.75.")
-@click.option("--clusters", type=int, help="Cluster first: distinct values per kernel, e.g. 16.")
-@click.option("--epochs", type=click.IntRange(1), help="Epochs of --qat, --sparsity and --clusters.")
+@click.option("--clusters", type=Whole(), help="Cluster first: distinct values per kernel, e.g. 16.")
+@click.option("--epochs", type=Whole(1), help="Epochs of --qat, --sparsity and --clusters.")
 @click.option("--learning-rate", type=float, help="Learning rate of --qat, --sparsity and --clusters.")
-@click.option("--training-samples", type=click.IntRange(20), default=1000, show_default=True, help="Images for these.")
+@click.option("--training-samples", type=Whole(20), default=1000, show_default=True, help="Images for these.")
 @click.option(
     "--also",
     type=ChoiceList("format", FORMATS),
@@ -140,9 +141,9 @@ def _save(network, path):
     help=f"Further float32 formats, comma-separated: {', '.join(FORMATS)}.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; by default a new run folder.")
-@click.option("--name", help="Prefix of the file names; by default the name of the run.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Unreadable files to tolerate.")
+@click.option("--name", type=Name(), help="Prefix of the file names; by default the name of the run.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Unreadable files to tolerate.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--allow-degraded", is_flag=True, help="Keep files that disagree with the model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -176,6 +177,9 @@ def command(
     from keras_effnet.inference import artifacts
     from keras_effnet.system.run_folders import new_run
 
+    if not (qat or method == "qat" or sparsity is not None or clusters is not None):
+        reason = "only --qat, --sparsity and --clusters train."
+        refuse_unused(["epochs", "learning_rate", "training_samples"], reason)
     if qat and method not in (None, "qat"):
         raise UserError(f"--qat means --method qat and cannot be combined with --method {method}.")
     if sparsity is not None and clusters is not None:
@@ -183,6 +187,8 @@ def command(
     artifact = artifacts.load(model)
     if artifact.model is None:
         raise UserError(f"{model} is already exported; pass the .keras file or the run folder.")
+    if calibration is None and not artifact.data_origin:
+        refuse_unused(["samples", "seed", "max_bad_files"], "there are no images; name some with --calibration FOLDER.")
     name = name or (Path(model).resolve().name if Path(model).is_dir() else artifact.path.stem)
     given = {key: value for key, value in (("epochs", epochs), ("learning_rate", learning_rate)) if value is not None}
     with console.status("Reading images") as spinner:

@@ -9,7 +9,9 @@ import click
 
 from keras_effnet.architecture.baselines import SPECS, architecture_spec
 from keras_effnet.architecture.scaling import PUBLISHED, explain
+from keras_effnet.architecture.yaml_files import SUFFIXES
 from keras_effnet.cli import console
+from keras_effnet.cli.options import Whole, refuse_unused, was_given
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.models.listing import ModelInfo, list_models, model_info
@@ -19,7 +21,6 @@ EXPECTED = {
     "in part": "expected to run part of it",
     "refuses": "expected to refuse it",
 }
-UNSCALED = {"phi": None, "depth": 1.0, "width": 1.0, "resolution": 1.0, "image_size": None}
 HEADERS = ("network", "pixels", "blocks", "params", "MACs", "acts", "top-1", "weights")
 
 
@@ -42,8 +43,8 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
 @click.option("--depth", type=float, default=1.0, show_default=True, help="Multiplier of the layers.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Multiplier of the channels.")
 @click.option("--resolution", type=float, default=1.0, show_default=True, help="Multiplier of the input size.")
-@click.option("--image-size", type=int, help="Side of the input in pixels.")
-@click.option("--classes", type=int, default=1000, show_default=True)
+@click.option("--image-size", type=Whole(), help="Side of the input in pixels.")
+@click.option("--classes", type=Whole(1), default=1000, show_default=True)
 @click.option("--pretrained", is_flag=True, help="List only networks with available ImageNet weights.")
 @click.option("--blocks", is_flag=True, help="Show the cost of each block of one network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -53,12 +54,18 @@ def command(model, classes, pretrained, blocks, as_json, **scaling) -> None:
     For a .tflite file, show its operators and types, float islands, and the runtimes expected to support it.
     """
     if model and Path(model).suffix == ".tflite":
-        if pretrained or blocks or any(scaling[name] != default for name, default in UNSCALED.items()):
+        if any(was_given(name) for name in (*scaling, "classes", "pretrained", "blocks")):
             raise UserError(f"{model} is a file: it cannot be scaled, and --json is the only option for it.")
         return _show_file(model, as_json)
-    if model is None or set(model) & set("*?["):
+    if was_given("resolution") and was_given("image_size"):
+        raise UserError("--image-size replaces --resolution: give one of them.")
+    if model is None or (set(model) & set("*?[") and not Path(model).exists()):
+        refuse_unused(["blocks"], "the list has no room for them; name one network.")
         return _show_list(model or "*", scaling, classes, pretrained, as_json)
-    _show_one(model.lower(), scaling, classes, blocks, as_json)
+    refuse_unused(["pretrained"], f"it shortens the list of networks, but {model} is one; leave it out.")
+    if not model.endswith(SUFFIXES) and Path(model).exists() and model.lower() not in SPECS:
+        raise UserError(f"{model} is no .tflite file: info takes names of networks, .yaml and .tflite files.")
+    _show_one(model, scaling, classes, blocks, as_json)
 
 
 def _show_list(pattern: str, scaling: dict, classes: int, pretrained: bool, as_json: bool) -> None:
@@ -81,20 +88,28 @@ def _show_one(name: str, scaling: dict, classes: int, blocks: bool, as_json: boo
     if as_json:
         return console.emit_json(asdict(info) | asdict(cost))
     console.table(HEADERS, [_row(info)])
-    if spec != SPECS[name]:
-        ratio = cost.macs / count(SPECS[name], classes=classes).macs
+    unscaled = architecture_spec(name)
+    if spec != unscaled:
+        ratio = cost.macs / count(unscaled, classes=classes).macs
         click.echo(f"{ratio:.2f} times the MACs of {name}; channels and repeats are rounded, repeats always up.\n")
     else:
-        click.echo(f"Source:  {info.source}\nWeights: {info.weights or 'none for ImageNet'}\n")
-        if name in PUBLISHED:
-            click.echo(f"{explain(name)}\n")
+        click.echo(f"Source:  {info.source or name}\nWeights: {info.weights or 'none for ImageNet'}\n")
+        if name.lower() in PUBLISHED:
+            click.echo(f"{explain(name.lower())}\n")
     if blocks:
         rows = [(b.name, f"{b.params:,}", f"{b.macs:,}", f"{b.activations:,}") for b in cost.blocks]
         console.table(("block", "parameters", "MACs", "activations"), rows)
     console.finish(
         f"{spec.name}: {cost.params:,} trainable parameters, {cost.macs:,} MACs ({cost.flops:,} FLOPs)",
-        ("keras-effnet", "train", "digits", "--model", name, "--image-size", 32),
+        ("keras-effnet", "train", "digits", "--model", name, *_given(scaling), "--image-size", 32),
     )
+
+
+def _given(scaling: dict) -> list[object]:
+    """Options that scale a network in `train` as they did here."""
+    return [
+        word for name in ("phi", "depth", "width") if was_given(name) for word in (f"--{name}", f"{scaling[name]:g}")
+    ]
 
 
 def _port(tensor) -> str:

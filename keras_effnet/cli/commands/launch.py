@@ -10,21 +10,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import click
 
-from keras_effnet.errors import UserError
+from keras_effnet.cli.options import Whole
+from keras_effnet.errors import UserError, one_of
+from keras_effnet.system.files import why_no_file
 from keras_effnet.training.processes import ADDRESSES, PROCESS_ID, PROCESSES
 
 _POLL, _PATIENCE = 0.1, 10  # seconds between polls, and from SIGTERM to SIGKILL
 
 
 @click.command("launch")
-@click.option("--processes", type=click.IntRange(1), default=2, show_default=True, help="Processes over all hosts.")
+@click.option("--processes", type=Whole(1, 1024), default=2, show_default=True, help="Processes over all hosts.")
 @click.option("--coordinator", help="HOST:PORT of process 0, reachable from all hosts; by default a free local port.")
-@click.option("--process-id", type=click.IntRange(0), help="Start only this process; the others run on other hosts.")
+@click.option("--process-id", type=Whole(0), help="Start only this process; the others run on other hosts.")
 @click.argument("arguments", nargs=-1, required=True)
 def command(processes, coordinator, process_id, arguments) -> None:
     """Run ARGUMENTS, a command of keras-effnet or a script.py, in several processes on Keras' JAX backend.
@@ -41,14 +45,33 @@ def command(processes, coordinator, process_id, arguments) -> None:
         raise UserError(f"--process-id counts from 0: with {processes} processes at most {processes - 1}.")
     if (process_id is None) != (coordinator is None):
         raise UserError("Several hosts need both --coordinator HOST:PORT and --process-id; one host needs neither.")
-    if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
+    if coordinator is not None and not _is_address(coordinator):
         raise UserError(f"--coordinator must be HOST:PORT, got {coordinator!r}.")
+    _check_runnable(arguments[0])
     numbers = range(processes) if process_id is None else [process_id]
     shared = {"KERAS_BACKEND": "jax", "PYTHONUNBUFFERED": "1", PROCESSES: str(processes)}
     shared[ADDRESSES] = coordinator or f"127.0.0.1:{_free_port()}"
     status = _run(arguments, {number: shared | {PROCESS_ID: str(number)} for number in numbers})
     if status:
         raise click.exceptions.Exit(status)
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+
+
+def _check_runnable(first: str) -> None:
+    """Refuse what each process would fail on."""
+    if first.endswith(".py"):
+        if not Path(first).is_file():
+            raise UserError(f"Script {first} {why_no_file(first)}.")
+    elif not first.startswith("-"):
+        from keras_effnet.cli.app import COMMANDS  # which imports the commands
+
+        one_of("command", first, COMMANDS)
+        if find_spec("jax") is None:
+            raise UserError("Several processes need Keras' JAX backend: pip install 'keras-effnet[jax]'.")
 
 
 def _free_port() -> int:

@@ -7,16 +7,16 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import SKIP_EMPTY_HELP
+from keras_effnet.cli.options import IMAGE_SIZE, SEED, SKIP_EMPTY_HELP, Whole
 
 
 @click.command("pack")
 @click.argument("data")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--size", type=int, help="Largest training size; shorter sides are reduced to 1.15 times that.")
-@click.option("--shards", type=int, help="Number of training shards; by default about 100 MB each.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the record order.")
-@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Unreadable files to tolerate.")
+@click.option("--size", type=IMAGE_SIZE, help="Largest training size; shorter sides are reduced to 1.15 times that.")
+@click.option("--shards", type=Whole(), help="Number of training shards; by default about 100 MB each.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the record order.")
+@click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Unreadable files to tolerate.")
 @click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
 @click.option("--data-dir", help="Data folder of TensorFlow Datasets.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier pack in OUT.")

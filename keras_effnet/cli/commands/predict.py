@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.options import Choice, Whole
 from keras_effnet.errors import UserError
 from keras_effnet.inference.writers import FORMS, form_of, part_of, written, written_to
 
@@ -19,16 +21,16 @@ INTERRUPTED = 130
 @click.command("predict")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--model", required=True, help="A .keras or .tflite file, a run folder, or a name like lite0.")
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes per image.")
+@click.option("--top", type=Whole(1), default=3, show_default=True, help="Classes per image.")
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one class name per line.")
-@click.option(
-    "--format", "form", type=click.Choice(["table", *FORMS]), help="Format of stdout or the file. [default: table]"
-)
+@click.option("--format", "form", type=Choice(["table", *FORMS]), help="Format of stdout or the file. [default: table]")
 @click.option("--output", type=click.Path(path_type=Path), help="File for all predictions: .csv, .json or .jsonl.")
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images per batch.")
+@click.option("--batch-size", type=Whole(1), default=32, show_default=True, help="Images per batch.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(images, model, top, labels, form, output, batch_size, as_json) -> None:
     """Classify IMAGES: files, or folders, which are searched recursively."""
+    if as_json and form not in (None, "json") and output is None:
+        raise UserError(f"--json and --format {form} exclude each other.")
     file_form = _file_form(output, form)
     shown = "json" if as_json else "table" if output else form or "table"
     console.prepare_tensorflow()
@@ -37,6 +39,7 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
     artifact = artifacts.load(model, batch_size=batch_size)
     names = artifacts.class_names(artifact, labels)
     paths = artifacts.image_paths(images)
+    _refuse_inputs(output, [*paths, artifact.path, *([labels] if labels else [])])
     if shown == "table" and len(paths) > SHOWN and output is None:
         output, file_form = _run_file(model), "csv"
 
@@ -75,6 +78,12 @@ def _file_form(output: Path | None, form: str | None) -> str | None:
     if output.is_dir() or not output.resolve().parent.is_dir():
         raise UserError(f"Cannot write {output}: it must be a file in a folder that exists.")
     return form if form in FORMS else form_of(output)
+
+
+def _refuse_inputs(output: Path | None, inputs: Iterable[str | Path]) -> None:
+    """Refuse to replace a file that the command reads."""
+    if output is not None and output.resolve() in {Path(path).resolve() for path in inputs}:
+        raise UserError(f"{output} is an input of this command: write the predictions to another file.")
 
 
 def _run_file(model: str) -> Path:

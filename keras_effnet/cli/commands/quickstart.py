@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.options import Whole
 from keras_effnet.config.train_config import TrainConfig
 
 # Lite0 at a third of its depth and width, at 32 pixels: 0.4 million parameters. The stem has stride 1 because digits of
@@ -30,7 +31,7 @@ CONFIG = TrainConfig(
 
 @click.command("quickstart")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
-@click.option("--epochs", type=click.IntRange(1), default=CONFIG.epochs, show_default=True)
+@click.option("--epochs", type=Whole(1), default=CONFIG.epochs, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(out, epochs, as_json) -> None:
     """Train a small EfficientNet on handwritten digits, export it at four precisions, run and compare each file."""

@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Choice, default_threads, read_settings
+from keras_effnet.cli.options import THREADS, Choice, Name, Whole, default_threads, read_settings
 from keras_effnet.errors import UserError
 from keras_effnet.search.grid import CONSTRAINED, ScalingCandidate, candidates, format_constants, networks
 
@@ -28,25 +28,19 @@ _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change w
     type=Choice(CONSTRAINED),
     help="Quantity to constrain: the formula or the counted MACs. [default: formula for --dry-run, else macs]",
 )
-@click.option("--image-size", type=int, help="Input size of the baseline. [default: its own for --dry-run, else 48]")
-@click.option("--epochs", type=click.IntRange(1), default=9, show_default=True, help="Epochs of the longest training.")
-@click.option(
-    "--first", type=click.IntRange(1), default=1, show_default=True, help="Epochs before the first comparison."
-)
-@click.option(
-    "--reduction", type=click.IntRange(2), default=3, show_default=True, help="Keep one candidate in this many."
-)
-@click.option(
-    "--finalists", type=click.IntRange(1), default=3, show_default=True, help="Candidates that get all seeds."
-)
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per finalist.")
+@click.option("--image-size", type=Whole(), help="Input size of the baseline. [default: its own, or 48 to train]")
+@click.option("--epochs", type=Whole(1), default=9, show_default=True, help="Epochs of the longest training.")
+@click.option("--first", type=Whole(1), default=1, show_default=True, help="Epochs before the first comparison.")
+@click.option("--reduction", type=Whole(2), default=3, show_default=True, help="Keep one candidate in this many.")
+@click.option("--finalists", type=Whole(1), default=3, show_default=True, help="Candidates that get all seeds.")
+@click.option("--seeds", type=Whole(1), default=3, show_default=True, help="Trainings per finalist.")
 @click.option(
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all trainings."
 )
-@click.option("--threads", type=click.IntRange(1), help="Threads per training. [default: half the cores / workers]")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Concurrent trainings.")
+@click.option("--threads", type=THREADS, help="Threads per training. [default: half the cores / workers]")
+@click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
-@click.option("--name", help="Name of the search folder; by default the name of the data.")
+@click.option("--name", type=Name(), help="Name of the search folder; by default the name of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Resume this search with the same options.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -126,7 +120,7 @@ def _search(data, as_json, name, out, resume, settings, step, by, image_size, th
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:
-        folder = new_run("search", name or Path(data).name, out)
+        folder = new_run("search", name or Path(data).resolve().name, out)
         own = {"step": step or 0.1, "by": by or "macs", "image_size": image_size or _SMALL}
         own["threads"] = threads or default_threads(options["workers"])
         arguments = {"data": {"source": data}, "options": read_settings(settings), **options, **own}

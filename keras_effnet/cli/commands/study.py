@@ -9,7 +9,17 @@ import click
 
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.cli import console
-from keras_effnet.cli.options import ChoiceList, Names, Numbers, default_threads, read_settings
+from keras_effnet.cli.options import (
+    THREADS,
+    ChoiceList,
+    Name,
+    Names,
+    Number,
+    Numbers,
+    Whole,
+    default_threads,
+    read_settings,
+)
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
 from keras_effnet.study.protocol import BUDGETS, Budget
@@ -34,21 +44,21 @@ _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resu
 @click.option("--alpha", type=float, default=_PAPER.alpha, show_default=True, help="Growth of depth, compound.")
 @click.option("--beta", type=float, default=_PAPER.beta, show_default=True, help="Growth of width, compound.")
 @click.option("--gamma", type=float, default=_PAPER.gamma, show_default=True, help="Growth of resolution, compound.")
-@click.option("--image-size", type=int, default=48, show_default=True, help="Input size that replaces B0's 224 pixels.")
-@click.option("--seeds", type=click.IntRange(1), help="Trainings per network. [default: 3]")
+@click.option(
+    "--image-size", type=Whole(), default=48, show_default=True, help="Input size instead of B0's 224 pixels."
+)
+@click.option("--seeds", type=Whole(1), help="Trainings per network. [default: 3]")
 @click.option("--epochs", type=float, help=f"Budget per training in epochs. [default: {Budget().amount:g}]")
 @click.option("--seconds", type=float, help="Budget per training in seconds, from the measured step time.")
 @click.option("--macs", type=float, help="Budget per training in multiply-adds, e.g. 1e12.")
 @click.option(
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all trainings."
 )
-@click.option("--threads", type=click.IntRange(1), help="Threads per training. [default: half the cores / workers]")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Concurrent trainings.")
+@click.option("--threads", type=THREADS, help="Threads per training. [default: half the cores / workers]")
+@click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
-@click.option(
-    "--target", type=click.FloatRange(0, 1), help="Accuracy for the time-to-accuracy; by default 95% of the lowest."
-)
-@click.option("--name", help="Name of the study folder; by default the name of the data.")
+@click.option("--target", type=Number(0, 1), help="Accuracy for the time-to-accuracy; by default 95% of the lowest.")
+@click.option("--name", type=Name(), help="Name of the study folder; by default the name of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Resume this study; networks and seeds may be added.")
 @click.option("--wandb", metavar="PROJECT", help="Log the report to Weights & Biases; offline with WANDB_MODE=offline.")
@@ -76,7 +86,7 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:
-        folder, given = new_run("study", name or Path(data).name, out), {"data": data, "seeds": 3} | given
+        folder, given = new_run("study", name or Path(data).resolve().name, out), {"data": data, "seeds": 3} | given
         given.setdefault("threads", default_threads(workers))
     else:
         plan = Plan.read(resume)

@@ -11,15 +11,17 @@ from typing import Any
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import SKIP_EMPTY_HELP, Choice, config_options
+from keras_effnet.cli.options import SKIP_EMPTY_HELP, Choice, Name, Whole, config_options, refuse_unused
 from keras_effnet.config.recipes import RECIPES, recipe_config
 from keras_effnet.config.run_record import ARGS, RunRecord
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_text
+from keras_effnet.system.files import why_no_file
 from keras_effnet.training.distribution import check_strategy, is_chief
 
 AUTO = "auto"
+_SOURCE = ("val_split", "fold", "data_dir", "max_bad_files", "skip_empty_classes")  # arguments of `datasets.load`
 _HELP = "Train on DATA: class folders, a CSV list, packed shards, `tfds:name`, `digits` or `digits-cluttered`."
 
 
@@ -29,7 +31,11 @@ class _BatchSize(click.ParamType):
     name = "integer or auto"
 
     def convert(self, value, param, ctx):
-        return value if value == AUTO else click.INT.convert(value, param, ctx)
+        if value == AUTO:
+            return value
+        if not value.lstrip("+-").isdecimal():
+            self.fail(f"{value!r} is neither a whole number nor {AUTO}.", param, ctx)
+        return Whole().convert(value, param, ctx)
 
 
 def _recipes_help() -> str:
@@ -40,7 +46,7 @@ def _recipes_help() -> str:
 # Given as an argument: `python -OO` drops docstrings.
 @click.command("train", help=_HELP)
 @click.argument("data", required=False)
-@click.option("--name", help="Name of the run folder; the name of the data by default.")
+@click.option("--name", type=Name(), help="Name of the run folder; the name of the data by default.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--recipe", type=Choice([*RECIPES]), help=_recipes_help())
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options.")
@@ -48,7 +54,7 @@ def _recipes_help() -> str:
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Validation share if DATA has no val/.")
 @click.option("--fold", help="K/N, cross-validation: hold out fold K of N.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of TensorFlow Datasets' files.")
-@click.option("--max-bad-files", type=int, default=10, show_default=True, help="Undecodable files to tolerate.")
+@click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Undecodable files to tolerate.")
 @click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder.")
 @click.option("--wandb", metavar="PROJECT", help="Log to Weights & Biases; WANDB_MODE=offline without a network.")
@@ -56,7 +62,12 @@ def _recipes_help() -> str:
 @config_options(TrainConfig, batch_size=_BatchSize())
 def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as_json, **options) -> None:
     """Run `keras-effnet train`, whose help is `_HELP`."""
-    source = {key: options.pop(key) for key in ("val_split", "fold", "data_dir", "max_bad_files", "skip_empty_classes")}
+    if resume is not None:
+        reason = "a resumed run keeps its data, folder and options; single options of training may be given."
+        refuse_unused([*_SOURCE, "name", "out", "config_file"], reason)
+    elif options["fold"] is not None:
+        refuse_unused(["val_split"], "--fold decides which images are held out.")
+    source = {key: options.pop(key) for key in _SOURCE}
     given = {key: value for key, value in options.items() if value is not None}
     automatic = given.get("batch_size") == AUTO
     if automatic:
@@ -151,7 +162,7 @@ def _read_config(path: Path | None) -> dict:
     if path is None:
         return {}
     if not path.is_file():
-        raise UserError(f"Config file {path} does not exist.")
+        raise UserError(f"Config file {path} {why_no_file(path)}.")
     try:
         return TrainConfig.read_yaml(read_text(path))
     except UserError as error:
