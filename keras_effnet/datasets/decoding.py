@@ -203,7 +203,7 @@ def read(path: str | Path) -> np.ndarray:
     Raises:
         UserError: The file is missing or cannot be decoded.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise UserError(f"Image {path} does not exist.")
     try:
         return decode(_read_bytes(path)).numpy()

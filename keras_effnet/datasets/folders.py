@@ -11,7 +11,6 @@ import numpy as np
 
 from keras_effnet.datasets.decoding import BadFile, find_bad_files
 from keras_effnet.datasets.listing.images import (
-    EXTENSIONS,
     ClassFolders,
     class_folders,
     left_out_note,
@@ -151,7 +150,7 @@ def _check_classes(folder: Path, found: ClassFolders, skip_empty: bool) -> None:
     if empty and not skip_empty:
         raise UserError(
             f"{folder} has class folders without images: {', '.join(empty[:_NAMED])}. "
-            f"Remove them or add images ({', '.join(EXTENSIONS)}), or {SKIP_EMPTY}.{note}"
+            f"Remove them or add images (JPEG, PNG, ...), or {SKIP_EMPTY}.{note}"
         )
     if len(classes) < 2:
         raise UserError(f"{folder} has only one class ({next(iter(classes))}); a classifier needs at least two.")

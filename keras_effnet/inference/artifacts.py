@@ -260,8 +260,10 @@ def image_batches(
     def load(number, path):
         return number, evaluation_image(decode(tf.io.read_file(path)), image_spec)
 
-    # File names are bytes and need not be valid text.
-    data = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), [os.fsencode(path) for path in paths]))
+    # Reading a pipe might never end. File names are bytes and need not be valid text.
+    files = np.flatnonzero([Path(path).is_file() for path in paths])
+    names = tf.constant([os.fsencode(paths[number]) for number in files.tolist()], tf.string)
+    data = tf.data.Dataset.from_tensor_slices((files, names))
     data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     readable_files = np.zeros(len(paths), bool)
     for numbers, pixels in progress(data.batch(batch_size).prefetch(1).as_numpy_iterator()):

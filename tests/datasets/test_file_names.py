@@ -13,11 +13,12 @@ from PIL import Image
 from keras_effnet.datasets.checking import check_data
 from keras_effnet.datasets.loading import load
 from keras_effnet.datasets.packing import pack
+from keras_effnet.errors import UserError
 from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
 
 CAFE, TREE = os.fsdecode(b"caf\xe9"), os.fsdecode(b"arbre-\xff")
-CLASSES = ("caf\\xe9", "dog")
+CLASSES = ("caf%E9", "dog")
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def folder(tmp_path) -> Path:
 
 def test_a_folder_is_loaded_and_its_images_reach_the_network(folder):
     data = load(folder)
-    assert data.class_names == CLASSES and data.name == "photos-\\xe8" and data.skipped == ()
+    assert data.class_names == CLASSES and data.name == "photos-%E8" and data.skipped == ()
     assert all(Path(path).is_file() for path in (*data.train.paths, *data.val.paths))
     batches = image_pipeline(data.train, ImageSpec(32), 4)
     assert sum(len(labels) for _, labels in batches) == len(data.train) == 8
@@ -50,7 +51,7 @@ def test_a_list_names_such_files_by_their_folder(folder):
     rows = "".join(f"plain/{index}.png,{'xy'[index % 2]}\n" for index in range(10))
     (folder / "manifest.csv").write_text(f"path,label\n{rows}")
     data = load(folder)
-    assert len(data.train) + len(data.val) == 10 and data.name == "photos-\\xe8"
+    assert len(data.train) + len(data.val) == 10 and data.name == "photos-%E8"
 
 
 def test_packing_and_reading_the_pack_keep_every_image(folder):
@@ -71,4 +72,10 @@ def test_a_data_check_writes_its_reports(folder, cli):
     assert done.status == 0 and "unexpected" not in done.err
     (run,) = Path("runs/check-data").iterdir()
     assert json.loads((run / "report.json").read_text())["class_names"] == list(CLASSES)
-    assert "| caf\\xe9 |" in (run / "report.md").read_text(encoding="utf-8")
+    assert "| caf%E9 |" in (run / "report.md").read_text(encoding="utf-8")
+
+
+def test_two_class_folders_of_the_same_name_as_text_are_refused(folder):
+    (folder / "caf%E9").mkdir()
+    with pytest.raises(UserError, match=r"photos-%E8: two class folders read caf%E9; rename one"):
+        load(folder)

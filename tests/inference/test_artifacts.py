@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
 import shutil
@@ -194,6 +195,24 @@ def test_lite0_is_right_on_a_sample_of_imagenet(lite0, images_root):
 
 
 # ------------------------------------------------------------------ what is none
+
+
+def test_a_pipe_is_skipped_or_refused_instead_of_waited_for(tmp_path, caplog):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    pipe, spec = str(tmp_path / "pipe.jpg"), ImageSpec(8)
+    with pytest.raises(UserError, match=r"pipe\.jpg is not an image that can be decoded: Not a regular file"):
+        next(artifacts.image_batches([pipe], spec, 2))
+    ((paths, pixels),) = artifacts.image_batches([pipe, str(tmp_path / "1.png")], spec, 2)
+    assert paths == [str(tmp_path / "1.png")] and pixels.shape == (1, 8, 8, 3) and "skipped: " in caplog.text
+
+
+def test_a_folder_without_images_names_what_is_in_it_instead(tmp_path):
+    (tmp_path / "layers.psd").write_bytes(b"8BPS\0\1")
+    with pytest.raises(UserError, match=r"No images in .*\. Left out: 1 PSD image \(layers\.psd\)\."):
+        artifacts.image_paths([tmp_path])
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo", "JPEG")
+    assert artifacts.image_paths([tmp_path]) == [str(tmp_path / "photo")]
 
 
 def test_a_missing_file_and_a_missing_run_are_said_to_be_missing(tmp_path):

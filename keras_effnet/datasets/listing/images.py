@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.datasets.listing.tree import LeftOut, contents, displayed, extension, file_name, is_hidden, walk
+from keras_effnet.datasets.listing.recognition import HEIF_IMAGE, IMAGE, is_named_like_image, kind_of
+from keras_effnet.datasets.listing.tree import LeftOut, contents, displayed, extension, is_hidden, walk
+from keras_effnet.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp")
 _NAMED = 5  # paths of each kind in a message
-_RESOURCE_FORK = "._"  # prefix of files that macOS writes beside every file on foreign file systems; never images
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,14 @@ def class_folders(folder: str | Path) -> ClassFolders:
 
     Raises:
         OSError: The folder cannot be read.
+        UserError: Two folders have the same name as text, of which one is not UTF-8.
     """
     found = contents(folder)
     loose, left_out = _sorted_out(found.files, found.special)
     outside = tuple(LeftOut(path, "image outside the class folders") for path in sorted(loose) if found.folders)
     listings = {displayed(name): list_images(path) for name, path in found.folders.items()}
+    if len(listings) < len(found.folders):
+        raise UserError(f"{displayed(str(folder))}: two class folders read {_doubled(found.folders)}; rename one.")
     nested = tuple(item for listing in listings.values() for item in listing.left_out)
     return ClassFolders(
         {name: listing.images for name, listing in listings.items()},
@@ -70,41 +73,52 @@ def class_folders(folder: str | Path) -> ClassFolders:
     )
 
 
+def _doubled(names: Iterable[str]) -> str:
+    shown = [displayed(name) for name in names]
+    return next(name for name in shown if shown.count(name) > 1)
+
+
 def _sorted_out(files: Iterable[str], special: Iterable[LeftOut]) -> tuple[list[str], tuple[LeftOut, ...]]:
     """Select the images among files, and whatever may be an image but cannot be read."""
     images: list[str] = []
     left_out = [item for item in special if not is_hidden(item.path) and _may_be_image(item)]
     for path in files:
-        if extension(path) not in EXTENSIONS:
-            continue
-        if not is_hidden(path):
+        kind = kind_of(path)
+        if kind == IMAGE:
             images.append(path)
-        elif not file_name(path).startswith(_RESOURCE_FORK):
-            left_out.append(LeftOut(path, "hidden image"))
+        elif kind:
+            left_out.append(LeftOut(path, kind))
     return images, tuple(left_out)
 
 
 def _may_be_image(item: LeftOut) -> bool:
     """Whether a broken link, pipe or device has a name like an image's, or like a folder's."""
-    ending = extension(item.path)
-    return ending in EXTENSIONS or (not ending and item.kind == "broken link")
+    return is_named_like_image(item.path) or (not extension(item.path) and item.kind == "broken link")
 
 
 def describe(left_out: Iterable[LeftOut], root: str | Path) -> str:
-    """Count what was left out by kind, with the first paths of each: `"2 PSD images (cat/a.psd, cat/b.psd)"`.
+    """Count what was left out by kind, with the first paths of each: `"2 PSD images (cat/a.psd, cat/b.psd)."`.
 
     Args:
         left_out: `LeftOut`s.
         root: Folder that the paths are shown relative to.
+
+    Returns:
+        One or two sentences; an empty string if nothing was left out.
     """
     kinds: dict[str, list[str]] = {}
     for item in left_out:
-        kinds.setdefault(item.kind, []).append(_relative(item.path, root))
-    return ", ".join(
-        f"{len(paths)} {_plural(kind) if len(paths) > 1 else kind} "
-        f"({', '.join(paths[:_NAMED])}{', ...' if len(paths) > _NAMED else ''})"
-        for kind, paths in sorted(kinds.items(), key=lambda pair: -len(pair[1]))
-    )
+        kinds.setdefault(item.kind, []).append(item.path)
+    if not kinds:
+        return ""
+    counts = (_counted(kind, paths, root) for kind, paths in sorted(kinds.items(), key=lambda pair: -len(pair[1])))
+    cure = f" {HEIF_IMAGE}s are read with: pip install 'keras-effnet[heif]'." if HEIF_IMAGE in kinds else ""
+    return f"{', '.join(counts)}.{cure}"
+
+
+def _counted(kind: str, paths: list[str], root: str | Path) -> str:
+    named = ", ".join(_relative(path, root) for path in paths[:_NAMED])
+    return f"{len(paths)} {_plural(kind) if len(paths) > 1 else kind} ({named}{', ...' if len(paths) > _NAMED else ''})"
 
 
 def _relative(path: str, root: str | Path) -> str:
@@ -120,10 +134,10 @@ def _plural(kind: str) -> str:
 def left_out_note(left_out: Iterable[LeftOut], root: str | Path) -> str:
     """Sentence for the end of an error about missing images, with a space before; empty if nothing was left out."""
     listing = describe(left_out, root)
-    return f" Left out: {listing}." if listing else ""
+    return f" Left out: {listing}" if listing else ""
 
 
 def warn_of(left_out: Iterable[LeftOut], root: str | Path) -> None:
     """Log one line that counts what was left out of a folder; none if nothing was."""
     if listing := describe(left_out, root):
-        logger.warning("Left out of %s: %s.", displayed(str(root)), listing)
+        logger.warning("Left out of %s: %s", displayed(str(root)), listing)

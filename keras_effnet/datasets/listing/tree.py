@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _SYSTEM_FOLDERS = frozenset(
         "@tmp",
     }
 )
+_NOT_TEXT = re.compile("[\udc80-\udcff]")  # where Python keeps the bytes of a file name that are not UTF-8
 
 
 class LeftOut(NamedTuple):
@@ -172,8 +174,8 @@ def extension(path: str) -> str:
 
 
 def displayed(name: str) -> str:
-    r"""Valid text for a file name, which may be any bytes; others than UTF-8 become `\xe9`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """Valid text for a file name, which may be any bytes; others than UTF-8 become `%E9`, as in a URL."""
+    return _NOT_TEXT.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
 
 
 def is_hidden(path: str) -> bool:

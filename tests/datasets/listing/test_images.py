@@ -28,7 +28,7 @@ def left_out(listing, root: Path) -> dict[str, str]:
 
 
 def test_images_are_listed_sorted_at_any_depth_and_other_files_are_not(tmp_path):
-    for name in ("b.JPG", "a.png", "deep/er/c.jpeg", "notes.txt", "labels.csv", "d.tiff"):
+    for name in ("b.JPG", "a.png", "deep/er/c.jpeg", "notes.txt", "labels.csv", "d.psd"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
@@ -138,4 +138,4 @@ def test_a_description_counts_by_kind_and_names_five_of_each(tmp_path):
     text = describe(class_folders(tmp_path).left_out, tmp_path)
     names, rest = text.split(" (", 1)[1].split("), ")
     assert text.startswith("7 hidden images (") and names.count("cat/.") == 5 and names.endswith(", ...")
-    assert rest == "1 system folder (__MACOSX)"
+    assert rest == "1 system folder (__MACOSX)."
