@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from keras_effnet.errors import UserError, VerificationError, first_line, unknown
-from keras_effnet.system.files import disk_full, forbidden
+from keras_effnet.system.files import cannot_write, disk_full, forbidden
 
 EXIT_USER, EXIT_VERIFICATION, EXIT_INTERRUPTED, EXIT_READER_GONE = 2, 3, 130, 141
 _SURPLUS = "Got unexpected extra"  # click, of arguments
@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
         try:
             result = super().invoke(ctx)
             if sys.stdout is not None:
-                sys.stdout.flush()  # a reader that has gone may be noticed only here
+                sys.stdout.flush()  # a full disk or a reader that has gone may be noticed only here
             return result
         except BrokenPipeError:  # click exits with status 1
             _reader_gone()
@@ -141,7 +141,6 @@ def main(args: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: file names need not be valid text
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]  # accepted before and after the command
-    resumable = args[:1] in (["train"], ["study"], ["search"])
     tolerate_any_character()
     try:
         # In non-standalone mode click returns the status of `Exit` instead of raising it.
@@ -150,7 +149,7 @@ def main(args: list[str] | None = None) -> None:
     except click.exceptions.NoArgsIsHelpError as help_text:
         click.echo(help_text.format_message())
     except (click.Abort, KeyboardInterrupt):
-        _fail(f"interrupted.{' Resume it with --resume RUN.' if resumable else ''}", EXIT_INTERRUPTED)
+        _fail("interrupted.", EXIT_INTERRUPTED)
     except click.ClickException as error:
         _fail(usage_error(error), EXIT_USER)
     except (UserError, VerificationError) as error:
@@ -161,8 +160,7 @@ def main(args: list[str] | None = None) -> None:
         if debug:
             raise
         if disk_full(error):
-            again = "run the command again" + (" with --resume" if resumable else "")
-            _fail(f"the disk is full. All files written so far are intact; free some space, then {again}.", EXIT_USER)
+            _fail(str(cannot_write(getattr(error, "filename", None) or "a file or the output", error)), EXIT_USER)
         if isinstance(error, OSError) and forbidden(error):
             where = f"{error.filename}: {error.strerror}"
             _fail(f"{where}. Change its permissions, or use another folder.", EXIT_USER)

@@ -15,6 +15,7 @@ import click
 
 from keras_effnet.system.documents import json_text
 
+INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 _WARNING = "warning: "
 
 
@@ -80,6 +81,25 @@ def hold(folder: Path) -> None:
     from keras_effnet.system.run_folders import locked
 
     click.get_current_context().with_resource(locked(folder))
+
+
+@contextmanager
+def resumable(command: str, folder: Path, checkpoint: str) -> Iterator[None]:
+    """On Ctrl-C, show the command that resumes a run, if there is something to resume from.
+
+    Args:
+        command: String, name of the command.
+        folder: Path of the run.
+        checkpoint: String, file in the folder without which it cannot be resumed.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (folder / checkpoint).is_file():
+            raise
+        resume = command_line("keras-effnet", command, "--resume", folder)
+        click.echo(f"error: interrupted. Resume it: {resume}", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def emit_json(value: Any) -> None:

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import json_text
+from keras_effnet.system.files import WriteError, cannot_write, unwritable
 
 Best = Sequence[tuple[str, float]]  # class names and probabilities of one image, best first
 
@@ -110,13 +111,18 @@ def written_to(path: Path, form: str) -> Iterator[Callable[[str, Best], None]]:
         # Line buffered, so that a killed process leaves its predictions. File names need not be valid text.
         stream = part.open("w", buffering=1, encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from None
+        raise cannot_write(str(path), error) from None
     try:
         with stream, written(stream, form) as write:
             yield write
-    except BaseException:
-        if part != path and not part.stat().st_size:
+        if part != path:
+            part.replace(path)
+    except BaseException as error:
+        kept = part == path or part.stat().st_size
+        if not kept:
             part.unlink()
+        if unwritable(error):
+            failed = cannot_write(str(path), error)
+            rows = f" The finished rows are in {part}." if kept and part != path else ""
+            raise WriteError(failed.what, failed.reason, failed.cure + rows) from None
         raise
-    if part != path:
-        part.replace(path)

@@ -14,6 +14,7 @@ from keras_effnet.config.train_config import CACHES
 from keras_effnet.datasets.decoding import decode
 from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.system.files import make_folder
 from keras_effnet.system.machine import host_bytes
 
 _SHUFFLE_BYTES = 256 << 20  # size of the shuffle buffer of a stream, which is already shuffled on disk
@@ -141,7 +142,7 @@ def cached_split(split: Split, cache: Cache) -> CachedSplit:
         return CachedSplit(split, data.cache(), True, everything)
     if cache.folder is None:
         raise UserError('A cache on disk needs a folder: Cache("disk", folder=...).')
-    cache.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(cache.folder)
     for leftover in cache.folder.glob("pixels*"):  # of a run that was killed: tf.data would wait for its lock
         leftover.unlink()
     buffer = min(everything, _shuffle_buffer(decoded_bytes(split) / len(split)))

@@ -23,12 +23,12 @@ from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member, resolved_name
 from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget
-from keras_effnet.study.results import read_results
+from keras_effnet.study.results import kept_results, read_results
 from keras_effnet.study.scheduler import Row, StudyProgress, run_trials
 from keras_effnet.study.summary import OverSeeds
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system.documents import read_yaml
-from keras_effnet.system.files import write_text
+from keras_effnet.system.files import atomic_group, write_text
 from keras_effnet.system.typed_values import build
 
 ARGUMENTS = "search.yaml"
@@ -210,7 +210,8 @@ def grid_search(
         name, why = next(iter(failures.items()))
         raise UserError(f"Every training failed; the first, {name}: {why}")
     result = SearchResult(folder, ranking, failures)
-    write_family(result.best, baseline, folder / "family")
+    with kept_results(folder):
+        write_family(result.best, baseline, folder / "family")
     return result
 
 
@@ -287,11 +288,11 @@ def rank(rows: Iterable[Row], groups: Mapping[Member, Sequence[ScalingCandidate]
 
 def write_family(scaling: CompoundScaling, baseline: str, folder: Path, phis: Sequence[int] = range(8)) -> list[Path]:
     """Write a baseline, scaled by each phi from its own resolution, to YAML files `phi0.yaml`, ..."""
-    folder.mkdir(parents=True, exist_ok=True)
-    base, paths = architecture_spec(baseline), []
-    for phi in phis:
-        factors = scaling.factors(phi)
-        spec = base.scaled(factors.depth, factors.width, factors.resolution)
-        paths.append(folder / f"phi{phi}.yaml")
-        write_spec(replace(spec, name=f"{base.name}-phi{phi}"), paths[-1])
-    return paths
+    base = architecture_spec(baseline)
+    paths = {phi: folder / f"phi{phi}.yaml" for phi in phis}
+    with atomic_group(folder) as staged:
+        for phi, path in paths.items():
+            factors = scaling.factors(phi)
+            spec = base.scaled(factors.depth, factors.width, factors.resolution)
+            write_spec(replace(spec, name=f"{base.name}-phi{phi}"), staged / path.name)
+    return list(paths.values())

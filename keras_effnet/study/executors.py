@@ -103,5 +103,10 @@ def engine(workers: int = 1, cluster: str | None = None) -> AbstractContextManag
 
 
 def failure(error: Exception) -> str:
-    """Error of a future in one line, unwrapped from Ray's."""
-    return first_line(getattr(error, "cause", None) or error)
+    """Error of a future in one line."""
+    return first_line(unwrapped(error))
+
+
+def unwrapped(error: Exception) -> Exception:
+    """The error that a training raised; Ray wraps it in one of its own."""
+    return getattr(error, "cause", None) or error

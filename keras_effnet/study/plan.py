@@ -14,6 +14,7 @@ from keras_effnet.config.run_record import data_arguments
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Budget, Protocol
+from keras_effnet.study.results import kept_results
 from keras_effnet.study.trial import load_data
 from keras_effnet.system.documents import read_yaml
 from keras_effnet.system.files import write_text
@@ -163,4 +164,5 @@ def begin(folder: Path, plan: Plan) -> Iterator[Plan]:
             plan = plan.joined(Plan.read(folder))
         plan.save(folder)
         write_environment(folder)
-        yield plan
+        with kept_results(folder):
+            yield plan

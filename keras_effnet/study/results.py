@@ -1,13 +1,16 @@
-"""Rows of a study's `results.jsonl`, and their check when they are read. Pure Python."""
+"""Rows of a study's `results.jsonl`, their check when they are read, and errors of writing them. Pure Python."""
 
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
 from keras_effnet.errors import UserError
 from keras_effnet.system import jsonl
+from keras_effnet.system.files import WriteError
 from keras_effnet.system.typed_values import conform
 
 RESULTS_JSONL = "results.jsonl"
@@ -98,6 +101,16 @@ _KINDS: dict[str, type] = {
     "failure": FailureRow,
     "roofline": RooflineRow,
 }
+
+
+@contextmanager
+def kept_results(folder: Path) -> Iterator[None]:
+    """End errors of writing to a study's folder with the option that resumes the study."""
+    try:
+        yield
+    except WriteError as error:
+        cure = f"Finished results are kept: free some space, or make the folder writable, then --resume {folder}."
+        raise WriteError(error.what, error.reason, cure) from None
 
 
 def read_complete_results(folder: str | Path) -> list[dict[str, Any]]:

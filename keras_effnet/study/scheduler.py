@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import UserError
-from keras_effnet.study.executors import Submit, failure
+from keras_effnet.study.executors import Submit, failure, unwrapped
 from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.trial import TrainingRun, train_trial
 from keras_effnet.system import jsonl
+from keras_effnet.system.files import WriteError
 from keras_effnet.training.checkpoints import LAST, read_rows
 
 StudyProgress = Callable[[str, float, float], None]
@@ -49,7 +50,7 @@ def run_trials(
         Dict, failed training to its error in one line. A failure does not stop the other trainings.
 
     Raises:
-        UserError: A process was killed, or the disk is full.
+        UserError: A process was killed, or the folder cannot be written, such as on a full disk.
     """
     results = folder / RESULTS_JSONL
     known = {_key(row): row for row in read_results(folder) if row["kind"] == "training"}
@@ -98,7 +99,9 @@ def _outcome(future: Future, trial: TrainingRun, folder: Path) -> Row:
         return future.result()
     except BrokenProcessPool:
         raise killed(folder, f"training {trial}") from None
-    except Exception as error:  # of any kind: the other trainings continue
+    except Exception as error:
+        if isinstance(unwrapped(error), WriteError):  # the other trainings write to the same disk
+            raise unwrapped(error) from None
         return {"kind": "failure", "member": trial.member.name, "seed": trial.seed, "error": failure(error)}
 
 

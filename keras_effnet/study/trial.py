@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Protocol
-from keras_effnet.system.files import write_text
+from keras_effnet.system.files import WriteError, make_folder, write_text
 from keras_effnet.system.machine import peak_resident_bytes
 from keras_effnet.system.output import captured_output
 
@@ -80,7 +80,7 @@ def train_trial(trial: TrainingRun) -> dict[str, Any]:
     images and so be biased.
     """
     folder = Path(trial.folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     lines: list[str] = []
     try:
         with captured_output() as lines:
@@ -89,7 +89,7 @@ def train_trial(trial: TrainingRun) -> dict[str, Any]:
         lines.append(traceback.format_exc())  # the results have only one line of the error
         raise
     finally:
-        with suppress(OSError):  # a full disk has already raised an error
+        with suppress(OSError, WriteError):  # a full disk has already raised an error
             write_text(folder / LOG, "\n".join(lines) + "\n")
 
 

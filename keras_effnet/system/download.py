@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from keras_effnet.errors import UserError
+from keras_effnet.system.files import cannot_write, unwritable
 
 _TIMEOUT, _CHUNK = 30, 1 << 16
 
@@ -83,6 +84,8 @@ def fetch(url: str, path: str | Path, md5: str) -> Path:
                 if _size(part) <= before:  # try again as long as attempts make progress
                     raise
     except (OSError, http.client.HTTPException) as error:
+        if unwritable(error):
+            raise cannot_write(str(path), error) from None
         reason = getattr(error, "reason", None) or error
         raise UserError(f"Cannot download {path.name} ({reason}). {by_hand}") from None
     if _md5(part) != md5:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from keras_effnet.errors import UserError, first_line
@@ -17,26 +17,63 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_FOLDER = (NotADirectoryError, FileExistsError)  # a file stands where a folder is needed
 
 
+class WriteError(UserError):
+    """A file or folder cannot be written; the result that belongs there is absent or unchanged.
+
+    Args:
+        what: String, the path, or `"to FOLDER"`.
+        reason: String, the cause, in the words of the system.
+        cure: String, sentences that tell how to get the result.
+    """
+
+    def __init__(self, what: str, reason: str, cure: str = ""):
+        super().__init__(what, reason, cure)  # all of them, because trials send their errors to another process
+        self.what, self.reason, self.cure = what, reason, cure
+
+    def __str__(self) -> str:
+        return f"Cannot write {self.what}: {self.reason}. {self.cure}".rstrip()
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path, which replaces `path` only if the block succeeds.
 
     A crash or a full disk leaves an existing file unchanged. The temporary name keeps the suffix, because savers choose
     the format by it.
+
+    Raises:
+        WriteError: The disk is full or the folder cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield temporary
         temporary.replace(path)
+    except Exception as error:
+        if unwritable(error):
+            raise cannot_write(str(path), error) from None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system forbids even to remove what does not exist
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write text atomically, as UTF-8; bytes of file names that are not valid text are escaped."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents unless it exists.
+
+    Raises:
+        WriteError: It cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(f"to {folder}", error) from None
 
 
 @contextmanager
@@ -50,19 +87,19 @@ def atomic_group(folder: str | Path) -> Iterator[Path]:
         folder: Path, created if it is missing.
 
     Raises:
-        UserError: The disk is full or the folder cannot be written; it is unchanged.
+        WriteError: The disk is full or the folder cannot be written; it is unchanged.
     """
     folder = Path(folder)
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     except OSError as error:
         raise cannot_write(f"to {folder}", error) from None
     try:
         yield staged
         _move_all(staged, folder)
-    except OSError as error:
-        if disk_full(error) or forbidden(error):
+    except Exception as error:
+        if unwritable(error):
             raise cannot_write(f"to {folder}", error) from None
         raise
     finally:
@@ -115,20 +152,27 @@ def forbidden(error: BaseException) -> bool:
     return getattr(error, "errno", None) in _FORBIDDEN
 
 
-def cannot_write(what: str, error: BaseException) -> UserError:
+def unwritable(error: BaseException) -> bool:
+    """Whether an error means that a file cannot be written: a full disk, a missing permission, or `WriteError`."""
+    return isinstance(error, WriteError) or disk_full(error) or (isinstance(error, OSError) and forbidden(error))
+
+
+def cannot_write(what: str, error: BaseException) -> WriteError:
     """Error for a file or folder that cannot be written, with cause and cure.
 
     Args:
         what: String, the path, or `"to FOLDER"`.
         error: The original error.
     """
+    if isinstance(error, WriteError):  # of a file within
+        return WriteError(what, error.reason, error.cure)
     # TensorFlow: "PATH; No space left on device [Op:SaveV2]"
     cause = getattr(error, "strerror", None) or first_line(Exception(str(error))).rpartition("; ")[2]
     cure = ""
     if disk_full(error):
-        cure = " Free some space and run again; existing files are unchanged."
+        cure = "Free some space and run again; existing files are unchanged."
     elif isinstance(error, _NO_FOLDER):
-        cure = " Choose another folder."
+        cure = "Choose another folder."
     elif forbidden(error):
-        cure = " Choose a folder that can be written, or change its permissions."
-    return UserError(f"Cannot write {what}: {cause}.{cure}")
+        cure = "Choose a folder that can be written, or change its permissions."
+    return WriteError(what, cause, cure)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import UserError
+from keras_effnet.system.files import cannot_write
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
@@ -37,8 +38,19 @@ def read(path: str | Path) -> list[dict[str, Any]]:
 
 
 def append(path: str | Path, row: dict[str, Any]) -> None:
-    """Append a row and flush it to disk; the rest of an incomplete earlier line is cut off."""
+    """Append a row and flush it to disk; the rest of an incomplete earlier line is cut off.
+
+    Raises:
+        WriteError: The disk is full or the file cannot be written; its rows are unchanged.
+    """
     line = json.dumps(row, allow_nan=False).encode() + b"\n"
+    try:
+        _append_line(path, line)
+    except OSError as error:
+        raise cannot_write(f"to {path}", error) from None
+
+
+def _append_line(path: str | Path, line: bytes) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
     try:
         end = _end_of_whole_lines(descriptor)
@@ -49,9 +61,9 @@ def append(path: str | Path, row: dict[str, Any]) -> None:
             if written != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
-        except OSError as error:
+        except OSError:
             os.ftruncate(descriptor, end)
-            raise UserError(f"Cannot write to {path}: {error.strerror}. Make room, then resume the study.") from None
+            raise
     finally:
         os.close(descriptor)
 

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import json_text
-from keras_effnet.system.files import cannot_write, write_text
+from keras_effnet.system.files import WriteError, cannot_write, write_text
 from keras_effnet.system.machine import environment
 
 logger = logging.getLogger(__name__)
@@ -59,19 +59,26 @@ def new_run(command: str, name: str, root: str | Path = "runs") -> Path:
         raise cannot_write(f"run folder {parent}", error) from None
     try:
         write_environment(folder)
-    except OSError as error:
+    except (OSError, WriteError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise cannot_write(f"to run folder {folder}", error) from None
     return folder
 
 
 @contextmanager
-def kept_if_used(folder: Path) -> Iterator[None]:
-    """Remove a run folder if the block fails before it wrote anything of its own."""
+def kept_if_used(folder: Path, checkpoint: str | None = None) -> Iterator[None]:
+    """Remove a run folder if the block fails before it wrote anything of its own.
+
+    Args:
+        folder: Path of the run folder.
+        checkpoint: String or None, file without which the files of a run that cannot be written are of no use.
+    """
     try:
         yield
-    except BaseException:
-        if {path.name for path in folder.glob("*")} - {LOCK} == {_ENVIRONMENT}:
+    except BaseException as error:
+        unused = {path.name for path in folder.glob("*")} - {LOCK} == {_ENVIRONMENT}
+        incomplete = isinstance(error, WriteError) and checkpoint and not (folder / checkpoint).exists()
+        if unused or incomplete:
             shutil.rmtree(folder)
         raise
 
@@ -104,7 +111,7 @@ def locked(folder: str | Path, *, wait: float = 0.0) -> Iterator[None]:
         raise UserError(f"{folder} is in use by {_holder(path)}. Wait until it ends, or stop it.") from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise UserError(f"Cannot write to {folder}: {error.strerror or error}. Choose another folder.") from None
+            raise cannot_write(f"to {folder}", error) from None
         logger.warning("%s is on a file system without locks: run only one process there at a time.", folder)
         yield
         return

@@ -15,7 +15,7 @@ import keras
 
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_text
-from keras_effnet.system.files import atomic, write_text
+from keras_effnet.system.files import WriteError, atomic, cannot_write, make_folder, write_text
 from keras_effnet.system.run_folders import locked
 from keras_effnet.system.typed_values import conform
 from keras_effnet.training.distribution import alone, is_chief, synchronized_batch_norm
@@ -71,6 +71,15 @@ def resume_command(folder: Path) -> str:
     return f"keras-effnet train --resume {shlex.quote(str(folder))}"
 
 
+def resumable(error: Exception, folder: Path) -> WriteError:
+    """Error for a run that cannot write its files, which ends with the command that resumes it from its checkpoint."""
+    failed = cannot_write(f"to {folder}", error)
+    if not (folder / LAST).is_file() or resume_command(folder) in failed.cure:
+        return error if isinstance(error, WriteError) else failed
+    cure = "All checkpoints are intact; free some space, or make the folder writable, and resume: "
+    return WriteError(failed.what, failed.reason, cure + resume_command(folder))
+
+
 def uncompiled(model: keras.Model) -> keras.Model:
     """Copy of a model without its optimizer, sharing the layers: its file is a third of the size."""
     return keras.Model(model.input, model.output, name=model.name)
@@ -105,7 +114,7 @@ class RunFolder(keras.callbacks.Callback):
         self.folder, self.averaged = folder, averaged
         self.rows = [row for row in read_rows(folder) if row["epoch"] <= first_epoch]
         self.best = max(map(best_accuracy, self.rows), default=-1.0)
-        (folder / "weights").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "weights")
         for leftover in (folder / "weights").glob(".*.keras"):  # of a run that was killed while it saved
             leftover.unlink()
 
@@ -121,15 +130,17 @@ class RunFolder(keras.callbacks.Callback):
             # In a form that every backend loads, and by this process alone.
             with alone(), synchronized_batch_norm(self.model, "none"):
                 self._keep(logs)
-        except OSError as error:
+        except (OSError, WriteError) as error:
             self.rows.pop()
             cure = "Free some space and train again."
             if epoch:
                 cure = f"The last good checkpoint, of epoch {epoch}, is intact; free some space and resume: "
                 cure += resume_command(self.folder)
-            raise UserError(
-                f"Cannot write epoch {epoch + 1} to {self.folder}: {error.strerror or error}. {cure}"
-            ) from None
+            else:
+                for name in (BEST, RESULTS_CSV):  # of an epoch that was not completed
+                    (self.folder / name).unlink(missing_ok=True)
+            what = f"epoch {epoch + 1} to {self.folder}"
+            raise WriteError(what, cannot_write(what, error).reason, cure) from None
 
     def _keep(self, logs: dict[str, float]) -> None:
         accuracy = best_accuracy(logs)

@@ -26,9 +26,9 @@ from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.pipeline.caching import cached_split, choose_cache
-from keras_effnet.system.files import write_text
+from keras_effnet.system.files import WriteError, atomic_group, disk_full, write_text
 from keras_effnet.system.run_folders import write_environment
-from keras_effnet.training.checkpoints import BEST, read_rows, save_model, uncompiled, writing_to
+from keras_effnet.training.checkpoints import BEST, read_rows, resumable, save_model, uncompiled, writing_to
 from keras_effnet.training.contact_sheets import contact_sheet
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
 from keras_effnet.training.loop import train
@@ -173,10 +173,11 @@ def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
     """Write the metadata that `eval`, `predict`, `export` and a resumed run read."""
     if not is_chief():
         return
-    RunRecord(data_arguments(dataset.origin), config).save(folder)
-    write_text(folder / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
-    config.image_spec.save(folder / "image_spec.json")
-    write_environment(folder)
+    with atomic_group(folder) as staged:
+        RunRecord(data_arguments(dataset.origin), config).save(staged)
+        write_text(staged / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
+        config.image_spec.save(staged / "image_spec.json")
+        write_environment(staged)
 
 
 @contextmanager
@@ -185,6 +186,12 @@ def _occupied(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
     with writing_to(folder, wait=wait):
         try:
             yield
+        except Exception as error:
+            if isinstance(error, WriteError) or disk_full(
+                error
+            ):  # TensorFlow reports a full disk of the cache by an error of its own
+                raise resumable(error, folder) from None
+            raise
         finally:
             if is_chief():
                 shutil.rmtree(folder / _CACHE, ignore_errors=True)

@@ -435,9 +435,9 @@ def test_a_full_disk_is_named_with_what_to_do(cli, monkeypatch):
     import errno
 
     def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
 
     monkeypatch.setattr("keras_effnet.system.run_folders.new_run", full)
     shown = cli("quickstart")
     assert shown.status == 2
-    assert shown.err.strip().splitlines()[-1].startswith("error: the disk is full.")
+    assert shown.err.strip().splitlines()[-1].startswith("error: Cannot write runs/x: No space left on device. Free")

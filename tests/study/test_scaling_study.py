@@ -32,6 +32,7 @@ from keras_effnet.study.results import RESULTS_JSONL
 from keras_effnet.study.scheduler import run_trials
 from keras_effnet.study.trial import LOG, TrainingRun, _finite, train_trial
 from keras_effnet.system import jsonl
+from keras_effnet.system.files import WriteError
 from keras_effnet.training.checkpoints import LAST
 
 
@@ -246,6 +247,23 @@ def test_a_failure_is_told_and_the_others_go_on(tmp_path):
     submit, calls = engine_of(row_of)
     assert run_trials(tmp_path, [trial(seed=seed) for seed in range(3)], submit, nothing) == {}
     assert calls == [("small", 1, 4)]
+
+
+def test_a_full_disk_ends_the_study_with_the_option_that_resumes_it(tmp_path):
+    """The other trainings write to the same disk, and the command of a trial's own run folder would not resume it."""
+
+    def train(item):
+        raise WriteError("epoch 1 to x", "No space left on device", "Resume: keras-effnet train ...")
+
+    submit, _ = engine_of(train)
+    plan = Plan(Protocol({"source": "digits"}), (Member("small", "family", 0.0, "b0"),), 2)
+    with pytest.raises(UserError) as caught, begin(tmp_path, plan):
+        run_trials(tmp_path, [trial(), trial(seed=1)], submit, nothing)
+    assert str(caught.value) == (
+        "Cannot write epoch 1 to x: No space left on device. Finished results are kept: free some space, or make the "
+        f"folder writable, then --resume {tmp_path}."
+    )
+    assert jsonl.read(tmp_path / RESULTS_JSONL) == []
 
 
 def test_a_trial_may_be_followed_by_more_of_it(tmp_path):

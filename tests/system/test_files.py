@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 
 from keras_effnet.errors import UserError
 from keras_effnet.system import files
-from keras_effnet.system.files import atomic_group, cannot_write
+from keras_effnet.system.files import WriteError, atomic, atomic_group, cannot_write
 
 NAMES = ("a.json", "b.txt", "c.tflite")
 
@@ -88,6 +89,29 @@ def test_a_disk_that_is_really_full_keeps_the_earlier_group(small_disk):
         (staged / "c.tflite").write_bytes(bytes(5_000_000))
     assert contents(small_disk) == dict.fromkeys(NAMES, "earlier")
     assert len(list(small_disk.iterdir())) == 3
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_file_that_cannot_be_written_is_named_by_its_final_path(tmp_path, code):
+    path = tmp_path / "a.json"
+    path.write_text("earlier")
+    message = rf"^Cannot write {path}: {os.strerror(code)}\. (Free some space|Choose a folder)"
+    with pytest.raises(WriteError, match=message), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(code, os.strerror(code))
+    assert contents(tmp_path) == {"a.json": "earlier"}
+
+
+def test_a_file_within_a_group_is_named_by_the_folder_of_the_group(tmp_path):
+    with pytest.raises(WriteError) as caught, atomic_group(tmp_path) as staged, atomic(staged / "a.json"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(caught.value).startswith(f"Cannot write to {tmp_path}: No space left on device. Free some space")
+
+
+def test_an_error_of_writing_is_the_same_in_another_process():
+    error = WriteError("to /x", "No space left on device", "Free some space.")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.reason) == (WriteError, str(error), "No space left on device")
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])

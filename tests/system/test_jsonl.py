@@ -55,7 +55,7 @@ def test_a_full_disk_costs_the_row_that_does_not_fit_and_no_other(small_disk):
     jsonl.append(path, ROWS[0])
     filler = small_disk / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
-    with pytest.raises(UserError, match=r"results.jsonl: No space left on device. Make room, then resume"):
+    with pytest.raises(UserError, match=r"results.jsonl: No space left on device. Free some space and run again"):
         jsonl.append(path, {"curve": "x" * 10_000})
     assert path.read_text() == json.dumps(ROWS[0]) + "\n"
     filler.unlink()

@@ -31,8 +31,8 @@ def command(data, image_size, near_duplicates, most, val_split, seed, skip_empty
     from keras_effnet.datasets.checking import check_data
     from keras_effnet.errors import VerificationError
     from keras_effnet.evaluation import plots
-    from keras_effnet.system.files import write_text
-    from keras_effnet.system.run_folders import new_run
+    from keras_effnet.system.files import atomic_group, write_text
+    from keras_effnet.system.run_folders import kept_if_used, new_run
 
     with console.hushed():
         report = check_data(
@@ -47,9 +47,10 @@ def command(data, image_size, near_duplicates, most, val_split, seed, skip_empty
             progress=console.track("Checking images"),
         )
     folder = new_run("check-data", report.name, out)
-    drawn = _draw(report, folder, plots)
-    write_text(folder / "report.json", json_text(report.to_dict()) + "\n")
-    write_text(folder / "report.md", markdown(report, drawn))
+    with kept_if_used(folder), atomic_group(folder) as staged:
+        drawn = _draw(report, staged, plots)
+        write_text(staged / "report.json", json_text(report.to_dict()) + "\n")
+        write_text(staged / "report.md", markdown(report, drawn))
     if as_json:
         console.emit_json(report.to_dict() | {"run": str(folder)})
     else:

@@ -53,7 +53,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, skip_empty
     from keras_effnet.inference import artifacts
     from keras_effnet.pipeline.batches import image_pipeline
     from keras_effnet.system.files import atomic_group
-    from keras_effnet.system.run_folders import new_run
+    from keras_effnet.system.run_folders import kept_if_used, new_run
 
     artifact = artifacts.load(model, batch_size=batch_size)
     dataset, names = _data(artifact, model, data, max_bad_files, skip_empty_classes)
@@ -67,11 +67,11 @@ def command(model, data, split, per_class, batch_size, max_bad_files, skip_empty
     result = compute_metrics(outcomes)
     bins = reliability(outcomes.confidence, outcomes.correct)
 
-    folder = new_run("eval", Path(model).resolve().stem, out)
     summary = _summary(result, bins, names) | {"scores": outcomes.scores, "model": str(model), "data": dataset.name}
     classes = _per_class(result, names)
     title = f"ECE {result.ece:.2%}, {result.samples} images"
-    with atomic_group(folder) as staged:
+    folder = new_run("eval", Path(model).resolve().stem, out)
+    with kept_if_used(folder), atomic_group(folder) as staged:
         (staged / "results.json").write_text(json_text(summary) + "\n", encoding="utf-8")
         _write_csv(staged / "per_class.csv", classes[0], (map(_cell, row.values()) for row in classes))
         _write_csv(staged / "predictions.csv", *_predictions(outcomes, part, names))

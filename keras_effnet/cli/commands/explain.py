@@ -28,7 +28,7 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
     from keras_effnet.evaluation.gradcam import explainer
     from keras_effnet.imagenet import decode_predictions
     from keras_effnet.inference import artifacts
-    from keras_effnet.system.run_folders import new_run
+    from keras_effnet.system.run_folders import kept_if_used, new_run
 
     artifact = artifacts.load(model)
     if artifact.model is None:
@@ -47,7 +47,8 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
             best.append(explained)
         folder = folder or new_run("explain", Path(model).resolve().stem, out)  # not created if every image is rejected
         drawn = _free(folder, Path(path).stem)
-        plots.explanation(pixels[0], heat.map, best, best.index(explained), drawn)
+        with kept_if_used(folder):
+            plots.explanation(pixels[0], heat.map, best, best.index(explained), drawn)
         results[path] = {"class": explained[0], "probability": explained[1], "layer": heat.layer, "drawn": str(drawn)}
     if as_json:
         return console.emit_json(results)

@@ -92,13 +92,13 @@ def _compressed(artifact, images, held_out, sparsity, clusters, given, samples, 
 
 
 def _save(network, path):
-    from keras_effnet.system.files import atomic, cannot_write
+    from keras_effnet.system.files import atomic, cannot_write, make_folder
 
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as temporary:
             network.save(temporary)
-    except OSError as error:  # h5py's errors have no strerror
+    except OSError as error:  # h5py's errors have no number
         raise cannot_write(str(path), error) from None
 
 

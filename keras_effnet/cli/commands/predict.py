@@ -15,7 +15,6 @@ from keras_effnet.errors import UserError
 from keras_effnet.inference.writers import FORMS, form_of, part_of, written, written_to
 
 SHOWN = 50  # maximum rows of the table
-INTERRUPTED = 130
 
 
 @click.command("predict")
@@ -61,7 +60,7 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
     except KeyboardInterrupt:
         kept = f"; the finished rows are in {part_of(output)}" if output and done else ""
         click.echo(f"interrupted after {done} of {len(paths)} images{kept}.", err=True)
-        raise click.exceptions.Exit(INTERRUPTED) from None
+        raise click.exceptions.Exit(console.INTERRUPTED) from None
     if shown != "table":
         return
     console.table(("image", "classes"), rows)

@@ -44,13 +44,14 @@ def command(out, epochs, as_json) -> None:
     from keras_effnet.evaluation.metrics import evaluate
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.calibration import load_images
-    from keras_effnet.system.run_folders import new_run
+    from keras_effnet.system.run_folders import kept_if_used, new_run
+    from keras_effnet.training.checkpoints import LAST
     from keras_effnet.training.run import train_dataset
 
     config = replace(CONFIG, epochs=epochs)
     dataset = datasets.load("digits", seed=config.seed)
     folder = new_run("quickstart", "digits", out)
-    with console.training_progress(config.epochs) as bars:
+    with kept_if_used(folder, LAST), console.training_progress(config.epochs) as bars:
         result = train_dataset(dataset, config, folder, callbacks=[bars])
     if result is None:
         return  # process 0 reports

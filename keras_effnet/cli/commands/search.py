@@ -116,7 +116,8 @@ def _search(data, as_json, name, out, resume, settings, step, by, image_size, th
         console.hold(resume)
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
-    from keras_effnet.search.halving import grid_search, kept_arguments
+    from keras_effnet.search.halving import ARGUMENTS, grid_search, kept_arguments
+    from keras_effnet.study.results import kept_results
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:
@@ -127,10 +128,12 @@ def _search(data, as_json, name, out, resume, settings, step, by, image_size, th
     else:
         folder = resume
         arguments = options | kept_arguments(resume)
-    with kept_if_used(folder), console.study_progress() as progress:
-        result = grid_search(folder=folder, progress=progress, **arguments)
-    points = [(*vars(each.candidate.scaling).values(), each.accuracy, each.epochs) for each in result.ranking]
-    plots.search_map(points, folder / "search.png")
+    with kept_if_used(folder), console.resumable("search", folder, ARGUMENTS):
+        with console.study_progress() as progress:
+            result = grid_search(folder=folder, progress=progress, **arguments)
+        points = [(*vars(each.candidate.scaling).values(), each.accuracy, each.epochs) for each in result.ranking]
+        with kept_results(folder):
+            plots.search_map(points, folder / "search.png")
     if as_json:
         ranking = [
             _figures(each.candidate) | {"epochs": each.epochs, "accuracies": each.accuracies} for each in result.ranking

@@ -79,9 +79,9 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     drawn = _can_draw(wandb)
     console.prepare_tensorflow()
     from keras_effnet import study
-    from keras_effnet.study.plan import Plan
+    from keras_effnet.study.plan import PROTOCOL, Plan
     from keras_effnet.study.report import write
-    from keras_effnet.study.results import RESULTS_JSONL
+    from keras_effnet.study.results import RESULTS_JSONL, kept_results
     from keras_effnet.study.summary import answer, summarize
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
@@ -92,12 +92,16 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
         plan = Plan.read(resume)
         folder, members = resume, members or list(plan.members)
         given = {"seeds": plan.seeds, **plan.protocol.arguments} | given
-    with kept_if_used(folder), console.study_progress() as progress:
-        result = study.run(members=members, folder=folder, workers=workers, cluster=cluster, progress=progress, **given)
-    summaries = summarize(result.rows, target)
-    drawn = drawn and bool(summaries)
-    if drawn:
-        write.write_report(folder, target=target)
+    with kept_if_used(folder), console.resumable("study", folder, PROTOCOL):
+        with console.study_progress() as progress:
+            result = study.run(
+                members=members, folder=folder, workers=workers, cluster=cluster, progress=progress, **given
+            )
+        summaries = summarize(result.rows, target)
+        drawn = drawn and bool(summaries)
+        if drawn:
+            with kept_results(folder):
+                write.write_report(folder, target=target)
     if drawn and wandb:
         write.log_to_wandb(folder, wandb)
     if as_json:

@@ -96,6 +96,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     from keras_effnet import datasets
     from keras_effnet.system.run_folders import kept_if_used, new_run
     from keras_effnet.training import memory, tracking
+    from keras_effnet.training.checkpoints import LAST
     from keras_effnet.training.run import train_dataset
 
     with console.hushed():
@@ -116,7 +117,8 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     record = tracking.WandbLogger(wandb, folder, asdict(config)) if wandb and is_chief() else None
     loggers += [record] if record else []
     with (
-        kept_if_used(folder),
+        kept_if_used(folder, LAST if resume is None else None),
+        console.resumable("train", folder, LAST),
         console.training_progress(config.epochs) as bars,
         closing(record) if record else nullcontext(),
     ):

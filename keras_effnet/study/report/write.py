@@ -16,7 +16,7 @@ from keras_effnet.study.report.records import report_data
 from keras_effnet.study.results import read_complete_results
 from keras_effnet.study.summary import summarize
 from keras_effnet.system.documents import read_json, read_text, read_yaml
-from keras_effnet.system.files import atomic, write_text
+from keras_effnet.system.files import atomic_group, write_text
 from keras_effnet.system.typed_values import conform
 
 REPORT = "report.html"
@@ -51,12 +51,11 @@ def _draw(spec: Mapping[str, Any], path: Path) -> None:
 
     sized = {**spec, "width": _IMAGE["width"]}
     config, version = {**_config("#222", "sans-serif"), "background": "white"}, _vega_lite()
-    with atomic(path) as temporary:
-        if path.suffix == ".svg":
-            temporary.write_text(vl_convert.vegalite_to_svg(sized, vl_version=version, config=config))
-        else:
-            png = vl_convert.vegalite_to_png(sized, vl_version=version, scale=_IMAGE["scale"], config=config)
-            temporary.write_bytes(png)
+    if path.suffix == ".svg":
+        path.write_text(vl_convert.vegalite_to_svg(sized, vl_version=version, config=config))
+    else:
+        png = vl_convert.vegalite_to_png(sized, vl_version=version, scale=_IMAGE["scale"], config=config)
+        path.write_bytes(png)
 
 
 def _read_text(path: Path) -> str:
@@ -93,7 +92,8 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
         Path of the page.
 
     Raises:
-        UserError: No network there has been trained, or a plotting package is missing.
+        UserError: No network there has been trained, a plotting package is missing, or the folder cannot be written;
+            an earlier report is unchanged.
 
     Example:
 
@@ -107,11 +107,6 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
     data = report_data(rows, target)
     tables = {name: table for name, table in data.items() if isinstance(table, list)}
     specs = {section: section.chart(data).to_dict() for section in (*SECTIONS, *more) if data.get(section.table)}
-    for section, spec in specs.items():
-        _draw({**spec, "datasets": tables}, folder / f"{section.name}.png")
-    pareto = next(iter(specs.values()))  # every study has this section
-    _draw({**pareto, "datasets": tables}, folder / "pareto.svg")
-
     texts = {name: _read_text(folder / name) for name in ("protocol.yaml", "env.json")}
     html = render_page(
         folder.resolve().name,
@@ -124,7 +119,12 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
         env=_fields(folder / "env.json", read_json),
         texts=texts,
     )
-    write_text(folder / REPORT, html)
+    with atomic_group(folder) as staged:
+        for section, spec in specs.items():
+            _draw({**spec, "datasets": tables}, staged / f"{section.name}.png")
+        pareto = next(iter(specs.values()))  # every study has this section
+        _draw({**pareto, "datasets": tables}, staged / "pareto.svg")
+        write_text(staged / REPORT, html)
     return folder / REPORT
 
 
