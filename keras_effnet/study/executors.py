@@ -8,11 +8,15 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from keras_effnet.errors import UserError, first_line
@@ -43,16 +47,58 @@ def processes(workers: int = 1) -> Iterator[Submit]:
     Yields:
         A function `(function, *args) -> concurrent.futures.Future`.
     """
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),  # TensorFlow does not survive a fork
-        max_tasks_per_child=1,
-        initializer=_end_with_parent,
-    )
+    running: set[BaseProcess] = set()
+    pool = ThreadPoolExecutor(workers)
     try:
-        yield pool.submit
+        yield lambda function, *args: pool.submit(_in_process, running, function, *args)
+    except BaseException:
+        for process in list(running):  # nobody would read their results
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_process(running: set[BaseProcess], function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a new process and return its result or raise its error.
+
+    Processes and pipes alone: the semaphores of a `ProcessPoolExecutor` would outlive a study that is killed.
+    """
+    context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(sender, function, args))
+    process.start()
+    running.add(process)
+    sender.close()
+    try:
+        succeeded, outcome = receiver.recv()
+    except EOFError:
+        raise BrokenProcessPool(f"process {process.pid} was killed") from None
+    finally:
+        receiver.close()
+        process.join()
+        running.discard(process)
+    if not succeeded:
+        raise outcome
+    return outcome
+
+
+def _serve(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Send the result of a function, or its error, to the parent process."""
+    _end_with_parent()
+    try:
+        sender.send((True, function(*args)))
+    except BaseException as error:
+        sender.send((False, _portable(error)))
+
+
+def _portable(error: BaseException) -> BaseException:
+    """The error itself, or its text if another process could not rebuild it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _call(function: Callable[..., Any], *args: Any) -> Any:

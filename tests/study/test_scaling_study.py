@@ -425,6 +425,36 @@ def test_a_training_that_dies_is_named(tmp_path):
         run_trials(tmp_path, [trial()], lambda function, item: submit(os._exit, 9), nothing)
 
 
+def test_the_training_that_was_killed_is_named_and_not_the_first_in_line(tmp_path):
+    def submit_one(function, item):
+        return submit(os._exit, 9) if item.seed else submit(time.sleep, 60)
+
+    started = time.monotonic()
+    with pytest.raises(UserError, match="training small seed 1 was killed"), executors.engine(workers=2) as submit:
+        run_trials(tmp_path, [trial(), trial(seed=1)], submit_one, nothing)
+    assert time.monotonic() - started < 50  # the other one is not waited for
+
+
+def test_errors_that_only_one_process_knows_arrive_as_text():
+    class LocalError(Exception):
+        pass
+
+    assert str(executors._portable(LocalError("unknown elsewhere"))) == "LocalError: unknown elsewhere"
+    error = UserError("The loss became NaN.")
+    assert executors._portable(error) is error
+
+
+def test_a_killed_study_leaves_no_semaphore_to_warn_of(tmp_path):
+    """The message came from a process that outlives the study: wait until nobody can write any more."""
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    note = tmp_path / "pid"
+    command = [sys.executable, tmp_path / "orphan.py", note]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+        _until(lambda: note.exists() and note.read_text())
+        parent.kill()
+        assert "leaked" not in parent.stderr.read()
+
+
 @pytest.mark.slow
 def test_a_local_ray_cluster_of_two_runs_trials_in_fresh_processes():
     pytest.importorskip("ray", reason="Ray is not installed")
