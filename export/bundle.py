@@ -47,7 +47,7 @@ class Bundle:
     def raise_if_refused(self) -> None:
         """Raise `VerificationError` with all reasons if a precision was refused; the other files are kept."""
         if self.refused:
-            raise VerificationError(" ".join(row.refused for row in self.refused))
+            raise VerificationError(" ".join(dict.fromkeys(row.refused for row in self.refused)))
 
     def to_json(self) -> str:
         """The whole bundle as indented JSON; a value that is not finite is null."""

@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_effnet.datasets.decoding import read
 from keras_effnet.datasets.listing.images import left_out_note, list_images, warn_of
 from keras_effnet.datasets.loading import ImageDataset, Split
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, instance_of, whole_number
 from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec
 
@@ -70,6 +70,8 @@ def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed:
     Raises:
         UserError: The source has no images, or arrays of another shape.
     """
+    instance_of("image_spec", image_spec, ImageSpec)
+    samples = whole_number("samples", samples)
     if isinstance(source, ImageDataset):
         source = source.train
     if isinstance(source, Split):
@@ -81,7 +83,14 @@ def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed:
             raise UserError(f"Calibration folder {source} does not exist.")
         images = _from_folder(Path(source), samples, seed)
     else:
-        source = np.asarray(source)
+        try:
+            source = np.asarray(source)
+        except ValueError:  # a list of images of different sizes
+            source = np.empty(())
+        if source.ndim < 1 or source.dtype.kind not in "buif":
+            raise UserError(
+                "Images must be a folder, an array of pixels, a tf.data.Dataset, a Split or an ImageDataset."
+            )
         images = list(source[:samples])
     if not images:
         raise UserError("No images to calibrate on: the source is empty.")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.errors import UserError, VerificationError, check_path
 from keras_effnet.export.calibration import (
     MIN_IMAGES,
     Images,
@@ -136,6 +136,7 @@ def export_tflite(
     >>> result = keras_effnet.export.export_tflite(model, "flowers.tflite", "int8", calibration="flowers/train")
     >>> result.size_bytes, result.report.top1_agreement
     """
+    check_path("path", path)
     path, model = Path(path), plain(model)
     settings = Settings(input_type, method, tuple(float_blocks), tuning, announce)
     check_arguments(model, path, quantization, calibration, settings, labels, overwrite)

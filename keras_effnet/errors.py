@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import operator
+import os
 from collections.abc import Iterable
-from typing import Any
+from numbers import Real
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _LISTED = 25  # names listed in a message: enough for all networks, not for all classes of ImageNet
 
 
@@ -83,3 +86,58 @@ def whole_number(what: str, value: Any, at_least: int = 1) -> int:
     if number < at_least:
         raise UserError(f"{what} must be at least {at_least}, got {number}.")
     return number
+
+
+def real_number(what: str, value: Any) -> float:
+    """Return `value` if it is a real number of any type, NumPy's included; text and None are none.
+
+    Raises:
+        UserError: It is another object.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"{what} must be a number, got {_brief(value)}.")
+    return value  # type: ignore[return-value]
+
+
+def instance_of(what: str, value: Any, kind: type[T], cure: str = "") -> T:
+    """Return `value` if it is an instance of a class.
+
+    Args:
+        what: Name of the argument, for the message.
+        value: Value to check.
+        kind: The class.
+        cure: String, what to do instead, such as `"load the file with load_model."`
+
+    Raises:
+        UserError: It is of another class.
+    """
+    if not isinstance(value, kind):
+        raise UserError(f"{what} must be of class {kind.__name__}, got {_brief(value)}{f': {cure}' if cure else '.'}")
+    return value
+
+
+def check_path(what: str, value: Any) -> None:
+    """Refuse what is no path, such as a model or None.
+
+    Raises:
+        UserError: It is neither a string nor a `Path`.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{what} must be a path, got {_brief(value)}.")
+
+
+def check_model(value: Any) -> None:
+    """Refuse what is no Keras model, such as the path of one. Models are recognised by their attributes.
+
+    Raises:
+        UserError: It is another object.
+    """
+    if not (hasattr(value, "layers") and hasattr(value, "inputs")):
+        cure = "; load a file with load_model" if isinstance(value, str | os.PathLike) else ""
+        raise UserError(f"model must be a Keras model, got {_brief(value)}{cure}.")
+
+
+def _brief(value: Any) -> str:
+    """A value where it is short, else its class."""
+    plain = value is None or isinstance(value, str | os.PathLike | Real)
+    return repr(value)[:100] if plain else type(value).__name__

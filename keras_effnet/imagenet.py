@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, whole_number
 
 
 @lru_cache(maxsize=1)
@@ -63,7 +63,7 @@ def decode_predictions(
     >>> decode_predictions(np.array([[0.1, 0.9]]), top=1, class_names=["cat", "dog"])
     [[('dog', 0.9)]]
     """
-    preds = np.asarray(preds)
+    preds, top = np.asarray(preds), whole_number("top", top)
     if preds.ndim != 2:
         raise UserError(f"preds must have shape (N, classes), got {preds.shape}.")
     if class_names is None:

@@ -6,6 +6,7 @@ Also detects images whose values do not fit it. numpy; Keras models are read by 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
@@ -16,13 +17,14 @@ import numpy as np
 
 from keras_effnet.architecture.baselines import EFFICIENTNET_B0, SPECS
 from keras_effnet.architecture.specs import IMAGENET_MEAN, IMAGENET_STD, LARGEST_IMAGE, ArchitectureSpec
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.errors import UserError, check_model, instance_of, one_of, real_number, whole_number
 from keras_effnet.system.documents import json_text, parse_json, read_text
 from keras_effnet.system.files import write_text
 from keras_effnet.system.typed_values import build
 
 logger = logging.getLogger(__name__)
 
+_NO_SPEC = "ImageSpec.of(architecture_spec(name)) is that of a network, ImageSpec.of_model(model) that of a built one."
 INTERPOLATIONS = ("bilinear", "bicubic")
 PIXELS = (0.0, 255.0)
 
@@ -83,15 +85,19 @@ class ImageSpec:
 
     def __post_init__(self) -> None:
         for side, largest in (("size", LARGEST_IMAGE), ("channels", _MOST_CHANNELS)):
+            object.__setattr__(self, side, whole_number(side, getattr(self, side), -_MOST_CHANNELS))
             if not 1 <= getattr(self, side) <= largest:
                 raise UserError(f"{side} must be an integer from 1 to {largest}, got {getattr(self, side)}.")
-        if not 0 < self.crop <= 1:
+        if not 0 < real_number("crop", self.crop) <= 1:
             raise UserError(f"crop must lie in (0, 1], got {self.crop}.")
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
         for name in ("mean", "std"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)):
-                object.__setattr__(self, name, tuple(value))  # JSON has lists, which are not hashable
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                real_number(name, value)
+            else:
+                value = tuple(value)
+                object.__setattr__(self, name, value)  # JSON has lists, which are not hashable
                 if len(value) != self.channels:
                     raise UserError(
                         f"{name} has {len(value)} values but the input has {self.channels} channels. Give a scalar "
@@ -112,6 +118,7 @@ class ImageSpec:
         The pixel statistics are those of RGB: one channel uses their mean, more than three repeat them (R, G, B, R,
         ...), as `weights.adapt_stem` repeats the kernels of the stem.
         """
+        instance_of("spec", spec, ArchitectureSpec, "look one up with architecture_spec(name).")
         mean, std = (_for_channels(values, channels) for values in (spec.pixel_mean, spec.pixel_std))
         return cls(size or spec.image_size, mean, std, crop, channels, interpolation)
 
@@ -131,6 +138,7 @@ class ImageSpec:
         Raises:
             UserError: The model accepts any size and none is given, or it takes images that are not square.
         """
+        check_model(model)
         size = size or square_side(model.name, model.input_shape)
         if size is None:
             raise UserError(f"{model.name} accepts images of any size: give one, such as size=224.")
@@ -224,9 +232,17 @@ def preprocess_input(x: Any, image_spec: ImageSpec | None = None) -> Any:
 
     Returns:
         `x`, or `(x - mean) / std` in float32.
+
+    Raises:
+        UserError: `image_spec` is no `ImageSpec`, such as the name of a network, or `x` is the path of a file.
     """
     if image_spec is None:
         return x
+    instance_of("image_spec", image_spec, ImageSpec, _NO_SPEC)
+    if x is None or isinstance(x, str | os.PathLike):
+        raise UserError(
+            f"x must be an array or a tensor of pixels, got {x!r}; read a file with inference.artifacts.image."
+        )
     scale, offset = image_spec.scale_and_offset()
     if isinstance(x, np.ndarray):
         x = x.astype("float32")

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.architecture.network_parts import computing_layers
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, check_model
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.conversion.plausibility import check_activations, check_weights
@@ -27,7 +27,12 @@ BULK = 0.998  # share of a tensor's values that percentile ranges cover
 
 
 def plain(model: keras.Model) -> keras.Model:
-    """The same layers with a tensor as input and as output, where a model has dicts or lists of one tensor."""
+    """The same layers with a tensor as input and as output, where a model has dicts or lists of one tensor.
+
+    Raises:
+        UserError: It is no Keras model.
+    """
+    check_model(model)
     structured = any(isinstance(part, dict | list | tuple) for part in (model.input, model.output))
     if not structured or len(model.inputs) != 1 or len(model.outputs) != 1:
         return model

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, whole_number
 from keras_effnet.export.isolation.isolated import IsolatedModel
 from keras_effnet.system.machine import cpu_name
 
 MAX_SECONDS = 10.0
+MOST_THREADS = 1024  # LiteRT silently runs with fewer when it cannot start as many
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,13 @@ def benchmark_in_turn(
     Raises:
         UserError: As in `benchmark`.
     """
-    if threads < 1:
-        raise UserError(f"threads must be at least 1, got {threads}.")
+    threads, runs, warmup = (
+        whole_number("threads", threads),
+        whole_number("runs", runs),
+        whole_number("warmup", warmup, 0),
+    )
+    if threads > MOST_THREADS:
+        raise UserError(f"threads must be at most {MOST_THREADS}, got {threads}.")
     timers = [
         IsolatedModel(path, threads).timer(runs=runs, warmup=warmup, max_seconds=max_seconds) for path in tflite_paths
     ]

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, check_path
 from keras_effnet.export.tflite_file.flatbuffer import Content
 from keras_effnet.export.tflite_file.integrity import check_magic, checked, stored_size
 from keras_effnet.export.tflite_file.schema import bits_of, code_name, enum_names
@@ -120,7 +120,13 @@ class Graph:
 
 
 def name_of(source: str | Path | bytes) -> str:
-    """Name of a file in messages; bytes have none."""
+    """Name of a file in messages; bytes have none.
+
+    Raises:
+        UserError: It is neither a path nor bytes.
+    """
+    if not isinstance(source, bytes):
+        check_path("The .tflite file", source)
     return "The model" if isinstance(source, bytes) else str(source)
 
 
@@ -130,6 +136,7 @@ def content_of(source: str | Path | bytes) -> bytes:
     Raises:
         UserError: The file does not exist, cannot be read, or is not a `.tflite` file.
     """
+    name = name_of(source)
     if isinstance(source, bytes):
         content = source
     elif not Path(source).is_file():
@@ -139,7 +146,7 @@ def content_of(source: str | Path | bytes) -> bytes:
             content = Path(source).read_bytes()
         except OSError as error:
             raise UserError(f"{source} cannot be read: {error.strerror}.") from None
-    check_magic(content, name_of(source))
+    check_magic(content, name)
     return content
 
 

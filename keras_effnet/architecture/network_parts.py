@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, check_model
 
 _BLOCK = re.compile(r"block(\d+)([a-z]+)_(.+)")
 _STEM, _TOP = ("stem_",), ("top_conv", "top_bn", "top_activation")
@@ -78,6 +78,7 @@ def parts(model: Any) -> tuple[Part, ...]:
     Raises:
         UserError: The model has no layers with such names.
     """
+    check_model(model)
     groups: dict[str, list[Any]] = {}
     for layer in model.layers:
         if name := _part_name(layer.name):

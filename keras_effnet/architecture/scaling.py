@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.errors import UserError, one_of, real_number
 
 BASE_RESOLUTION = 224
 RESOLUTION_DIVISOR = 4  # every published resolution is a multiple of 4
@@ -24,7 +24,7 @@ class ScalingFactors:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not (math.isfinite(value) and value > 0):
+            if not (math.isfinite(real_number(name, value)) and value > 0):
                 raise UserError(f"{name} must be a positive number, got {value!r}.")
 
     @property
@@ -60,7 +60,7 @@ class CompoundScaling:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not (math.isfinite(value) and value >= 1):
+            if not (math.isfinite(real_number(name, value)) and value >= 1):
                 raise UserError(f"{name} must be a number >= 1, got {value!r}: no dimension may shrink as phi grows.")
 
     @property
@@ -84,6 +84,7 @@ class CompoundScaling:
 
         Source: EfficientNet (ICML 2019), equation 3.
         """
+        real_number("phi", phi)
         try:
             return ScalingFactors(self.alpha**phi, self.beta**phi, self.gamma**phi)
         except OverflowError:
@@ -204,7 +205,7 @@ def explain(name: str, scaling: CompoundScaling | None = None) -> Explanation:
     Raises:
         UserError: The published table has no such name.
     """
-    row = PUBLISHED[one_of("published model", name.lower(), PUBLISHED)]
+    row = PUBLISHED[one_of("published model", str(name).lower(), PUBLISHED)]
     formula = (scaling or CompoundScaling()).factors(row.phi)
     return Explanation(
         name=name.lower(),

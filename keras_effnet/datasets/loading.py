@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from keras_effnet.datasets.folders import Progress, read_folder, without_empty_c
 from keras_effnet.datasets.splits import ImageDataset, SourceData, Split
 from keras_effnet.datasets.tfds import PREFIX, read_tfds
 from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
-from keras_effnet.errors import UserError, unknown, whole_number
+from keras_effnet.errors import UserError, check_path, real_number, unknown, whole_number
 
 EMBEDDED = ("digits", "digits-cluttered")
 
@@ -73,10 +74,10 @@ def load(
     >>> len(data.train), len(data.val), len(data.test)
     (1258, 270, 269)
     """
-    if not 0 < val_split < 1:
+    if not 0 < real_number("val_split", val_split) < 1:
         raise UserError(f"val_split must lie between 0 and 1, got {val_split}.")
-    if fold is not None and not (len(fold) == 2 and 1 <= fold[0] <= fold[1]):
-        raise UserError(f"fold must be a pair (k, n) with k from 1 to n, got {tuple(fold)}.")
+    if fold is not None and not _is_fold(fold):
+        raise UserError(f"fold must be a pair (k, n) with k from 1 to n, got {fold!r}.")
     parts = read_source(
         source,
         seed=seed,
@@ -116,6 +117,11 @@ def _origin(
     return origin | ({"skip_empty_classes": True} if skip_empty_classes else {})
 
 
+def _is_fold(fold: Any) -> bool:
+    pair = tuple(fold) if isinstance(fold, list | tuple) else ()
+    return len(pair) == 2 and all(isinstance(each, Integral) for each in pair) and 1 <= pair[0] <= pair[1]
+
+
 def read_source(
     source: str | os.PathLike,
     *,
@@ -128,6 +134,7 @@ def read_source(
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> SourceData:
     """Read a source before a validation split is held out; arguments and errors as in `load`."""
+    check_path("source", source)
     if data_dir is not None and not str(source).startswith(PREFIX):
         raise UserError(f"data_dir is for {PREFIX}NAME only, the folder of TensorFlow Datasets; leave it out.")
     whole_number("seed", seed, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.architecture.network_parts import parts
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.errors import UserError, one_of, whole_number
 
 _MOST_PROBABLE = -1
 
@@ -58,7 +59,7 @@ def _check(image: np.ndarray, class_index: int | None, shape: tuple[int | None, 
     fits = image.ndim == 3 and all(side in (None, given) for side, given in zip(shape, image.shape, strict=True))
     if not fits:
         raise UserError(f"Grad-CAM takes one image of shape {shape}, got {image.shape}.")
-    if class_index is not None and not 0 <= class_index < classes:
+    if class_index is not None and not 0 <= whole_number("class_index", class_index, -classes) < classes:
         raise UserError(f"The class must be an index from 0 to {classes - 1}, got {class_index}.")
 
 
@@ -110,6 +111,8 @@ def explainer(model: keras.Model, layer: str | None = None) -> Callable[..., Hea
     weigh = _build_grad_cam(model, target, classifier)
 
     def explain(image: np.ndarray, class_index: int | None = None) -> Heatmap:
+        if isinstance(image, str | os.PathLike):
+            raise UserError(f"image must be an array of pixels, got {image!r}; read it with inference.artifacts.image.")
         image = np.asarray(image, "float32")
         _check(image, class_index, model.input_shape[1:], classifier.units)
         heat, index, logits = weigh(image, _MOST_PROBABLE if class_index is None else class_index)

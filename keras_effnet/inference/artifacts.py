@@ -21,7 +21,7 @@ from keras_effnet.architecture.baselines import SPECS
 from keras_effnet.config.run_record import RunRecord
 from keras_effnet.datasets.decoding import decode, read
 from keras_effnet.datasets.listing.images import left_out_note, list_images, warn_of
-from keras_effnet.errors import UserError, closest
+from keras_effnet.errors import UserError, check_path, closest, instance_of
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
@@ -122,6 +122,7 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
     >>> artifact = keras_effnet.inference.artifacts.load("runs/train/digits")
     >>> artifact.predict(images).argmax(axis=1)
     """
+    check_path("path", path)
     if str(path) in SPECS and not Path(path).exists():
         return _published(str(path), batch_size)
     path = resolve(path)
@@ -187,6 +188,7 @@ def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -
 
 def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
     """Convert images with values 0..255 to a network's input: normalized, unless the network normalizes itself."""
+    images = np.asarray(images)
     if images.ndim != 4 or images.shape[1:] != (image_spec.size, image_spec.size, image_spec.channels):
         wanted = (image_spec.size, image_spec.size, image_spec.channels)
         raise UserError(f"The network takes images of shape (N, {', '.join(map(str, wanted))}), got {images.shape}.")
@@ -194,6 +196,7 @@ def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
 
 
 def _check_channels(image_spec: ImageSpec) -> None:
+    instance_of("image_spec", image_spec, ImageSpec)
     if image_spec.channels != 3:
         raise UserError(f"The network expects {image_spec.channels} channels; files are decoded to RGB, 3 channels.")
 

@@ -76,7 +76,7 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     >>> list_models("*resnet50")
     ['resnet50', 'wide_resnet50']
     """
-    return matching(PRETRAINED if pretrained else SPECS, pattern.lower())
+    return matching(PRETRAINED if pretrained else SPECS, str(pattern).lower())
 
 
 def model_info(model: str | ArchitectureSpec, *, classes: int = 1000) -> ModelInfo:

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from keras_effnet.architecture.network_parts import computing_layers
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, check_path
 from keras_effnet.models.initial_values import build_with
 from keras_effnet.system.files import why_no_file
 from keras_effnet.weights.archives import stored_member
@@ -102,6 +102,7 @@ def load_model(path: str | Path, *, compile: bool = True) -> keras.Model:
     >>> model = keras_effnet.load_model("runs/train/digits/weights/last.keras")
     >>> model.fit(batches)
     """
+    check_path("path", path)
     path = Path(path)
     if not path.is_file():
         raise UserError(f"Model {path} {why_no_file(path)}.")

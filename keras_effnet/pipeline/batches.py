@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_effnet.datasets.decoding import decode, decode_window
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, instance_of, whole_number
 from keras_effnet.pipeline.augmentation import Augmentation, augment_image, mix_batch
 from keras_effnet.pipeline.caching import Cache, CachedSplit, cached_split, choose_cache, contents, elements, in_memory
 from keras_effnet.pipeline.geometry import crop, crop_window, evaluation_image, resize, resize_window
@@ -82,6 +82,8 @@ def image_pipeline(
     (TensorShape([32, 64, 64, 3]), TensorShape([32]))
     """
     split = _as_split(dataset, training)
+    instance_of("input_spec", input_spec, ImageSpec, "ImageSpec(224) is that of images of 224 pixels.")
+    batch_size = whole_number("batch_size", batch_size)
     if not training:
         return _evaluation(split, input_spec, batch_size, classes)
     if len(split) < batch_size:

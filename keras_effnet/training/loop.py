@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.errors import UserError, first_line
+from keras_effnet.errors import UserError, check_model, first_line, instance_of
 from keras_effnet.evaluation import plots
 from keras_effnet.models.batch_norm import fused_batch_norm
 from keras_effnet.models.saving import load_state
@@ -88,6 +88,11 @@ def train(
 
     Source: AdamW, Loshchilov & Hutter (ICLR 2019).
     """
+    check_model(model)
+    instance_of("config", config, TrainConfig)
+    for name, data in (("train_data", train_data), ("val_data", val_data)):
+        if not (callable(data) or hasattr(data, "cardinality")):
+            raise UserError(f"{name} must be a tf.data.Dataset of batches, as pipeline.image_pipeline makes them.")
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     check_batch_size(config.batch_size, config.strategy)
     if config.ema and config.strategy == "data-parallel":

@@ -17,7 +17,7 @@ from keras_effnet.config.run_record import RunRecord, data_arguments
 from keras_effnet.config.train_config import TRAINING_PRECISIONS, TrainConfig
 from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.datasets.stratification import class_weights
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.errors import UserError, check_path, instance_of, one_of
 from keras_effnet.evaluation import plots
 from keras_effnet.evaluation.metrics import Evaluation, evaluate
 from keras_effnet.imagenet import readable
@@ -269,6 +269,9 @@ def train_dataset(
     Raises:
         UserError: The dataset has no training images, another process uses the folder, or training fails, see `train`.
     """
+    instance_of("dataset", dataset, ImageDataset, "load it with datasets.load.")
+    instance_of("config", config, TrainConfig)
+    check_path("run_dir", run_dir)
     folder = Path(run_dir)
     with _occupied(folder):
         pipelines = _fit(dataset, config, folder, resume=resume, callbacks=callbacks, announce=announce)

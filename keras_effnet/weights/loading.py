@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, check_model, check_path
 from keras_effnet.system.files import why_no_file
 from keras_effnet.weights.keras_files import read_layers
 from keras_effnet.weights.stored_tensor import StoredTensor, printable
@@ -185,5 +185,7 @@ def load_weights(model: Any, path: str | Path, *, adapt: bool = False) -> None:
     >>> model = keras_effnet.EfficientNetB0(weights=None, padding="symmetric", bn_epsilon=1e-5)
     >>> keras_effnet.load_weights(model, "torchvision_efficientnet_b0.pth")
     """
+    check_model(model)
+    check_path("path", path)
     for variable, value in matched_values(model, path, adapt=adapt):
         variable.assign(value)
