@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
+from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, group_duplicates, sheet_tile
 from keras_effnet.datasets.folders import Progress
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import load
+from keras_effnet.datasets.many_files import decode_files
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 
 IMBALANCED = 3.0  # ratio of the largest to the smallest class above which class weights are suggested

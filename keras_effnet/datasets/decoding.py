@@ -1,12 +1,10 @@
-"""Image decoding, and detection of files that cannot be decoded. TensorFlow; Pillow for all but JPEG and PNG."""
+"""Decoding of single images, and reasons why files cannot be decoded. TensorFlow; Pillow for all but JPEG and PNG."""
 
 from __future__ import annotations
 
-import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,18 +118,18 @@ def _bytes_at(contents: tf.Tensor, start: int, stop: int) -> tf.Tensor:
 def _check_header(contents: tf.Tensor) -> tf.Tensor:
     """Return the bytes unchanged, or fail on a JPEG or PNG whose header claims too many pixels to allocate."""
 
-    def png():
-        sides = tf.io.decode_raw(_bytes_at(contents, 16, 24), tf.int32, little_endian=False)
-        # TensorFlow's own limit is three times as high.
-        return _assert_at_most(_pixels(sides), tf.constant(MAX_PIXELS, tf.int64), contents)
+    def jpeg():
+        return _check_jpeg_size(contents, tf.io.extract_jpeg_shape(contents)[:2])
 
-    return tf.case(
-        [
-            (tf.io.is_jpeg(contents), lambda: _check_jpeg_size(contents, tf.io.extract_jpeg_shape(contents)[:2])),
-            ((_bytes_at(contents, 0, 8) == _PNG) & (tf.strings.length(contents) >= 24), png),
-        ],
-        default=lambda: tf.identity(contents),
-    )
+    def other():  # without further branches: these cost more than decoding a small image
+        head = tf.strings.substr(contents, 0, 24)
+        is_png = (tf.strings.substr(head, 0, 8) == _PNG) & (tf.strings.length(head) == 24)
+        padded = tf.strings.substr(tf.strings.join([head, bytes(24)]), 16, 8)
+        sides = tf.io.decode_raw(padded, tf.int32, little_endian=False)
+        # TensorFlow's own limit is three times as high.
+        return _assert_at_most(tf.where(is_png, _pixels(sides), 0), tf.constant(MAX_PIXELS, tf.int64), contents)
+
+    return tf.cond(tf.io.is_jpeg(contents), jpeg, other)
 
 
 def _check_jpeg_size(contents: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
@@ -145,12 +143,13 @@ def _pixels(sides: tf.Tensor) -> tf.Tensor:
 
 
 def _assert_at_most(pixels: tf.Tensor, most: tf.Tensor, contents: tf.Tensor) -> tf.Tensor:
-    possible = tf.debugging.assert_less_equal(pixels, most, message=IMPLAUSIBLE)
+    # The ops of `tf.debugging` add a branch, which takes longer than the comparison.
+    possible = tf.raw_ops.Assert(condition=pixels <= most, data=[IMPLAUSIBLE])
     with tf.control_dependencies([] if possible is None else [possible]):
         return tf.identity(contents)
 
 
-def _reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """Extract the sentence of an error message that describes the defect of the file."""
     message = str(error).split("\n\t [[")[0].split("\nTraceback")[0].split("\nCondition")[0]
     message = _NOISE.sub("", message).split(" [Op:")[0]
@@ -159,7 +158,7 @@ def _reason(error: Exception) -> str:
     return message.replace("\n", " ")[:120].rstrip(". ")
 
 
-def _read_bytes(path: str | Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
     """Read a regular file of at most `MAX_BYTES`; a pipe, for instance, might block forever."""
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):
@@ -206,9 +205,9 @@ def read(path: str | Path) -> np.ndarray:
     if not Path(path).exists():
         raise UserError(f"Image {path} does not exist.")
     try:
-        return decode(_read_bytes(path)).numpy()
+        return decode(read_bytes(path)).numpy()
     except (*_UNDECODABLE, OSError) as error:
-        raise UserError(f"{path} is not an image that can be decoded: {_reason(error)}.") from None
+        raise UserError(f"{path} is not an image that can be decoded: {error_reason(error)}.") from None
 
 
 def decode_all(contents: tf.data.Dataset, names: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
@@ -223,41 +222,16 @@ def decode_all(contents: tf.data.Dataset, names: Sequence[str]) -> Iterator[tupl
     """
     # Python threads that call `decode` would be simpler but deadlock occasionally: TensorFlow raises an error under a
     # lock and needs the GIL to build it, so two files that fail at the same time wait for each other.
-    decoded = iter(contents.map(lambda item: (item, decode(item)), num_parallel_calls=tf.data.AUTOTUNE))
+    return collect(contents.map(lambda item: (item, decode(item)), num_parallel_calls=tf.data.AUTOTUNE), names)
+
+
+def collect(decoded: tf.data.Dataset, names: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
+    """Yield the elements of a `tf.data.Dataset` of bytes and pixels; a `BadFile` in place of each that fails."""
+    elements = iter(decoded)
     for name in names:
         try:
-            item, pixels = next(decoded)
+            item, pixels = next(elements)
         except tf.errors.OpError as error:
-            yield BadFile(name, _reason(error))
+            yield BadFile(name, error_reason(error))
         else:
             yield item.numpy(), pixels.numpy()
-
-
-def decode_files(paths: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
-    """Read and decode many files in parallel, in order; yields as `decode_all`."""
-    with ThreadPoolExecutor() as pool:
-        refused = list(pool.map(_read_error, paths))  # without TensorFlow
-    sound = [str(path) for path, bad in zip(paths, refused, strict=True) if not bad]
-    files = tf.data.Dataset.from_tensor_slices(tf.constant([os.fsencode(path) for path in sound], tf.string))
-    decoded = decode_all(files.map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE), sound)
-    yield from (bad or next(decoded) for bad in refused)
-
-
-def _read_error(path: str) -> BadFile | None:
-    try:
-        _read_bytes(path)
-    except (ValueError, OSError) as error:
-        return BadFile(str(path), _reason(error))
-    return None
-
-
-def find_bad_files(paths: Sequence[str], progress: Callable[[Iterable], Iterable] = iter) -> list[BadFile]:
-    """Decode every file with the decoder that training uses, and list the files that fail.
-
-    All other files can be decoded by `decode` and, in any window, by `decode_window`.
-
-    Args:
-        paths: Paths of image files.
-        progress: Wraps the iteration, for a progress bar.
-    """
-    return [found for found in progress(decode_files(paths)) if isinstance(found, BadFile)]

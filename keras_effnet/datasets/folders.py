@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.datasets.decoding import BadFile, find_bad_files
+from keras_effnet.datasets.decoding import BadFile
 from keras_effnet.datasets.listing.images import (
     ClassFolders,
     class_folders,
@@ -18,6 +18,7 @@ from keras_effnet.datasets.listing.images import (
     warn_of,
 )
 from keras_effnet.datasets.listing.tree import LeftOut, contents, displayed
+from keras_effnet.datasets.many_files import find_bad_files
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
 from keras_effnet.errors import UserError
 

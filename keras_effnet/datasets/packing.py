@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from keras_effnet.datasets.decoding import BadFile, decode_all, decode_files
+from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import read_source
+from keras_effnet.datasets.many_files import decode_files
 from keras_effnet.datasets.splits import Encoded, SourceData, Split
 from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION
 from keras_effnet.datasets.tfrecord_writer import ShardWriter, atomic_folder, check_target, record

@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet.datasets.decoding import _scans, decode, decode_window, find_bad_files, read
+from keras_effnet.datasets.decoding import _scans, decode, decode_window, read
+from keras_effnet.datasets.many_files import find_bad_files
 from keras_effnet.errors import UserError
 
 ROWS, COLUMNS = np.mgrid[0:40, 0:48]

@@ -69,8 +69,9 @@ def _draw(report, folder: Path, plots) -> list[str]:
     """Draw the figures of the report and return their file names."""
     import numpy as np
 
-    from keras_effnet.datasets.decoding import BadFile, decode_files
+    from keras_effnet.datasets.decoding import BadFile
     from keras_effnet.datasets.fingerprints import sheet_tile
+    from keras_effnet.datasets.many_files import decode_files
 
     plots.class_counts(report.counts, report.class_names, folder / "classes.png")
     drawn = ["classes.png"]
