@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,19 +188,14 @@ def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
     return remarks
 
 
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line: no HTML, links, emphasis or code."""
-    return re.sub(r"([\\`*<>&\[\]|])", r"\\\1", " ".join(text.split()))
-
-
 def _markdown(
     name: str, rows: Sequence[ReportRow], recommendation: str, remarks: Sequence[str], images: Sequence[Path]
 ) -> str:
-    lines = [f"# Export of {_escaped(name)}", "", _escaped(recommendation), ""]
+    lines = [f"# Export of {html_pages.markdown_text(name)}", "", html_pages.markdown_text(recommendation), ""]
     lines += [f"| {' | '.join(ALL_COLUMNS)} |", "|---" * len(ALL_COLUMNS) + "|"]
     lines += [f"| {' | '.join(cells(row, ALL_COLUMNS))} |" for row in rows]
     lines += [""] + [f"![]({image.name})\n" for image in images]
-    lines += [f"{_escaped(remark)}\n" for remark in remarks]
+    lines += [f"{html_pages.markdown_text(remark)}\n" for remark in remarks]
     for file in (row.export for row in rows if row.export):
         fence = "``" if "`" in file.path.name else "`"
         lines.append(f"- {fence}{file.path.name}{fence}: {file.input_type} in, by {file.method}, sha256 {file.sha256}")

@@ -6,6 +6,7 @@ that all pages share and a content security policy that forbids the page to load
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -36,3 +37,8 @@ def render(template: Path, **values: object) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     return environment.get_template(template.name).render(**values)
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is, on one line: no HTML, links, emphasis or code."""
+    return re.sub(r"([\\`*<>&\[\]|])", r"\\\1", " ".join(text.split()))

@@ -239,3 +239,13 @@ def test_commands_work_in_poor_surroundings(tmp_path, name):
     assert shown.stderr == ""
     if ">&-" not in redirection or redirection.startswith("2"):
         assert shown.stdout
+
+
+def test_names_are_plain_text_in_the_report_of_a_dataset(image_folder):
+    from keras_effnet.cli.commands.check_data import markdown
+    from keras_effnet.datasets import check_data
+
+    folder = image_folder({"<b>a|b": 5, "[c](x)": 5}, root="<i>set")
+    text = markdown(check_data(folder, near_duplicates=False), [])
+    assert r"\<b\>a\|b" in text and r"\[c\](x)" in text and text.startswith(r"# \<i\>set: data check")
+    assert not any(mark in line.replace("\\", "\0") for mark in ("(train, <b>", "| <b>") for line in text.splitlines())

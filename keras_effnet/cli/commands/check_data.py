@@ -10,6 +10,7 @@ import click
 from keras_effnet.cli import console
 from keras_effnet.cli.options import IMAGE_SIZE, SEED, SKIP_EMPTY_HELP, Whole
 from keras_effnet.system.documents import json_text
+from keras_effnet.system.html_pages import markdown_text
 
 _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 
@@ -137,7 +138,7 @@ def markdown(report, drawn: list[str]) -> str:
     """Render the report as Markdown."""
     from keras_effnet.datasets.checking import IMBALANCED
 
-    lines = [f"# {report.name}: data check", "", "| finding | images | |", "|---|---|---|"]
+    lines = [f"# {markdown_text(report.name)}: data check", "", "| finding | images | |", "|---|---|---|"]
     lines += [f"| {name} | {count} | {note} |" for name, count, note in findings(report)]
     if report.sizes:
         lines += ["", "| | smallest | median | largest |", "|---|---|---|---|"]
@@ -145,9 +146,13 @@ def markdown(report, drawn: list[str]) -> str:
             lines.append(f"| {name} | " + " | ".join(f"{value:g}" for value in getattr(report.sizes, name)) + " |")
         lines += ["", "Files: " + ", ".join(f"{mode} {count}" for mode, count in report.modes.items()) + "."]
     if report.unreadable:
-        lines += ["", "## Unreadable", *_listing([f"`{bad.path}`: {bad.reason}" for bad in report.unreadable])]
+        lines += [
+            "",
+            "## Unreadable",
+            *_listing([f"{_code(bad.path)}: {markdown_text(bad.reason)}" for bad in report.unreadable]),
+        ]
     if report.left_out:
-        lines += ["", "## Not read", *_listing([f"`{item.path}`: {item.kind}" for item in report.left_out])]
+        lines += ["", "## Not read", *_listing([f"{_code(item.path)}: {item.kind}" for item in report.left_out])]
     for title, kept in (
         ("Leaks", report.leaks),
         ("Contradictions", report.contradictions),
@@ -163,11 +168,19 @@ def markdown(report, drawn: list[str]) -> str:
         "|---|" + "---|" * len(report.counts),
     ]
     for label, name in enumerate(report.class_names):
-        lines.append(f"| {name} | " + " | ".join(str(counts[label]) for counts in report.counts.values()) + " |")
+        lines.append(
+            f"| {markdown_text(name)} | " + " | ".join(str(counts[label]) for counts in report.counts.values()) + " |"
+        )
     if report.imbalance > IMBALANCED:
         lines += ["", "The classes are imbalanced. Weights that balance them, for `fit(class_weight=...)`:"]
         lines += ["", f"```python\n{report.class_weights}\n```"]
     return "\n".join([*lines, "", *(f"![{name}]({name})" for name in drawn), ""])
+
+
+def _code(name: str) -> str:
+    """A file name as code on one line, whatever characters it contains."""
+    fence = "``" if "`" in name else "`"
+    return f"{fence}{' '.join(name.split())}{fence}"
 
 
 def _listing(items: list[str]) -> list[str]:
@@ -176,6 +189,8 @@ def _listing(items: list[str]) -> list[str]:
 
 
 def _in_words(group) -> str:
-    shown = ", ".join(f"`{member.name}` ({member.split}, {member.class_name})" for member in group.members[:4])
+    shown = ", ".join(
+        f"{_code(member.name)} ({member.split}, {markdown_text(member.class_name)})" for member in group.members[:4]
+    )
     more = f" and {len(group.members) - 4} more" if len(group.members) > 4 else ""
     return f"{'exact' if group.exact else 'near'}: {shown}{more}"
