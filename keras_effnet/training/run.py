@@ -30,6 +30,7 @@ from keras_effnet.system.files import WriteError, atomic_group, disk_full, write
 from keras_effnet.system.run_folders import write_environment
 from keras_effnet.training.checkpoints import BEST, read_rows, resumable, save_model, uncompiled, writing_to
 from keras_effnet.training.contact_sheets import contact_sheet
+from keras_effnet.training.data_identity import check_identity, save_identity
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
 from keras_effnet.training.loop import train
 
@@ -177,6 +178,7 @@ def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
         RunRecord(data_arguments(dataset.origin), config).save(staged)
         write_text(staged / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
         config.image_spec.save(staged / "image_spec.json")
+        save_identity(dataset, staged)
         write_environment(staged)
 
 
@@ -215,6 +217,8 @@ def _fit(
     """Build the network and the pipelines of a config, train, and return the pipelines for `_finish`."""
     if not len(dataset.train):
         raise UserError(f"{dataset.name} has no images to train on: all of them belong to its test split.")
+    if resume:
+        check_identity(dataset, folder)
     classes = len(dataset.class_names)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:

@@ -90,6 +90,7 @@ class Poison(keras.callbacks.Callback):
 def test_a_run_leaves_every_file_that_it_promises(trained):
     promised = {
         "args.yaml",
+        "data.json",
         "env.json",
         "results.csv",
         "augmented.png",
