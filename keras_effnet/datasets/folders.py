@@ -64,8 +64,10 @@ def check_decoded_classes(
         decoded: Mapping of split to the labels of those that can be decoded.
 
     Raises:
-        UserError: Names the first such class.
+        UserError: Names the first such class, or no image at all can be decoded.
     """
+    if not any(map(len, decoded.values())):
+        raise UserError(f"{name} has no image that can be decoded.")
     for split, labels in listed.items() if listed.keys() != {"test"} else ():
         for label in np.setdiff1d(labels, decoded[split])[:1]:
             raise UserError(
