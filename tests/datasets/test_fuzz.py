@@ -9,97 +9,45 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import random
+import re
 import resource
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import HEIGHT, WIDTH, image_files, png_chunk
 from PIL import Image
 
 SEED = 20260117
-WIDTH, HEIGHT = 48, 40
-FORMATS = ("jpeg", "png", "gif", "bmp", "webp")
-
-
-# --- images to damage
-
-
-def _pixels(seed: int) -> np.ndarray:
-    """Soft colours and some noise, so that every coder has something to write."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3)).astype("uint8"))
-    soft = np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)).astype(int)
-    return np.clip(soft + rng.integers(-9, 10, soft.shape), 0, 255).astype("uint8")
-
-
-def _saved(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def _png_chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def _interlaced_png(pixels: np.ndarray) -> bytes:
-    """Adam7, which Pillow reads and does not write."""
-    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
-    rows = (row for top, left, down, right in passes for row in pixels[top::down, left::right])
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 1)
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_chunk(*chunk) for chunk in chunks)
-
-
-def _rle_bmp(indices: np.ndarray) -> bytes:
-    """Run-length coded BMP of 256 colours, which Pillow reads and does not write."""
-    palette = bytes(value for colour in range(256) for value in (colour, 255 - colour, colour // 2, 0))
-    rows = (b"".join(bytes((1, value)) for value in row) + b"\0\0" for row in indices[::-1])
-    data = b"".join(rows) + b"\0\1"
-    info = struct.pack("<IiiHHIIiiII", 40, WIDTH, HEIGHT, 1, 8, 1, len(data), 0, 0, 256, 0)
-    start = 14 + len(info) + len(palette)
-    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + info + palette + data
+BY_PILLOW = ("tiff", "avif", "jpeg2000", "ppm", "heif")
+FORMATS = ("jpeg", "png", "gif", "bmp", "webp", *BY_PILLOW)
 
 
 def originals() -> dict[str, bytes]:
-    """Kind, of which the first word is the format, -> a sound file of it."""
-    pixels = _pixels(0)
-    image, other = Image.fromarray(pixels), Image.fromarray(_pixels(1))
-    translucent = image.convert("RGBA")
-    translucent.putalpha(other.convert("L"))
-    deep = Image.fromarray(pixels[..., 0].astype("uint16") * 257)
-    animation = {"save_all": True, "append_images": [other, image.rotate(90)]}
+    """Kind, of which the first word is the format, -> a sound file: all that TensorFlow decodes, some by Pillow."""
+    files = image_files()
+    first = {kind.split()[0]: kind for kind in reversed(files)}
     return {
-        "jpeg": _saved(image, "JPEG"),
-        "jpeg fine": _saved(image, "JPEG", quality=95, subsampling=0),
-        "jpeg 422": _saved(image, "JPEG", subsampling=1),
-        "jpeg progressive": _saved(image, "JPEG", progressive=True),
-        "jpeg grey": _saved(image.convert("L"), "JPEG"),
-        "jpeg cmyk": _saved(image.convert("CMYK"), "JPEG"),
-        "jpeg restarts": _saved(image, "JPEG", restart_marker_rows=1),
-        "png": _saved(image, "PNG"),
-        "png interlaced": _interlaced_png(pixels),
-        "png 16 bit": _saved(deep, "PNG"),
-        "png palette": _saved(image.convert("P", palette=Image.Palette.ADAPTIVE, colors=32), "PNG"),
-        "png alpha": _saved(translucent, "PNG"),
-        "gif": _saved(image.convert("P"), "GIF"),
-        "gif animated": _saved(image, "GIF", **animation),
-        "bmp": _saved(image, "BMP"),
-        "bmp palette": _saved(image.convert("P"), "BMP"),
-        "bmp rle": _rle_bmp(pixels[..., 0]),
-        "webp": _saved(image, "WEBP"),
-        "webp alpha": _saved(translucent, "WEBP", lossless=True),
-        "webp animated": _saved(image, "WEBP", **animation),
+        kind: content
+        for kind, content in files.items()
+        if kind.split()[0] not in BY_PILLOW or kind in (first[kind.split()[0]], "tiff turned")
     }
+
+
+def originals_by_pillow() -> dict[str, bytes]:
+    """All kinds of the formats that Pillow alone decodes."""
+    return {kind: content for kind, content in image_files().items() if kind.split()[0] in BY_PILLOW}
 
 
 # --- damage: functions from bytes, a random generator, the format and another file to bytes
@@ -150,17 +98,24 @@ def _duplicate(data, rng, *_):
 
 def _resize_header(data, rng, kind, _):
     """Other dimensions in the header, from zero to far beyond any memory."""
+    if kind == "ppm":
+        return bytearray(re.sub(rb"4[08]", lambda _: b"%d" % rng.choice((0, 1, 47, 4000, 10**9)), data, count=2))
     frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
+    width = re.search(rb"\0\x01[\3\4]\0\x01\0{3}", data)  # the entry of a TIFF; that of the height follows
     place, form = {
+        "tiff": (width.end() if width else 0, "<I"),
+        "avif": (data.find(b"ispe") + 8, ">I"),
+        "heif": (data.find(b"ispe") + 8, ">I"),
+        "jpeg2000": (data.find(b"\xff\x51") + 6, ">I"),
         "jpeg": (frame + 5, ">H"),
         "png": (16, ">I"),
         "gif": (6, "<H"),
         "bmp": (18, "<I"),
         "webp": (24 if data[12:16] == b"VP8X" else 26, "<H"),
     }[kind]
-    size = struct.calcsize(form)
+    size, step = struct.calcsize(form), 12 if kind == "tiff" else struct.calcsize(form)
     sides = (0, 1, WIDTH - 1, WIDTH + 1, 255, 4000, 60000, 65535, 256 ** min(size, 4) - 1)
-    for offset in rng.choice(((0,), (size,), (0, size))):
+    for offset in rng.choice(((0,), (step,), (0, step))):
         data[place + offset : place + offset + size] = struct.pack(form, rng.choice(sides) % 256**size)
     return data
 
@@ -174,7 +129,7 @@ def _right_checksums(data: bytes) -> bytes:
     out, place = data[:8], 8
     while place + 12 <= len(data):
         length = min(int.from_bytes(data[place : place + 4], "big"), len(data) - place - 12)
-        out += _png_chunk(data[place + 4 : place + 8], data[place + 8 : place + 8 + length])
+        out += png_chunk(data[place + 4 : place + 8], data[place + 8 : place + 8 + length])
         place += 12 + length
     return out
 
@@ -191,7 +146,7 @@ def _damage_pixels(data, rng, kind, other):
         return data
     # Other values are other pixels; more or fewer of them are hardly ever an image.
     pixels = rng.choice((*(_flip, _overwrite) * 3, _truncate, _insert, _delete, _swap))(pixels, rng)
-    return data[: start - 8] + _png_chunk(b"IDAT", zlib.compress(bytes(pixels))) + data[start + length + 4 :]
+    return data[: start - 8] + png_chunk(b"IDAT", zlib.compress(bytes(pixels))) + data[start + length + 4 :]
 
 
 DAMAGE = (
@@ -203,8 +158,11 @@ WEIGHTS = {"png": [10 if damage is _damage_pixels else 1 for damage in DAMAGE]}
 NAMES = {damage: damage.__name__.strip("_") for damage in DAMAGE}
 # What a decoder can be relied on to notice, and what it hardly can: most of a BMP is pixels, of which any will do.
 TELLS = {("jpeg", "truncate"), ("bmp", "truncate"), ("webp", "truncate"), ("webp", "delete")}
+TELLS |= {(form, damage) for form in ("avif", "heif", "ppm") for damage in ("truncate", "delete")}
+TELLS |= {("jpeg2000", name) for name in ("truncate", "insert", "delete", "duplicate", "splice")}
+TELLS |= {("heif", "resize_header")}
 TELLS |= {("png", name) for name in NAMES.values() if name != "damage_pixels"}
-TELLS_NOT = {("bmp", "flip"), ("bmp", "overwrite"), ("bmp", "damage_pixels")}
+TELLS_NOT = {("ppm", "duplicate"), ("bmp", "flip"), ("bmp", "overwrite"), ("bmp", "damage_pixels")}
 
 
 def damaged(index: int, seed: int, files: dict[str, bytes]) -> tuple[str, tuple[str, ...], bytes]:
@@ -247,6 +205,27 @@ def _windows(contents):
     return tf.stack(
         [window(float(top), float(left), share, target) for target in (None, 1, 5) for top, left, share in places]
     )
+
+
+def child_by_pillow(seed: int, start: int, stop: int) -> None:
+    """Decodes damaged files of the formats that TensorFlow does not read, without TensorFlow; prints counts as JSON."""
+    from keras_effnet.datasets.image_formats.pillow_decoder import decode_with_pillow
+
+    files, slowest = originals_by_pillow(), 0.0
+    counts = {"refused": Counter(), "decoded": Counter()}
+    for index in range(start, stop):
+        kind, damage, content = damaged(index, seed, files)
+        began = time.process_time()
+        try:
+            assert decode_with_pillow(content).shape[2:] == (3,)
+            result = "decoded"
+        except ValueError as error:
+            assert str(error)
+            result = "refused"
+        slowest = max(slowest, time.process_time() - began)
+        counts[result].update(labels(kind, damage))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    print(json.dumps(counts | {"peak_mib": peak, "slowest": slowest}))
 
 
 def child(seed: int, start: int, stop: int, folder: Path) -> None:
@@ -308,13 +287,17 @@ def child(seed: int, start: int, stop: int, folder: Path) -> None:
 # --- the tests
 
 
-def _run(start: int, stop: int) -> subprocess.CompletedProcess | None:
+def _run(start: int, stop: int, *, by_pillow: bool = False) -> subprocess.CompletedProcess | None:
     """What a child said of the images of these indices; None if it hung."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, str(SEED), str(start), str(stop), str(Path(folder) / "images")]
+        command = [sys.executable, __file__, str(SEED), str(start), str(stop)]
+        command += [] if by_pillow else [str(Path(folder) / "images")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         seconds = 300 + 0.6 * (stop - start)  # far more than it takes, on a busy machine too
         try:
-            return subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+            return subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=seconds, env=environment
+            )
         except subprocess.TimeoutExpired:
             return None
 
@@ -343,10 +326,18 @@ def _check(counts: list[dict], total: int) -> tuple[Counter, Counter]:
 
 
 def test_sound_files_of_every_kind_are_what_pillow_says():
-    for kind, content in originals().items():
-        with Image.open(io.BytesIO(content)) as image:
-            assert (image.format.lower(), image.size) == (kind.split()[0], (WIDTH, HEIGHT))
+    for kind, content in image_files().items():
+        with _opened(kind, content) as image:
+            assert image.format.lower() == kind.split()[0] and {*image.size} == {WIDTH, HEIGHT}
             image.load()
+
+
+def _opened(kind: str, content: bytes) -> Image.Image:
+    if not kind.startswith("heif"):
+        return Image.open(io.BytesIO(content))
+    from pillow_heif import HeifImageFile
+
+    return HeifImageFile(io.BytesIO(content))
 
 
 def test_damage_is_the_same_for_the_same_seed():
@@ -367,7 +358,30 @@ def test_the_image_that_crashes_a_decoder_is_named():
 
 
 def test_600_damaged_images_are_decoded_or_listed():
-    _check([_fuzz(0, 600)], 600)
+    _check([_fuzz(6000, 6600)], 600)  # every kind and damage is both decoded and refused among these
+
+
+def _check_by_pillow(start: int, stop: int) -> None:
+    counts = _fuzz(start, stop, partial(_run, by_pillow=True))
+    kinds = originals_by_pillow()
+    refused, decoded = (sum(counts[key].get(kind, 0) for kind in kinds) for key in ("refused", "decoded"))
+    print(refused, "refused,", decoded, "decoded,", counts["peak_mib"], "MiB,", counts["slowest"], "s")
+    assert refused + decoded == stop - start
+    for label in (*kinds, *NAMES.values()):
+        assert label in counts["refused"] and label in counts["decoded"], label
+    assert counts["peak_mib"] < 2048 and counts["slowest"] < 5
+
+
+def test_500_damaged_images_of_other_formats_are_decoded_or_refused():
+    pytest.importorskip("pillow_heif")
+    _check_by_pillow(0, 500)
+
+
+@pytest.mark.soak
+def test_40000_damaged_images_of_other_formats_are_decoded_or_refused():
+    pytest.importorskip("pillow_heif")
+    for start in range(0, 40_000, 10_000):
+        _check_by_pillow(start, start + 10_000)
 
 
 @pytest.mark.soak
@@ -380,4 +394,5 @@ def test_10000_damaged_images_are_decoded_or_listed():
 
 
 if __name__ == "__main__":
-    child(*map(int, sys.argv[1:4]), Path(sys.argv[4]))
+    numbers = map(int, sys.argv[1:4])
+    child(*numbers, Path(sys.argv[4])) if len(sys.argv) > 4 else child_by_pillow(*numbers)
