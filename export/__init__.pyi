@@ -1,5 +1,6 @@
 from .bundle import Bundle, write_bundle
 from .candidate_trial import ExportResult
+from .description import About
 from .finetune.parent import FineTuning
 from .finetune.qat import QatResult, quantization_aware_training
 from .finetune.sparsity import CompressionResult, cluster, prune
@@ -12,6 +13,7 @@ from .tflite_file.inspection import Inspection, inspect
 from .verification import VerifyReport, verify
 
 __all__ = [
+    "About",
     "Bundle",
     "CompressionResult",
     "ExportResult",

@@ -13,6 +13,7 @@ from keras_effnet.export.calibration import Images
 from keras_effnet.export.candidate_trial import ExportCandidate, keep, try_precision
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, InputType, Int8Method, Quantization
 from keras_effnet.export.conversion.float_graph import plain
+from keras_effnet.export.description import About
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
@@ -99,6 +100,7 @@ def write_bundle(
     training_samples: int = 1000,
     min_agreement: float | None = None,
     labels: Sequence[str] | None = None,
+    about: About | None = None,
     image_spec: ImageSpec | None = None,
     samples: int = 100,
     seed: int = 0,
@@ -123,8 +125,8 @@ def write_bundle(
         input_type: `"float32"` or `"uint8"`, for the precisions that support bytes.
         method: The only int8 method to try, as in `export_tflite`.
         float_blocks: Float blocks of the mixed file, as in `export_tflite`.
-        tuning, training_samples, min_agreement, labels, image_spec, samples, seed, overwrite, allow_degraded: As in
-            `export_tflite`.
+        tuning, training_samples, min_agreement, labels, about, image_spec, samples, seed, overwrite, allow_degraded:
+            As in `export_tflite`.
         notes: Sentences for the report, such as how the model was changed before export.
         announce: Called with a line of text before each step.
 
@@ -155,6 +157,7 @@ def write_bundle(
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)
 
     spec = image_spec or ImageSpec.of_model(model)
+    about = (about or About()).completed(name, model.output_shape[-1], labels)
     announce("Reading images")
     trained_on = training_samples if method == "qat" else 0
     source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on)
@@ -164,7 +167,7 @@ def write_bundle(
         for quantization, path in paths.items():
             announce(f"Exporting {quantization}")
             try:
-                trial = try_precision(source, reference, quantization, settings[quantization], min_agreement)
+                trial = try_precision(source, reference, quantization, settings[quantization], min_agreement, about)
             except VerificationError as error:
                 rows.append(ReportRow(quantization, refused=str(error)))
                 continue

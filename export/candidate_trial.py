@@ -12,6 +12,7 @@ from pathlib import Path
 from keras_effnet.errors import VerificationError
 from keras_effnet.export.calibration import fingerprint
 from keras_effnet.export.conversion.float_graph import ExportSource, weight_count
+from keras_effnet.export.description import About, describe
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
 from keras_effnet.export.recipes import Candidate, Precision, Settings, check_settings
 from keras_effnet.export.tflite_file.inspection import check_portable
@@ -120,6 +121,7 @@ def try_precision(
     quantization: str,
     settings: Settings,
     min_agreement: float | None = None,
+    about: About | None = None,
 ) -> ExportCandidate:
     """Make the file of a precision, check that phones can run it, run it and compare it with the model.
 
@@ -129,6 +131,7 @@ def try_precision(
         quantization: String.
         settings: `Settings`.
         min_agreement: Float in [0, 1], replaces the recipe's bound.
+        about: A completed `About`, for the file's metadata.
 
     Raises:
         VerificationError: The file cannot run on phones, or lacks its weights.
@@ -139,6 +142,7 @@ def try_precision(
         recipe = replace(recipe, min_agreement=min_agreement)
     # Calibration images are unseen by a file that was not calibrated.
     uncalibrated = reference.evidence == "calibration" and not recipe.needs_calibration
+    about = about or About(source.model.name)
     compared_on = replace(reference, evidence="held-out") if uncalibrated else reference
     tried: list[tuple[Candidate, VerifyReport]] = []
     log: list[str] = []
@@ -151,6 +155,7 @@ def try_precision(
             if candidate is None:
                 break
             settings.announce(f"Running the {quantization} file ({candidate.method})")
+            candidate = candidate._replace(content=describe(candidate.content, about))  # this is the file that is run
             check_portable(candidate.content, int(weight_count(source.model) * recipe.weight_bytes))
             tried.append((candidate, compared_on.compare(TFLiteModel(candidate.content))))
         except CannotRunError as error:

@@ -20,6 +20,7 @@ from keras_effnet.export.calibration import (
 from keras_effnet.export.candidate_trial import ExportResult, keep, labels_text, try_precision
 from keras_effnet.export.choices import InputType, Int8Method, Quantization
 from keras_effnet.export.conversion.float_graph import ExportSource, check_exportable, plain
+from keras_effnet.export.description import About
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
 from keras_effnet.export.recipes import Settings, check_settings
@@ -81,6 +82,7 @@ def export_tflite(
     training_samples: int = 1000,
     min_agreement: float | None = None,
     labels: Sequence[str] | None = None,
+    about: About | None = None,
     image_spec: ImageSpec | None = None,
     samples: int = 100,
     seed: int = 0,
@@ -116,7 +118,8 @@ def export_tflite(
         min_agreement: Float in [0, 1], minimum share of images with the model's class; replaces the precision's own
             bound. A file is refused if the 95% interval of its agreement lies below the bound; one whose interval
             includes the bound is written with a warning.
-        labels: Class names, written beside the file as `labels.txt`.
+        labels: Class names, written beside the file as `labels.txt` and into its metadata.
+        about: `About`, the name, author and licence in the file's metadata, and what people call the classes.
         image_spec: `ImageSpec`, how images are cropped.
         samples: Int, maximum number of calibration and of verification images.
         seed: Int, seed of the draw from a folder.
@@ -140,11 +143,12 @@ def export_tflite(
     path, model = Path(path), plain(model)
     settings = Settings(input_type, method, tuple(float_blocks), tuning, announce)
     check_arguments(model, path, quantization, calibration, settings, labels, overwrite)
+    about = (about or About()).completed(model.name, model.output_shape[-1], labels)
     spec = image_spec or ImageSpec.of_model(model)
     trained_on = training_samples if method == "qat" else 0
     source, reference = prepare_inputs(model, calibration, verification, spec, samples, seed, trained_on)
     with atomic_group(path.parent) as folder:  # opened first: fails before the work if the folder cannot be written
-        trial = try_precision(source, reference, quantization, settings, min_agreement)
+        trial = try_precision(source, reference, quantization, settings, min_agreement, about)
         if not trial.passed:
             if not allow_degraded:
                 raise VerificationError(trial.complaint + " Not written.")

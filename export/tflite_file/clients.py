@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from keras_effnet.export.tflite_file.flatbuffer import MalformedError, Reader, schema
 from keras_effnet.export.tflite_file.graph import FLOATS, QUANTIZED, Graph, Operator
+from keras_effnet.export.tflite_file.metadata import ENTRY, has_normalization
 
 ACCEPTS, IN_PART, REFUSES = "accepts", "in part", "refuses"
 _NAMED = 4  # at most so many culprits are listed in a reason
@@ -190,29 +190,7 @@ def unlike_scores(graph: Graph) -> list[str]:
 def float_input_without_normalisation(graph: Graph) -> list[str]:
     """float32, where the metadata lacks NormalizationOptions."""
     takes_float = any(graph.tensors[index].dtype == "float32" for index in graph.inputs)
-    return [] if not takes_float or has_normalisation(graph.metadata.get("TFLITE_METADATA")) else ["float32"]
-
-
-# The part of metadata_schema.fbs that leads to the process units of the inputs.
-_METADATA = schema(
-    """
-    ModelMetadata: - - - graphs:[SubGraphMetadata]
-    SubGraphMetadata: - - inputs:[TensorMetadata]
-    TensorMetadata: - - - - units:[ProcessUnit]
-    ProcessUnit: kind:u8
-    """
-)
-_NORMALISATION = 1  # NormalizationOptions in the union of process units
-
-
-def has_normalisation(metadata: bytes | None) -> bool:
-    """Return whether a file's metadata holds NormalizationOptions for its first input."""
-    try:
-        found = Reader(metadata or b"", _METADATA, lambda table, field, kind: "").root("ModelMetadata")
-    except MalformedError:
-        return False
-    inputs = (tensor for graph in found.graphs[:1] for tensor in graph.inputs[:1])
-    return any(unit.kind == _NORMALISATION for tensor in inputs for unit in tensor.units)
+    return [] if not takes_float or has_normalization(graph.metadata.get(ENTRY)) else ["float32"]
 
 
 # --- the table

@@ -60,6 +60,15 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class Signature:
+    """Names by which a client calls a file: `interpreter.get_signature_runner(key)(**{inputs[0]: image})`."""
+
+    key: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Graph:
     """Main graph of a file. `called` holds the operators of subgraphs that `IF` and `WHILE` call; ours have none."""
 
@@ -68,6 +77,7 @@ class Graph:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     called: tuple[Operator, ...] = ()
+    signatures: tuple[Signature, ...] = ()
     metadata: dict[str, bytes] = field(default_factory=dict)
 
     @cached_property
@@ -179,6 +189,11 @@ def _operator(operator: SimpleNamespace, codes: Sequence[SimpleNamespace]) -> Op
     return Operator(name, _indices(operator.inputs), _indices(operator.outputs))
 
 
+def _signature(signature: SimpleNamespace) -> Signature:
+    inputs, outputs = (tuple(_text(port.name) for port in ports) for ports in (signature.inputs, signature.outputs))
+    return Signature(_text(signature.signature_key), inputs, outputs)
+
+
 def read_graph(content: Content, name: str = "The file") -> Graph:
     """Read the graph of a file.
 
@@ -197,5 +212,6 @@ def read_graph(content: Content, name: str = "The file") -> Graph:
         inputs=_indices(main.inputs),
         outputs=_indices(main.outputs),
         called=tuple(_operator(operator, model.operator_codes) for graph in others for operator in graph.operators),
+        signatures=tuple(_signature(signature) for signature in model.signature_defs),
         metadata={_text(entry.name): bytes(model.buffers[entry.buffer].data) for entry in model.metadata},
     )

@@ -18,11 +18,13 @@ from keras_effnet.export.tflite_file.graph import (
     QUANTIZED,
     Graph,
     Operator,
+    Signature,
     Tensor,
     content_of,
     name_of,
     read_graph,
 )
+from keras_effnet.export.tflite_file.metadata import RUNTIME_ENTRY, FileMetadata, read_metadata
 
 # Resource variables need an initializer that mobile runtimes do not call; a CAST remains from mixed precision.
 _REFUSED = {
@@ -64,6 +66,9 @@ class Inspection:
         clients: Tuple of `Verdict`s: expectations, nothing is run.
         live_bytes: Int, peak size of the activations that are live at the same time.
         arena_bytes: Int, size of the arena that LiteRT plans for them without a delegate; no weights, no scratch space.
+        signatures: Tuple of `Signature`s.
+        min_runtime_version: String, the oldest TensorFlow Lite that runs the file, as the file states it; else None.
+        metadata: `FileMetadata`, or None if the file has none.
     """
 
     size_bytes: int
@@ -78,6 +83,9 @@ class Inspection:
     clients: tuple[Verdict, ...]
     live_bytes: int
     arena_bytes: int
+    signatures: tuple[Signature, ...] = ()
+    min_runtime_version: str | None = None
+    metadata: FileMetadata | None = None
 
 
 def _connected(graph: Graph) -> list[list[Operator]]:
@@ -157,6 +165,9 @@ def inspect(path: str | Path | bytes) -> Inspection:
         clients=judge(graph),
         live_bytes=memory.live_bytes,
         arena_bytes=memory.arena_bytes,
+        signatures=graph.signatures,
+        min_runtime_version=graph.metadata.get(RUNTIME_ENTRY, b"").rstrip(b"\0").decode(errors="replace") or None,
+        metadata=read_metadata(content, graph.metadata, name_of(path)),
     )
 
 

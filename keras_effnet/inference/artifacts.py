@@ -1,6 +1,6 @@
 """One predictor for every form of a trained network: a `.keras` or `.tflite` file, a run folder, a published name.
 
-Metadata that the file cannot hold (`labels.txt`, `image_spec.json`) is read from its folder or the one above.
+`labels.txt` and `image_spec.json` are read from its folder or the one above; a `.tflite` file may hold the class names.
 TensorFlow.
 """
 
@@ -43,7 +43,8 @@ class Artifact:
         predict: Function from images `(N, size, size, channels)`, values 0..255, to predictions `(N, classes)`.
         classes: Int.
         image_spec: `ImageSpec`, how images are cropped and resized.
-        class_names: Names from `labels.txt`, or ImageNet's for a published network; None if there are none.
+        class_names: Names from `labels.txt`, else from a `.tflite` file's metadata, or ImageNet's for a published
+            network; None if there are none.
         data_origin: Arguments of `datasets.load` for the data that the network was trained on, from `args.yaml`.
         model: The Keras model, or None for a `.tflite`.
         batch_size: Int, images per call of the network; `predict` divides its input into such batches.
@@ -77,6 +78,14 @@ def _description(path: Path, classes: int) -> _Description:
         logger.warning("%s has %d names, the network %d classes: the names are not used.", labels, len(names), classes)
     origin = dict(RunRecord.read(args).data) if args else None
     return {"class_names": names if len(names) == classes else None, "data_origin": origin or None}
+
+
+def _names_inside(path: Path, classes: int) -> tuple[str, ...] | None:
+    """Class names in the metadata of a `.tflite` file; None if there are none, or another number of them."""
+    from keras_effnet.export.tflite_file.inspection import inspect
+
+    metadata = inspect(path).metadata
+    return metadata.labels if metadata and len(metadata.labels) == classes else None
 
 
 def _image_spec(path: Path, input_shape: tuple[int | None, ...]) -> ImageSpec | None:
@@ -132,7 +141,9 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
         file = IsolatedModel(path)
         square_side(str(path), file.input_shape)
         spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
-        return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, **_description(path, file.classes))
+        found = _description(path, file.classes)
+        found["class_names"] = found["class_names"] or _names_inside(path, file.classes)
+        return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, **found)
     if path.suffix != ".keras":
         raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
     model = load_model(path, compile=False)

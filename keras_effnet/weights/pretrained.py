@@ -64,6 +64,8 @@ class WeightsPackage:
         return paths[0]
 
 
+LICENSE = "Apache-2.0"  # of all of them: the packages' LICENSE file, and Keras'
+
 PRETRAINED: dict[str, KerasDownload | WeightsPackage] = {
     "b0": KerasDownload("efficientnetb0", "902e53a9f72be733fc0bcb005b3ebbac", "50bc09e76180e00e4465e1a485ddc09d"),
     "b1": KerasDownload("efficientnetb1", "1d254153d4ab51201f1646940f018540", "74c4e6b3e1f6a1eea24c589628592432"),

@@ -37,6 +37,25 @@ def test_one_way_to_int8_is_taken_where_it_is_named(cli, trained):
     assert rows_of("files")["int8"]["export"]["method"] == "percentile"
 
 
+def test_class_names_author_and_licence_are_written_into_the_files(cli, trained, tmp_path):
+    (tmp_path / "names.txt").write_text("zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n")
+    shown = cli(
+        *("export", trained.run_dir, "--quantize", "none", "--class-names", "names.txt", "--out", "files"),
+        *("--author", "A. Clerk", "--license", "MIT", "--name", "digits"),
+    )
+    assert shown.status == 0, shown.err
+    about = inspect("files/digits_none.tflite").metadata
+    assert (about.name, about.author, about.license, about.labels[:2]) == ("digits", "A. Clerk", "MIT", ("zero", "one"))
+    assert Path("files/labels.txt").read_text().startswith("0\n1\n")  # the labels of the data
+
+
+def test_class_names_of_another_number_are_refused_in_one_line(cli, trained, tmp_path):
+    (tmp_path / "names.txt").write_text("zero\n")
+    shown = cli("export", trained.run_dir, "--class-names", "names.txt", "--out", "files")
+    assert shown.status == 2 and "names.txt has 1 names, but the model has 10 classes" in shown.err
+    assert shown.err.count("\n") == 1 and not list(Path().glob("files/*.tflite"))
+
+
 def test_a_bound_of_ones_own_is_kept_to(cli, trained):
     shown = cli("export", trained.run_dir, "--quantize", "none", "--min-agreement", "1", "--out", "files")
     assert shown.status == 0, shown.err

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from tiny_files import tiny_file
 
 from keras_effnet.export.tflite_file.clients import CLIENTS
 
@@ -21,6 +22,22 @@ def test_info_shows_what_is_inside_a_file(cli, exported):
     result, following = shown.out.splitlines()[-2:]
     assert result.startswith(f"Result: {path.name}: int8, {path.stat().st_size / 1e6:.2f} MB")
     assert following == f"Next:   keras-effnet benchmark {path}"
+
+
+def test_info_shows_what_a_file_says_of_itself(cli, exported):
+    shown = cli("info", exported["dynamic"].path).out
+    assert "Pixels: RGB, mean 0, std 1" in shown and "Labels: 10: 0, 1, 2, 3, 4, ..." in shown
+    assert "Signature: serving_default(image) -> scores" in shown and "Oldest runtime: 2.17.0" in shown
+    found = json.loads(cli("info", exported["int8"].path, "--json").out)
+    assert found["metadata"]["labels"] == list("0123456789") and found["min_runtime_version"] == "1.14.0"
+    assert found["signatures"] == [{"key": "serving_default", "inputs": ["image"], "outputs": ["scores"]}]
+
+
+def test_info_of_a_file_without_metadata(cli, tmp_path):
+    tensors = {"image": ("float32", (1, 8, 8, 3)), "scores": ("float32", (1, 3))}
+    (tmp_path / "bare.tflite").write_bytes(tiny_file(tensors, [("RESHAPE", "image", "scores")], "image", "scores"))
+    shown = cli("info", "bare.tflite")
+    assert shown.status == 0 and "Metadata: none" in shown.out and "Oldest runtime: not stated" in shown.out
 
 
 def test_info_says_why_a_client_refuses(cli, exported):

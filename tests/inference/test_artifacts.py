@@ -60,6 +60,15 @@ def test_names_come_from_labels_beside_a_tflite(exported):
     assert artifacts.load(exported["float16"].path).class_names == tuple("0123456789")
 
 
+def test_names_come_from_a_tflite_s_metadata_where_no_labels_lie_beside(exported, tmp_path):
+    path = tmp_path / "far" / "away" / "model.tflite"
+    path.parent.mkdir(parents=True)
+    shutil.copy(exported["int8"].path, path)
+    assert artifacts.load(path).class_names == tuple("0123456789")
+    (path.parent / "labels.txt").write_text("\n".join("abcdefghij"))
+    assert artifacts.load(path).class_names == tuple("abcdefghij")
+
+
 def test_labels_of_another_number_of_classes_are_not_taken(trained, tmp_path):
     shutil.copy(trained.run_dir / "weights/best.keras", tmp_path / "model.keras")
     (tmp_path / "labels.txt").write_text("cat\ndog\n")

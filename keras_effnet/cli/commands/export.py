@@ -91,6 +91,14 @@ def _compressed(artifact, images, held_out, sparsity, clusters, given, samples, 
     return compressed.model, [f"{done} It has the class of the original network on {report.agreement}{accuracy}."]
 
 
+def _license(artifact) -> str:
+    """Licence of a network loaded by its published name; that of others is not known."""
+    from keras_effnet.architecture.baselines import SPECS
+    from keras_effnet.weights.pretrained import LICENSE
+
+    return LICENSE if str(artifact.path) in SPECS else ""
+
+
 def _save(network, path):
     from keras_effnet.system.files import atomic, cannot_write, make_folder
 
@@ -142,6 +150,13 @@ def _save(network, path):
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; by default a new run folder.")
 @click.option("--name", type=Name(), help="Prefix of the file names; by default the name of the run.")
+@click.option(
+    "--class-names",
+    type=click.Path(path_type=Path),
+    help="Class names for the files' metadata: one a line, or a CSV of label,name. ImageNet's are known.",
+)
+@click.option("--author", help="Author of the network, for the files' metadata.")
+@click.option("--license", "license_", help="Licence of the network, for the files' metadata.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Unreadable files to tolerate.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
@@ -161,6 +176,9 @@ def command(
     also,
     out,
     name,
+    class_names,
+    author,
+    license_,
     max_bad_files,
     as_json,
     **options,
@@ -171,6 +189,7 @@ def command(
     """
     console.prepare_tensorflow()
     from keras_effnet.export.bundle import write_bundle
+    from keras_effnet.export.description import About, read_class_names
     from keras_effnet.export.finetune.qat import TUNING
     from keras_effnet.export.report import SHORT_COLUMNS, cells
     from keras_effnet.export.savedmodel_onnx import WRITERS
@@ -189,6 +208,8 @@ def command(
         raise UserError(f"{model} is already exported; pass the .keras file or the run folder.")
     if calibration is None and not artifact.data_origin:
         refuse_unused(["samples", "seed", "max_bad_files"], "there are no images; name some with --calibration FOLDER.")
+    known = read_class_names(class_names, artifact.class_names, artifact.classes) if class_names else ()
+    about = About(author=author or "", license=license_ or _license(artifact), class_names=known)
     name = name or (Path(model).resolve().name if Path(model).is_dir() else artifact.path.stem)
     given = {key: value for key, value in (("epochs", epochs), ("learning_rate", learning_rate)) if value is not None}
     with console.status("Reading images") as spinner:
@@ -227,6 +248,7 @@ def command(
             float_blocks=float_blocks,
             tuning=replace(TUNING, **given),
             labels=artifact.class_names,
+            about=about,
             image_spec=artifact.image_spec,
             notes=notes,
             announce=spinner.update,

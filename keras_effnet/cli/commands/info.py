@@ -21,6 +21,7 @@ EXPECTED = {
     "in part": "expected to run part of it",
     "refuses": "expected to refuse it",
 }
+SHOWN = 5  # class names
 HEADERS = ("network", "pixels", "blocks", "params", "MACs", "acts", "top-1", "weights")
 
 
@@ -51,7 +52,8 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
 def command(model, classes, pretrained, blocks, as_json, **scaling) -> None:
     """List the networks, those that match MODEL ('resnet*'), or show the scaling, cost and blocks of one.
 
-    For a .tflite file, show its operators and types, float islands, and the runtimes expected to support it.
+    For a .tflite file, show its metadata and signature, operators and types, float islands, and the
+    runtimes expected to support it.
     """
     if model and Path(model).suffix == ".tflite":
         if any(was_given(name) for name in (*scaling, "classes", "pretrained", "blocks")):
@@ -117,6 +119,24 @@ def _port(tensor) -> str:
     return f"{tensor.dtype} {list(tensor.signature)}{quantized}"
 
 
+def _show_description(found) -> None:
+    """Print what a file says of itself: name, normalization, class names, signature, oldest runtime."""
+    about = found.metadata
+    if about is None:
+        click.echo("Metadata: none; MediaPipe needs it for float input")
+    else:
+        texts = (about.version, about.author and f"author {about.author}", about.license and f"licence {about.license}")
+        click.echo(f"Name:   {', '.join(filter(None, (about.name or 'none', *texts)))}")
+        click.echo(f"        {about.description or 'no description'}")
+        mean, std = (", ".join(f"{value:g}" for value in values) or "not stated" for values in (about.mean, about.std))
+        click.echo(f"Pixels: {about.color_space or 'not an image'}, mean {mean}, std {std}")
+        names = ", ".join(about.labels[:SHOWN]) + (", ..." if len(about.labels) > SHOWN else "")
+        click.echo(f"Labels: {f'{len(about.labels):,}: {names}' if about.labels else 'none'}")
+    for signature in found.signatures:
+        click.echo(f"Signature: {signature.key}({', '.join(signature.inputs)}) -> {', '.join(signature.outputs)}")
+    click.echo(f"Oldest runtime: {found.min_runtime_version or 'not stated'}")
+
+
 def _show_file(path: str, as_json: bool) -> None:
     from keras_effnet.export.tflite_file.inspection import inspect
 
@@ -125,6 +145,7 @@ def _show_file(path: str, as_json: bool) -> None:
         return console.emit_json(asdict(found))
     click.echo("Input:  " + "; ".join(map(_port, found.inputs)))
     click.echo("Output: " + "; ".join(map(_port, found.outputs)))
+    _show_description(found)
     ranked = sorted(found.operators.items(), key=lambda item: -item[1])
     console.table(("operator", "count"), [(name, f"{count}") for name, count in ranked])
     console.table(("tensors of type", "count"), [(name, f"{count}") for name, count in found.dtypes.items()])

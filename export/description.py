@@ -1,0 +1,203 @@
+"""Describing a `.tflite` file to its clients: metadata, class names, a signature, and the runtime that it needs.
+
+LiteRT's schema; never TensorFlow.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import keras_effnet
+from keras_effnet.errors import UserError
+from keras_effnet.export.tflite_file.metadata import (
+    ENTRY,
+    RUNTIME_BYTES,
+    RUNTIME_ENTRY,
+    FileMetadata,
+    metadata_bytes,
+    with_labels,
+)
+from keras_effnet.export.tflite_file.runtime_versions import min_runtime_version
+from keras_effnet.export.tflite_file.schema import add_buffer, buffer, operator_name, pack, parse, tensor_dtype
+from keras_effnet.imagenet import imagenet_classes, readable
+from keras_effnet.system.documents import read_lines
+
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT
+
+SIGNATURE, INPUT, OUTPUT = "serving_default", "image", "scores"
+_SCORES = {"SOFTMAX": "Probabilities of the classes, sum 1.", "LOGISTIC": "Probability of each class, 0 to 1."}
+_COLOR_SPACES = {1: "GRAYSCALE", 3: "RGB"}
+
+
+@dataclass(frozen=True)
+class About:
+    """Description of a network, written into the metadata of its files. Empty texts are left out.
+
+    Args:
+        name: String; by default the model's name.
+        description: String; by default the number of classes and the size of the images.
+        version: String; by default the version of this package.
+        author, license: Strings.
+        class_names: Sequence of strings, what people call the classes; by default the labels, with ImageNet's WordNet
+            ids replaced by names.
+    """
+
+    name: str = ""
+    description: str = ""
+    version: str = ""
+    author: str = ""
+    license: str = ""
+    class_names: Sequence[str] = ()
+
+    def completed(self, name: str, classes: int, labels: Sequence[str] | None) -> About:
+        """Fill in the name and the class names.
+
+        Raises:
+            UserError: The number of class names is not that of the classes.
+        """
+        if self.class_names and len(self.class_names) != classes:
+            raise UserError(f"{len(self.class_names)} class names for a model of {classes} classes.")
+        return replace(self, name=self.name or name, class_names=self.class_names or readable(labels or ()))
+
+
+def read_class_names(path: str | Path, labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    """Read class names from a file of one name a line, or from a CSV file of `label,name`.
+
+    Args:
+        path: Path of the file. A `.csv` may have a header and more classes than the network.
+        labels: Class labels in the order of training, such as WordNet ids.
+        classes: Int, number of classes.
+
+    Raises:
+        UserError: The file is missing, lacks a class or has an empty name, or the number of lines is wrong.
+    """
+    lines = read_lines(path)
+    if Path(path).suffix.lower() != ".csv":
+        if len(lines) != classes:
+            raise UserError(f"{path} has {len(lines)} names, but the model has {classes} classes: one name a line.")
+        names = [line.strip() for line in lines]
+    else:
+        table = {row[0].strip(): row[1].strip() for row in csv.reader(lines) if len(row) > 1}
+        keys = _keys(labels, table)
+        if missing := [key for key in keys if key not in table]:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise UserError(f"{path} has no name for class {missing[0]!r}{more}; its lines must be label,name.")
+        if not keys:
+            raise UserError(f"{path} names classes by label, but the model's labels are unknown: give one name a line.")
+        names = [table[key] for key in keys]
+    if "" in names:
+        raise UserError(f"{path} has an empty name for class {names.index('')}.")
+    return tuple(names)
+
+
+def _keys(labels: Sequence[str] | None, table: dict[str, str]) -> Sequence[str]:
+    """Keys of the classes in a table: their labels, or the WordNet ids where the labels are ImageNet's names."""
+    wnids = [wnid for wnid, _ in imagenet_classes()]
+    published = tuple(labels or ()) == readable(wnids)
+    return wnids if published and wnids[0] in table else labels or ()
+
+
+def describe(content: bytes, about: About) -> bytes:
+    """Write metadata, a signature and the oldest runtime into a file. Equal arguments give equal bytes.
+
+    Args:
+        content: Bytes of a file with one image as input, pixels in 0..255, and one output.
+        about: A completed `About`.
+    """
+    model = parse(content)
+    model.signatureDefs = [_signature(model)]
+    metadata = _metadata(model, about)
+    runtime = min_runtime_version(model)
+    _set_entry(model, RUNTIME_ENTRY, runtime.encode().ljust(RUNTIME_BYTES, b"\0") if runtime else None)
+    _set_entry(model, ENTRY, metadata_bytes(metadata))
+    packed = pack(model)
+    return with_labels(packed, metadata.labels) if metadata.labels else packed
+
+
+def _signature(model: ModelT):
+    from ai_edge_litert import schema_py_generated as schema
+
+    def port(name: str, index: int):
+        made = schema.TensorMapT()
+        made.name, made.tensorIndex = name.encode(), int(index)
+        return made
+
+    graph, signature = model.subgraphs[0], schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
+    signature.inputs, signature.outputs = [port(INPUT, graph.inputs[0])], [port(OUTPUT, graph.outputs[0])]
+    return signature
+
+
+def _set_entry(model: ModelT, name: str, value: bytes | None) -> None:
+    """Set a metadata entry of a file; None removes it."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    entries = {entry.name: entry for entry in model.metadata or ()}
+    entry = entries.pop(name.encode(), None)
+    if value is not None:
+        values = np.frombuffer(value, "uint8")
+        if entry is None:
+            entry = schema.MetadataT()
+            entry.name, entry.buffer = name.encode(), add_buffer(model, values)
+        else:
+            model.buffers[entry.buffer] = buffer(values)
+        entries[name.encode()] = entry
+    model.metadata = list(entries.values())
+
+
+def _metadata(model: ModelT, about: About) -> FileMetadata:
+    graph = model.subgraphs[0]
+    image, scores = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
+    _, height, width, channels = map(int, image.shape)
+    classes, kind = int(scores.shape[-1]), _last_operator(model)
+    scale, zero_point = _pixel_scale(model)
+    size = f"{width}x{height} pixels"
+    return FileMetadata(
+        name=about.name,
+        description=about.description or f"Image classifier of {classes:,} classes for images of {size}.",
+        version=about.version or f"keras_effnet {keras_effnet.__version__}",
+        author=about.author,
+        license=about.license,
+        input_name=INPUT,
+        input_description=f"Image of {size}, values 0 to 255.",
+        color_space=_COLOR_SPACES.get(channels, "UNKNOWN"),
+        mean=(zero_point,),
+        std=(1 / scale,),
+        pixel_range=(0.0, 255.0),
+        output_name=OUTPUT,
+        output_description=_SCORES.get(kind, "Scores of the classes; the highest is the most probable."),
+        score_threshold=0.0 if kind in _SCORES else None,  # logits may be negative
+        labels=tuple(about.class_names),
+    )
+
+
+def _pixel_scale(model: ModelT) -> tuple[float, float]:
+    """Scale and zero point with which a file turns raw bytes into its input values; 1 and 0 for float input.
+
+    An input of bytes may express the network's normalization in this way: no operator then computes it.
+    """
+    index = model.subgraphs[0].inputs[0]
+    quantization = model.subgraphs[0].tensors[index].quantization
+    if tensor_dtype(model, index) != "uint8" or quantization is None or quantization.scale is None:
+        return 1.0, 0.0
+    return float(quantization.scale[0]), float(quantization.zeroPoint[0])
+
+
+def _last_operator(model: ModelT) -> str:
+    """Name of the operator that computes the output, not counting a conversion to float."""
+    graph = model.subgraphs[0]
+    makers = {int(index): operator for operator in graph.operators for index in operator.outputs}
+    index = int(graph.outputs[0])
+    while index in makers:
+        name = operator_name(model, makers[index])
+        if name not in ("DEQUANTIZE", "QUANTIZE"):
+            return name
+        index = int(makers[index].inputs[0])
+    return ""
