@@ -1,5 +1,6 @@
-from .checking import DataReport, check_data
+from .checking import check_data
 from .digits import clutter
+from .findings.data_report import DataReport
 from .loading import EMBEDDED, from_arrays, load
 from .splits import Encoded, ImageDataset, Split
 from .stratification import class_weights, k_folds, stratified_split

@@ -265,7 +265,9 @@ def test_eval_json_is_json_also_where_a_class_has_no_images(cli, trained, digits
                 Image.fromarray(image).save(folder / f"{number}.png")
     for path in (tmp_path / "data/test/9").iterdir():
         path.write_bytes(b"")
-    shown = cli("eval", trained.run_dir, tmp_path / "data", "--json")
+    refused = cli("eval", trained.run_dir, tmp_path / "data")
+    assert refused.status == 2 and "9" in refused.err
+    shown = cli("eval", trained.run_dir, tmp_path / "data", "--json", "--skip-empty-classes")
     assert shown.status == 0
     assert strict(shown.out)["samples"] == 36
 

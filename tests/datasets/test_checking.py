@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from keras_effnet.datasets.checking import check_data
-from keras_effnet.datasets.fingerprints import Fingerprint, fingerprint, group_duplicates
+from keras_effnet.datasets.findings.fingerprints import Fingerprint, fingerprint, group_duplicates
 from keras_effnet.datasets.loading import ImageDataset, Split
 
 

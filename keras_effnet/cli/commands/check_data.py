@@ -71,7 +71,7 @@ def _draw(report, folder: Path, plots) -> list[str]:
     import numpy as np
 
     from keras_effnet.datasets.decoding import BadFile
-    from keras_effnet.datasets.fingerprints import sheet_tile
+    from keras_effnet.datasets.findings.fingerprints import sheet_tile
     from keras_effnet.datasets.many_files import decode_files
 
     plots.class_counts(report.counts, report.class_names, folder / "classes.png")

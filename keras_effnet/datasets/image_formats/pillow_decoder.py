@@ -11,7 +11,7 @@ from keras_effnet.datasets.image_formats import tiff
 from keras_effnet.datasets.image_formats.jpeg2000 import check_tiles
 from keras_effnet.datasets.image_formats.limits import IMPLAUSIBLE, MAX_PIXELS, RefusedImageError, check_pixel_count
 from keras_effnet.datasets.image_formats.netpbm import decode_netpbm
-from keras_effnet.datasets.image_formats.quiet_pillow import quiet_pillow
+from keras_effnet.datasets.image_formats.quiet_pillow import without_messages
 from keras_effnet.datasets.image_formats.signatures import HEAD_BYTES, HEIF, READ_FORMATS, image_format
 
 # Format -> its name in Pillow
@@ -66,7 +66,7 @@ def describe(contents: bytes) -> str:
     """Format and colour mode of a file by its header, such as `"JPEG RGB"`."""
     name = image_format(contents[:HEAD_BYTES])
     try:
-        with quiet_pillow(), _open(contents, name) as image:
+        with without_messages(), _open(contents, name) as image:
             return f"{image.format} {image.mode}"
     except Exception:  # a format that TensorFlow decodes and Pillow does not
         return "unknown to Pillow"
@@ -78,7 +78,7 @@ def _decode(data: bytes, name: str | None) -> np.ndarray:
     if name == "JPEG 2000":
         check_tiles(data)
     check_pixel_count(*_webp_canvas(data))
-    with quiet_pillow(), _open(data, name) as image:
+    with without_messages(), _open(data, name) as image:
         check_pixel_count(*image.size)  # before its pixels are allocated
         per_byte, unchecked = _PLAUSIBLE.get(name or "", (0, MAX_PIXELS))
         if image.width * image.height > max(per_byte * len(data), unchecked):

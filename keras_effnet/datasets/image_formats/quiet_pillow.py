@@ -33,7 +33,7 @@ _FILTER = ("ignore", None, Warning, _DECODING, 0)
 
 
 @contextmanager
-def quiet_pillow() -> Iterator[None]:
+def without_messages() -> Iterator[None]:
     """Ignore warnings and log records of Pillow in the block, in this thread, and messages of libtiff from now on."""
     silence_libtiff()
     logging.getLogger("PIL.TiffImagePlugin").addFilter(_DECODING)

@@ -1,0 +1,1 @@
+"""What a check of a dataset looks for, and what it found."""
