@@ -1,6 +1,7 @@
 """MediaPipe opens the exported files as they are, classifies images, and names what it finds.
 
-MediaPipe runs in its own interpreter: this one, or the one that `MEDIAPIPE_PYTHON` names.
+MediaPipe runs in an interpreter of its own, which `MEDIAPIPE_PYTHON` names: it needs absl-py 2, and
+tensorflow-model-optimization absl-py 1.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def mediapipe() -> str:
     """An interpreter that has MediaPipe."""
     python = os.environ.get("MEDIAPIPE_PYTHON", sys.executable)
     if subprocess.run([python, "-c", "import mediapipe"], capture_output=True, check=False).returncode:
-        pytest.skip(f"{python} has no MediaPipe; set MEDIAPIPE_PYTHON to an interpreter that does")
+        pytest.skip(f"{python} has no MediaPipe; set MEDIAPIPE_PYTHON to an interpreter that has")
     return python
 
 
