@@ -241,7 +241,7 @@ def preprocess_input(x: Any, image_spec: ImageSpec | None = None) -> Any:
     instance_of("image_spec", image_spec, ImageSpec, _NO_SPEC)
     if x is None or isinstance(x, str | os.PathLike):
         raise UserError(
-            f"x must be an array or a tensor of pixels, got {x!r}; read a file with inference.artifacts.image."
+            f"x must be an array or a tensor of pixels, got {x!r}; read a file with inference.image_files.image."
         )
     scale, offset = image_spec.scale_and_offset()
     if isinstance(x, np.ndarray):

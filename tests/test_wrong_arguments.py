@@ -9,7 +9,7 @@ import pytest
 
 import keras_effnet
 from keras_effnet import datasets, export, inference, pipeline, training, transfer
-from keras_effnet.inference import artifacts
+from keras_effnet.inference import image_files
 from keras_effnet.preprocessing import ImageSpec
 
 X = np.zeros((4, 8, 8, 3), "float32")
@@ -67,7 +67,7 @@ MISTAKES = {
     "text for threads": (lambda model: export.benchmark("m.tflite", "2"), "threads must be a whole number"),
     "too many threads": (lambda model: export.benchmark("m.tflite", 10**9), "threads must be at most 1024"),
     "a model to load": (lambda model: inference.load(model), "path must be a path, got Functional"),
-    "a name for the spec of a file": (lambda model: artifacts.image("a.png", "b0"), "of class ImageSpec, got 'b0'"),
+    "a name for the spec of a file": (lambda model: image_files.image("a.png", "b0"), "of class ImageSpec, got 'b0'"),
     "a path for a body": (lambda model: transfer.swap_head("m.keras", 3), "model must be a Keras model"),
 }
 

@@ -112,7 +112,7 @@ def explainer(model: keras.Model, layer: str | None = None) -> Callable[..., Hea
 
     def explain(image: np.ndarray, class_index: int | None = None) -> Heatmap:
         if isinstance(image, str | os.PathLike):
-            raise UserError(f"image must be an array of pixels, got {image!r}; read it with inference.artifacts.image.")
+            raise UserError(f"image must be an array of pixels, got {image!r}; read it by inference.image_files.image.")
         image = np.asarray(image, "float32")
         _check(image, class_index, model.input_shape[1:], classifier.units)
         heat, index, logits = weigh(image, _MOST_PROBABLE if class_index is None else class_index)

@@ -20,7 +20,7 @@ import keras_effnet
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import load_images
 from keras_effnet.imagenet import imagenet_classes
-from keras_effnet.inference import artifacts
+from keras_effnet.inference import artifacts, image_files
 from keras_effnet.preprocessing import ImageSpec
 
 
@@ -87,7 +87,7 @@ def test_an_image_contract_of_another_size_is_not_taken(trained, tmp_path):
 
 def test_an_image_file_comes_at_the_networks_size(tmp_path):
     Image.new("L", (50, 90), 77).save(tmp_path / "a.png")
-    image = artifacts.image(tmp_path / "a.png", ImageSpec(32))
+    image = image_files.image(tmp_path / "a.png", ImageSpec(32))
     assert image.shape == (1, 32, 32, 3) and (image == 77).all()
 
 
@@ -116,7 +116,7 @@ def test_images_in_0_to_1_are_warned_of_and_pixels_are_not(trained, exported, im
 def test_an_image_for_a_network_of_other_channels_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="expects 4 channels; files are decoded to RGB"):
-        artifacts.image(tmp_path / "a.png", ImageSpec(32, 0.0, 1.0, channels=4))
+        image_files.image(tmp_path / "a.png", ImageSpec(32, 0.0, 1.0, channels=4))
 
 
 def test_a_network_of_any_size_takes_the_size_beside_it(toy_model, tmp_path):
@@ -211,17 +211,17 @@ def test_a_pipe_is_skipped_or_refused_instead_of_waited_for(tmp_path, caplog):
     Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
     pipe, spec = str(tmp_path / "pipe.jpg"), ImageSpec(8)
     with pytest.raises(UserError, match=r"pipe\.jpg is not an image that can be decoded: Not a regular file"):
-        next(artifacts.image_batches([pipe], spec, 2))
-    ((paths, pixels),) = artifacts.image_batches([pipe, str(tmp_path / "1.png")], spec, 2)
+        next(image_files.image_batches([pipe], spec, 2))
+    ((paths, pixels),) = image_files.image_batches([pipe, str(tmp_path / "1.png")], spec, 2)
     assert paths == [str(tmp_path / "1.png")] and pixels.shape == (1, 8, 8, 3) and "skipped: " in caplog.text
 
 
 def test_a_folder_without_images_names_what_is_in_it_instead(tmp_path):
     (tmp_path / "layers.psd").write_bytes(b"8BPS\0\1")
     with pytest.raises(UserError, match=r"No images in .*\. Left out: 1 PSD image \(layers\.psd\)\."):
-        artifacts.image_paths([tmp_path])
+        image_files.image_paths([tmp_path])
     Image.new("RGB", (8, 8)).save(tmp_path / "photo", "JPEG")
-    assert artifacts.image_paths([tmp_path]) == [str(tmp_path / "photo")]
+    assert image_files.image_paths([tmp_path]) == [str(tmp_path / "photo")]
 
 
 def test_a_missing_file_and_a_missing_run_are_said_to_be_missing(tmp_path):

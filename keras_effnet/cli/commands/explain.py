@@ -27,7 +27,7 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.gradcam import explainer
     from keras_effnet.imagenet import decode_predictions
-    from keras_effnet.inference import artifacts
+    from keras_effnet.inference import artifacts, image_files
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     artifact = artifacts.load(model)
@@ -38,7 +38,7 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
     explain = explainer(artifact.model, layer)
     folder: Path | None = None
     results: dict[str, dict[str, object]] = {}
-    for path, pixels in artifacts.each_image(images, artifact.image_spec, console.track("Explaining")):
+    for path, pixels in image_files.each_image(images, artifact.image_spec, console.track("Explaining")):
         seen = artifacts.network_input(pixels, artifact.image_spec)
         heat = explain(seen[0], index)
         best = decode_predictions(heat.probabilities[None], top=top, class_names=names)[0]

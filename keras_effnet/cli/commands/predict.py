@@ -33,17 +33,17 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
     file_form = _file_form(output, form)
     shown = "json" if as_json else "table" if output else form or "table"
     console.prepare_tensorflow()
-    from keras_effnet.inference import artifacts
+    from keras_effnet.inference import artifacts, image_files
 
     artifact = artifacts.load(model, batch_size=batch_size)
     names = artifacts.class_names(artifact, labels)
-    paths = artifacts.image_paths(images)
+    paths = image_files.image_paths(images)
     _refuse_inputs(output, [*paths, artifact.path, *([labels] if labels else [])])
     if shown == "table" and len(paths) > SHOWN and output is None:
         output, file_form = _run_file(model), "csv"
 
     progress = console.track(f"Predicting {len(paths)} images", -(-len(paths) // artifact.batch_size))
-    batches = artifacts.image_batches(paths, artifact.image_spec, artifact.batch_size, progress)
+    batches = image_files.image_batches(paths, artifact.image_spec, artifact.batch_size, progress)
     rows: list[tuple[str, str]] = []
     done = 0
     try:

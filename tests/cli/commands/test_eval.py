@@ -21,7 +21,7 @@ from keras_effnet.cli.commands import predict as predict_command
 from keras_effnet.datasets.loading import Split
 from keras_effnet.evaluation import plots
 from keras_effnet.export import export_tflite
-from keras_effnet.inference import artifacts
+from keras_effnet.inference import artifacts, image_files
 from keras_effnet.preprocessing import ImageSpec
 
 COLOURS = ("blue", "green", "red")  # of the channels from the last to the first
@@ -103,7 +103,7 @@ def test_predictions_csv_is_what_the_network_says_of_each_file(cli, colours, lab
     rows = rows_of(folder / "predictions.csv")
     assert len(rows) == 15
     artifact = artifacts.load(colours / "colours.keras")
-    expected = artifact.predict(np.concatenate([artifacts.image(row["image"], ImageSpec(8)) for row in rows]))
+    expected = artifact.predict(np.concatenate([image_files.image(row["image"], ImageSpec(8)) for row in rows]))
     for row, probabilities in zip(rows, expected, strict=True):
         assert row["true"] == Path(row["image"]).parent.name
         assert row["predicted"] == COLOURS[probabilities.argmax()]
@@ -232,7 +232,7 @@ def test_csv_json_and_json_lines_say_the_same_as_the_network(cli, colours, galle
     paths = [row["path"] for row in by_csv]
     assert paths == list(by_json) == [line["path"] for line in lines]
     assert paths == [str(gallery / name) for name in ("0.png", "1.png", "2.png", "3.png", "4.png", "deep/er/5.png")]
-    pixels = np.concatenate([artifacts.image(path, ImageSpec(8)) for path in paths])
+    pixels = np.concatenate([image_files.image(path, ImageSpec(8)) for path in paths])
     expected = colour_model().predict(pixels, verbose=0)
     for row, line, probabilities in zip(by_csv, lines, expected, strict=True):
         order = np.argsort(-probabilities)[:2]
@@ -320,7 +320,7 @@ def test_answers_that_are_no_numbers_are_refused(cli, gallery, colours):
 @pytest.fixture
 def interrupted(monkeypatch):
     """Stops `predict` before its third batch, as Ctrl-C does."""
-    batches = artifacts.image_batches
+    batches = image_files.image_batches
 
     def stopping(*args):
         for number, batch in enumerate(batches(*args)):
@@ -328,7 +328,7 @@ def interrupted(monkeypatch):
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(artifacts, "image_batches", stopping)
+    monkeypatch.setattr(image_files, "image_batches", stopping)
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
