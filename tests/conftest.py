@@ -33,6 +33,7 @@ def pytest_configure(config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Statistics for quantized inputs were expected")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items) -> None:
     """Group what runs in one process under `-n`: the tests of a file, and all files that use the trained network."""
     using = {item.path for item in items if "trained" in item.fixturenames}
