@@ -200,6 +200,6 @@ def read_folder(
 def _beside_splits(folder: Path, places: dict[str, Path]) -> tuple[LeftOut, ...]:
     """Hidden, system and other folders beside `train/`, `val/` and `test/`."""
     found = contents(folder)
-    read = {path.name for path in places.values()}
+    read = [path.name for path in places.values()]
     others = [path for name, path in found.folders.items() if name not in read]
     return found.left_out + tuple(LeftOut(path, f"folder outside {', '.join(read)}") for path in others)
