@@ -6,7 +6,6 @@ Names and sizes of files are compared, not their contents: reading all images ag
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import TypedDict
@@ -15,7 +14,8 @@ import numpy as np
 
 from keras_effnet.datasets.splits import ImageDataset, Split
 from keras_effnet.errors import UserError
-from keras_effnet.system.documents import read_json
+from keras_effnet.system.documents import json_text, read_json
+from keras_effnet.system.files import write_text
 from keras_effnet.system.typed_values import conform
 
 DATA = "data.json"
@@ -56,7 +56,7 @@ def _size(path: str) -> int:
 
 def save_identity(dataset: ImageDataset, folder: Path) -> None:
     """Write `data.json`."""
-    (folder / DATA).write_text(json.dumps(identity(dataset), indent=2) + "\n", encoding="utf-8")
+    write_text(folder / DATA, json_text(identity(dataset)) + "\n")
 
 
 def check_identity(dataset: ImageDataset, folder: Path) -> None:
