@@ -84,7 +84,10 @@ def read_class_names(path: str | Path, labels: Sequence[str] | None, classes: in
             raise UserError(f"{path} has {len(lines)} names, but the model has {classes} classes: one name a line.")
         names = [line.strip() for line in lines]
     else:
-        table = {row[0].strip(): row[1].strip() for row in csv.reader(lines) if len(row) > 1}
+        try:
+            table = {row[0].strip(): row[1].strip() for row in csv.reader(lines, strict=True) if len(row) > 1}
+        except csv.Error as error:
+            raise UserError(f"{path} is not a CSV file: {error}.") from None
         keys = _keys(labels, table)
         if missing := [key for key in keys if key not in table]:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -89,6 +89,21 @@ def refuse_empty_text(command: click.Command) -> None:
             param.type = _Filled(param.type)
 
 
+def tolerant(command: F) -> F:
+    """Add the options that say which defects of a dataset are tolerated; see `tolerated`."""
+    command = click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)(command)
+    limit = click.option(
+        "--max-bad-files", type=Whole(0), default=10, show_default=True, help="Undecodable files to tolerate."
+    )
+    return limit(command)
+
+
+def tolerated(max_bad_files: int, skip_empty_classes: bool) -> dict[str, Any]:
+    """Arguments of `datasets.load` for the options of `tolerant` that were given."""
+    given = {"max_bad_files": max_bad_files, "skip_empty_classes": skip_empty_classes}
+    return {name: value for name, value in given.items() if was_given(name)}
+
+
 def was_given(name: str) -> bool:
     """Whether an option of the running command stands on its command line."""
     source = click.get_current_context().get_parameter_source(name)

@@ -96,7 +96,7 @@ def without_empty_classes(data: SourceData) -> SourceData:
     listing = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
     if len(kept) < 2:
         raise UserError(
-            f"{data.name}: {len(kept)} class(es) remain without the empty ones ({listing}); two are needed."
+            f"{data.name}: fewer than two classes remain without the empty ones ({listing}); a classifier needs two."
         )
     unused = sum(np.count_nonzero(~np.isin(part.labels, kept)) for part in data.splits.values())
     also = f"; {unused} images of theirs are not used" if unused else ""

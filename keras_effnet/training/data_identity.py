@@ -43,8 +43,9 @@ def _files(split: Split) -> list[tuple[str, int]]:
     """Names and sizes of the files of a split; none for arrays and streams, which are compared by their labels."""
     if not isinstance(split.images, tuple) or not split.images:
         return []
-    root = os.path.commonpath([Path(path).parent for path in split.images])
-    return [(os.path.relpath(path, root), _size(path)) for path in split.images]
+    paths = [os.path.abspath(path) for path in split.images]  # noqa: PTH100 - a list may mix both kinds of paths
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120 - ten times as fast
+    return [(os.path.relpath(path, root), _size(path)) for path in paths]
 
 
 def _size(path: str) -> int:

@@ -337,7 +337,7 @@ def test_empty_classes_are_left_out_on_request_and_the_labels_move_up(image_fold
 
 
 def test_data_of_one_class_besides_empty_ones_is_refused(image_folder):
-    with pytest.raises(UserError, match=r"images: 1 class\(es\) remain without the empty ones \(cat, dog\)"):
+    with pytest.raises(UserError, match=r"images: fewer than two classes remain without the empty ones \(cat, dog\)"):
         load(image_folder({"cat": 0, "dog": 0, "emu": 3}), skip_empty_classes=True)
 
 

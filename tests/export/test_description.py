@@ -138,6 +138,8 @@ def test_names_by_wordnet_id_for_a_published_network(tmp_path):
         ("n.csv", "n01440764,tench\n", None, "the model's labels are unknown: give one name a line"),
         ("n.csv", "a,x\nb,\nc,y\n", ("a", "b", "c"), "has an empty name for class 1"),
         ("n.txt", "a\0b\n", None, "is not a text file"),
+        ("n.csv", 'a,"x\nb,y\nc,z\n', ("a", "b", "c"), "is not a CSV file: unexpected end of data"),
+        ("n.csv", f"a,{'x' * 200_000}\n", ("a", "b", "c"), "is not a CSV file: field larger than field limit"),
     ],
 )
 def test_a_wrong_file_of_names_is_refused_in_one_line(tmp_path, name, text, labels, message):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from keras_effnet import datasets
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.training.data_identity import DATA, check_identity, save_identity
+from keras_effnet.training.data_identity import DATA, check_identity, identity, save_identity
 from keras_effnet.training.run import train_dataset
 
 
@@ -50,6 +51,22 @@ def test_the_same_data_elsewhere_is_accepted(started, tmp_path):
     images, run = started
     shutil.copytree(images, tmp_path / "elsewhere" / "copy")
     check_identity(datasets.load(tmp_path / "elsewhere" / "copy"), run)
+
+
+def test_absolute_and_relative_paths_may_be_mixed(started, tmp_path, monkeypatch):
+    images, _ = started
+    monkeypatch.chdir(tmp_path)
+    paths = [images / "cat/000.png", images.relative_to(tmp_path) / "cat/001.png"]
+    paths += [images / "dog/000.png", images.relative_to(tmp_path) / "dog/001.png"]
+    labels = np.array([0, 0, 1, 1], "int32")
+    mixed, absolute = (
+        datasets.Split(tuple(map(str, each)), labels) for each in (paths, [path.resolve() for path in paths])
+    )
+    assert identity_of(mixed) == identity_of(absolute)
+
+
+def identity_of(split):
+    return identity(datasets.ImageDataset("mixed", ("cat", "dog"), split, split))
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"train": "x"}', "{"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import SKIP_EMPTY_HELP, Choice, Whole, was_given
+from keras_effnet.cli.options import Choice, Whole, tolerant, was_given
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
 from keras_effnet.system.documents import json_text
@@ -41,8 +41,7 @@ NOTES = {
     "--per-class", is_flag=True, help="Print precision, recall and F1 per class; of many, the worst and best."
 )
 @click.option("--batch-size", type=Whole(1), default=32, show_default=True, help="Images per batch.")
-@click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Unreadable files to tolerate.")
-@click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
+@tolerant
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model, data, split, per_class, batch_size, max_bad_files, skip_empty_classes, out, as_json) -> None:

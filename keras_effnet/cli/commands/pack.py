@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import IMAGE_SIZE, SEED, SKIP_EMPTY_HELP, Whole
+from keras_effnet.cli.options import IMAGE_SIZE, SEED, Whole, tolerant
 
 
 @click.command("pack")
@@ -16,8 +16,7 @@ from keras_effnet.cli.options import IMAGE_SIZE, SEED, SKIP_EMPTY_HELP, Whole
 @click.option("--size", type=IMAGE_SIZE, help="Largest training size; shorter sides are reduced to 1.15 times that.")
 @click.option("--shards", type=Whole(), help="Number of training shards; by default about 100 MB each.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the record order.")
-@click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Unreadable files to tolerate.")
-@click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
+@tolerant
 @click.option("--data-dir", help="Data folder of TensorFlow Datasets.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier pack in OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

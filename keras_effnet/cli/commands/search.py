@@ -8,7 +8,7 @@ import click
 from click.core import ParameterSource
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import THREADS, Choice, Name, Whole, default_threads, read_settings
+from keras_effnet.cli.options import THREADS, Choice, Name, Whole, default_threads, read_settings, tolerant, tolerated
 from keras_effnet.errors import UserError
 from keras_effnet.search.grid import CONSTRAINED, ScalingCandidate, candidates, format_constants, networks
 
@@ -40,6 +40,7 @@ _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change w
 @click.option("--threads", type=THREADS, help="Threads per training. [default: half the cores / workers]")
 @click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
+@tolerant
 @click.option("--name", type=Name(), help="Name of the search folder; by default the name of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Resume this search with the same options.")
@@ -111,7 +112,21 @@ def _figures(candidate: ScalingCandidate) -> dict:
     }
 
 
-def _search(data, as_json, name, out, resume, settings, step, by, image_size, threads, **options) -> None:
+def _search(
+    data,
+    as_json,
+    name,
+    out,
+    resume,
+    settings,
+    step,
+    by,
+    image_size,
+    threads,
+    max_bad_files,
+    skip_empty_classes,
+    **options,
+) -> None:
     if resume is not None and resume.is_dir():
         console.hold(resume)
     console.prepare_tensorflow()
@@ -124,7 +139,8 @@ def _search(data, as_json, name, out, resume, settings, step, by, image_size, th
         folder = new_run("search", name or Path(data).resolve().name, out)
         own = {"step": step or 0.1, "by": by or "macs", "image_size": image_size or _SMALL}
         own["threads"] = threads or default_threads(options["workers"])
-        arguments = {"data": {"source": data}, "options": read_settings(settings), **options, **own}
+        given = {"source": data} | tolerated(max_bad_files, skip_empty_classes)
+        arguments = {"data": given, "options": read_settings(settings), **options, **own}
     else:
         folder = resume
         arguments = options | kept_arguments(resume)

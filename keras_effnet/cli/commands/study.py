@@ -19,6 +19,8 @@ from keras_effnet.cli.options import (
     Whole,
     default_threads,
     read_settings,
+    tolerant,
+    tolerated,
 )
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
@@ -58,21 +60,24 @@ _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resu
 @click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
 @click.option("--target", type=Number(0, 1), help="Accuracy for the time-to-accuracy; by default 95% of the lowest.")
+@tolerant
 @click.option("--name", type=Name(), help="Name of the study folder; by default the name of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Resume this study; networks and seeds may be added.")
 @click.option("--wandb", metavar="PROJECT", help="Log the report to Weights & Biases; offline with WANDB_MODE=offline.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(data, resume, name, out, workers, cluster, target, wandb, as_json, **options) -> None:
+def command(
+    data, resume, name, out, workers, cluster, target, wandb, as_json, max_bad_files, skip_empty_classes, **options
+) -> None:
     """Train networks on DATA under one protocol and compare their cost with their accuracy.
 
     A first look takes about ten minutes: `keras-effnet study digits-cluttered --phi -3,-2,-1 --seeds 2`.
     """
     members = _members(**{key: options.pop(key) for key in _NETWORKS})
-    given = _given(options)
+    given, defects = _given(options), tolerated(max_bad_files, skip_empty_classes)
     if resume is None:
         _check_new(data, members)
-    elif data is not None or set(given) & set(_FIXED):
+    elif data is not None or defects or set(given) & set(_FIXED):
         raise UserError("A resumed study keeps its data, budget and options; leave them out.")
     elif resume.is_dir():
         console.hold(resume)
@@ -86,7 +91,8 @@ def command(data, resume, name, out, workers, cluster, target, wandb, as_json, *
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:
-        folder, given = new_run("study", name or Path(data).resolve().name, out), {"data": data, "seeds": 3} | given
+        folder = new_run("study", name or Path(data).resolve().name, out)
+        given = {"data": {"source": data} | defects, "seeds": 3} | given
         given.setdefault("threads", default_threads(workers))
     else:
         plan = Plan.read(resume)

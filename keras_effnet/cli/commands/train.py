@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import SKIP_EMPTY_HELP, Choice, Name, Whole, config_options, refuse_unused
+from keras_effnet.cli.options import Choice, Name, Whole, config_options, refuse_unused, tolerant
 from keras_effnet.config.recipes import RECIPES, recipe_config
 from keras_effnet.config.run_record import ARGS, RunRecord
 from keras_effnet.config.train_config import TrainConfig
@@ -54,8 +54,7 @@ def _recipes_help() -> str:
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Validation share if DATA has no val/.")
 @click.option("--fold", help="K/N, cross-validation: hold out fold K of N.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of TensorFlow Datasets' files.")
-@click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Undecodable files to tolerate.")
-@click.option("--skip-empty-classes", is_flag=True, help=SKIP_EMPTY_HELP)
+@tolerant
 @click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder.")
 @click.option("--wandb", metavar="PROJECT", help="Log to Weights & Biases; WANDB_MODE=offline without a network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -1,4 +1,4 @@
-"""What a check of a dataset found: counts, duplicates, leakage between splits, image sizes. NumPy."""
+"""What a check of a dataset found: counts, duplicates, leakage between splits, image sizes. TensorFlow."""
 
 from __future__ import annotations
 
