@@ -33,14 +33,6 @@ def pytest_configure(config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Statistics for quantized inputs were expected")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items) -> None:
-    """Group what runs in one process under `-n`: the tests of a file, and all files that use the trained network."""
-    using = {item.path for item in items if "trained" in item.fixturenames}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("trained" if item.path in using else str(item.path)))
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item) -> None:
     keras.utils.set_random_seed(0)  # fixtures draw the same numbers in every order of tests

@@ -69,7 +69,8 @@ def record(contents: bytes, file_name: str, label: int, class_name: str) -> byte
         TEXT: text(class_name.encode()),
         FILE: text(os.fsencode(file_name)),
     }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)  # the same pack has the same bytes
 
 
 def _is_disk_full(error: BaseException) -> bool:
