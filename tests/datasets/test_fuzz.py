@@ -12,7 +12,6 @@ import json
 import os
 import random
 import re
-import resource
 import struct
 import subprocess
 import sys
@@ -28,6 +27,8 @@ import numpy as np
 import pytest
 from image_files import HEIGHT, WIDTH, image_files, png_chunk
 from PIL import Image
+
+from keras_effnet.system.machine import peak_resident_bytes
 
 SEED = 20260117
 BY_PILLOW = ("tiff", "avif", "jpeg2000", "ppm", "heif")
@@ -224,7 +225,7 @@ def child_by_pillow(seed: int, start: int, stop: int) -> None:
             result = "refused"
         slowest = max(slowest, time.process_time() - began)
         counts[result].update(labels(kind, damage))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = peak_resident_bytes() >> 20
     print(json.dumps(counts | {"peak_mib": peak, "slowest": slowest}))
 
 
@@ -279,7 +280,7 @@ def child(seed: int, start: int, stop: int, folder: Path) -> None:
     counts = {
         "refused": Counter(label for path in refused for label in counted[path]),
         "decoded": Counter(label for path in used for label in counted.get(path, ())),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mib": peak_resident_bytes() >> 20,
     }
     print(json.dumps(counts))
 

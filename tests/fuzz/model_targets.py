@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from functools import cache
 from pathlib import Path
 
@@ -11,22 +10,23 @@ from weight_files import TINY_LITE, tiny
 from keras_effnet.errors import UserError
 from keras_effnet.inference import artifacts
 from keras_effnet.models.saving import load_model
+from keras_effnet.system.machine import peak_resident_bytes
 from keras_effnet.weights.loading import load_weights
 
-MEMORY = 500 << 10  # kB by which one file may raise the peak of the process, TensorFlow's first use included
+MEMORY = 500 << 20  # bytes by which one file may raise the peak of the process, TensorFlow's first use included
 
 
 def _bounded(read, path: Path) -> bool:
     """Read a file, and say whether it was accepted."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident_bytes()
     try:
         read(path)
     except UserError as error:
         refused = error
     else:
         refused = None
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < MEMORY, f"the memory grew by {grown:,} kB"
+    grown = peak_resident_bytes() - before
+    assert grown < MEMORY, f"the memory grew by {grown:,} bytes"
     assert refused is None or "safe_mode" not in str(refused)
     if refused:
         raise refused
