@@ -13,13 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
+from keras_effnet.datasets.data_identity import difference, identity_of
 from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import read_source
 from keras_effnet.datasets.many_files import decode_files
 from keras_effnet.datasets.splits import Encoded, SourceData, Split
-from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION
+from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION, read_index
 from keras_effnet.datasets.tfrecord_writer import ShardWriter, atomic_folder, check_target, record
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import json_text
@@ -44,6 +45,7 @@ class Packed:
         shrunk: Int, number of images that were downscaled.
         skipped: Tuple of `BadFile`.
         left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
+        changes: String or None, how the data differ from those of the pack that was replaced.
     """
 
     folder: Path
@@ -54,6 +56,7 @@ class Packed:
     shrunk: int
     skipped: tuple[BadFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    changes: str | None = None
 
 
 class _Image(NamedTuple):
@@ -240,6 +243,8 @@ def pack(
     expected = sum(map(len, parts.splits.values()))
     totals = _Totals()
     index: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": parts.name, "source": str(source)}
+    index["data"] = identity_of(parts.class_names, parts.splits)
+    replaced = (read_index(out) or {}).get("data")
     with atomic_folder(out, lambda: totals.of(expected)) as partial:
         check_target(out, overwrite)  # again: another process may have finished a pack meanwhile
         written, arrays = _write_splits(parts, partial, size, shards, seed, totals, progress)
@@ -252,7 +257,8 @@ def pack(
     every = [shard for shards in written.values() for shard in shards]
     size_on_disk = sum(shard["bytes"] for shard in every)
     counts = (totals.images, len(parts.class_names), len(every), size_on_disk, totals.shrunk)
-    return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped), parts.left_out)
+    changes = difference(replaced, index["data"]) if replaced else None
+    return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped), parts.left_out, changes)
 
 
 def _describe(parts: SourceData, size: int | None, totals: _Totals) -> dict[str, Any]:

@@ -26,11 +26,13 @@ class Encoded:
         open: Function that opens the stream: a `tf.data.Dataset` of scalar strings (JPEG, PNG, ...) in a fixed order.
         size: Int, number of images in the stream, including those of other splits.
         keep: Sorted int array of the stream indices that belong to this split; None for all.
+        files: Tuple of strings, the paths that the stream reads, where they are known.
     """
 
     open: Callable[[], tf.data.Dataset]
     size: int
     keep: np.ndarray | None = None
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.size if self.keep is None else len(self.keep)
@@ -227,6 +229,7 @@ def _join(first: Split, second: Split) -> Split:
         lambda: a.open().concatenate(b.open()),
         a.size + b.size,
         np.concatenate([a.positions, a.size + b.positions]),
+        a.files + b.files,
     )
     return replace(first, images=joined, labels=labels)
 

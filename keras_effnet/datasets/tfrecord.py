@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, TypedDict
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet.datasets.data_identity import Identity
 from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
 from keras_effnet.datasets.listing.images import class_folders
@@ -48,6 +49,10 @@ def stream(files: Sequence[str | Path]) -> Callable[[], tf.data.Dataset]:
     return open_shards
 
 
+def _encoded(files: Sequence[Path], count: int) -> Encoded:
+    return Encoded(stream(files), count, files=tuple(map(str, files)))
+
+
 # ------------------------------------------------------------------ packed by this package
 
 
@@ -66,7 +71,11 @@ class Skipped(TypedDict):
     reason: str
 
 
-class PackIndex(TypedDict):
+class _Source(TypedDict, total=False):
+    data: Identity  # of the images that were packed; earlier versions did not record it
+
+
+class PackIndex(_Source):
     """Index of a packed folder, `index.json`."""
 
     name: str
@@ -111,7 +120,7 @@ def _packed_split(folder: Path, split: str, shards: list[dict], labels: np.ndarr
     if count != len(labels):
         raise UserError(f"{folder / RECORDS} has {len(labels)} labels for {count} {split} images; pack them again.")
     files = [folder / Path(shard["file"]).name for shard in shards]
-    return Split(Encoded(stream(files), count), labels.astype("int32"), mirror)
+    return Split(_encoded(files, count), labels.astype("int32"), mirror)
 
 
 def read_packed(folder: Path, index: dict) -> SourceData:
@@ -266,7 +275,7 @@ def read_records(
         starts = np.cumsum([0] + [len(scan.labels) for scan in scans[split]])
         found = [(start + at, item) for start, scan in zip(starts, scans[split], strict=False) for at, item in scan.bad]
         skipped += [item for _, item in found]
-        whole = Encoded(stream([path.resolve() for path in files[split]]), len(numbers))
+        whole = _encoded([path.resolve() for path in files[split]], len(numbers))
         listed[split] = np.array([index[number] for number in numbers.tolist()], "int32")
         good = np.setdiff1d(np.arange(len(numbers)), [at for at, _ in found])
         part = Split(whole, listed[split])

@@ -188,16 +188,18 @@ def grid_search(
     found = candidates(baseline, target=target, step=step, tolerance=tolerance, by=by, image_size=image_size)
     groups = {member(group[0], baseline, image_size): group for group in networks(found)}
     progress("Loading the data", 0, 1)
-    plan, _ = prepare(data, list(groups), seeds, budget=Budget("epochs", epochs), options=options, threads=threads)
+    plan, dataset = prepare(
+        data, list(groups), seeds, budget=Budget("epochs", epochs), options=options, threads=threads
+    )
     protocol, folder = plan.protocol, Path(folder)
-    with begin(folder, plan), engine(workers, cluster) as submit:
+    with begin(folder, plan, dataset), engine(workers, cluster) as submit:
         write_text(folder / ARGUMENTS, yaml.safe_dump({"baseline": baseline, **grid, **lengths}, sort_keys=False))
         halving = _Halving(rungs(first, epochs, reduction), reduction)
 
         def trials(members: Iterable[Member], seeds: Iterable[int], until: int) -> list[TrainingRun]:
             places = {(each, seed): folder / "trials" / each.name / f"seed{seed}" for seed in seeds for each in members}
             return [
-                TrainingRun(protocol, each, seed, epochs, str(place.resolve()), until)
+                TrainingRun(protocol, each, seed, epochs, str(place.resolve()), until, str(folder.resolve()))
                 for (each, seed), place in places.items()
             ]
 

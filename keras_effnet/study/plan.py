@@ -15,7 +15,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Budget, Protocol
 from keras_effnet.study.results import kept_results
-from keras_effnet.study.trial import load_data
+from keras_effnet.study.trial import check_data, load_data
 from keras_effnet.system.documents import read_yaml
 from keras_effnet.system.files import write_text
 from keras_effnet.system.run_folders import locked, write_environment
@@ -150,19 +150,29 @@ def prepare(
 
 
 @contextmanager
-def begin(folder: Path, plan: Plan) -> Iterator[Plan]:
+def begin(folder: Path, plan: Plan, dataset: Any) -> Iterator[Plan]:
     """Lock a study's folder for this process and save the plan, joined with the plan already there.
+
+    Args:
+        folder: Path.
+        plan, dataset: What `prepare` returns.
 
     Yields:
         The joined `Plan`.
 
     Raises:
-        UserError: The folder cannot be written, is in use by another process, or has a different protocol.
+        UserError: The folder cannot be written, is in use by another process, or has a different protocol or other
+            data.
     """
+    from keras_effnet.datasets.data_identity import DATA, save_identity
+
     with locked(folder):
         if (folder / PROTOCOL).exists():
             plan = plan.joined(Plan.read(folder))
+            check_data(dataset, folder)
         plan.save(folder)
+        if not (folder / DATA).exists():
+            save_identity(dataset, folder)
         write_environment(folder)
         with kept_results(folder):
             yield plan

@@ -87,7 +87,7 @@ def run(
     plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads)
     classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
     folder = Path(folder)
-    with begin(folder, plan) as whole:
+    with begin(folder, plan, dataset) as whole:
         costs = _measured(folder, whole, classes, progress)
         with engine(workers, cluster) as submit:
             failures = run_trials(folder, _trials(folder, whole, costs, classes, images), submit, progress)
@@ -132,7 +132,9 @@ def _trials(
         for member in plan.members:
             epochs = _epochs(plan.protocol, member, costs[member.name], classes, images)
             place = folder / "trials" / member.name / f"seed{seed}"
-            trials.append(TrainingRun(plan.protocol, member, seed, epochs, str(place.resolve())))
+            trials.append(
+                TrainingRun(plan.protocol, member, seed, epochs, str(place.resolve()), study=str(folder.resolve()))
+            )
     return trials
 
 

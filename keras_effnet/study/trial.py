@@ -31,6 +31,7 @@ class TrainingRun:
         epochs: Int, length of the learning rate schedule.
         folder: String, its run folder.
         until: Int or None, number of epochs after which the training pauses; it continues with a larger value.
+        study: String or None, the folder of the study, whose data the training must have.
     """
 
     protocol: Protocol
@@ -39,6 +40,7 @@ class TrainingRun:
     epochs: int
     folder: str
     until: int | None = None
+    study: str | None = None
 
     def __str__(self) -> str:
         return f"{self.member.name} seed {self.seed}"
@@ -73,6 +75,17 @@ def load_data(protocol: Protocol, member: Member, **options):
     return datasets.load(**{"image_size": member.image_size, **protocol.data, **options})
 
 
+def check_data(dataset: Any, folder: Path) -> None:
+    """Refuse data that have changed since a study or search was started in `folder`.
+
+    Raises:
+        UserError: Images were added, removed, replaced or relabelled.
+    """
+    from keras_effnet.datasets.data_identity import check_identity
+
+    check_identity(dataset, folder, "or start anew with another --name")
+
+
 def train_trial(trial: TrainingRun) -> dict[str, Any]:
     """Start or resume a training and return its row of `results.jsonl`.
 
@@ -103,6 +116,8 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
     config = trial.protocol.config(trial.member, seed=trial.seed, epochs=trial.epochs)
     dataset, resume = load_data(trial.protocol, trial.member), (folder / LAST).is_file()
     rows, peak = read_rows(folder), None
+    if trial.study is not None:
+        check_data(dataset, Path(trial.study))
     with energy_meter() as energy:
         if len(rows) < trial.target:
             fit_dataset(dataset, config, folder, resume=resume, callbacks=[Pause(trial.target)])

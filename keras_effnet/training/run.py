@@ -15,6 +15,7 @@ from keras_effnet import transfer
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.run_record import RunRecord, data_arguments
 from keras_effnet.config.train_config import TRAINING_PRECISIONS, TrainConfig
+from keras_effnet.datasets.data_identity import check_identity, save_identity
 from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.datasets.stratification import class_weights
 from keras_effnet.errors import UserError, check_path, instance_of, one_of
@@ -30,7 +31,6 @@ from keras_effnet.system.files import WriteError, atomic_group, disk_full, write
 from keras_effnet.system.run_folders import write_environment
 from keras_effnet.training.checkpoints import BEST, read_rows, resumable, save_model, uncompiled, writing_to
 from keras_effnet.training.contact_sheets import contact_sheet
-from keras_effnet.training.data_identity import check_identity, save_identity
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
 from keras_effnet.training.loop import train
 

@@ -367,7 +367,13 @@ def test_the_command_packs_and_says_what_to_type_next(cli, images, tmp_path):
     again = cli("pack", images, "my packed")
     assert again.status == 2 and "--overwrite" in again.err
     as_json = json.loads(cli("pack", images, "my packed", "--overwrite", "--json").out)
+    assert as_json["changes"] is None
     assert as_json["images"] == 35 and [Path(path).name for path in as_json["skipped"]] == ["00.png"]
+    (images / "cat/00.png").unlink()
+    assert (
+        "The data have changed since the pack that was replaced: class 'cat' had 12 train, now 11 train.\n"
+        in cli("pack", images, "my packed", "--overwrite").out
+    )
 
 
 # ------------------------------------------------------------------ shards of others

@@ -253,6 +253,19 @@ def test_a_search_that_is_gone_on_with_keeps_its_options(trained, cli, tmp_path)
     assert "is not the folder of a search" in cli("search", "--resume", folder).err
 
 
+def test_a_search_is_not_resumed_on_changed_data(trained, cli, image_folder, tmp_path):
+    images, folder = image_folder({"cat": 6, "dog": 6}), tmp_path / "search" / "images"
+    assert cli("search", images, "--step", "0.2", "--by", "formula", "--out", tmp_path).status == 0
+    done = list(trained)
+    (images / "cat/005.png").unlink()
+    shown = cli("search", "--resume", folder)
+    assert shown.status == 2 and shown.err == (
+        f"error: The data of images have changed since {folder} was started (class 'cat' had 5 train, 1 val, now 4 "
+        "train, 1 val), so its results would mix both. Restore them, or start anew with another --name.\n"
+    )
+    assert trained == done
+
+
 @pytest.mark.parametrize("command", [("search",), ("study", "--phi", "0")])
 def test_data_that_is_not_there_leaves_no_folder(trained, cli, tmp_path, command):
     shown = cli(*command, "./nowhere", "--out", tmp_path / "runs")

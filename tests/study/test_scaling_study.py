@@ -249,7 +249,7 @@ def test_a_failure_is_told_and_the_others_go_on(tmp_path):
     assert calls == [("small", 1, 4)]
 
 
-def test_a_full_disk_ends_the_study_with_the_option_that_resumes_it(tmp_path):
+def test_a_full_disk_ends_the_study_with_the_option_that_resumes_it(tmp_path, digits):
     """The other trainings write to the same disk, and the command of a trial's own run folder would not resume it."""
 
     def train(item):
@@ -257,7 +257,7 @@ def test_a_full_disk_ends_the_study_with_the_option_that_resumes_it(tmp_path):
 
     submit, _ = engine_of(train)
     plan = Plan(Protocol({"source": "digits"}), (Member("small", "family", 0.0, "b0"),), 2)
-    with pytest.raises(UserError) as caught, begin(tmp_path, plan):
+    with pytest.raises(UserError) as caught, begin(tmp_path, plan, digits):
         run_trials(tmp_path, [trial(), trial(seed=1)], submit, nothing)
     assert str(caught.value) == (
         "Cannot write epoch 1 to x: No space left on device. Finished results are kept: free some space, or make the "
@@ -337,12 +337,37 @@ def test_a_plan_outlives_its_file(tmp_path, tiny):
     assert Plan.read(tmp_path) == plan
 
 
-def test_networks_and_seeds_are_added(tmp_path, tiny):
+def test_a_study_is_not_resumed_on_changed_data(cli, image_folder, tmp_path):
+    images, folder = image_folder({"cat": 6, "dog": 6}), tmp_path / "study"
+    with begin(folder, *prepare(str(images), family(["lite0"]), 1)):
+        pass
+    (images / "cat/005.png").unlink()
+    shown = cli("study", "--resume", folder)
+    assert shown.status == 2 and shown.err == (
+        f"error: The data of images have changed since {folder} was started (class 'cat' had 5 train, 1 val, now 4 "
+        "train, 1 val), so its results would mix both. Restore them, or start anew with another --name.\n"
+    )
+    assert not (folder / RESULTS_JSONL).exists()
+
+
+def test_a_training_of_a_study_whose_data_changed_meanwhile_is_refused(image_folder, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(trial_module, "_start", lambda threads: None)
+    images, folder = image_folder({"cat": 6, "dog": 6}), tmp_path / "study"
+    plan, dataset = prepare(str(images), two_members(tiny), 1)
+    with begin(folder, plan, dataset):
+        pass
+    (images / "cat/005.png").unlink()
+    run = TrainingRun(plan.protocol, plan.members[0], 0, 1, str(folder / "trials/small/seed0"), study=str(folder))
+    with pytest.raises(UserError, match=rf"have changed since {folder} was started \(class 'cat' had"):
+        train_trial(run)
+
+
+def test_networks_and_seeds_are_added(tmp_path, tiny, digits):
     small, large = two_members(tiny)
     protocol = Protocol({"source": "digits"})
-    with begin(tmp_path, Plan(protocol, (small,), 3)):
+    with begin(tmp_path, Plan(protocol, (small,), 3), digits):
         pass
-    with begin(tmp_path, Plan(protocol, (large,), 1)) as joined:
+    with begin(tmp_path, Plan(protocol, (large,), 1), digits) as joined:
         assert joined == Plan(protocol, (small, large), 3)
 
 

@@ -47,6 +47,8 @@ def command(data, out, size, shards, seed, max_bad_files, skip_empty_classes, da
         return console.emit_json(vars(packed) | named)
     left_out = f", {len(packed.skipped)} skipped (listed in index.json)" if packed.skipped else ""
     click.echo(f"{packed.images:,} images of {packed.classes} classes, {packed.shrunk:,} downscaled{left_out}.")
+    if packed.changes:
+        click.echo(f"The data have changed since the pack that was replaced: {packed.changes}.")
     at = ("--image-size", size) if size else ()
     plural = "shard" if packed.shards == 1 else "shards"
     console.finish(

@@ -11,8 +11,9 @@ from PIL import Image
 
 from keras_effnet import datasets
 from keras_effnet.config.train_config import TrainConfig
+from keras_effnet.datasets.data_identity import DATA, check_identity, difference, identity, save_identity
+from keras_effnet.datasets.packing import pack
 from keras_effnet.errors import UserError
-from keras_effnet.training.data_identity import DATA, check_identity, identity, save_identity
 from keras_effnet.training.run import train_dataset
 
 
@@ -37,12 +38,38 @@ def relabel(images):
     (images / "cat/005.png").rename(images / "dog/006.png")
 
 
-@pytest.mark.parametrize("change", [remove, replace, relabel])
-def test_changed_data_is_refused_with_what_to_do(started, change):
+def rename(images):
+    (images / "cat/005.png").rename(images / "cat/006.png")
+
+
+def add_classes(images):
+    for name in ("bird", "fish"):
+        shutil.copytree(images / "cat", images / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (remove, "class 'cat' had 5 train, 1 val, now 4 train, 1 val"),
+        (replace, "files have other sizes"),
+        (relabel, "class 'cat' had 5 train, 1 val, now 4 train, 1 val and 1 other classes changed"),
+        (rename, "files were renamed or replaced by others"),
+        (add_classes, "class 'bird' and 1 other classes added"),
+        (lambda images: shutil.rmtree(images / "cat"), "class 'cat' removed"),
+    ],
+)
+def test_changed_data_is_refused_with_what_changed_and_what_to_do(started, change, told):
     images, run = started
+    add = images / "ant"
+    shutil.copytree(images / "dog", add)
+    save_identity(datasets.load(images), run)
     change(images)
-    with pytest.raises(UserError, match=rf"have changed since {run} was started \(.*Restore them, start a new"):
+    with pytest.raises(UserError) as caught:
         check_identity(datasets.load(images), run)
+    assert str(caught.value) == (
+        f"The data of images have changed since {run} was started ({told}), so its results would mix both. Restore "
+        f"them, start a new training, or remove {run / DATA} to resume on the changed data."
+    )
     (run / DATA).unlink()
     check_identity(datasets.load(images), run)
 
@@ -51,6 +78,20 @@ def test_the_same_data_elsewhere_is_accepted(started, tmp_path):
     images, run = started
     shutil.copytree(images, tmp_path / "elsewhere" / "copy")
     check_identity(datasets.load(tmp_path / "elsewhere" / "copy"), run)
+
+
+def test_labels_of_data_without_files_are_compared():
+    pixels, labels = np.zeros((4, 8, 8, 3), "uint8"), np.array([0, 0, 1, 1], "int32")
+    before, now = (identity_of(datasets.Split(pixels, each)) for each in (labels, labels[::-1]))
+    assert difference(before, now) == "images have other labels" and difference(now, now) is None
+
+
+def test_a_pack_made_anew_with_other_pixels_is_other_data(image_folder, tmp_path):
+    images = image_folder({"cat": 6, "dog": 6})
+    for size in (None, 16):
+        pack(images, tmp_path / str(size), size=size)
+    before, now = (identity(datasets.load(tmp_path / name)) for name in ("None", "16"))
+    assert difference(before, now) == "files have other sizes"
 
 
 def test_absolute_and_relative_paths_may_be_mixed(started, tmp_path, monkeypatch):
@@ -69,7 +110,7 @@ def identity_of(split):
     return identity(datasets.ImageDataset("mixed", ("cat", "dog"), split, split))
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"train": "x"}', "{"])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"classes": "x"}', "{"])
 def test_a_damaged_record_is_named(started, text):
     images, run = started
     (run / DATA).write_text(text)
@@ -78,6 +119,6 @@ def test_a_damaged_record_is_named(started, text):
 
 
 def test_a_resumed_run_is_refused_before_it_trains(digits, tmp_path):
-    (tmp_path / DATA).write_text(json.dumps({"train": 1, "val": 1, "digest": "0"}))
+    (tmp_path / DATA).write_text(json.dumps({"classes": {}, "labels": "", "names": "", "sizes": ""}))
     with pytest.raises(UserError, match="have changed since"):
         train_dataset(digits, TrainConfig(model="lite0"), tmp_path, resume=True)

@@ -1,0 +1,128 @@
+"""Identity of the data of a run or study, which is not resumed on other data. TensorFlow is not used.
+
+Names and sizes of files are compared, not their contents: reading all images again would take as long as an epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
+from keras_effnet.errors import UserError
+from keras_effnet.system.documents import json_text, read_json
+from keras_effnet.system.files import write_text
+from keras_effnet.system.typed_values import conform
+
+DATA = "data.json"
+
+
+class Identity(TypedDict):
+    """Number of images of each class in each split, and digests of labels, file names and file sizes, in order."""
+
+    classes: dict[str, dict[str, int]]
+    labels: str
+    names: str
+    sizes: str
+
+
+def identity(dataset: ImageDataset) -> Identity:
+    """Identify the training and validation images of a dataset."""
+    return identity_of(dataset.class_names, {"train": dataset.train, "val": dataset.val})
+
+
+def identity_of(class_names: tuple[str, ...], splits: Mapping[str, Split]) -> Identity:
+    """Identify splits by labels, and by names (below their common folder) and sizes of their files."""
+    counts = {split: np.bincount(each.labels, minlength=len(class_names)) for split, each in splits.items()}
+    files = [file for split in splits.values() for file in _files(split)]
+    return {
+        "classes": {
+            name: {split: int(count[label]) for split, count in counts.items()}
+            for label, name in enumerate(class_names)
+        },
+        "labels": _digest(np.asarray(each.labels, "<i4").tobytes() for each in splits.values()),
+        "names": _digest(name.encode(errors="surrogateescape") for name, _ in files),
+        "sizes": _digest(str(size).encode() for _, size in files),
+    }
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def _files(split: Split) -> list[tuple[str, int]]:
+    """Names and sizes of the files of a split; none for arrays, which are compared by their labels."""
+    images = split.images.files if isinstance(split.images, Encoded) else split.images
+    if not isinstance(images, tuple) or not images:
+        return []
+    paths = [os.path.abspath(path) for path in images]  # noqa: PTH100 - a list may mix both kinds of paths
+    root = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120 - ten times as fast
+    return [(os.path.relpath(path, root), _size(path)) for path in paths]
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return -1
+
+
+def difference(before: Identity, now: Identity) -> str | None:
+    """Describe in a few words what changed between two identities of the same data; None if nothing did."""
+    if before == now:
+        return None
+    for verb, one, other in (("added", now, before), ("removed", before, now)):
+        if classes := [name for name in one["classes"] if name not in other["classes"]]:
+            return f"class {classes[0]!r}{_others(classes, 'classes')} {verb}"
+    changed = [name for name, counts in now["classes"].items() if counts != before["classes"][name]]
+    if changed:
+        then, current = (_counts(each["classes"][changed[0]]) for each in (before, now))
+        return f"class {changed[0]!r} had {then}, now {current}{_others(changed, 'classes changed')}"
+    if before["names"] != now["names"]:
+        return "files were renamed or replaced by others"
+    if before["sizes"] != now["sizes"]:
+        return "files have other sizes"
+    return "images have other labels"
+
+
+def _others(names: list[str], what: str) -> str:
+    return f" and {len(names) - 1} other {what}" if len(names) > 1 else ""
+
+
+def _counts(splits: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in splits.items())
+
+
+def save_identity(dataset: ImageDataset, folder: Path) -> None:
+    """Write `data.json`."""
+    write_text(folder / DATA, json_text(identity(dataset)) + "\n")
+
+
+def check_identity(dataset: ImageDataset, folder: Path, cure: str = "") -> None:
+    """Refuse to resume a run or study on other data than it was started with.
+
+    Args:
+        dataset: `ImageDataset`, the data as they are now.
+        folder: Path, the folder with `data.json`; one of an earlier version has none and is accepted.
+        cure: String, what to do instead of restoring the data; by default what helps with a single training.
+
+    Raises:
+        UserError: Images were added, removed, replaced or relabelled; or `data.json` is damaged.
+    """
+    path = folder / DATA
+    if not path.is_file():
+        return
+    try:
+        before = conform(read_json(path), Identity, "")
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {str(error).removesuffix('.')}. Remove it to resume without it.") from None
+    if changes := difference(before, identity(dataset)):
+        raise UserError(
+            f"The data of {dataset.name} have changed since {folder} was started ({changes}), so its results would mix "
+            f"both. Restore them, {cure or f'start a new training, or remove {path} to resume on the changed data'}."
+        )
