@@ -157,6 +157,25 @@ def definitions(path: Path) -> set[str]:
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, kinds)}
 
 
+def test_nothing_but_a_note_depends_on_the_wall_clock():
+    """A clock that is set back would make durations negative, locks stale, and old files new."""
+    clock = re.compile(
+        r"\btime\.(time|time_ns|localtime)\(|\.(now|utcnow|today)\(|st_[mca]time|get[mca]time\(|create_time"
+    )
+    found = {
+        (name, line.strip())
+        for name, path in FILES.items()
+        for line in path.read_text().splitlines()
+        if clock.search(line)
+    }
+    assert found == {  # the text of a lock file, which has no effect on the lock
+        (
+            "keras_effnet.system.run_folders",
+            'since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")',
+        )
+    }
+
+
 def test_no_function_bears_its_modules_name():
     """`keras_effnet.search.search`: is it the module or the function? Whoever imports it finds out too late."""
     assert [name for name, path in FILES.items() if name.rpartition(".")[2] in definitions(path)] == []

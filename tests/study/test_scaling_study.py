@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -534,6 +535,24 @@ def test_a_study_that_is_killed_again_and_again_repeats_no_finished_trial(tiny, 
     assert set(done.values()) == {1}
     assert sorted(key[1:] for key in done if key[0] == "training") == [(name, seed) for name in "ab" for seed in (0, 1)]
     assert all([epoch["epoch"] for epoch in row["curve"]] == [1, 2, 3] for row in seen if row["kind"] == "training")
+
+
+def test_a_study_is_resumed_after_the_clock_was_set_back(studied, tiny, tmp_path, monkeypatch):
+    result, _ = studied
+    folder, year, wall = tmp_path / "study", 365 * 86400, time.time
+    shutil.copytree(result.folder, folder)
+    lines = (folder / RESULTS_JSONL).read_text().splitlines(keepends=True)
+    (folder / RESULTS_JSONL).write_text("".join(lines[:-1]))  # killed before the last row was written
+    for path in folder.rglob("*"):
+        os.utime(path, (wall() + year,) * 2)
+    monkeypatch.setattr(time, "time", lambda: wall() - year)
+    monkeypatch.setattr(scaling_study, "engine", in_this_process)
+    monkeypatch.setattr(trial_module, "_start", lambda threads: None)
+    arguments = {"budget": Budget("epochs", 2), "seeds": 2, "threads": 1}
+    rows = scaling_study.run("digits", two_members(tiny), folder, **arguments).rows
+    assert rows[:-1] == result.rows[:-1]
+    for name in ("member", "seed", "curve", "train_seconds"):
+        assert rows[-1][name] == result.rows[-1][name]
 
 
 def test_protocol_file_is_plain_yaml(studied):

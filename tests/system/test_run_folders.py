@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import threading
+import time
 from importlib import metadata
 
 import filelock
@@ -102,6 +103,17 @@ def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path):
         with locked(tmp_path):
             assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} ")
     assert not any(tmp_path.iterdir())
+
+
+def test_a_lock_file_of_the_future_is_no_obstacle_and_the_clock_does_not_free_a_lock(tmp_path, monkeypatch):
+    (tmp_path / LOCK).write_text("process 1 on elsewhere since 2099-01-01 00:00:00+00:00\n")
+    os.utime(tmp_path / LOCK, (time.time() + 1e9,) * 2)
+    with locked(tmp_path):
+        pass
+    with held_by_another(tmp_path):
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        with pytest.raises(UserError, match="in use by process"), locked(tmp_path):
+            pass
 
 
 def test_locks_of_one_thread_nest_and_another_thread_is_refused(tmp_path):

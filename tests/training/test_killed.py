@@ -23,7 +23,7 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.training.checkpoints import BEST, LAST, read_rows
 from keras_effnet.training.run import train, train_dataset
-from keras_effnet.training.watchers import EpochSeeds
+from keras_effnet.training.watchers import EpochSeeds, Pause
 
 EPOCHS = 4
 KILLS = 20
@@ -208,6 +208,18 @@ def test_a_run_cut_off_before_any_of_its_files_is_in_place_goes_on(toy_model, ba
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {"best.keras", "last.keras"}
     for expected, got in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_a_run_is_resumed_after_the_clock_was_set_back(toy_model, batches, tmp_path, monkeypatch):
+    year, wall = 365 * 86400, time.time
+    train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path / "run", callbacks=[Pause(1)])
+    for path in (tmp_path / "run").rglob("*"):
+        os.utime(path, (wall() + year,) * 2)
+    monkeypatch.setattr(time, "time", lambda: wall() - year)
+    assert train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path / "run", resume=True).epoch == [1, 2]
+    rows = read_rows(tmp_path / "run")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert all(0 <= row["seconds"] < 60 for row in rows)
 
 
 # ------------------------------------------------------------------ a full disk
