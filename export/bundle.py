@@ -18,7 +18,7 @@ from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
 from keras_effnet.export.recipes import PRECISIONS, Settings
-from keras_effnet.export.report import ReportRow, recommend_precision, write_export_report
+from keras_effnet.export.report import ReportRow, recommend_precision, recommended_file, write_export_report
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
@@ -34,11 +34,13 @@ class Bundle:
         folder: Path.
         rows: Tuple of `ReportRow`s, one per precision.
         recommendation: String, one sentence.
+        recommended: String, name of the recommended file, or None.
     """
 
     folder: Path
     rows: tuple[ReportRow, ...]
     recommendation: str
+    recommended: str | None = None
 
     @property
     def refused(self) -> tuple[ReportRow, ...]:
@@ -176,7 +178,8 @@ def write_bundle(
 
         announce("Measuring time and memory")
         rows = _measured(rows, staged)
-        bundle = Bundle(folder, tuple(rows), recommend_precision(rows))
+        best = recommended_file(rows)
+        bundle = Bundle(folder, tuple(rows), recommend_precision(rows), best.export.path.name if best else None)
         spec.save(staged / "image_spec.json")
         (staged / "converter.log").write_text("".join(f"{line}\n" for line in log), encoding="utf-8")
         remarks = [*notes, *filter(None, [reference.remark])]

@@ -119,22 +119,32 @@ def cells(row: ReportRow, headers: Sequence[str] = SHORT_COLUMNS) -> tuple[str, 
     return tuple(found)
 
 
-def recommend_precision(rows: Sequence[ReportRow]) -> str:
-    """Recommend a file, or say why none is recommended.
+def _compared(rows: Sequence[ReportRow]) -> list[KeptFile]:
+    """Files without a defect, compared on enough images that calibration did not use."""
+    kept = [file for row in rows if (file := row.kept) and not row.warning]
+    return [file for file in kept if file.report.unseen and file.report.samples >= FEWEST]
+
+
+def recommended_file(rows: Sequence[ReportRow]) -> KeptFile | None:
+    """Choose the file to ship, or None.
 
     A file is eligible if it was compared on at least `FEWEST` images that calibration did not use, its agreement is at
     least `SOUND`, and neither a defect nor a doubt is recorded. Of the eligible files within 10% of the fastest, the
     smallest is recommended.
     """
-    kept = [file for row in rows if (file := row.kept) and not row.warning]
-    compared = [file for file in kept if file.report.unseen and file.report.samples >= FEWEST]
     doubtful = {row.quantization for row in rows if row.doubt}
-    sound = [file for file in compared if file.report.top1_agreement >= SOUND and file.quantization not in doubtful]
-    if not sound:
-        return _no_recommendation(kept, compared)
-    fastest = min(file.latency.median_ms for file in sound)
+    sound = [file for file in _compared(rows) if file.report.top1_agreement >= SOUND]
+    sound = [file for file in sound if file.quantization not in doubtful]
+    fastest = min((file.latency.median_ms for file in sound), default=0.0)
     near = [file for file in sound if file.latency.median_ms <= 1.1 * fastest]
-    best = min(near, key=lambda file: file.export.size_bytes)
+    return min(near, key=lambda file: file.export.size_bytes, default=None)
+
+
+def recommend_precision(rows: Sequence[ReportRow]) -> str:
+    """Recommend a file as `recommended_file`, or say why none is recommended."""
+    best = recommended_file(rows)
+    if best is None:
+        return _no_recommendation([file for row in rows if (file := row.kept) and not row.warning], _compared(rows))
     return (
         f"Ship {best.export.path.name}: {best.export.size_bytes / 1e6:.2f} MB, {best.latency.median_ms:.2f} ms on this "
         f"machine, and the model's class on {best.report.agreement}."

@@ -6,7 +6,8 @@ import math
 
 import tensorflow as tf
 
-from keras_effnet.datasets.image_formats.jpeg_scaling import ANTIALIASED_FROM, Window, whole_window
+from keras_effnet.datasets.image_formats.jpeg_scaling import Window, whole_window
+from keras_effnet.datasets.image_formats.limits import ANTIALIASED_FROM
 from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.preprocessing import PIXELS, ImageSpec
 

@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# Reduction on both sides from which images are antialiased, hence from which a smaller scale may be decoded. At half
-# the size that leaves twice the target, which resizing filters. With less, results differ twice as much from full
-# decoding and resizing (in 1% of the pixels by 4 to 10 grey levels instead of 2 to 4), for 5 of 46 ms of 12 megapixels.
-ANTIALIASED_FROM = 4
+from keras_effnet.datasets.image_formats.limits import ANTIALIASED_FROM
+
 _SCALES = (1, 2, 4, 8)
 
 

@@ -1,10 +1,14 @@
-"""Bounds of image sizes, so that a header cannot exhaust memory or time. Pure Python."""
+"""Bounds of image sizes, so that a header cannot exhaust memory or time, and of reductions. Pure Python."""
 
 from __future__ import annotations
 
 # Headers may claim any size. TensorFlow and Pillow refuse JPEGs with more pixels than this (2^29 bytes of RGB).
 MAX_PIXELS = 178_956_970
 IMPLAUSIBLE = "Claims more pixels than it can hold"
+# Reduction on both sides from which images are antialiased, hence from which a smaller scale may be decoded. At half
+# the size that leaves twice the target, which resizing filters. With less, results differ twice as much from full
+# decoding and resizing (in 1% of the pixels by 4 to 10 grey levels instead of 2 to 4), for 5 of 46 ms of 12 megapixels.
+ANTIALIASED_FROM = 4
 
 
 class RefusedImageError(ValueError):

@@ -1,0 +1,425 @@
+"""`model.json`: what an app must know to run the `.tflite` files of an export, as one JSON document.
+
+Made from the rows of an export (`of_rows`), or from files and what lies beside them (`of_files`), which needs nothing
+but the files: figures are null where no record beside a file has its sha256. `ModelDocument` is the document, field by
+field; a consumer finds the files beside it. LiteRT's schema; never TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_effnet.datasets.image_formats.limits import ANTIALIASED_FROM
+from keras_effnet.errors import UserError
+from keras_effnet.export.tflite_file.clients import Verdict
+from keras_effnet.export.tflite_file.graph import Tensor, content_of
+from keras_effnet.export.tflite_file.inspection import Inspection, inspect
+from keras_effnet.imagenet import readable
+from keras_effnet.preprocessing import PIXELS, ImageSpec
+from keras_effnet.system.documents import json_text, read_json, read_lines
+from keras_effnet.system.machine import environment
+from keras_effnet.system.typed_values import conform
+
+if TYPE_CHECKING:
+    from keras_effnet.export.report import ReportRow
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+MODEL_JSON, LABELS = "model.json", "labels.txt"
+_COLORS = {1: "GRAYSCALE", 3: "RGB"}
+_MAKERS = {"keras_effnet": "keras-effnet", "keras": "keras", "tensorflow": "tensorflow", "litert": "ai-edge-litert"}
+_REPORT = {"samples": int, "top1_agreement": float, "agreement_interval": tuple[float, float], "evidence": str}
+_ACCURACY = {"accuracy_tflite": float, "accuracy_keras": float, "samples": int}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The square that an image is cropped to, in the middle of the upright image.
+
+    Args:
+        fraction: Float in (0, 1], side of the square as a share of the shorter side of the image, rounded half to even.
+        position: `"center"`; offsets are rounded down.
+    """
+
+    fraction: float
+    position: str = "center"
+
+
+@dataclass(frozen=True)
+class Resize:
+    """How the cropped square is resized to the input.
+
+    Args:
+        crop: `Crop`.
+        interpolation: `"bilinear"` or `"bicubic"` (Keys' cubic convolution, a = -0.5), with half-pixel centres and
+            without pixels beyond the edges.
+        antialias_from_reduction: Int. If the side of the square, divided by the input's side and rounded down, is at
+            least this, the kernel is widened by the reduction.
+    """
+
+    crop: Crop
+    interpolation: str
+    antialias_from_reduction: int = ANTIALIASED_FROM
+
+
+@dataclass(frozen=True)
+class ImageRule:
+    """What is done with an image before it is normalized.
+
+    Args:
+        height, width: Ints, pixels.
+        color: `"RGB"` or `"GRAYSCALE"`.
+        range: Pair of floats, values of the pixels before normalization.
+        exif_orientation: String.
+        resize: `Resize`.
+    """
+
+    height: int
+    width: int
+    color: str
+    range: tuple[float, float]
+    resize: Resize
+    exif_orientation: str = "applied first"
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output. `scale` and `zero_point` are null unless it is quantized.
+
+    An input of `uint8` takes the bytes of the pixels; one of `float32` takes `(pixel - mean) / std`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """`(pixel - mean) / std` is what a float input takes: one value for all channels, or one per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Share of images with the Keras model's most probable class.
+
+    Args:
+        fraction: Float in [0, 1].
+        samples: Int, number of images.
+        interval: Pair of floats, 95% Wilson interval.
+        evidence: `"held-out"`, `"calibration"`, `"synthetic"` or `"given"`, as in `VerifyReport`.
+    """
+
+    fraction: float
+    samples: int
+    interval: tuple[float, float]
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 and top-5 accuracy on labelled images, and the top-1 accuracy of the Keras model on the same images."""
+
+    top1: float
+    top5: float | None
+    samples: int
+    top1_keras: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A class, its name and its score."""
+
+    index: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One `.tflite` file.
+
+    Args:
+        file: String, name of the file beside the document.
+        precision: `"float32"`, `"float16"`, `"dynamic"`, `"int8"`, `"int16x8"` or `"mixed"`; without a record `"int8"`
+            stands for mixed files too.
+        bytes, sha256: Size and digest.
+        inputs, outputs: Tuples of `Port`s.
+        signature: String, the key of its first signature, or None.
+        normalization: `Normalization`, or None if the file has no metadata.
+        agreement: `Agreement`, or None if unknown.
+        accuracy: `Accuracy`, or None.
+        latency_ms: Float, median of one image on one thread of `latency_cpu`, or None.
+        latency_cpu: String or None.
+        min_runtime_version: String or None.
+        clients: Tuple of `Verdict`s.
+        expected_top5: Tuple of `Answer`s, what LiteRT's CPU kernels give for the test image, or None.
+    """
+
+    file: str
+    precision: str
+    bytes: int
+    sha256: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    signature: str | None
+    normalization: Normalization | None
+    agreement: Agreement | None
+    accuracy: Accuracy | None
+    latency_ms: float | None
+    latency_cpu: str | None
+    min_runtime_version: str | None
+    clients: tuple[Verdict, ...]
+    expected_top5: tuple[Answer, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ModelDocument:
+    """The document.
+
+    Args:
+        format: Int, version of the document's format.
+        name: String.
+        description, license, author: Strings, from the metadata of the first file; empty if unknown.
+        created_with: Dict of package -> version; None where unknown.
+        labels: String, name of the file of class names beside the document, one a line in the order of the outputs.
+        classes: Int, number of classes.
+        image: `ImageRule`.
+        files: Tuple of `ModelFile`s.
+        recommended: String, the file that the export's report recommends, or None.
+        test_image: String, name of the image of `expected_top5` beside the document, or None.
+    """
+
+    name: str
+    description: str
+    license: str
+    author: str
+    created_with: dict[str, str | None]
+    classes: int
+    image: ImageRule
+    files: tuple[ModelFile, ...]
+    recommended: str | None = None
+    test_image: str | None = None
+    labels: str = LABELS
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """The document as indented JSON."""
+        return json_text(asdict(self)) + "\n"
+
+
+def of_rows(
+    rows: Sequence[ReportRow], image_spec: ImageSpec, *, name: str, recommended: str | None = None
+) -> ModelDocument:
+    """Describe the files of an export that were kept.
+
+    Args:
+        rows: `ReportRow`s of an export; those of refused precisions are left out.
+        image_spec: `ImageSpec`.
+        name: String.
+        recommended: String, name of the recommended file.
+    """
+    kept = [file for row in rows if (file := row.kept)]
+    files = [
+        _file(
+            file.export.path.name,
+            file.export.sha256,
+            file.inspection,
+            {"quantization": file.quantization, "report": asdict(file.report), "latency": asdict(file.latency)},
+        )
+        for file in kept
+    ]
+    return _document(files, [file.inspection for file in kept], image_spec, name, recommended, environment())
+
+
+def of_files(paths: Sequence[str | Path], *, name: str | None = None) -> ModelDocument:
+    """Describe `.tflite` files and what lies beside them: `report.json`, records, `image_spec.json`.
+
+    Args:
+        paths: Paths of files of one network in one folder; nothing is run.
+        name: String, by default the name in the first file's metadata, or else the file's.
+
+    Raises:
+        UserError: A file is missing, damaged, or not an image classifier; there are no files.
+    """
+    files, found, made_by = [], [], None
+    if not paths:
+        raise UserError("There are no .tflite files to describe.")
+    recommended = None
+    for path in map(Path, paths):
+        content = content_of(path)
+        digest = hashlib.sha256(content).hexdigest()
+        inspection = inspect(content)
+        _check_classifier(path, inspection)
+        record = _record(path, digest)
+        files.append(_file(path.name, digest, inspection, record))
+        found.append(inspection)
+        made_by = made_by or record.get("environment")
+        if record.get("recommended") == path.name:
+            recommended = path.name
+    metadata = found[0].metadata
+    name = name or (metadata.name if metadata else "") or files[0].file.removesuffix(".tflite")
+    return _document(files, found, _image_spec(Path(paths[0]), found[0]), name, recommended, made_by)
+
+
+def class_names(path: str | Path, inspection: Inspection | None = None) -> tuple[str, ...]:
+    """Names of a file's classes: those in the file, else those of `labels.txt` beside it, else numbers.
+
+    Args:
+        path: Path of a `.tflite` file.
+        inspection: Its `Inspection`, if it is at hand.
+    """
+    found = inspection or inspect(path)
+    classes = found.outputs[0].shape[-1]
+    labels = Path(path).with_name(LABELS)
+    known = [found.metadata.labels] if found.metadata else []
+    known += [readable(read_lines(labels))] if labels.is_file() else []
+    return next((names for names in known if len(names) == classes), tuple(f"class {n}" for n in range(classes)))
+
+
+def _check_classifier(path: Path, found: Inspection) -> None:
+    shapes = [port.signature for port in (*found.inputs, *found.outputs)]
+    if (len(found.inputs), len(found.outputs)) != (1, 1) or [len(shape) for shape in shapes] != [4, 2]:
+        raise UserError(f"{path} is not an image classifier: it maps {list(shapes[:-1])} to {list(shapes[-1:])}.")
+    if -1 in shapes[0][1:]:
+        raise UserError(
+            f"{path} takes images of no fixed size, {list(shapes[0])}; convert it with a fixed input shape."
+        )
+
+
+def _document(
+    files: Sequence[ModelFile],
+    found: Sequence[Inspection],
+    spec: ImageSpec,
+    name: str,
+    recommended: str | None,
+    made_by: Any,
+) -> ModelDocument:
+    metadata = found[0].metadata if found else None
+    versions = made_by.get("packages", {}) if isinstance(made_by, Mapping) else {}
+    return ModelDocument(
+        name=name,
+        description=metadata.description if metadata else "",
+        license=metadata.license if metadata else "",
+        author=metadata.author if metadata else "",
+        created_with={name: versions.get(package) for name, package in _MAKERS.items()},
+        classes=files[0].outputs[0].shape[-1] if files else 0,
+        image=ImageRule(
+            spec.size,
+            spec.size,
+            _COLORS.get(spec.channels, "UNKNOWN"),
+            PIXELS,
+            Resize(Crop(spec.crop), spec.interpolation),
+        ),
+        files=tuple(files),
+        recommended=recommended,
+    )
+
+
+def _file(name: str, sha256: str, found: Inspection, record: Mapping[str, Any]) -> ModelFile:
+    """A file from its contents and the record of its export, which is empty if there is none."""
+    metadata = found.metadata
+    report, latency = (_mapping(record.get(part)) for part in ("report", "latency"))
+    measured = latency.get("median_ms")
+    known = isinstance(measured, float)
+    return ModelFile(
+        file=name,
+        precision="mixed" if record.get("quantization") == "mixed" else found.precision,
+        bytes=found.size_bytes,
+        sha256=sha256,
+        inputs=tuple(map(_port, found.inputs)),
+        outputs=tuple(map(_port, found.outputs)),
+        signature=found.signatures[0].key if found.signatures else None,
+        normalization=Normalization(metadata.mean, metadata.std) if metadata and metadata.std else None,
+        agreement=_agreement(report),
+        accuracy=_accuracy(report),
+        latency_ms=measured if known else None,
+        latency_cpu=str(latency.get("cpu")) if known else None,
+        min_runtime_version=found.min_runtime_version,
+        clients=found.clients,
+    )
+
+
+def _port(tensor: Tensor) -> Port:
+    return Port(tensor.name, tensor.shape, tensor.dtype, tensor.scale, tensor.zero_point)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _fields(report: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fields of a report that have the expected types; None if one has not, as in a damaged record."""
+    try:
+        return {name: conform(report.get(name), hint, name) for name, hint in hints.items()}
+    except UserError:
+        return None
+
+
+def _agreement(report: Mapping[str, Any]) -> Agreement | None:
+    found = _fields(report, _REPORT)
+    if found is None:
+        return None
+    return Agreement(found["top1_agreement"], found["samples"], found["agreement_interval"], found["evidence"])
+
+
+def _accuracy(report: Mapping[str, Any]) -> Accuracy | None:
+    found = _fields(report, _ACCURACY)
+    if found is None:
+        return None
+    five = _fields(report, {"top5_tflite": float}) or {"top5_tflite": None}
+    return Accuracy(found["accuracy_tflite"], five["top5_tflite"], found["samples"], found["accuracy_keras"])
+
+
+def _record(path: Path, sha256: str) -> dict[str, Any]:
+    """What the export recorded of a file: its row of `report.json`, completed from its own record; {} if nothing.
+
+    A record of another sha256 is that of another file, such as one that was replaced by hand.
+    """
+    merged: dict[str, Any] = {}
+    own = _read(path.with_suffix(".json"))
+    if own.get("sha256") == sha256:
+        merged |= own
+    report = _read(path.with_name("report.json"))
+    for row in _rows(report):
+        if _mapping(row.get("export")).get("sha256") == sha256:
+            merged |= {key: row[key] for key in ("quantization", "report", "latency") if key in row}
+            merged["recommended"] = report.get("recommended")
+    return merged
+
+
+def _rows(report: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    rows = report.get("rows")
+    return (row for row in (rows if isinstance(rows, list) else []) if isinstance(row, Mapping))
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """A JSON object beside a file; empty if there is none, with a warning if it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        return _mapping(read_json(path))
+    except UserError as error:
+        logger.warning("Not used: %s", error)
+        return {}
+
+
+def _image_spec(path: Path, found: Inspection) -> ImageSpec:
+    """How images are cropped, from `image_spec.json` beside a file if it fits the file, else the whole square."""
+    saved, shape = path.with_name("image_spec.json"), found.inputs[0].shape
+    if saved.is_file():
+        spec = ImageSpec.load(saved)
+        if (1, spec.size, spec.size, spec.channels) == tuple(shape):
+            return spec
+    return ImageSpec.raw(shape)
