@@ -260,7 +260,7 @@ def of_files(paths: Sequence[str | Path], *, name: str | None = None) -> ModelDo
     for path in map(Path, paths):
         content = content_of(path)
         digest = hashlib.sha256(content).hexdigest()
-        inspection = inspect(content)
+        inspection = inspect(path)
         _check_classifier(path, inspection)
         record = _record(path, digest)
         files.append(_file(path.name, digest, inspection, record))

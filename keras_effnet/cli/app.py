@@ -28,6 +28,7 @@ COMMANDS = {
     "predict": "Classify images.",
     "explain": "Draw Grad-CAM heat maps: the image regions that support a class.",
     "export": "Write .tflite files, each run and compared with the model.",
+    "serve": "Try .tflite files in the browser, on images and the camera.",
     "benchmark": "Time .tflite files on this machine.",
     "check-data": "Find unreadable files, duplicates, leaks and class imbalance in a dataset.",
     "search": "Search the compound scaling constants alpha, beta and gamma for a baseline.",

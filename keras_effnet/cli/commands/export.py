@@ -14,6 +14,7 @@ from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, FORMATS, INPUT_TY
 from keras_effnet.imagenet import readable
 
 MAX_HELD_OUT = 500  # images to compare on; they are held in memory
+PAGE = "web"  # folder of the page within that of the files
 
 
 def _sources(artifact, calibration, samples, seed, max_bad_files):
@@ -99,6 +100,21 @@ def _license(artifact) -> str:
     return LICENSE if str(artifact.path) in SPECS else ""
 
 
+def _check_page(folder, overwrite):
+    """Refuse at once what would keep a page from being written at the end."""
+    from keras_effnet.export.web.litert_js import runtime_files
+    from keras_effnet.export.web.page import check_free
+
+    check_free(folder / PAGE, overwrite)
+    runtime_files(console.say)
+
+
+def _write_page(folder, overwrite):
+    from keras_effnet.export.web.page import page_of, write_page
+
+    return write_page(page_of(folder), folder / PAGE, overwrite=overwrite)
+
+
 def _save(network, path):
     from keras_effnet.system.files import atomic, cannot_write, make_folder
 
@@ -148,6 +164,7 @@ def _save(network, path):
     default="",
     help=f"Further float32 formats, comma-separated: {', '.join(FORMATS)}.",
 )
+@click.option("--web", is_flag=True, help="Also write a page that runs the files in the browser, as `serve` shows it.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; by default a new run folder.")
 @click.option("--name", type=Name(), help="Prefix of the file names; by default the name of the run.")
 @click.option(
@@ -174,6 +191,7 @@ def command(
     epochs,
     learning_rate,
     also,
+    web,
     out,
     name,
     class_names,
@@ -218,6 +236,8 @@ def command(
         calibrate_on, held_out, notes = _sources(artifact, calibration, most, options["seed"], max_bad_files)
         folder = out or new_run("export", name)
         console.hold(folder)
+        if web:
+            _check_page(folder, options["overwrite"])
         network, changes = _compressed(
             artifact, calibrate_on, held_out, sparsity, clusters, given, options["training_samples"], spinner.update
         )
@@ -254,6 +274,9 @@ def command(
             announce=spinner.update,
             **options,
         )
+        if web and len(bundle.refused) < len(bundle.rows):
+            spinner.update("Writing the page")
+            notes.append(f"{_write_page(folder, options['overwrite'])}: page for a static host.")
     if as_json:
         click.echo(bundle.to_json())
     else:

@@ -1,0 +1,345 @@
+"""The page as a person uses it, in Chromium: equal to LiteRT in Python; no network, no mouse."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import threading
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chromium import chromium
+from PIL import Image
+
+from keras_effnet.errors import UserError
+from keras_effnet.export import export_tflite
+from keras_effnet.export.app_bundle.model_json import Answer, of_files
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.web.page import page_of, write_page
+from keras_effnet.export.web.server import PageServer
+from keras_effnet.inference.image_files import image
+from keras_effnet.preprocessing import ImageSpec
+
+pytestmark = pytest.mark.slow
+
+HOSTILE = "<img src=x onerror=document.title='taken'>"
+NAMES = (HOSTILE, "tulip", "rose", "d\u00e9j\u00e0 vu", "\u82b1", "daisy", "sunflower")
+SPEC = ImageSpec(32, 0.0, 1.0, crop=0.9)
+FILES = {"none": "float32", "dynamic": "float32", "int8": "uint8"}
+# Of the runtime, which writes all its messages to the error stream.
+RUNTIMES_OWN = re.compile(r"^(INFO|WARNING):|No available adapters|Failed to create default WebGPU device")
+TOP_FIVE = "#classes li"
+
+
+def photo(seed: int, width: int, height: int, orientation: int = 1, kind: str = "JPEG") -> bytes:
+    """An image of soft blobs with fine noise, which resizing must filter, stored turned."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3)).astype("uint8")).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    pixels = np.asarray(coarse, "float32") + rng.normal(0, 25, (height, width, 1))
+    stored = Image.fromarray(np.clip(pixels, 0, 255).astype("uint8"))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    stored.save(stream, kind, exif=exif, **({"quality": 90} if kind == "JPEG" else {}))
+    return stream.getvalue()
+
+
+IMAGES = {
+    "turned.jpg": photo(1, 300, 180, orientation=6),  # filtered: reduced to less than a quarter
+    "small.png": photo(2, 90, 71, kind="PNG"),
+    "large.png": photo(3, 500, 333, kind="PNG"),
+    "enlarged.webp": photo(4, 20, 24, kind="WebP"),
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(toy_model, smooth_images, tmp_path_factory) -> Path:
+    """A network at three precisions, with a test image and what LiteRT answers in Python."""
+    folder = tmp_path_factory.mktemp("bundle")
+    for name, content in IMAGES.items():
+        (folder / name).write_bytes(content)
+    paths = []
+    for precision, input_type in FILES.items():
+        paths.append(folder / f"flowers_{precision}.tflite")
+        images = smooth_images(40, SPEC.size).astype("float32")
+        export_tflite(
+            toy_model(len(NAMES), SPEC.size),
+            paths[-1],
+            precision,
+            input_type=input_type,
+            calibration=images if precision == "int8" else None,
+            verification=images,
+            allow_degraded=True,  # the classes of random weights are close to one another
+        )
+    SPEC.save(folder / "image_spec.json")
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    document = of_files(paths, name="Flowers <1>")
+    files = tuple(replace(each, expected_top5=expected(folder, each.file, "large.png")) for each in document.files)
+    document = replace(document, files=files, recommended="flowers_none.tflite", test_image="large.png")
+    (folder / "model.json").write_text(json.dumps(asdict(document)))
+    return folder
+
+
+def scores(folder: Path, file: str, name: str) -> np.ndarray:
+    return TFLiteModel(folder / file).predict(image(folder / name, SPEC))[0]
+
+
+def expected(folder: Path, file: str, name: str) -> tuple[Answer, ...]:
+    found = scores(folder, file, name)
+    order = np.argsort(-found, kind="stable")[:5]
+    return tuple(Answer(int(index), NAMES[index], float(found[index])) for index in order)
+
+
+@pytest.fixture(scope="module")
+def site(bundle):
+    """The page of the bundle, served."""
+    try:
+        page = page_of(bundle)
+    except UserError as error:
+        pytest.skip(str(error))
+    with PageServer(page.files) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with chromium("--disable-gpu", *camera) as found:
+        yield found
+
+
+@pytest.fixture
+def opened(browser, site):
+    """Function that opens the page; nothing may be asked of another host, and no error of ours be in the console."""
+    contexts, errors, strangers = [], [], []
+
+    def show(url: str = site.url, **options):
+        context = browser.new_context(**{"viewport": {"width": 1000, "height": 900}, **options})
+        contexts.append(context)
+        context.on(
+            "request", lambda each: None if each.url.startswith((url, "blob:", "data:")) else strangers.append(each.url)
+        )
+        tab = context.new_page()
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+        tab.goto(url)
+        tab.get_by_text("is ready").wait_for()
+        return tab
+
+    yield show
+    for context in contexts:
+        context.close()
+    assert strangers == []
+    assert [error for error in errors if not RUNTIMES_OWN.search(error)] == []
+
+
+def shown(tab) -> list[tuple[str, str]]:
+    """Name and score of each class that the page shows, when it is done."""
+    tab.locator("#latency", has_text="median of").wait_for()
+    return [tuple(row.locator("span.label, span.score").all_inner_texts()) for row in tab.locator(TOP_FIVE).all()]
+
+
+def written(answers: tuple[Answer, ...]) -> list[tuple[str, str]]:
+    return [(each.label, f"{100 * each.score:.1f}%") for each in answers]
+
+
+def test_a_chosen_image_gets_the_classes_of_litert_in_python(opened, bundle):
+    tab = opened()
+    assert tab.title() == "Flowers <1>: image classifier"
+    assert tab.locator("#file option").all_inner_texts()[0].startswith("flowers_none.tflite (float32, ")
+    for name in IMAGES:
+        tab.locator("#choose").set_input_files(bundle / name)
+        tab.wait_for_function("() => document.querySelector('#status').textContent.endsWith('%.')")
+        assert shown(tab) == written(expected(bundle, "flowers_none.tflite", name)), name
+    assert tab.title() == "Flowers <1>: image classifier"  # names are text
+    size = tab.evaluate("[document.querySelector('#seen').width, document.querySelector('#seen').height]")
+    assert size == [SPEC.size, SPEC.size]
+
+
+def test_pixels_and_scores_equal_those_of_the_package(opened, bundle):
+    tab = opened()
+    program = """async ([rule, file, images]) => {
+        const [{pixelsOf}, {Classifier}] = await Promise.all([import('./images.js'), import('./classifier.js')]);
+        const model = await (await fetch('model.json')).json();
+        const entry = model.files.find((each) => each.file === file);
+        const content = new Uint8Array(await (await fetch(file)).arrayBuffer());
+        const classifier = await Classifier.open(entry, content, 'wasm');
+        const results = [];
+        for (const text of images) {
+            const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
+            const pixels = await pixelsOf(new Blob([bytes]), {...model.image, ...rule});
+            results.push([Array.from(pixels), Array.from((await classifier.run(pixels)).scores)]);
+        }
+        classifier.close();
+        return results;
+    }"""
+    contents = [base64.b64encode(content).decode() for content in IMAGES.values()]
+    for file, tolerance in (("flowers_none.tflite", 1e-4), ("flowers_int8.tflite", 1e-6)):
+        for (pixels, found), name in zip(tab.evaluate(program, [{}, file, contents]), IMAGES, strict=True):
+            own = image(bundle / name, SPEC)[0].ravel()
+            lossless = name.endswith(".png")
+            assert np.abs(np.asarray(pixels) - own).max() < (1e-3 if lossless else 4), name
+            if lossless or file.endswith("none.tflite"):
+                assert np.abs(np.asarray(found) - scores(bundle, file, name)).max() < tolerance, (file, name)
+    # Bicubic interpolation, which published evaluations use.
+    rule = {"resize": {"crop": {"fraction": 1}, "interpolation": "bicubic", "antialias_from_reduction": 4}}
+    spec = ImageSpec(32, 0.0, 1.0, interpolation="bicubic")
+    found = tab.evaluate(program, [rule, "flowers_none.tflite", contents])
+    for (pixels, _), name in zip(found, IMAGES, strict=True):
+        if name.endswith(".png"):
+            assert np.abs(np.asarray(pixels) - image(bundle / name, spec)[0].ravel()).max() < 0.3, name
+
+
+def test_a_dropped_and_a_pasted_image_are_classified(opened, bundle):
+    tab = opened()
+    for name, kind in (("turned.jpg", "drop"), ("small.png", "paste")):
+        tab.evaluate(
+            """([bytes, name, kind]) => {
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([Uint8Array.from(bytes)], name, {type: 'image/' + name.slice(-3)}));
+                const data = kind === 'drop' ? {dataTransfer: transfer} : {clipboardData: transfer};
+                const Kind = kind === 'drop' ? DragEvent : ClipboardEvent;
+                const event = new Kind(kind, {bubbles: true, cancelable: true, ...data});
+                document.querySelector('#drop').dispatchEvent(event);
+            }""",
+            [list(IMAGES[name]), name, kind],
+        )
+        first = expected(bundle, "flowers_none.tflite", name)[0]
+        tab.get_by_text(f"{first.label}, {100 * first.score:.1f}%.").wait_for()
+        assert shown(tab) == written(expected(bundle, "flowers_none.tflite", name))
+
+
+def test_every_file_gives_the_expected_answer(opened):
+    tab = opened()
+    for precision in FILES:
+        tab.get_by_label("Model file").select_option(f"flowers_{precision}.tflite")
+        tab.locator("#status", has_text=re.compile(rf"flowers_{precision}\.tflite is ready|%\.$")).wait_for()
+        tab.get_by_role("button", name="Compare with the expected answer").click()
+        tab.locator("#agreement").wait_for()
+        said = tab.locator("#agreement").inner_text()
+        assert said.startswith("Equal to the expected answer within 0.0001: largest difference of a score"), precision
+        assert "ms for each image, median of" in tab.locator("#latency").inner_text()
+
+
+def test_a_wrong_expectation_is_shown_as_such(opened, site, monkeypatch):
+    document = json.loads(site.files["/model.json"])
+    document["files"][0]["expected_top5"].reverse()
+    monkeypatch.setitem(site.files, "/model.json", json.dumps(document).encode())
+    tab = opened()
+    tab.get_by_role("button", name="Compare with the expected answer").click()
+    tab.locator("#agreement.differs", has_text="Differs from the expected answer").wait_for()
+
+
+def test_it_works_with_the_network_gone(opened, site):
+    tab = opened()
+    tab.context.set_offline(True)
+    tab.locator("#choose").set_input_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": IMAGES["turned.jpg"]})
+    assert len(shown(tab)) == 5
+
+
+def test_errors_are_told_in_plain_words_and_leave_the_page_usable(opened, bundle, site, monkeypatch):
+    tab = opened()
+    tab.locator("#choose").set_input_files({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": b"no image"})
+    alert = tab.get_by_role("alert")
+    alert.get_by_text("a.jpg cannot be decoded by this browser. JPEG, PNG and WebP always can.").wait_for()
+    tab.locator("#choose").set_input_files(bundle / "small.png")
+    assert shown(tab) == written(expected(bundle, "flowers_none.tflite", "small.png"))
+    assert not alert.is_visible()
+    # A processor that is not there cannot be chosen, and the page says why.
+    assert tab.locator("#accelerator option[value=webgpu]").is_disabled()
+    assert "GPU (WebGPU): This browser finds no graphics processor" in tab.locator("#accelerator-note").inner_text()
+
+    document = json.loads(site.files["/model.json"])
+    document["files"][2]["inputs"][0]["dtype"] = "int8"
+    monkeypatch.setitem(site.files, "/model.json", json.dumps(document).encode())
+    tab = opened()
+    tab.get_by_label("Model file").select_option("flowers_int8.tflite")
+    tab.get_by_role("alert").get_by_text(
+        "flowers_int8.tflite does not run in a browser: its input is int8, and LiteRT.js takes images of float32 or "
+        "uint8 only. Choose another file: flowers_none.tflite, flowers_dynamic.tflite."
+    ).wait_for()
+
+
+def test_the_camera_is_classified_and_stopped(opened):
+    tab = opened()
+    tab.get_by_role("button", name="Use the camera").click()
+    tab.get_by_role("button", name="Classify this frame").click()
+    assert len(shown(tab)) == 5
+    tab.get_by_role("button", name="Stop the camera").click()
+    tab.locator("#viewfinder").wait_for(state="hidden")
+    assert tab.evaluate("document.querySelector('#video').srcObject") is None
+
+
+def test_the_keyboard_reaches_everything_in_order(opened, bundle):
+    tab = opened()
+    reached = []
+    for _ in range(9):
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.id || document.activeElement.textContent"))
+    assert reached[:7] == ["Skip to the result", "file", "accelerator", "choose", "camera", "test", "About the files"]
+    tab.locator("#test").focus()
+    tab.keyboard.press("Enter")
+    assert len(shown(tab)) == 5
+    with tab.expect_file_chooser() as chooser:
+        tab.locator("#choose").focus()
+        tab.keyboard.press("Enter")
+    chooser.value.set_files(bundle / "small.png")
+    assert shown(tab) == written(expected(bundle, "flowers_none.tflite", "small.png"))
+
+
+def test_screen_readers_find_names_and_roles(opened):
+    tab = opened()
+    tab.get_by_role("button", name="Compare with the expected answer").click()
+    assert len(shown(tab)) == 5
+    for role, name in [
+        ("heading", "Flowers <1>"),
+        ("combobox", "Model file"),
+        ("combobox", "Processor"),
+        ("button", "Choose an image"),
+        ("img", "The part of the image that the network sees"),
+    ]:
+        assert tab.get_by_role(role, name=name, exact=True).count() == 1, (role, name)
+    assert tab.get_by_role("status").inner_text().endswith("%.")
+    assert tab.get_by_role("listitem").count() == 5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1000])
+def test_the_page_is_drawn_and_no_wider_than_the_window(opened, tmp_path, scheme, width):
+    tab = opened(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab.get_by_role("button", name="Compare with the expected answer").click()
+    shown(tab)
+    tab.locator("#agreement").wait_for()
+    tab.get_by_text("About the files").click()
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    tab.screenshot(path=tmp_path / "page.png", full_page=True)
+    pixels = np.asarray(Image.open(tmp_path / "page.png").convert("L"))
+    middle = np.median(pixels)
+    assert middle > 200 if scheme == "light" else middle < 60
+    assert pixels.std() > 5
+
+
+def test_a_saved_page_works_on_a_server_that_knows_nothing_of_it(opened, bundle, tmp_path):
+    """Without the headers of our server there are no threads; the rest is the same, in a folder of the site."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    write_page(page_of(bundle), tmp_path / "site/demo")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path / "site")) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        tab = opened(f"http://127.0.0.1:{server.server_address[1]}/demo/")
+        tab.locator("#choose").set_input_files(bundle / "large.png")
+        assert shown(tab) == written(expected(bundle, "flowers_none.tflite", "large.png"))
+        server.shutdown()
