@@ -406,28 +406,6 @@ def test_a_check_that_fails_is_named_and_the_exit_status_is_1(cli, monkeypatch):
 
 
 @pytest.mark.slow
-def test_quickstart_goes_the_whole_way_and_reaches_what_it_promises(tmp_path):
-    finished = process("quickstart", cwd=tmp_path)
-    assert finished.returncode == 0, finished.stderr
-    result, following = last_lines(finished.stdout)
-    assert result.split()[0] == "runs/quickstart/digits"
-    assert following.startswith("keras-effnet train FOLDER")
-    folder = tmp_path / "runs/quickstart/digits"
-    for name in ("curves.png", "confusion.png", "predictions.png", "export/precisions.png"):
-        with Image.open(folder / name) as image:
-            image.verify()
-    for name in ("args.yaml", "env.json", "results.csv", "labels.txt", "weights/best.keras", "export/report.md"):
-        assert (folder / name).is_file()
-    rows = strict((folder / "export/report.json").read_text())["rows"]
-    assert [row["quantization"] for row in rows] == list(PRECISIONS)
-    assert all(any(line.split()[:1] == [each] for line in finished.stdout.splitlines()) for each in PRECISIONS)
-    reports = {row["quantization"]: row["export"]["report"] for row in rows}
-    assert reports["none"]["accuracy_keras"] >= 0.97
-    assert reports["int8"]["top1_agreement"] >= 0.97
-    assert all(report["accuracy_tflite"] >= 0.96 for report in reports.values())
-
-
-@pytest.mark.slow
 def test_a_precision_asked_for_twice_is_exported_once(cli, trained):
     shown = cli("export", trained.run_dir, "--quantize", "none,none", "--out", "files", "--json")
     assert [row["quantization"] for row in strict(shown.out)["rows"]] == ["none"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -86,14 +85,13 @@ def studied(tiny, tmp_path_factory):
 @pytest.mark.slow
 def test_a_study_in_processes_of_its_own_has_the_same_results(studied, tiny, tmp_path):
     result, _ = studied
-    other = scaling_study.run(
-        "digits", two_members(tiny), tmp_path, budget=Budget("epochs", 2), seeds=2, workers=2, threads=1
-    )
+    small = two_members(tiny)[:1]
+    other = scaling_study.run("digits", small, tmp_path, budget=Budget("epochs", 2), seeds=2, workers=2, threads=1)
     assert other.failures == {}
     expected, got = (
         {(row["member"], row["seed"]): row for row in rows_of(each, "training")} for each in (result, other)
     )
-    assert set(got) == set(expected)
+    assert set(got) == {key for key in expected if key[0] == "small"} and len(got) == 2
     for key, row in got.items():
         assert row["curve"][0]["loss"] == pytest.approx(expected[key]["curve"][0]["loss"], rel=1e-3)
 
@@ -503,38 +501,6 @@ def test_a_study_on_a_ray_cluster_has_the_rows_of_one_without(studied, tiny, tmp
     expected = {row["member"]: row["macs"] for row in rows_of(result, "cost")}
     assert {row["member"]: row["macs"] for row in rows_of(other, "cost")} == expected
     assert {row["member"] for row in rows_of(other, "training")} == set(expected)
-
-
-# --- killed at any moment
-
-
-@pytest.mark.slow
-def test_a_study_that_is_killed_again_and_again_repeats_no_finished_trial(tiny, tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\nfrom keras_effnet import study\nfrom keras_effnet.study.networks import Member\n"
-        "from keras_effnet.study.protocol import Budget\n"
-        "if __name__ == '__main__':\n"
-        "    both = [Member(n, 'compound', i, sys.argv[1], width=1.0 + i, base_size=32) for i, n in enumerate('ab')]\n"
-        "    study.run('digits', both, sys.argv[2], budget=Budget('epochs', 3), seeds=2, threads=1)\n"
-    )
-    folder, kills = tmp_path / "study", 0
-    seen: list[dict] = []
-    for delay in (6, 12, 9, 15, 7, 11, 200):
-        with subprocess.Popen([sys.executable, script, tiny, folder], start_new_session=True) as process:
-            try:
-                assert process.wait(timeout=delay) == 0
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-        rows = jsonl.read(folder / RESULTS_JSONL)
-        assert rows[: len(seen)] == seen  # what was finished stays as it was
-        seen = rows
-    assert kills >= 3
-    done = Counter((row["kind"], row["member"], row.get("seed")) for row in seen)
-    assert set(done.values()) == {1}
-    assert sorted(key[1:] for key in done if key[0] == "training") == [(name, seed) for name in "ab" for seed in (0, 1)]
-    assert all([epoch["epoch"] for epoch in row["curve"]] == [1, 2, 3] for row in seen if row["kind"] == "training")
 
 
 def test_a_study_is_resumed_after_the_clock_was_set_back(studied, tiny, tmp_path, monkeypatch):

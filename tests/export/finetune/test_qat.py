@@ -177,7 +177,7 @@ def labelled(folder: Path) -> datasets.Split:
     return datasets.Split(paths, np.array([int(rows[index]["index"]) for index in order], "int32"))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.images
 def test_lite0_is_no_worse_trained_than_calibrated(images_root):
     artifact, source = artifacts.load("lite0"), labelled(images_root / "imagenet-sample-300")
