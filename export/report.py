@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from keras_effnet.evaluation import plots
 from keras_effnet.export.candidate_trial import ExportResult
+from keras_effnet.export.client_table import client_headers, client_reasons, client_rows
 from keras_effnet.export.int8.layer_errors import LOST_DB, LayerError, first_lost
 from keras_effnet.export.measure.latency import LatencyReport
-from keras_effnet.export.tflite_file.clients import ACCEPTS
+from keras_effnet.export.tflite_file.clients import Verdict
 from keras_effnet.export.tflite_file.inspection import Inspection
 from keras_effnet.export.verification import VerifyReport
 from keras_effnet.system import html_pages
@@ -80,9 +81,8 @@ def _agreement(report: VerifyReport) -> str:
     return f"{share}% of {report.samples} [{low}, {high}]"
 
 
-def _clients(file: KeptFile) -> str:
-    taking = [verdict.client for verdict in file.inspection.clients if verdict.expected == ACCEPTS]
-    return ", ".join(taking) or "-"
+def _verdicts(rows: Sequence[ReportRow]) -> dict[str, tuple[Verdict, ...]]:
+    return {file.quantization: file.inspection.clients for row in rows if (file := row.kept)}
 
 
 # Column header -> text of a cell, for columns of the comparison and of the file.
@@ -98,10 +98,9 @@ _MEASURED: dict[str, Callable[[KeptFile], str]] = {
     "latency": lambda file: f"{file.latency.median_ms:.2f} ms",
     "memory": lambda file: "-" if file.memory_mb is None else f"{file.memory_mb:.0f} MB",
     "ops": lambda file: str(sum(file.inspection.operators.values())),
-    "expected to run on": _clients,
 }
 SHORT_COLUMNS = ("precision", "size", "gzip", "top-1", "agreement", "SQNR", "latency", "memory")
-ALL_COLUMNS = (*SHORT_COLUMNS, "top-5", "ops", "expected to run on")
+ALL_COLUMNS = (*SHORT_COLUMNS, "top-5", "ops")
 
 
 def cells(row: ReportRow, headers: Sequence[str] = SHORT_COLUMNS) -> tuple[str, ...]:
@@ -181,7 +180,8 @@ def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
             "Memory: peak of loading and running the file.",
             "Agreement: share of images with the Keras model's most probable class, number of images, and 95% Wilson "
             "interval in percent. SQNR: of the logits.",
-            "Runtime support is derived from operators and types; on this machine the file was run with LiteRT.",
+            "Runtimes: expected from operators and types, by rules from trials with files of each precision or from "
+            "documents; on this machine the files were run with LiteRT.",
         ]
     if seen := [row.quantization for row in rows if row.report and row.report.evidence == "calibration"]:
         remarks.append(f"Compared on their own calibration images, which is optimistic: {', '.join(seen)}.")
@@ -198,18 +198,31 @@ def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
     return remarks
 
 
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(headers)} |", "|---" * len(headers) + "|"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
 def _markdown(
     name: str, rows: Sequence[ReportRow], recommendation: str, remarks: Sequence[str], images: Sequence[Path]
 ) -> str:
     lines = [f"# Export of {html_pages.markdown_text(name)}", "", html_pages.markdown_text(recommendation), ""]
-    lines += [f"| {' | '.join(ALL_COLUMNS)} |", "|---" * len(ALL_COLUMNS) + "|"]
-    lines += [f"| {' | '.join(cells(row, ALL_COLUMNS))} |" for row in rows]
+    lines += _table(ALL_COLUMNS, [cells(row, ALL_COLUMNS) for row in rows])
     lines += [""] + [f"![]({image.name})\n" for image in images]
     lines += [f"{html_pages.markdown_text(remark)}\n" for remark in remarks]
+    if verdicts := _verdicts(rows):
+        lines += ["## Runtimes", "", *_table(client_headers(verdicts), client_rows(verdicts)), ""]
+        lines += [*(f"- {html_pages.markdown_text(reason)}" for reason in client_reasons(verdicts)), "", "## Files", ""]
     for file in (row.export for row in rows if row.export):
         fence = "``" if "`" in file.path.name else "`"
         lines.append(f"- {fence}{file.path.name}{fence}: {file.input_type} in, by {file.method}, sha256 {file.sha256}")
     return "\n".join(lines) + "\n"
+
+
+def _client_section(rows: Sequence[ReportRow]) -> dict[str, Sequence[object]] | None:
+    if not (verdicts := _verdicts(rows)):
+        return None
+    return {"headers": client_headers(verdicts), "rows": client_rows(verdicts), "reasons": client_reasons(verdicts)}
 
 
 def _html(
@@ -224,6 +237,7 @@ def _html(
         table=[{"cells": cells(row, ALL_COLUMNS), "refused": row.refused} for row in rows],
         images=[{"name": image.stem, "base64": text} for image, text in zip(images, encoded, strict=True)],
         remarks=remarks,
+        clients=_client_section(rows),
         files=[row for row in rows if row.export],
     )
 

@@ -36,7 +36,10 @@ def written_row(name: str = "int8", text: str = "") -> ReportRow:
         dynamic=(),
         inputs=(),
         outputs=(),
-        clients=(Verdict(f"LiteRT{text}", "accepts"), Verdict("Edge TPU", "refuses", (f"Because{text}.", "Really."))),
+        clients=(
+            Verdict(f"LiteRT{text}", "accepts", sources=("tried: today",)),
+            Verdict("Edge TPU", "refuses", (f"Because{text}", "Really"), ("--quantize int8",), ("a document",)),
+        ),
         live_bytes=2_300_000,
         arena_bytes=2_400_000,
     )
@@ -87,7 +90,7 @@ def test_the_page_has_a_row_for_each_precision_and_one_section_for_each_file(pag
     assert found.rows[0] == list(ALL_COLUMNS)
     assert found.rows[1:3] == [list(cells(kept, ALL_COLUMNS)), list(cells(refused, ALL_COLUMNS))]
     assert [attrs for tag, attrs in found.tags if tag == "tr"][1:3] == [{}, {"class": "refused"}]
-    assert [text for tag, text in found.texts if tag == "summary"] == ["int8.tflite"]
+    assert [text for tag, text in found.texts if tag == "summary"] == ["Reasons and cures", "int8.tflite"]
     assert next(text for tag, text in found.texts if tag == "li") == "Pruned."
     assert ("li", "int16x8 refused: Disagrees.") in found.texts
     assert [attrs["alt"] for tag, attrs in found.tags if tag == "img"] == ["precisions", "layers"]
@@ -95,12 +98,24 @@ def test_the_page_has_a_row_for_each_precision_and_one_section_for_each_file(pag
 
 def test_a_files_section_lists_clients_operators_and_its_ten_worst_layers(page):
     found = page("net", [written_row()])
-    assert ["Edge TPU", "refuses", "Because. Really."] in found.rows
+    assert ["LiteRT", "accepts", "tried: today"] in found.rows and ["Edge TPU", "refuses", "a document"] in found.rows
     assert ("p", "Operators: CONV_2D 33, ADD 9.") in found.texts
     assert ("p", "Activations alive at once: 2.30 MB.") in found.texts
     assert ("code", f"sha256 {'ab' * 32}") in found.texts
     assert [row for row in found.rows if row[0].startswith("layer") and row[-1].endswith("dB")] == [
         [f"layer{index:02d}", f"{60 - index}.0 dB"] for index in range(11, 1, -1)
+    ]
+
+
+def test_the_report_has_a_table_of_runtimes_by_file_with_reasons_and_cures(page, tmp_path):
+    found = page("net", [written_row("none"), written_row("int8"), ReportRow("mixed", refused="Disagrees.")])
+    assert ["runtime", "none", "int8", "known from"] in found.rows
+    assert ["LiteRT", "yes", "yes", "trial"] in found.rows and ["Edge TPU", "no", "no", "documents"] in found.rows
+    assert ("li", "Edge TPU, none, int8: no. Because. Instead: --quantize int8.") in found.texts
+    text = (tmp_path / "report.md").read_text()
+    assert "| Edge TPU | no | no | documents |" in text and "- Edge TPU, none, int8: no. Really." in text
+    assert "Runtimes" not in [
+        text for tag, text in page("net", [ReportRow("none", refused="No.")]).texts if tag == "h2"
     ]
 
 
@@ -147,7 +162,7 @@ def test_names_and_reasons_are_escaped(page):
     assert not [tag for tag, _ in found.tags if tag == "script"]
     assert ("title", f"Export of {HOSTILE}") in found.texts and ("h1", f"Export of {HOSTILE}") in found.texts
     assert found.rows[1][0] == f"int8{hostile}"
-    assert [f"LiteRT{hostile}", "accepts", ""] in found.rows
+    assert [f"LiteRT{hostile}", "accepts", "tried: today"] in found.rows
     assert ("summary", f"int8{hostile}.tflite") in found.texts
     assert ("li", HOSTILE) in found.texts and ("li", f"none refused: {HOSTILE}") in found.texts
 

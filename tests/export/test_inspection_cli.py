@@ -18,7 +18,11 @@ def test_info_shows_what_is_inside_a_file(cli, exported):
     assert shown.status == 0
     assert "Input:  uint8 [1, 32, 32, 3], scale" in shown.out and "Output: float32 [1, 10]" in shown.out
     assert all(text in shown.out for text in ("CONV_2D", "DEPTHWISE_CONV_2D", "output SOFTMAX (", "MB live at a time"))
-    assert all(f"  {client:25} expected to " in shown.out for client in CLIENTS)
+    verdicts = {
+        client: line for client in CLIENTS for line in shown.out.splitlines() if line.startswith(f" {client}  ")
+    }
+    assert verdicts["LiteRT CPU"].split()[-2:] == ["accepts", "trial"]
+    assert verdicts["Core ML delegate"].split()[-2:] == ["refuses", "documents"] and set(verdicts) == set(CLIENTS)
     result, following = shown.out.splitlines()[-2:]
     assert result.startswith(f"Result: {path.name}: int8, {path.stat().st_size / 1e6:.2f} MB")
     assert following == f"Next:   keras-effnet benchmark {path}"
@@ -42,7 +46,8 @@ def test_info_of_a_file_without_metadata(cli, tmp_path):
 
 def test_info_says_why_a_client_refuses(cli, exported):
     shown = cli("info", exported["none"].path)
-    assert "expected to refuse it: float32: only 8-bit integer operators are supported" in shown.out
+    reason = "Edge TPU refuses: float32: only 8-bit integer operators are supported."
+    assert f"{reason} Instead: --quantize int8 --input-type uint8." in shown.out.splitlines()
     assert "Float islands" not in shown.out
 
 

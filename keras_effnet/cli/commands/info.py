@@ -16,11 +16,6 @@ from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.models.listing import ModelInfo, list_models, model_info
 
-EXPECTED = {
-    "accepts": "expected to run it",
-    "in part": "expected to run part of it",
-    "refuses": "expected to refuse it",
-}
 SHOWN = 5  # class names
 HEADERS = ("network", "pixels", "blocks", "params", "MACs", "acts", "top-1", "weights")
 
@@ -137,6 +132,17 @@ def _show_description(found) -> None:
     click.echo(f"Oldest runtime: {found.min_runtime_version or 'not stated'}")
 
 
+def _show_clients(verdicts) -> None:
+    """Print a table of the expected verdicts, and below it their reasons and how to get a file that is accepted."""
+    rows = [(one.client, one.expected, "trial" if one.tried else "documents") for one in verdicts]
+    console.table(("runtime", "verdict", "known from"), rows)
+    for one in verdicts:
+        if one.reasons:
+            cures = f" Instead: {', '.join(one.cures)}." if one.cures and one.expected != "accepts" else ""
+            click.echo(f"{one.client} {one.expected}: {'; '.join(one.reasons)}.{cures}")
+    click.echo("")
+
+
 def _show_file(path: str, as_json: bool) -> None:
     from keras_effnet.export.tflite_file.inspection import inspect
 
@@ -159,10 +165,7 @@ def _show_file(path: str, as_json: bool) -> None:
         f"Activations: {found.live_bytes / 1e6:.2f} MB live at a time, arena of {found.arena_bytes / 1e6:.2f} MB "
         "without a delegate, not counting weights and scratch space.\n"
     )
-    click.echo("Runtimes, by their published rules; nothing was run:")
-    for verdict in found.clients:
-        reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
-        click.echo(f"  {verdict.client:25} {EXPECTED[verdict.expected]}{reasons}")
+    _show_clients(found.clients)
     console.finish(
         f"{Path(path).name}: {found.precision}, {found.size_bytes / 1e6:.2f} MB, "
         f"{sum(found.operators.values())} operators",

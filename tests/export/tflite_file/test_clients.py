@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from client_verdicts import VERDICTS
+from exports import PRECISIONS
 from tiny_files import normalisation_metadata, tiny_file
 
 from keras_effnet.export.tflite_file import clients
 from keras_effnet.export.tflite_file.clients import (
     ACCEPTS,
+    CORE_ML,
     CPU,
+    EDGE_TPU,
     GPU,
+    GPU_DELEGATE,
     IN_PART,
     MEDIAPIPE,
     MICRO,
-    NPU,
+    NNAPI,
     REFUSES,
-    WEB,
+    TFJS,
+    WASM,
+    WEBGPU,
     judge,
 )
 from keras_effnet.export.tflite_file.graph import read_graph
+from keras_effnet.export.tflite_file.inspection import inspect
+from keras_effnet.export.tflite_file.metadata import RUNTIME_ENTRY
 
 IMAGE, SCORES = (1, 8, 8, 3), (1, 5)
 
@@ -40,19 +52,57 @@ def classifier(
 def test_every_client_is_judged_and_says_where_its_rules_come_from():
     assert set(expected(classifier())) == set(clients.CLIENTS)
     assert {rule.client for rule in clients.RULES} == set(clients.CLIENTS)
+    assert all(rule.source for rule in clients.RULES) and all(client.source for client in clients.CLIENTS.values())
+    trials = [client.tried for client in clients.CLIENTS.values() if client.tried]
+    assert trials and all(re.search(r"\d+\.\w", trial) for trial in trials)  # the version that was tried
+
+
+@pytest.mark.parametrize(
+    ("content", "client", "cure"),
+    [
+        (classifier("int16", weights="int8"), GPU, "--quantize int8 or float16"),
+        (classifier(weights="int8"), MICRO, "--quantize int8"),
+        (classifier(), EDGE_TPU, "--quantize int8 --input-type uint8"),
+        (classifier("uint8"), CORE_ML, "--quantize float16"),
+        (classifier("int8"), MEDIAPIPE, "--quantize int8 --input-type uint8"),
+    ],
+)
+def test_a_refusal_names_the_options_that_cure_it_and_its_source(content, client, cure):
+    (verdict,) = (one for one in judge(read_graph(content)) if one.client == client)
+    assert verdict.expected == REFUSES and verdict.cures[0] == cure
+    assert verdict.tried == bool(clients.CLIENTS[client].tried)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_verdicts_on_exported_files(exported, precision):
+    result = exported[precision]
+    verdicts = {one.client: one.expected for one in inspect(result.path).clients}
+    assert verdicts == {client: row[precision, result.input_type] for client, row in VERDICTS.items()}
+
+
+@pytest.mark.parametrize("runtime", ["2.4.0", "2.17.0"])
+def test_tfjs_refuses_operators_that_are_newer_than_itself(runtime):
+    graph = read_graph(classifier())
+    graph = replace(graph, metadata={RUNTIME_ENTRY: runtime.encode().ljust(16, b"\0")})
+    (verdict,) = (one for one in judge(graph) if one.client == TFJS)
+    assert verdict.expected == (REFUSES if runtime == "2.17.0" else ACCEPTS)
 
 
 def test_a_float_file_is_for_all_but_integer_accelerators():
     verdicts = expected(classifier(metadata=normalisation_metadata()))
-    assert {client for client, (verdict, _) in verdicts.items() if verdict == ACCEPTS} == set(clients.CLIENTS) - {NPU}
-    assert verdicts[NPU] == (REFUSES, "float32: only 8-bit integer operators are supported")
+    assert {client for client, (verdict, _) in verdicts.items() if verdict == ACCEPTS} == set(clients.CLIENTS) - {
+        EDGE_TPU
+    }
+    assert verdicts[EDGE_TPU] == (REFUSES, "float32: only 8-bit integer operators are supported")
 
 
-def test_a_uint8_file_in_integers_throughout_is_for_all():
-    assert {verdict for verdict, _ in expected(classifier("uint8")).values()} == {ACCEPTS}
+def test_a_uint8_file_in_integers_throughout_is_for_all_but_core_ml():
+    verdicts = expected(classifier("uint8"))
+    assert {client for client, (verdict, _) in verdicts.items() if verdict != ACCEPTS} == {CORE_ML}
+    assert verdicts[CORE_ML][1] == "int8: only operators in float are supported, the others stay on the CPU"
 
 
-@pytest.mark.parametrize("client", [WEB, MEDIAPIPE])
+@pytest.mark.parametrize("client", [WASM, WEBGPU, TFJS, MEDIAPIPE])
 def test_signed_bytes_are_refused_as_input_and_as_output(client):
     verdict, reasons = expected(classifier("int8"))[client]
     assert verdict == REFUSES
@@ -82,14 +132,17 @@ def test_mediapipe_wants_one_rgb_image_and_scores(wrong, reason):
 
 def test_a_batch_that_is_not_fixed_is_refused_by_browsers_and_compilers():
     verdicts = expected(classifier("uint8", image=(-1, 8, 8, 3)))
-    assert verdicts[WEB] == (REFUSES, "image [-1, 8, 8, 3] is not fixed, including the batch")
-    assert verdicts[NPU] == (REFUSES, "image [-1, 8, 8, 3] is not fixed when the file is compiled")
+    assert verdicts[WASM] == (REFUSES, "image [-1, 8, 8, 3] is not fixed, including the batch")
+    assert verdicts[EDGE_TPU] == (REFUSES, "image [-1, 8, 8, 3] is not fixed when the file is compiled")
     assert verdicts[CPU] == verdicts[MEDIAPIPE] == (ACCEPTS, "")
 
 
 def test_weights_in_integers_under_float_are_for_cpus():
     verdicts = expected(classifier(weights="int8"))
-    assert verdicts[CPU][0] == ACCEPTS and verdicts[GPU][0] == IN_PART and verdicts[MICRO][0] == REFUSES
+    found = {client: verdict for client, (verdict, _) in verdicts.items()}
+    assert (found[CPU], found[GPU], found[GPU_DELEGATE], found[MICRO]) == (ACCEPTS, ACCEPTS, IN_PART, REFUSES)
+    assert verdicts[CPU][1].startswith("slower than float32: XNNPACK computes only some of FULLY_CONNECTED")
+    assert found[CORE_ML] == REFUSES and found[NNAPI] == IN_PART
     assert "FULLY_CONNECTED have int8 weights and float activations" in verdicts[MICRO][1]
 
 
@@ -101,21 +154,22 @@ def test_float16_weights_have_no_kernel_on_microcontrollers(exported):
 
 def test_sixteen_bits_are_slow_on_cpus_and_refused_elsewhere():
     verdicts = expected(classifier("int16", weights="int8"))
-    assert (verdicts[CPU][0], verdicts[GPU][0], verdicts[NPU][0]) == (IN_PART, REFUSES, REFUSES)
-    assert verdicts[NPU][1] == "FULLY_CONNECTED compute in int16, not in 8 bits"
+    assert (verdicts[CPU][0], verdicts[GPU][0], verdicts[EDGE_TPU][0]) == (IN_PART, REFUSES, REFUSES)
+    assert verdicts[EDGE_TPU][1] == "FULLY_CONNECTED compute in int16, not in 8 bits"
 
 
 def test_a_float_softmax_stays_on_the_cpu_of_an_accelerator(exported):
-    assert expected(exported["int8"].path.read_bytes())[NPU] == (
+    assert expected(exported["int8"].path.read_bytes())[EDGE_TPU] == (
         IN_PART,
-        "DEQUANTIZE, SOFTMAX compute in float: they and all operators after them stay on the CPU",
+        "DEQUANTIZE, SOFTMAX compute in float: they and all operators after them stay on the CPU; "
+        "QUANTIZE of the input may stay on the CPU",
     )
 
 
 def test_an_operator_that_a_delegate_lacks_is_named():
     verdicts = expected(classifier("uint8", kind="GATHER_ND"))
     assert verdicts[GPU] == (IN_PART, "GATHER_ND stay on the CPU, with a copy in each direction")
-    assert verdicts[NPU] == (IN_PART, "GATHER_ND and all operators after them stay on the CPU")
+    assert verdicts[EDGE_TPU] == (IN_PART, "GATHER_ND and all operators after them stay on the CPU")
     assert verdicts[MICRO][0] == ACCEPTS
     assert expected(classifier("uint8", kind="TILE"))[MICRO] == (REFUSES, "TILE have no kernel")
 
@@ -148,11 +202,11 @@ RESIZE_BILINEAR
 """
 
 
-@pytest.mark.parametrize("supported", [clients.GPU_OPERATORS, clients.NPU_OPERATORS, clients.MICRO_OPERATORS])
+@pytest.mark.parametrize("supported", [clients.GPU_OPERATORS, clients.EDGE_TPU_OPERATORS, clients.MICRO_OPERATORS])
 def test_the_lists_hold_names_of_the_schema(supported):
     assert supported <= set(vars(schema.BuiltinOperator))
 
 
 def test_the_lists_hold_what_is_documented():
     assert set(DOCUMENTED_GPU.split()) <= clients.GPU_OPERATORS
-    assert set(DOCUMENTED_NPU.split()) <= clients.NPU_OPERATORS
+    assert set(DOCUMENTED_NPU.split()) <= clients.EDGE_TPU_OPERATORS
