@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from keras_effnet.datasets.data_identity import difference, identity_of
 from keras_effnet.datasets.decoding import BadFile, decode_all
+from keras_effnet.datasets.findings.data_identity import difference, identity_of
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import read_source
@@ -24,6 +24,7 @@ from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION, read
 from keras_effnet.datasets.tfrecord_writer import ShardWriter, atomic_folder, check_target, record
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import json_text
+from keras_effnet.system.portable_paths import portable
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -242,7 +243,8 @@ def pack(
     )
     expected = sum(map(len, parts.splits.values()))
     totals = _Totals()
-    index: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": parts.name, "source": str(source)}
+    index: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": parts.name}
+    index["source"] = portable(source, out) if Path(source).exists() else str(source)
     index["data"] = identity_of(parts.class_names, parts.splits)
     replaced = (read_index(out) or {}).get("data")
     with atomic_folder(out, lambda: totals.of(expected)) as partial:

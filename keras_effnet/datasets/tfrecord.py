@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple, TypedDict
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.datasets.data_identity import Identity
 from keras_effnet.datasets.decoding import BadFile, decode_all
+from keras_effnet.datasets.findings.data_identity import Identity
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.listing.tree import displayed, is_hidden, walk

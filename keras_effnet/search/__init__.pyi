@@ -1,5 +1,6 @@
+from .arguments import kept_arguments
 from .grid import candidates
-from .halving import SearchResult, grid_search, kept_arguments
+from .halving import SearchResult, grid_search
 
 __all__ = [
     "SearchResult",

@@ -7,48 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.errors import UserError
+from keras_effnet.search.arguments import save_arguments
 from keras_effnet.search.grid import ScalingCandidate, candidates, networks
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member, resolved_name
-from keras_effnet.study.plan import Plan, begin, prepare
+from keras_effnet.study.plan import begin, prepare
 from keras_effnet.study.protocol import Budget
 from keras_effnet.study.results import kept_results, read_results
 from keras_effnet.study.scheduler import Row, StudyProgress, run_trials
 from keras_effnet.study.summary import OverSeeds
 from keras_effnet.study.trial import TrainingRun
-from keras_effnet.system.documents import read_yaml
-from keras_effnet.system.files import atomic_group, write_text
-from keras_effnet.system.typed_values import build
-
-ARGUMENTS = "search.yaml"
-
-
-@dataclass(frozen=True)
-class _Arguments:
-    """Fields of `search.yaml`, arguments of `grid_search`."""
-
-    baseline: str
-    target: float
-    step: float
-    tolerance: float
-    by: str
-    image_size: int
-    epochs: int
-    first: int
-    reduction: int
-    finalists: int
-    seeds: int
+from keras_effnet.system.files import atomic_group
 
 
 @dataclass(frozen=True)
@@ -193,7 +171,7 @@ def grid_search(
     )
     protocol, folder = plan.protocol, Path(folder)
     with begin(folder, plan, dataset), engine(workers, cluster) as submit:
-        write_text(folder / ARGUMENTS, yaml.safe_dump({"baseline": baseline, **grid, **lengths}, sort_keys=False))
+        save_arguments(folder, {"baseline": baseline, **grid, **lengths})
         halving = _Halving(rungs(first, epochs, reduction), reduction)
 
         def trials(members: Iterable[Member], seeds: Iterable[int], until: int) -> list[TrainingRun]:
@@ -215,23 +193,6 @@ def grid_search(
     with kept_results(folder):
         write_family(result.best, baseline, folder / "family")
     return result
-
-
-def kept_arguments(folder: Path) -> dict[str, Any]:
-    """Arguments with which `grid_search` resumes an earlier search.
-
-    Raises:
-        UserError: The folder is not that of a search, or is damaged.
-    """
-    path = folder / ARGUMENTS
-    if not path.is_file():
-        raise UserError(f"{folder} is not the folder of a search: it has no {ARGUMENTS}.")
-    shared = {name: value for name, value in Plan.read(folder).protocol.arguments.items() if name != "budget"}
-    values = read_yaml(path)
-    try:
-        return {**shared, **asdict(build(_Arguments, values))}
-    except UserError as error:
-        raise UserError(f"{path} is damaged: {error}. Restore it, or start a new search.") from None
 
 
 def _check_installed() -> None:

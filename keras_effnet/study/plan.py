@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from keras_effnet.config.run_record import data_arguments
+from keras_effnet.config.run_record import data_arguments, is_path
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Budget, Protocol
@@ -18,6 +18,7 @@ from keras_effnet.study.results import kept_results
 from keras_effnet.study.trial import check_data, load_data
 from keras_effnet.system.documents import read_yaml
 from keras_effnet.system.files import write_text
+from keras_effnet.system.portable_paths import located, located_values, portable_values
 from keras_effnet.system.run_folders import locked, write_environment
 from keras_effnet.system.typed_values import build
 
@@ -35,6 +36,7 @@ class _Document:
     seeds: int
     options: dict[str, Any] = field(default_factory=dict)
     threads: int = 0
+    last_seen: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,12 @@ class Plan:
             raise UserError(f"A study needs at least one seed, at most {MOST_SEEDS}, got {self.seeds}.")
 
     def save(self, folder: Path) -> None:
-        """Writes the plan to a study's folder."""
-        values = self.protocol.to_dict() | {"members": [asdict(member) for member in self.members], "seeds": self.seeds}
+        """Writes the plan to a study's folder, with paths relative to it."""
+        values, members = self.protocol.to_dict(), [asdict(member) for member in self.members]
+        parts = (values["data"], values["options"], *members)
+        (data, options, *members), last_seen = portable_values(parts, folder, is_path)
+        values |= {"data": data, "options": options, "members": members, "seeds": self.seeds}
+        values |= {"last_seen": last_seen} if last_seen else {}
         write_text(folder / PROTOCOL, yaml.safe_dump(values, sort_keys=False))
 
     @classmethod
@@ -79,9 +85,16 @@ class Plan:
         values = read_yaml(path)
         try:
             document = build(_Document, values)
-            budget, data = build(Budget, document.budget, "budget"), data_arguments(document.data)
-            protocol = Protocol(data, budget, document.options, document.threads)
-            plan = cls(protocol, document.members, document.seeds)
+            data, options = (
+                located_values(each, folder, document.last_seen) for each in (document.data, document.options)
+            )
+            protocol = Protocol(
+                data_arguments(data), build(Budget, document.budget, "budget"), options, document.threads
+            )
+            members = tuple(
+                replace(each, model=located(each.model, folder, document.last_seen)) for each in document.members
+            )
+            plan = cls(protocol, members, document.seeds)
             for member in plan.members:
                 protocol.config(member)  # checks the options that it sets
             return plan
@@ -141,7 +154,10 @@ def prepare(
         UserError: The plan or the data are invalid.
     """
     given = dict(data) if isinstance(data, Mapping) else {"source": str(data)}
-    plan = Plan(Protocol(given, budget or Budget(), options or {}, threads), tuple(members), seeds)
+    shared = {
+        name: str(Path(value).resolve()) if is_path(name, value) else value for name, value in (options or {}).items()
+    }
+    plan = Plan(Protocol(given, budget or Budget(), shared, threads), tuple(members), seeds)
     dataset = load_data(plan.protocol, plan.members[0])
     # Cluttered scenes are drawn at the input size of each network.
     origin = {name: value for name, value in dataset.origin.items() if name != "image_size"}
@@ -164,7 +180,7 @@ def begin(folder: Path, plan: Plan, dataset: Any) -> Iterator[Plan]:
         UserError: The folder cannot be written, is in use by another process, or has a different protocol or other
             data.
     """
-    from keras_effnet.datasets.data_identity import DATA, save_identity
+    from keras_effnet.datasets.findings.data_identity import DATA, save_identity
 
     with locked(folder):
         if (folder / PROTOCOL).exists():

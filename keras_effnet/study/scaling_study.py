@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.config.run_record import is_path
 from keras_effnet.study.costs import measure_cost, measure_roofline
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member
@@ -22,6 +23,7 @@ from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
+from keras_effnet.system.portable_paths import portable_values
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def _measured(folder: Path, plan: Plan, classes: int, progress: StudyProgress) -
                 row = submit(measure, plan.protocol, member, classes).result()
             except BrokenProcessPool:
                 raise killed(folder, f"measuring {member.name}") from None
+            (row,), _ = portable_values([row], folder, is_path)
             jsonl.append(folder / RESULTS_JSONL, row)
             if row["kind"] == "cost":
                 costs[member.name] = row

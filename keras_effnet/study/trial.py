@@ -81,7 +81,7 @@ def check_data(dataset: Any, folder: Path) -> None:
     Raises:
         UserError: Images were added, removed, replaced or relabelled.
     """
-    from keras_effnet.datasets.data_identity import check_identity
+    from keras_effnet.datasets.findings.data_identity import check_identity
 
     check_identity(dataset, folder, "or start anew with another --name")
 

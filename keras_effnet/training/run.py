@@ -15,7 +15,7 @@ from keras_effnet import transfer
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.run_record import RunRecord, data_arguments
 from keras_effnet.config.train_config import TRAINING_PRECISIONS, TrainConfig
-from keras_effnet.datasets.data_identity import check_identity, save_identity
+from keras_effnet.datasets.findings.data_identity import check_identity, save_identity
 from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.datasets.stratification import class_weights
 from keras_effnet.errors import UserError, check_path, instance_of, one_of
@@ -175,7 +175,7 @@ def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
     if not is_chief():
         return
     with atomic_group(folder) as staged:
-        RunRecord(data_arguments(dataset.origin), config).save(staged)
+        RunRecord(data_arguments(dataset.origin), config).save(folder, staged=staged)
         write_text(staged / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
         config.image_spec.save(staged / "image_spec.json")
         save_identity(dataset, staged)

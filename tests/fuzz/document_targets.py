@@ -13,7 +13,7 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.csv_lists import read_manifest
 from keras_effnet.datasets.tfrecord import read_index
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.search.halving import kept_arguments
+from keras_effnet.search.arguments import kept_arguments
 from keras_effnet.study.networks import scaled
 from keras_effnet.study.plan import Plan
 from keras_effnet.study.protocol import Protocol

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from small_network import TINY
 
 from keras_effnet import EfficientNet
 from keras_effnet.architecture.baselines import architecture_spec
@@ -17,8 +20,10 @@ from keras_effnet.architecture.yaml_files import read_spec
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.search import halving as search
+from keras_effnet.search.arguments import ARGUMENTS, kept_arguments, save_arguments
 from keras_effnet.search.grid import candidates, networks
 from keras_effnet.study.networks import Member
+from keras_effnet.study.plan import Plan
 from keras_effnet.study.protocol import Protocol
 from keras_effnet.study.results import RESULTS_JSONL
 from keras_effnet.study.trial import TrainingRun
@@ -247,10 +252,29 @@ def test_a_search_that_is_gone_on_with_keeps_its_options(trained, cli, tmp_path)
     for changed in (["--epochs", "3"], ["--set", "batch_size=8"], ["digits"]):
         shown = cli("search", "--resume", folder, *changed)
         assert shown.status == 2 and "keeps its data and options" in shown.err
-    (folder / search.ARGUMENTS).write_text("[")
+    (folder / ARGUMENTS).write_text("[")
     assert "search.yaml is damaged" in cli("search", "--resume", folder).err
-    (folder / search.ARGUMENTS).unlink()
+    (folder / ARGUMENTS).unlink()
     assert "is not the folder of a search" in cli("search", "--resume", folder).err
+
+
+def test_a_search_moved_with_its_baseline_finds_it(tmp_path):
+    (tmp_path / "work").mkdir()
+    shutil.copy(TINY, tmp_path / "work" / "tiny.yaml")
+    folder = tmp_path / "work" / "search"
+    baseline = str(tmp_path / "work" / "tiny.yaml")
+    values = {"target": 2.0, "step": 0.1, "tolerance": 0.05, "by": "macs", "image_size": 32, "epochs": 2, "first": 1}
+    values |= {"baseline": baseline, "reduction": 2, "finalists": 1, "seeds": 1}
+    Plan(Protocol({"source": "digits"}), (Member("tiny", "compound", 1.0, baseline),), 1).save(make(folder))
+    save_arguments(folder, values)
+    (tmp_path / "work").rename(tmp_path / "moved")
+    assert kept_arguments(tmp_path / "moved" / "search")["baseline"] == str(tmp_path / "moved" / "tiny.yaml")
+    assert Plan.read(tmp_path / "moved" / "search").members[0].model == str(tmp_path / "moved" / "tiny.yaml")
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 def test_a_search_is_not_resumed_on_changed_data(trained, cli, image_folder, tmp_path):

@@ -131,7 +131,8 @@ def _search(
         console.hold(resume)
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
-    from keras_effnet.search.halving import ARGUMENTS, grid_search, kept_arguments
+    from keras_effnet.search.arguments import ARGUMENTS, kept_arguments
+    from keras_effnet.search.halving import grid_search
     from keras_effnet.study.results import kept_results
     from keras_effnet.system.run_folders import kept_if_used, new_run
 

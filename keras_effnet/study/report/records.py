@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import PurePosixPath
 from typing import Any
 
 from keras_effnet.architecture.scaling import PUBLISHED
@@ -36,7 +37,7 @@ def group(summary: Summary) -> str:
     if summary.axis != FAMILY:
         return summary.axis
     if summary.model not in PUBLISHED:
-        return summary.model
+        return PurePosixPath(summary.model).name
     return "EfficientNet-Lite" if summary.model.startswith("lite") else "EfficientNet"
 
 
@@ -56,7 +57,13 @@ def _shown(summary: Summary) -> dict[str, str]:
 
 def _network(summary: Summary) -> Record:
     means = {"accuracy": summary.accuracy, "spread": summary.spread, "seeds": len(summary.accuracies)}
-    return {**asdict(summary), **means, "group": group(summary), "shown": _shown(summary)}
+    return {
+        **asdict(summary),
+        "model": PurePosixPath(summary.model).name,
+        **means,
+        "group": group(summary),
+        "shown": _shown(summary),
+    }
 
 
 def _point(summary: Summary) -> Record:
@@ -92,7 +99,7 @@ def _seeds(summaries: Sequence[Summary]) -> list[Record]:
 def _scaling(summaries: Sequence[Summary]) -> list[Record]:
     """One record for each network and axis; the baseline lies on every axis along which it was scaled."""
     return [
-        {**_point(each), "axis": axis, "model": each.model, "macs": each.macs}
+        {**_point(each), "axis": axis, "model": PurePosixPath(each.model).name, "macs": each.macs}
         for axis in AXES
         for each in summaries
         if each.axis == axis

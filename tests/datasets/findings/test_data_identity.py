@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_effnet import datasets
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.datasets.data_identity import DATA, check_identity, difference, identity, save_identity
+from keras_effnet.datasets.findings.data_identity import DATA, check_identity, difference, identity, save_identity
 from keras_effnet.datasets.packing import pack
 from keras_effnet.errors import UserError
 from keras_effnet.training.run import train_dataset
