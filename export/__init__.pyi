@@ -1,3 +1,4 @@
+from .app_bundle.writing import write_app_bundle
 from .bundle import Bundle, write_bundle
 from .candidate_trial import ExportResult
 from .description import About
@@ -34,5 +35,6 @@ __all__ = [
     "prune",
     "quantization_aware_training",
     "verify",
+    "write_app_bundle",
     "write_bundle",
 ]

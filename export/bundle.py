@@ -9,6 +9,9 @@ from pathlib import Path
 import keras
 
 from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.export.app_bundle.model_json import of_rows
+from keras_effnet.export.app_bundle.sample_image import choose, png, read_sample
+from keras_effnet.export.app_bundle.writing import BUNDLE, check_absent, fill
 from keras_effnet.export.calibration import Images
 from keras_effnet.export.candidate_trial import ExportCandidate, keep, try_precision
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, InputType, Int8Method, Quantization
@@ -109,6 +112,8 @@ def write_bundle(
     overwrite: bool = False,
     allow_degraded: bool = False,
     notes: Sequence[str] = (),
+    app_bundle: bool = False,
+    test_images: Images | None = None,
     announce: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
     """Export several precisions, compare each with the model on held-out images, measure them, and write a report.
@@ -130,6 +135,10 @@ def write_bundle(
         tuning, training_samples, min_agreement, labels, about, image_spec, samples, seed, overwrite, allow_degraded:
             As in `export_tflite`.
         notes: Sentences for the report, such as how the model was changed before export.
+        app_bundle: Bool, whether to write the folder `bundle` too, which an app can be built from: the files, class
+            names, `model.json`, a model card, a test image, an Android project and example code.
+        test_images: Path of the bundle's test image, or images to choose one from that the network is sure of; by
+            default the bundle has none. The image travels in the bundle, as a PNG without metadata.
         announce: Called with a line of text before each step.
 
     Returns:
@@ -157,6 +166,8 @@ def write_bundle(
     _check_used("float_blocks", tuple(float_blocks), not float_blocks, "mixed" in quantizations)
     for quantization, path in paths.items():
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)
+    if app_bundle:
+        check_absent(folder / BUNDLE, overwrite)
 
     spec = image_spec or ImageSpec.of_model(model)
     about = (about or About()).completed(name, model.output_shape[-1], labels)
@@ -185,7 +196,21 @@ def write_bundle(
         remarks = [*notes, *filter(None, [reference.remark])]
         write_export_report(staged, name, rows, bundle.recommendation, remarks)
         (staged / "report.json").write_text(bundle.to_json() + "\n", encoding="utf-8")
+        document = of_rows(rows, spec, name=name, recommended=bundle.recommended)
+        if app_bundle and document.files:
+            announce("Writing the app bundle")
+            fill(staged / BUNDLE, document, staged, _test_image(source.model, test_images, spec, seed))
     return bundle
+
+
+def _test_image(model: keras.Model, source: Images | None, spec: ImageSpec, seed: int) -> bytes | None:
+    """PNG of the bundle's test image: the given file, or one chosen from the source."""
+    if source is None:
+        return None
+    if isinstance(source, (str, Path)) and not Path(source).is_dir():
+        return png(read_sample(source), spec.size)
+    chosen = choose(lambda pixels: model.predict(pixels, batch_size=8, verbose=0), source, spec, seed)
+    return None if chosen is None else png(chosen, spec.size)
 
 
 def _check_used(argument: str, value: object, is_default: bool, useful: bool) -> None:

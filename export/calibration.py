@@ -54,24 +54,12 @@ def _from_dataset(dataset: tf.data.Dataset, samples: int) -> list[np.ndarray]:
     return [image for image, _ in zip(images, range(samples), strict=False)]
 
 
-def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed: int = 0) -> np.ndarray:
-    """Load images at the network's input size.
-
-    Args:
-        source: A folder (class folders or not), a `tf.data.Dataset` of batches with or without labels, an array of
-            shape `(N, height, width, 3)`, or an `ImageDataset` or `Split`. Pixels in 0..255.
-        image_spec: `ImageSpec` of the network.
-        samples: Int, number of images; a seeded random draw from a folder or split.
-        seed: Int.
-
-    Returns:
-        A `float32` array of shape `(samples, size, size, channels)`, values 0..255.
+def original_images(source: Images, samples: int, seed: int = 0) -> list[np.ndarray]:
+    """Load images as they are, of any size; the arguments are those of `load_images`.
 
     Raises:
-        UserError: The source has no images, or arrays of another shape.
+        UserError: The source has no images, or is none.
     """
-    instance_of("image_spec", image_spec, ImageSpec)
-    samples = whole_number("samples", samples)
     if isinstance(source, ImageDataset):
         source = source.train
     if isinstance(source, Split):
@@ -94,12 +82,34 @@ def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed:
         images = list(source[:samples])
     if not images:
         raise UserError("No images to calibrate on: the source is empty.")
+    return images
+
+
+def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed: int = 0) -> np.ndarray:
+    """Load images at the network's input size.
+
+    Args:
+        source: A folder (class folders or not), a `tf.data.Dataset` of batches with or without labels, an array of
+            shape `(N, height, width, 3)`, or an `ImageDataset` or `Split`. Pixels in 0..255.
+        image_spec: `ImageSpec` of the network.
+        samples: Int, number of images; a seeded random draw from a folder or split.
+        seed: Int.
+
+    Returns:
+        A `float32` array of shape `(samples, size, size, channels)`, values 0..255.
+
+    Raises:
+        UserError: The source has no images, or arrays of another shape.
+    """
+    instance_of("image_spec", image_spec, ImageSpec)
+    samples = whole_number("samples", samples)
+    images = original_images(source, samples, seed)
     if any(np.ndim(image) != 3 or image.shape[2] != image_spec.channels for image in images):
         shapes = sorted({np.shape(image) for image in images})[:3]
         raise UserError(f"Images must have shape (height, width, {image_spec.channels}), got {shapes}.")
     side = (image_spec.size, image_spec.size)
     # Images of a pipeline or array at the network's size are already cropped; files never are.
-    prepared = isinstance(source, (tf.data.Dataset, np.ndarray))
+    prepared = not isinstance(source, (str, Path, Split, ImageDataset))
     ready = [p if prepared and p.shape[:2] == side else evaluation_image(p, image_spec).numpy() for p in images]
     return np.stack(ready).astype("float32")
 

@@ -163,6 +163,7 @@ class ModelFile:
         latency_ms: Float, median of one image on one thread of `latency_cpu`, or None.
         latency_cpu: String or None.
         min_runtime_version: String or None.
+        calibration_images: Int, number of images that the ranges of its integers come from, or None.
         clients: Tuple of `Verdict`s.
         expected_top5: Tuple of `Answer`s, what LiteRT's CPU kernels give for the test image, or None.
     """
@@ -180,6 +181,7 @@ class ModelFile:
     latency_ms: float | None
     latency_cpu: str | None
     min_runtime_version: str | None
+    calibration_images: int | None
     clients: tuple[Verdict, ...]
     expected_top5: tuple[Answer, ...] | None = None
 
@@ -236,7 +238,7 @@ def of_rows(
             file.export.path.name,
             file.export.sha256,
             file.inspection,
-            {"quantization": file.quantization, "report": asdict(file.report), "latency": asdict(file.latency)},
+            asdict(file.export) | {"report": asdict(file.report), "latency": asdict(file.latency)},
         )
         for file in kept
     ]
@@ -347,6 +349,7 @@ def _file(name: str, sha256: str, found: Inspection, record: Mapping[str, Any]) 
         latency_ms=measured if known else None,
         latency_cpu=str(latency.get("cpu")) if known else None,
         min_runtime_version=found.min_runtime_version,
+        calibration_images=_mapping(record.get("calibration")).get("images"),
         clients=found.clients,
     )
 

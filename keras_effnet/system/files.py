@@ -78,10 +78,10 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def atomic_group(folder: str | Path) -> Iterator[Path]:
-    """Write all files of one result or none: yield a temporary folder, whose files are moved into `folder` together.
+    """Write all files of one result or none: yield a temporary folder, whose contents are moved into `folder` together.
 
-    They are moved by renaming, after the block succeeded; models (`.tflite`) last. If a step fails, files that were
-    already replaced are restored. A killed process leaves at most a hidden folder.
+    They are moved by renaming, after the block succeeded; models (`.tflite`) last. A folder replaces one of its name as
+    a whole. If a step fails, what was already replaced is restored. A killed process leaves at most a hidden folder.
 
     Args:
         folder: Path, created if it is missing.
@@ -107,29 +107,45 @@ def atomic_group(folder: str | Path) -> Iterator[Path]:
 
 
 def _move_all(staged: Path, folder: Path) -> None:
-    """Rename files into a folder; an error restores the files that they replaced."""
-    new = sorted((path for path in staged.iterdir() if path.is_file()), key=lambda path: path.suffix == ".tflite")
+    """Rename files and folders into a folder; an error restores those that they replaced."""
+    new = sorted(staged.iterdir(), key=lambda path: path.suffix == ".tflite")
     old = staged / "replaced"
     old.mkdir()
-    for path in new:
-        if (folder / path.name).exists():
-            _preserve(folder / path.name, old / path.name)
     moved: list[Path] = []
     try:
+        for path in new:
+            if (folder / path.name).exists():
+                _set_aside(folder / path.name, old / path.name)
         for path in new:
             path.replace(folder / path.name)
             moved.append(folder / path.name)
     except BaseException:
-        for path in moved:
-            if (old / path.name).exists():
-                (old / path.name).replace(path)
-            else:
-                path.unlink()
+        for place in (folder / path.name for path in new):
+            before = old / place.name
+            if place in moved and (before.is_dir() or not before.exists()):
+                _remove(place)
+            if before.exists():
+                before.replace(place)
         raise
 
 
-def _preserve(path: Path, copy: Path) -> None:
-    """Keep a second name of a file, or a copy on file systems without hard links."""
+def _set_aside(path: Path, place: Path) -> None:
+    """Keep what will be replaced: a file under both names, so that it is never missing; a folder can only move."""
+    if path.is_dir():
+        path.replace(place)
+    else:
+        link_or_copy(path, place)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def link_or_copy(path: Path, copy: Path) -> None:
+    """Give a file a second name, or make a copy on file systems without hard links."""
     try:
         os.link(path, copy)
     except OSError:

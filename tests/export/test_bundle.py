@@ -148,9 +148,11 @@ def test_a_precision_that_is_refused_does_not_stop_the_others(fragile_model, smo
 
 def test_where_nothing_agrees_nothing_is_recommended(fragile_model, smooth_images, tmp_path):
     images = smooth_images(60, 8)
-    result = write_bundle(fragile_model(), tmp_path, ["int8"], held_out=images, calibration=images)
+    result = write_bundle(
+        fragile_model(), tmp_path, ["int8"], held_out=images, calibration=images, app_bundle=True, test_images=images
+    )
     assert "do not ship any" in result.recommendation
-    assert not list(tmp_path.glob("*.tflite"))
+    assert not list(tmp_path.glob("*.tflite")) and not (tmp_path / "bundle").exists()
     assert (tmp_path / "report.md").is_file()
 
 

@@ -41,12 +41,17 @@ def test_class_names_author_and_licence_are_written_into_the_files(cli, trained,
     (tmp_path / "names.txt").write_text("zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n")
     shown = cli(
         *("export", trained.run_dir, "--quantize", "none", "--class-names", "names.txt", "--out", "files"),
-        *("--author", "A. Clerk", "--license", "MIT", "--name", "digits"),
+        *("--author", "A. Clerk", "--license", "MIT", "--name", "digits", "--bundle"),
     )
     assert shown.status == 0, shown.err
+    assert "report.md, bundle/)" in shown.out
     about = inspect("files/digits_none.tflite").metadata
     assert (about.name, about.author, about.license, about.labels[:2]) == ("digits", "A. Clerk", "MIT", ("zero", "one"))
     assert Path("files/labels.txt").read_text().startswith("0\n1\n")  # the labels of the data
+    assert Path("files/bundle/labels.txt").read_text().startswith("zero\none\n")  # those that people read
+    assert Path("files/bundle/test_image.png").is_file()
+    card = Path("files/bundle/MODEL_CARD.md").read_text()
+    assert "license: mit\n" in card and "A. Clerk" in card
 
 
 def test_class_names_of_another_number_are_refused_in_one_line(cli, trained, tmp_path):

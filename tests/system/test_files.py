@@ -136,3 +136,31 @@ def test_errors_of_libraries_without_a_number_are_understood():
     assert "Free some space" in str(cannot_write("a.keras", hdf5))
     tensorflow = RuntimeError("/x/variables/part; No space left on device [Op:SaveV2]")
     assert str(cannot_write("to /x", tensorflow)).startswith("Cannot write to /x: No space left on device [Op:SaveV2].")
+
+
+def test_a_folder_of_a_group_replaces_one_of_its_name_as_a_whole(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/old").write_text("old")
+    with atomic_group(tmp_path) as staged:
+        (staged / "bundle/inner").mkdir(parents=True)
+        (staged / "bundle/inner/new").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "inner", "new"]
+
+
+@pytest.mark.parametrize("failing", ["bundle", "model.tflite"])
+def test_a_folder_of_a_group_is_restored_after_an_error(tmp_path, monkeypatch, failing):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle/old").write_text("old")
+    replace = Path.replace
+
+    def fail(self, target):
+        if self.name == failing and self.parent.name.startswith(".new-"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(WriteError), atomic_group(tmp_path) as staged:
+        (staged / "bundle").mkdir()
+        (staged / "bundle/new").write_text("new")
+        (staged / "model.tflite").write_text("new")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["bundle", "old"]

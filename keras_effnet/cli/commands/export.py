@@ -92,6 +92,15 @@ def _compressed(artifact, images, held_out, sparsity, clusters, given, samples, 
     return compressed.model, [f"{done} It has the class of the original network on {report.agreement}{accuracy}."]
 
 
+def _test_images(given, held_out, calibration):
+    """The test image of a bundle, or images to choose it from: original ones, before they were cropped."""
+    from keras_effnet.datasets.loading import Split
+
+    if given is not None:
+        return None if given == "none" else given
+    return held_out if isinstance(held_out, Split) or calibration is None else calibration
+
+
 def _license(artifact) -> str:
     """Licence of a network loaded by its published name; that of others is not known."""
     from keras_effnet.architecture.baselines import SPECS
@@ -174,6 +183,17 @@ def _save(network, path):
 )
 @click.option("--author", help="Author of the network, for the files' metadata.")
 @click.option("--license", "license_", help="Licence of the network, for the files' metadata.")
+@click.option(
+    "--bundle",
+    "app_bundle",
+    is_flag=True,
+    help="Also write a folder to build apps from: model.json, model card, Android project, example code, test image.",
+)
+@click.option(
+    "--test-image",
+    help="Test image of the bundle, which contains it; none for a bundle without. By default one of the images "
+    "to compare on, of which the network is sure.",
+)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Unreadable files to tolerate.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
@@ -197,6 +217,8 @@ def command(
     class_names,
     author,
     license_,
+    app_bundle,
+    test_image,
     max_bad_files,
     as_json,
     **options,
@@ -206,6 +228,7 @@ def command(
     Precisions: none (float32), float16, dynamic, int8, int16x8, and mixed: int8 with blocks that stay in float.
     """
     console.prepare_tensorflow()
+    from keras_effnet.export.app_bundle.writing import BUNDLE
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.description import About, read_class_names
     from keras_effnet.export.finetune.qat import TUNING
@@ -221,6 +244,8 @@ def command(
         raise UserError(f"--qat means --method qat and cannot be combined with --method {method}.")
     if sparsity is not None and clusters is not None:
         raise UserError("--sparsity and --clusters exclude each other: prune or cluster.")
+    if not app_bundle:
+        refuse_unused(["test_image"], "only --bundle contains one.")
     artifact = artifacts.load(model)
     if artifact.model is None:
         raise UserError(f"{model} is already exported; pass the .keras file or the run folder.")
@@ -271,6 +296,8 @@ def command(
             about=about,
             image_spec=artifact.image_spec,
             notes=notes,
+            app_bundle=app_bundle,
+            test_images=_test_images(test_image, held_out, calibration),
             announce=spinner.update,
             **options,
         )
@@ -286,5 +313,6 @@ def command(
             click.echo(line)
         kept = [row.export.path for row in bundle.rows if row.export]
         following = ("keras-effnet", "eval", kept[-1], "DATA") if kept else ("less", folder / "report.md")
-        console.finish(f"{folder} (report.html, report.md)", following)
+        contents = "report.html, report.md" + (f", {BUNDLE}/" if app_bundle and kept else "")
+        console.finish(f"{folder} ({contents})", following)
     bundle.raise_if_refused()

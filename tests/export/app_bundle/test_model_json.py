@@ -9,20 +9,15 @@ import shutil
 import pytest
 
 from keras_effnet.errors import UserError
-from keras_effnet.export import inspect, write_bundle
+from keras_effnet.export import inspect
 from keras_effnet.export.app_bundle.model_json import class_names, of_files, of_rows
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
 
-SPEC = ImageSpec(32, 127.0, 128.0, crop=0.875, interpolation="bicubic")
-
 
 @pytest.fixture(scope="module")
-def bundle(trained, digits, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bundle")
-    options = {"held_out": digits.test, "calibration": digits.train, "input_type": "uint8", "image_spec": SPEC}
-    names = [f"digit {number}" for number in range(10)]
-    return write_bundle(trained.model, folder, ["none", "int8"], name="digits", labels=names, **options)
+def bundle(app_export):
+    return app_export
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +27,9 @@ def document(bundle):
 
 
 def test_the_folder_of_an_export_tells_the_same_as_its_rows(bundle, document):
-    rows = of_rows(bundle.rows, SPEC, name="digits", recommended=bundle.recommended)
+    rows = of_rows(
+        bundle.rows, ImageSpec.load(bundle.folder / "image_spec.json"), name="digits", recommended=bundle.recommended
+    )
     assert json.loads(rows.to_json()) == document
 
 
@@ -79,6 +76,7 @@ def test_it_holds_the_measured_figures(bundle, document):
         }
         assert file["accuracy"]["top1"] == report.accuracy_tflite and file["accuracy"]["top5"] == report.top5_tflite
         assert (file["latency_ms"], file["latency_cpu"]) == (row.latency.median_ms, row.latency.cpu)
+        assert file["calibration_images"] == (100 if file["precision"] == "int8" else None)
     assert document["recommended"] == bundle.recommended == bundle.recommendation.split()[1].rstrip(":")
     assert document["created_with"]["keras_effnet"] and document["created_with"]["litert"]
 
