@@ -36,6 +36,16 @@ from .models.efficientnet import (
     EfficientNetLite3,
     EfficientNetLite4,
 )
+from .models.efficientnet_v2 import (
+    EfficientNetV2B0,
+    EfficientNetV2B1,
+    EfficientNetV2B2,
+    EfficientNetV2B3,
+    EfficientNetV2L,
+    EfficientNetV2M,
+    EfficientNetV2S,
+    EfficientNetV2XL,
+)
 from .models.feature_maps import features
 from .models.listing import ModelInfo, list_models, model_info
 from .models.saving import load_model
@@ -61,6 +71,14 @@ __all__ = [
     "EfficientNetLite2",
     "EfficientNetLite3",
     "EfficientNetLite4",
+    "EfficientNetV2B0",
+    "EfficientNetV2B1",
+    "EfficientNetV2B2",
+    "EfficientNetV2B3",
+    "EfficientNetV2L",
+    "EfficientNetV2M",
+    "EfficientNetV2S",
+    "EfficientNetV2XL",
     "Heatmap",
     "ImageSpec",
     "ModelInfo",

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-_LISTED = 25  # names listed in a message: enough for all networks, not for all classes of ImageNet
+_LISTED = 32  # names listed in a message: enough for all networks, not for all classes of ImageNet
 
 
 class UserError(ValueError):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from keras_effnet.architecture.efficientnet_v2 import V2_B0, V2_L, V2_M, V2_S, V2_XL
 from keras_effnet.architecture.scaling import PUBLISHED, CompoundScaling
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.architecture.yaml_files import SUFFIXES, read_spec
@@ -132,12 +133,20 @@ WIDE_RESNET_28 = ArchitectureSpec(
 )
 
 
+# Prefix of a published name -> baseline of its rows, and prefix of its full name.
+_FAMILIES = {
+    "b": (EFFICIENTNET_B0, "efficientnet"),
+    "lite": (EFFICIENTNET_LITE0, "efficientnet-"),
+    "v2-b": (V2_B0, "efficientnet"),
+}
+
+
 def _published(name: str) -> ArchitectureSpec:
     row = PUBLISHED[name]
-    base = EFFICIENTNET_LITE0 if name.startswith("lite") else EFFICIENTNET_B0
+    base, prefix = _FAMILIES[name.rstrip("0123456789")]
     return replace(
         base,
-        name=f"efficientnet{name}" if name[0] == "b" else f"efficientnet-{name}",
+        name=f"{prefix}{name}",
         depth=row.depth,
         width=row.width,
         image_size=row.resolution,
@@ -146,9 +155,11 @@ def _published(name: str) -> ArchitectureSpec:
 
 
 _BASELINES = (MOBILENET_V2, RESNET_18, RESNET_34, RESNET_50, WIDE_RESNET_50, WIDE_RESNET_28)
-SPECS: dict[str, ArchitectureSpec] = {name: _published(name) for name in PUBLISHED} | {
-    spec.name: spec for spec in _BASELINES
-}
+SPECS: dict[str, ArchitectureSpec] = (
+    {name: _published(name) for name in PUBLISHED}
+    | {spec.name.removeprefix("efficientnet"): spec for spec in (V2_S, V2_M, V2_L, V2_XL)}
+    | {spec.name: spec for spec in _BASELINES}
+)
 
 
 def _named(name: str | ArchitectureSpec) -> ArchitectureSpec:
@@ -172,8 +183,8 @@ def architecture_spec(
     """Look up a named network and scale it along one or all dimensions.
 
     Args:
-        name: One of `list_models()`, such as `"b0"` to `"b7"`, `"lite0"` to `"lite4"`, `"resnet50"`; or a spec of
-            your own, or a `.yaml` file with one (see `yaml_files`).
+        name: One of `list_models()`, such as `"b0"` to `"b7"`, `"lite0"` to `"lite4"`, `"v2-b0"`, `"v2-s"`,
+            `"resnet50"`; or a spec of your own, or a `.yaml` file with one (see `yaml_files`).
         phi: Float, any real number: compound scaling by the paper's formula on top of `name`.
         depth: Float, multiplier of the blocks of `name`: `architecture_spec("resnet18", depth=2)` has twice as many.
         width: Float, multiplier of the channels of `name`.

@@ -80,6 +80,30 @@ class MBConvSpec:
 
 
 @dataclass(frozen=True)
+class FusedMBConvSpec:
+    """Inverted bottleneck with one spatial convolution: expand and project, or with ratio 1 a single convolution.
+
+    Source: Gupta & Tan, EfficientNet-EdgeTPU (2019); Tan & Le, EfficientNetV2 (ICML 2021), figure 2.
+    """
+
+    name: str
+    expand: ConvSpec | None
+    project: ConvSpec
+    residual: bool
+    drop_rate: float
+
+    @property
+    def weighted(self) -> tuple[ConvSpec, ...]:
+        """Parts with weights, in order."""
+        return (self.expand, self.project) if self.expand else (self.project,)
+
+    @property
+    def output(self) -> ConvSpec:
+        """The convolution whose output shape is that of the block."""
+        return self.project
+
+
+@dataclass(frozen=True)
 class ResNetBlockSpec:
     """A branch of two (basic) or three (bottleneck) convolutions, with a 1x1 shortcut where the shape changes."""
 
@@ -109,3 +133,6 @@ class PreActBlockSpec(ResNetBlockSpec):
     def weighted(self) -> tuple[ConvSpec | NormSpec, ...]:
         """All parts that have weights, in order."""
         return (self.pre, *super().weighted)
+
+
+Block = MBConvSpec | FusedMBConvSpec | ResNetBlockSpec | PreActBlockSpec

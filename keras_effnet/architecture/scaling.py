@@ -113,11 +113,12 @@ class PublishedVariant:
 
     @property
     def factors(self) -> ScalingFactors:
-        """Multipliers relative to B0."""
+        """Multipliers relative to the baseline."""
         return ScalingFactors(self.depth, self.width, self.resolution / BASE_RESOLUTION)
 
 
-# phi of B1-B7 is fitted to the rows, which are not computed from it. Top-1 of Lite is that of float32.
+# phi of B1-B7 is fitted to the rows, which are not computed from it. Top-1 of Lite is that of float32. V2-B0 to V2-B3
+# scale V2-B0 by the rows of B0 to B3.
 #                          width depth resolution dropout phi  top1
 PUBLISHED: dict[str, PublishedVariant] = {
     "b0": PublishedVariant(1.0, 1.0, 224, 0.2, 0.0, 77.1),
@@ -133,14 +134,18 @@ PUBLISHED: dict[str, PublishedVariant] = {
     "lite2": PublishedVariant(1.1, 1.2, 260, 0.3, 1.0, 77.6),
     "lite3": PublishedVariant(1.2, 1.4, 280, 0.3, 2.0, 79.8),
     "lite4": PublishedVariant(1.4, 1.8, 300, 0.3, 3.5, 81.5),
+    "v2-b0": PublishedVariant(1.0, 1.0, 224, 0.2, 0.0, 78.7),
+    "v2-b1": PublishedVariant(1.0, 1.1, 240, 0.2, 0.5, 79.8),
+    "v2-b2": PublishedVariant(1.1, 1.2, 260, 0.3, 1.0, 80.5),
+    "v2-b3": PublishedVariant(1.2, 1.4, 300, 0.3, 2.0, 82.1),
 }
 
 
-def round_filters(filters: int, width: float, divisor: int = 8) -> int:
+def round_filters(filters: int, width: float, divisor: int = 8, floor: float = 0.9) -> int:
     """Scale channels by `width` and round them to a multiple of `divisor`.
 
-    The result is a positive multiple of `divisor` and at least 90% of `filters * width`. A width of exactly 1 returns
-    `filters` unchanged.
+    The result is a positive multiple of `divisor` and at least the share `floor` of `filters * width`: EfficientNet
+    keeps 90%, EfficientNetV2 rounds to the nearest multiple. A width of exactly 1 returns `filters` unchanged.
 
     Example:
 
@@ -151,7 +156,7 @@ def round_filters(filters: int, width: float, divisor: int = 8) -> int:
         return filters
     scaled = filters * width
     rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * scaled else rounded
+    return rounded + divisor if rounded < floor * scaled else rounded
 
 
 def round_repeats(repeats: int, depth: float) -> int:
@@ -196,7 +201,8 @@ def explain(name: str, scaling: CompoundScaling | None = None) -> Explanation:
     The row is shown beside the formula at the phi that fits it best.
 
     Args:
-        name: `"b0"` to `"b7"`, `"lite0"` to `"lite4"`.
+        name: `"b0"` to `"b7"`, `"lite0"` to `"lite4"`, `"v2-b0"` to `"v2-b3"`. V2-S to V2-XL were not scaled but
+            searched and tabulated one by one.
         scaling: `CompoundScaling`, by default with the paper's constants.
 
     Returns:

@@ -7,11 +7,11 @@ layers and `complexity.count` adds up their cost, so the two always agree. `base
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.block_specs import Block, ConvSpec, NormSpec
+from keras_effnet.architecture.expanders import EXPANDERS
 from keras_effnet.architecture.field_types import check_types
 from keras_effnet.architecture.scaling import ScalingFactors, round_filters, round_repeats, round_resolution
 from keras_effnet.errors import UserError, one_of, whole_number
@@ -22,8 +22,6 @@ IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 LARGEST_IMAGE = 4096  # pixels of a side; no published network is half as large
 _MOST_BLOCKS, _MOST_CHANNELS = 10_000, 10**6
-
-Block = MBConvSpec | ResNetBlockSpec | PreActBlockSpec
 
 # Keras' elementwise activations, under all their names.
 ACTIVATIONS = (
@@ -39,15 +37,18 @@ class StageSpec:
     Args:
         kernel: Int, side of the spatial kernel.
         stride: Int, stride of the first block.
-        expand: Int, expand ratio of `"mbconv"` (1 = no expansion); other blocks use 1.
+        expand: Int, expand ratio of `"mbconv"` and `"fused"` (1 = no expansion); other blocks use 1.
         filters: Int, output channels at width 1.
         repeats: Int, blocks at depth 1.
-        block: `"mbconv"` (inverted bottleneck), `"basic"` (two spatial convolutions with a shortcut), `"bottleneck"`
-            (a spatial one between two 1x1, with a shortcut) or `"preact"` (basic, with normalization and activation
-            before each convolution).
+        block: `"mbconv"` (inverted bottleneck), `"fused"` (Fused-MBConv: one spatial convolution in place of expansion
+            and depthwise convolution), `"basic"` (two spatial convolutions with a shortcut), `"bottleneck"` (a spatial
+            one between two 1x1, with a shortcut) or `"preact"` (basic, with normalization and activation before each
+            convolution).
         se_ratio: Float, squeeze-and-excite channels of `"mbconv"` as a share of the block's input; 0 for none.
         scale_depth: Bool, whether depth scaling adds blocks here. False in Lite's first and last stage.
         inner: Float, channels inside a `"bottleneck"` as a share of `filters`; other blocks ignore it.
+        depthwise: `"dwconv"` or `"dwconv2"`, end of the name of `"mbconv"`'s depthwise layer: `keras.applications` has
+            the second one in EfficientNetV2.
     """
 
     kernel: int
@@ -59,16 +60,18 @@ class StageSpec:
     se_ratio: float = 0.0
     scale_depth: bool = True
     inner: float = 1.0
+    depthwise: str = "dwconv"
 
     def __post_init__(self) -> None:
         check_types(self)
-        one_of("block", self.block, _EXPANDERS)
+        one_of("block", self.block, EXPANDERS)
         if min(self.kernel, self.stride, self.expand, self.filters, self.repeats) < 1:
             raise UserError(f"A stage needs kernel, stride, expand, filters and repeats of at least 1, got {self}.")
         if max(self.kernel, self.stride, self.expand) > LARGEST_IMAGE:
             raise UserError(f"kernel, stride and expand of a stage must be at most {LARGEST_IMAGE}, got {self}.")
         if self.se_ratio and self.block != "mbconv":
             raise UserError(f"Only mbconv blocks have squeeze-and-excite; give {self.block!r} stages se_ratio=0.")
+        one_of("depthwise", self.depthwise, ("dwconv", "dwconv2"))
         if self.inner <= 0:
             raise UserError(f"inner must be a positive share of the filters, got {self.inner}.")
 
@@ -88,6 +91,8 @@ class ArchitectureSpec:
         stem_kernel, stem_stride: Ints. A stride of 1 suits images of 32 to 64 pixels.
         stem_pool: Bool, a 3x3 max-pooling of stride 2 after the stem (ResNet).
         scale_stem, scale_head: Bools, whether width scaling applies to them. False in Lite.
+        rounding_floor: Float in [0, 1], the smallest share of the scaled channels that rounding to a multiple of 8
+            leaves; 0 in EfficientNetV2.
         dropout_rate: Float in [0, 1), before the classifier.
         drop_connect_rate: Float in [0, 1), stochastic depth: the drop rate of block i of N is this times i / N.
         padding: `"same"` (TensorFlow's) or `"symmetric"` (torch's); they differ at stride 2.
@@ -110,6 +115,7 @@ class ArchitectureSpec:
     stem_pool: bool = False
     scale_stem: bool = True
     scale_head: bool = True
+    rounding_floor: float = 0.9
     dropout_rate: float = 0.2
     drop_connect_rate: float = 0.2
     padding: str = "same"
@@ -140,6 +146,8 @@ class ArchitectureSpec:
         for name in ("dropout_rate", "drop_connect_rate", "bn_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        if not 0 <= self.rounding_floor <= 1:
+            raise UserError(f"rounding_floor must lie in [0, 1], got {self.rounding_floor}.")
         if self.bn_epsilon <= 0:
             raise UserError(f"bn_epsilon must be positive, got {self.bn_epsilon}.")
         one_of("padding", self.padding, ("same", "symmetric"))
@@ -172,64 +180,6 @@ def _letters(index: int) -> str:
     return (_letters(head - 1) if head else "") + chr(ord("a") + tail)
 
 
-def _expand_mbconv(name, stage, stride, in_channels, out_channels, size, drop_rate) -> MBConvSpec:
-    hidden = in_channels * stage.expand
-    expand = se_reduce = se_expand = None
-    if stage.expand != 1:
-        expand = ConvSpec(f"{name}_expand", "conv", 1, 1, in_channels, hidden, size)
-    depthwise = ConvSpec(name, "dwconv", stage.kernel, stride, hidden, hidden, size, depthwise=True)
-    if stage.se_ratio:
-        # The ratio refers to the block's input, not to the expanded channels.
-        squeezed = max(1, int(in_channels * stage.se_ratio))
-        se_reduce = ConvSpec(f"{name}_se", "reduce", 1, 1, hidden, squeezed, 1, norm=False, bias=True)
-        se_expand = ConvSpec(f"{name}_se", "expand", 1, 1, squeezed, hidden, 1, norm=False, act=False, bias=True)
-    project = ConvSpec(f"{name}_project", "conv", 1, 1, hidden, out_channels, depthwise.out_size, act=False)
-    residual = stride == 1 and in_channels == out_channels
-    return MBConvSpec(name, expand, depthwise, se_reduce, se_expand, project, residual, drop_rate)
-
-
-def _conv(name, op, kernel, stride, in_channels, out_channels, size, **parts) -> ConvSpec:
-    return ConvSpec(f"{name}_{op}", "conv", kernel, stride, in_channels, out_channels, size, **parts)
-
-
-def _shortcut(name, stride, in_channels, out_channels, size, **parts) -> ConvSpec | None:
-    if stride == 1 and in_channels == out_channels:
-        return None
-    return _conv(name, "shortcut", 1, stride, in_channels, out_channels, size, act=False, **parts)
-
-
-def _expand_basic(name, stage, stride, in_channels, out_channels, size, drop_rate) -> ResNetBlockSpec:
-    first = _conv(name, 1, stage.kernel, stride, in_channels, out_channels, size)
-    second = _conv(name, 2, stage.kernel, 1, out_channels, out_channels, first.out_size, act=False)
-    shortcut = _shortcut(name, stride, in_channels, out_channels, size)
-    return ResNetBlockSpec(name, (first, second), shortcut, drop_rate)
-
-
-def _expand_bottleneck(name, stage, stride, in_channels, out_channels, size, drop_rate) -> ResNetBlockSpec:
-    inner = round_filters(out_channels, stage.inner)
-    reduce = _conv(name, 1, 1, 1, in_channels, inner, size)
-    # The stride is on the spatial kernel (ResNet v1.5): a 1x1 with stride 2 ignores three quarters of its input.
-    spatial = _conv(name, 2, stage.kernel, stride, inner, inner, size)
-    widen = _conv(name, 3, 1, 1, inner, out_channels, spatial.out_size, act=False)
-    shortcut = _shortcut(name, stride, in_channels, out_channels, size)
-    return ResNetBlockSpec(name, (reduce, spatial, widen), shortcut, drop_rate)
-
-
-def _expand_preact(name, stage, stride, in_channels, out_channels, size, drop_rate) -> PreActBlockSpec:
-    first = _conv(name, 1, stage.kernel, stride, in_channels, out_channels, size)
-    second = _conv(name, 2, stage.kernel, 1, out_channels, out_channels, first.out_size, norm=False, act=False)
-    shortcut = _shortcut(name, stride, in_channels, out_channels, size, norm=False)
-    return PreActBlockSpec(name, (first, second), shortcut, drop_rate, pre=NormSpec(f"{name}_pre", in_channels))
-
-
-_EXPANDERS: dict[str, Callable[..., Block]] = {
-    "mbconv": _expand_mbconv,
-    "basic": _expand_basic,
-    "bottleneck": _expand_bottleneck,
-    "preact": _expand_preact,
-}
-
-
 @lru_cache(maxsize=128)
 def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = None) -> Network:
     """Expand a spec into a flat list of blocks with computed channels, strides, sizes and drop rates.
@@ -245,7 +195,8 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
     Returns:
         A `Network`.
     """
-    stem_filters = round_filters(spec.stem, spec.width) if spec.scale_stem else spec.stem
+    scaled = partial(round_filters, width=spec.width, floor=spec.rounding_floor)
+    stem_filters = scaled(spec.stem) if spec.scale_stem else spec.stem
     size = whole_number("image_size", image_size or spec.image_size)
     # A pre-activation block normalizes and activates its input, so the stem before it does neither.
     finish = spec.stages[0].block != "preact"
@@ -258,9 +209,9 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
     blocks: list[Block] = []
     in_channels, size = stem_filters, -(-stem.out_size // 2) if spec.stem_pool else stem.out_size
     for number, (stage, count) in enumerate(zip(spec.stages, repeats, strict=True), start=1):
-        out_channels = round_filters(stage.filters, spec.width)
+        out_channels = scaled(stage.filters)
         for index in range(count):
-            block = _EXPANDERS[stage.block](
+            block = EXPANDERS[stage.block](
                 name=f"block{number}{_letters(index)}",
                 stage=stage,
                 stride=stage.stride if index == 0 else 1,
@@ -274,7 +225,7 @@ def expand(spec: ArchitectureSpec, channels: int = 3, image_size: int | None = N
 
     head: ConvSpec | NormSpec | None = None
     if spec.head:
-        head_filters = round_filters(spec.head, spec.width) if spec.scale_head else spec.head
+        head_filters = scaled(spec.head) if spec.scale_head else spec.head
         head = ConvSpec("top", "conv", 1, 1, in_channels, head_filters, size)
     elif spec.stages[-1].block == "preact":
         head = NormSpec("top", in_channels)  # pre-activation blocks end in a sum without normalization

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.block_specs import Block, ConvSpec, FusedMBConvSpec, MBConvSpec
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.complexity.counting import part_cost
 
@@ -110,10 +110,13 @@ class Roofline:
     kinds: tuple[KindCost, ...]
 
 
-def _of_block(block: MBConvSpec | ResNetBlockSpec | PreActBlockSpec) -> Iterator[tuple[str, ConvSpec]]:
+def _of_block(block: Block) -> Iterator[tuple[str, ConvSpec]]:
     if isinstance(block, MBConvSpec):
         parts = ((kind, getattr(block, field)) for field, kind in _MBCONV_KINDS.items())
         yield from ((kind, conv) for kind, conv in parts if conv)
+    elif isinstance(block, FusedMBConvSpec):
+        for conv in block.weighted:
+            yield "project 1x1" if conv.kernel == 1 else f"fused {conv.kernel}x{conv.kernel}", conv
     else:
         convs = (part for part in block.weighted if isinstance(part, ConvSpec))
         yield from ((f"{conv.kernel}x{conv.kernel}", conv) for conv in convs)
@@ -122,9 +125,10 @@ def _of_block(block: MBConvSpec | ResNetBlockSpec | PreActBlockSpec) -> Iterator
 def convolutions(spec: ArchitectureSpec, *, classes: int = 1000) -> dict[str, list[ConvSpec]]:
     """Group the convolutions of a network by kind, in order of first occurrence.
 
-    Kinds in inverted bottlenecks are `"expand 1x1"`, `"depthwise"`, `"squeeze-and-excite"` and `"project 1x1"`. Those
-    in ResNets are named by their kernel, `"3x3"` or `"1x1"`, shortcuts included. All networks have a `"stem"` and a
-    `"classifier"`, which is a 1x1 convolution on one pixel; some have a `"head 1x1"`.
+    Kinds in inverted bottlenecks are `"expand 1x1"`, `"depthwise"`, `"squeeze-and-excite"` and `"project 1x1"`; those
+    of Fused-MBConv are `"fused 3x3"` and `"project 1x1"`. Those in ResNets are named by their kernel, `"3x3"` or
+    `"1x1"`, shortcuts included. All networks have a `"stem"` and a `"classifier"`, which is a 1x1 convolution on one
+    pixel; some have a `"head 1x1"`.
 
     Args:
         spec: `ArchitectureSpec`.

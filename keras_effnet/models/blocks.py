@@ -8,7 +8,14 @@ from typing import Any
 
 from keras import layers
 
-from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec, PreActBlockSpec, ResNetBlockSpec
+from keras_effnet.architecture.block_specs import (
+    ConvSpec,
+    FusedMBConvSpec,
+    MBConvSpec,
+    NormSpec,
+    PreActBlockSpec,
+    ResNetBlockSpec,
+)
 from keras_effnet.architecture.specs import ArchitectureSpec
 
 # He initialization by fan-out, as in the training of the published networks.
@@ -108,6 +115,14 @@ def mbconv(x: Any, block: MBConvSpec, options: LayerOptions) -> Any:
     return residual(x, shortcut, block.name, block.drop_rate, options) if block.residual else x
 
 
+def fused_mbconv(x: Any, block: FusedMBConvSpec, options: LayerOptions) -> Any:
+    """Fused-MBConv (Tan & Le, EfficientNetV2, ICML 2021): the spatial convolution expands the channels too."""
+    shortcut = x
+    for conv in block.weighted:
+        x = conv_bn_act(x, conv, options)
+    return residual(x, shortcut, block.name, block.drop_rate, options) if block.residual else x
+
+
 def _branch(x: Any, block: ResNetBlockSpec, shortcut: Any, options: LayerOptions) -> Any:
     for conv in block.branch:
         x = conv_bn_act(x, conv, options)
@@ -129,6 +144,7 @@ def preact_block(x: Any, block: PreActBlockSpec, options: LayerOptions) -> Any:
 
 BLOCKS: dict[type, Callable[[Any, Any, LayerOptions], Any]] = {
     MBConvSpec: mbconv,
+    FusedMBConvSpec: fused_mbconv,
     ResNetBlockSpec: resnet_block,
     PreActBlockSpec: preact_block,
 }

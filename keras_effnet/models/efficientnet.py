@@ -5,13 +5,12 @@ Networks consist of stock Keras layers, so a saved `.keras` file opens without t
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -31,11 +30,11 @@ from keras_effnet.models.arguments import (
 from keras_effnet.models.blocks import BLOCKS, LayerOptions, classifier, conv_bn_act
 from keras_effnet.models.initial_values import build_with
 from keras_effnet.models.saving import TOO_DEEP
+from keras_effnet.models.variants import variant
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.weights.loading import matched_values
 from keras_effnet.weights.pretrained import IMAGENET_CLASSES, imagenet_weights
 
-P = ParamSpec("P")
 Pooling: TypeAlias = Literal["avg", "max"]
 Padding: TypeAlias = Literal["same", "symmetric"]
 DType: TypeAlias = str | keras.dtype_policies.DTypePolicy | None
@@ -252,47 +251,18 @@ def _published(
     )
 
 
-def _variant(
-    network: Callable[Concatenate[ArchitectureSpec, P], keras.Model], variant: str, title: str
-) -> Callable[P, keras.Model]:
-    """Bind a builder to a published network; type checkers see the builder's remaining parameters."""
-    spec = architecture_spec(variant)
+_TABLE, _LITE = "EfficientNet (ICML 2019), table 2", "EfficientNet-Lite (TensorFlow TPU models)"
 
-    def builder(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
-        return network(spec, *args, **kwargs)
-
-    # `help` and completion at run time show the published values as defaults.
-    _, *parameters = inspect.signature(network).parameters.values()
-    shown = [
-        each.replace(default=getattr(spec, each.name, None)) if each.default is None else each for each in parameters
-    ]
-    vars(builder)["__signature__"] = inspect.Signature(shown, return_annotation=keras.Model)
-    builder.__name__ = builder.__qualname__ = f"EfficientNet{title}"
-    builder.__doc__ = f"""Build EfficientNet-{title}: width {spec.width}, depth {spec.depth}, {spec.image_size} pixels.
-
-    A drop-in replacement for `keras.applications`: same arguments, same outputs, same names of the layers that hold
-    weights. As there, `weights` is `"imagenet"` by default; `weights=None` starts from random ones. `EfficientNet`
-    documents the arguments.
-
-    Example:
-
-    >>> model = keras_effnet.EfficientNet{title}(weights=None, classes=10)
-
-    Source: {"EfficientNet-Lite (TensorFlow TPU models)" if "Lite" in title else "EfficientNet (ICML 2019), table 2"}.
-    """
-    return builder
-
-
-EfficientNetB0 = _variant(_published, "b0", "B0")
-EfficientNetB1 = _variant(_published, "b1", "B1")
-EfficientNetB2 = _variant(_published, "b2", "B2")
-EfficientNetB3 = _variant(_published, "b3", "B3")
-EfficientNetB4 = _variant(_published, "b4", "B4")
-EfficientNetB5 = _variant(_published, "b5", "B5")
-EfficientNetB6 = _variant(_published, "b6", "B6")
-EfficientNetB7 = _variant(_published, "b7", "B7")
-EfficientNetLite0 = _variant(_published, "lite0", "Lite0")
-EfficientNetLite1 = _variant(_published, "lite1", "Lite1")
-EfficientNetLite2 = _variant(_published, "lite2", "Lite2")
-EfficientNetLite3 = _variant(_published, "lite3", "Lite3")
-EfficientNetLite4 = _variant(_published, "lite4", "Lite4")
+EfficientNetB0 = variant(_published, "b0", "B0", _TABLE)
+EfficientNetB1 = variant(_published, "b1", "B1", _TABLE)
+EfficientNetB2 = variant(_published, "b2", "B2", _TABLE)
+EfficientNetB3 = variant(_published, "b3", "B3", _TABLE)
+EfficientNetB4 = variant(_published, "b4", "B4", _TABLE)
+EfficientNetB5 = variant(_published, "b5", "B5", _TABLE)
+EfficientNetB6 = variant(_published, "b6", "B6", _TABLE)
+EfficientNetB7 = variant(_published, "b7", "B7", _TABLE)
+EfficientNetLite0 = variant(_published, "lite0", "Lite0", _LITE)
+EfficientNetLite1 = variant(_published, "lite1", "Lite1", _LITE)
+EfficientNetLite2 = variant(_published, "lite2", "Lite2", _LITE)
+EfficientNetLite3 = variant(_published, "lite3", "Lite3", _LITE)
+EfficientNetLite4 = variant(_published, "lite4", "Lite4", _LITE)

@@ -15,16 +15,21 @@ _TORCHVISION = "top-1 of torchvision's first ImageNet weights"
 _RESNET = f"He et al., ResNet (CVPR 2016); {_TORCHVISION}"
 _WIDE_RESNET = "Zagoruyko & Komodakis, Wide Residual Networks (BMVC 2016)"
 
+_V2 = "Tan & Le, EfficientNetV2 (ICML 2021)"
+_FAMILIES = {  # by the prefix of a name
+    "b": "Tan & Le, EfficientNet (ICML 2019), table 2",
+    "lite": "EfficientNet-Lite (TensorFlow TPU models, 2020)",
+    "v2-b": f"{_V2}; top-1 of the authors' release",
+}
+
 # name -> (source, ImageNet top-1 in percent, one central crop)
 _PUBLICATIONS: dict[str, tuple[str, float | None]] = {
-    name: (
-        "EfficientNet-Lite (TensorFlow TPU models, 2020)"
-        if name.startswith("lite")
-        else "Tan & Le, EfficientNet (ICML 2019), table 2",
-        row.top1,
-    )
-    for name, row in PUBLISHED.items()
+    name: (_FAMILIES[name.rstrip("0123456789")], row.top1) for name, row in PUBLISHED.items()
 } | {
+    "v2-s": (f"{_V2}, table 7", 83.9),
+    "v2-m": (f"{_V2}, table 7", 85.1),
+    "v2-l": (f"{_V2}, table 7", 85.7),
+    "v2-xl": (f"{_V2}, table 7; pretrained on ImageNet-21k", 87.3),
     "mobilenetv2": ("Sandler et al., MobileNetV2 (CVPR 2018), table 4", 72.0),
     "resnet18": (_RESNET, 69.758),
     "resnet34": (_RESNET, 73.314),

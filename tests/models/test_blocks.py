@@ -14,6 +14,7 @@ from keras_effnet.models.blocks import (
     classifier,
     conv_bn_act,
     convolution,
+    fused_mbconv,
     mbconv,
     preact_block,
     residual,
@@ -154,6 +155,32 @@ def test_mbconv_layers_come_in_keras_applications_order():
         "project_bn",
     ]
     assert [layer.name for layer in model.layers[-2:]] == ["block2b_drop", "block2b_add"]
+
+
+V2 = architecture_spec("v2-b0", width=0.5, image_size=32)
+
+
+def test_fused_mbconv_expands_with_the_spatial_kernel_and_projects_linearly():
+    first, second = expand(V2).blocks[1:3]
+    model = block_model(second, fused_mbconv, options=LayerOptions(V2))
+    assert [layer.name for layer in model.layers[1:]] == [
+        *("block2b_expand_conv", "block2b_expand_bn", "block2b_expand_activation"),
+        *("block2b_project_conv", "block2b_project_bn", "block2b_drop", "block2b_add"),
+    ]
+    assert model.get_layer("block2b_expand_conv").kernel.shape == (3, 3, 16, 64)
+    x = RNG.normal(0, 1, (2, 8, 8, 16)).astype("float32")
+    branch = keras.Model(model.inputs, model.get_layer("block2b_project_bn").output)
+    np.testing.assert_allclose(np.asarray(model(x)), np.asarray(branch(x)) + x, atol=1e-5)
+    assert block_model(first, fused_mbconv, options=LayerOptions(V2)).output_shape == (None, 4, 4, 16)
+
+
+def test_fused_mbconv_without_expansion_is_one_activated_convolution():
+    block = expand(replace(V2, stages=(replace(V2.stages[0], repeats=2),))).blocks[1]
+    model = block_model(block, fused_mbconv, options=LayerOptions(V2))
+    assert [layer.name for layer in model.layers[1:]] == [
+        *("block1b_project_conv", "block1b_project_bn", "block1b_project_activation", "block1b_drop", "block1b_add")
+    ]
+    assert model.get_layer("block1b_project_conv").kernel.shape == (3, 3, 8, 8)
 
 
 def test_basic_block_activates_after_the_sum():

@@ -26,15 +26,18 @@ from keras_effnet.transfer import swap_head
 
 SIZE, CLASSES = 32, 5
 PUBLISHED = json.loads((Path(__file__).parents[1] / "golden" / "efficientnet.json").read_text())
-FIGURES = PUBLISHED["models"] | PUBLISHED["baselines"]
+FIGURES = PUBLISHED["models"] | PUBLISHED["v2"] | PUBLISHED["baselines"]
 KINDS = ("b0", "lite0", "resnet18", "resnet50", "wide_resnet28")  # one of each kind of block, with and without gates
+
+
+RARELY = ("v2-b1", "v2-b2", "v2-b3", "v2-m", "v2-l", "v2-xl")  # the blocks of v2-b0 and v2-s, more and wider ones
 
 
 def networks(*always: str):
     """Parametrizes a test over all networks, those not named as slow tests."""
-    slow = pytest.mark.slow
+    marks = {name: pytest.mark.soak if name in RARELY else pytest.mark.slow for name in list_models()}
     return pytest.mark.parametrize(
-        "name", [name if name in always else pytest.param(name, marks=slow) for name in list_models()]
+        "name", [name if name in always else pytest.param(name, marks=mark) for name, mark in marks.items()]
     )
 
 
@@ -93,7 +96,7 @@ def test_builds_at_full_size_with_the_published_parameters_and_the_counted_cost(
     assert {type(layer).__module__.partition(".")[0] for layer in model.layers} == {"keras"}  # stock layers only
 
 
-@every_network
+@networks(*KINDS, "v2-b0")
 def test_gradients_reach_every_trainable_weight(name):
     import tensorflow as tf
 
@@ -169,7 +172,7 @@ def test_a_new_head_keeps_the_features_and_the_old_network(name):
     np.testing.assert_array_equal(outputs(old), before)
 
 
-@every_network
+@networks(*KINDS, "v2-b0")
 def test_the_float32_file_computes_what_the_network_does(name):
     model = build(name, classifier_activation=None)
     model.set_weights(network(name).get_weights())

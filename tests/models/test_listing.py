@@ -11,8 +11,12 @@ from keras_effnet.errors import UserError
 from keras_effnet.models.listing import list_models, model_info
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "efficientnet.json").read_text())
-ALL = GOLDEN["models"] | GOLDEN["baselines"]
-WITH_WEIGHTS = [*(f"b{number}" for number in range(8)), "lite0", "lite1", "lite2"]
+ALL = GOLDEN["models"] | GOLDEN["v2"] | GOLDEN["baselines"]
+WITH_WEIGHTS = [
+    *(f"b{number}" for number in range(8)),
+    *("v2-b0", "v2-b1", "v2-b2", "v2-b3", "v2-s", "v2-m", "v2-l"),
+    *("lite0", "lite1", "lite2"),
+]
 
 
 def test_list_models_names_every_network_once():
@@ -27,6 +31,7 @@ def test_list_models_names_every_network_once():
         ("b[0-2]", ["b0", "b1", "b2"]),
         ("LITE?", [f"lite{number}" for number in range(5)]),
         ("b4", ["b4"]),
+        ("V2-?", ["v2-s", "v2-m", "v2-l"]),
         ("vgg*", []),
     ],
 )
@@ -56,6 +61,8 @@ def test_model_info_tells_the_published_figures(name):
     [
         ("b3", "Tan & Le"),
         ("lite4", "EfficientNet-Lite"),
+        ("v2-b2", "EfficientNetV2 (ICML 2021)"),
+        ("v2-xl", "EfficientNetV2 (ICML 2021)"),
         ("mobilenetv2", "Sandler et al."),
         ("resnet34", "He et al."),
         ("wide_resnet28", "Zagoruyko & Komodakis"),

@@ -20,6 +20,7 @@ from keras_effnet.weights.loading import adapt_stem
 from keras_effnet.weights.pretrained import PRETRAINED, imagenet_weights
 
 B_NAMES, LITE_NAMES = [f"b{number}" for number in range(8)], ["lite0", "lite1", "lite2"]
+V2_NAMES = ["v2-b0", "v2-b1", "v2-b2", "v2-b3", "v2-s", "v2-m", "v2-l"]
 B0 = architecture_spec("b0")
 
 
@@ -43,6 +44,27 @@ def test_addresses_and_hashes_are_those_of_keras_applications(name, monkeypatch,
         (theirs.BASE_WEIGHTS_PATH + file, tmp_path / "models" / file, digest)
         for file, digest in zip(files, theirs.WEIGHTS_HASHES[name], strict=True)
     ]
+
+
+@pytest.mark.parametrize("name", V2_NAMES)
+def test_addresses_and_hashes_of_v2_are_those_of_keras_applications(name, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(pretrained, "fetch", lambda *arguments: asked.append(arguments))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    for include_top in (True, False):
+        imagenet_weights(architecture_spec(name), include_top)
+    theirs = inspect.getmodule(keras.applications.EfficientNetV2B0)
+    files = [f"efficientnet{name}.h5", f"efficientnet{name}_notop.h5"]
+    hashes = theirs.WEIGHTS_HASHES[name.removeprefix("v2-" if "b" in name else "v2")]
+    assert asked == [
+        (theirs.BASE_WEIGHTS_PATH + file, tmp_path / "models" / file, digest)
+        for file, digest in zip(files, hashes, strict=True)
+    ]
+
+
+def test_v2_xl_has_no_weights_and_says_so():
+    with pytest.raises(UserError, match="No ImageNet weights are published for efficientnetv2-xl"):
+        imagenet_weights(architecture_spec("v2-xl"))
 
 
 def test_weights_lie_in_keras_own_cache_unless_it_is_elsewhere(monkeypatch, tmp_path):
@@ -223,7 +245,7 @@ def test_networks_without_published_weights_say_which_have_some(name):
     for asked in (spec, replace(spec, padding="symmetric")):
         with pytest.raises(UserError, match=rf"No ImageNet weights are published for {spec.name}") as caught:
             imagenet_weights(asked)
-        assert str(caught.value).endswith(f"Published: {', '.join(B_NAMES + LITE_NAMES)}.")
+        assert str(caught.value).endswith(f"Published: {', '.join(B_NAMES + V2_NAMES + LITE_NAMES)}.")
 
 
 # --- packages

@@ -38,7 +38,8 @@ def group(summary: Summary) -> str:
         return summary.axis
     if summary.model not in PUBLISHED:
         return PurePosixPath(summary.model).name
-    return "EfficientNet-Lite" if summary.model.startswith("lite") else "EfficientNet"
+    prefix = summary.model.rstrip("0123456789")
+    return {"lite": "EfficientNet-Lite", "v2-b": "EfficientNetV2"}.get(prefix, "EfficientNet")
 
 
 def measured(summaries: Sequence[Summary]) -> list[str]:

@@ -1,0 +1,55 @@
+"""Builders of published networks: a general builder, bound to one architecture. Keras only."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec
+
+import keras
+
+from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.specs import ArchitectureSpec
+
+P = ParamSpec("P")
+
+
+def variant(
+    network: Callable[Concatenate[ArchitectureSpec, P], keras.Model], name: str, title: str, source: str
+) -> Callable[P, keras.Model]:
+    """Bind a builder to a published network; type checkers see the builder's remaining parameters.
+
+    Args:
+        network: Function whose first argument is a spec.
+        name: String, one of `list_models()`.
+        title: String, the part of the function's name that follows `EfficientNet`, such as `"B0"`.
+        source: String, publication of the network.
+
+    Returns:
+        The function `EfficientNet{title}`.
+    """
+    spec = architecture_spec(name)
+
+    def builder(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
+        return network(spec, *args, **kwargs)
+
+    # `help` and completion at run time show the published values as defaults.
+    _, *parameters = inspect.signature(network).parameters.values()
+    shown = [
+        each.replace(default=getattr(spec, each.name, None)) if each.default is None else each for each in parameters
+    ]
+    vars(builder)["__signature__"] = inspect.Signature(shown, return_annotation=keras.Model)
+    builder.__name__ = builder.__qualname__ = f"EfficientNet{title}"
+    builder.__doc__ = f"""Build EfficientNet-{title}: width {spec.width}, depth {spec.depth}, {spec.image_size} pixels.
+
+    A drop-in replacement for `keras.applications`: same arguments, same outputs, same names of the layers that hold
+    weights. As there, `weights` is `"imagenet"` by default; `weights=None` starts from random ones. `EfficientNet`
+    documents the arguments.
+
+    Example:
+
+    >>> model = keras_effnet.EfficientNet{title}(weights=None, classes=10)
+
+    Source: {source}.
+    """
+    return builder
