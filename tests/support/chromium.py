@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +13,26 @@ SANDBOX = ("--no-sandbox",)
 
 
 @contextmanager
-def chromium(*arguments: str) -> Iterator[Any]:
-    """Playwright's browser."""
+def launcher() -> Iterator[Callable[..., Any]]:
+    """Function from command-line arguments to playwright's browser."""
     api = pytest.importorskip("playwright.sync_api")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("no Chromium on the path")
+    found = []
     with api.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=path, args=[*SANDBOX, *arguments])
-        yield found
-        found.close()
+
+        def launch(*arguments: str) -> Any:
+            found.append(play.chromium.launch(executable_path=path, args=[*SANDBOX, *arguments]))
+            return found[-1]
+
+        yield launch
+        for browser in found:
+            browser.close()
+
+
+@contextmanager
+def chromium(*arguments: str) -> Iterator[Any]:
+    """One browser; only one playwright can be open in a process."""
+    with launcher() as launch:
+        yield launch(*arguments)
