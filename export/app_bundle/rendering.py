@@ -17,7 +17,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from keras_effnet.export.app_bundle.model_json import ModelDocument, ModelFile
-from keras_effnet.export.tflite_file.clients import REFUSES
+from keras_effnet.export.client_table import client_headers, client_rows
+from keras_effnet.export.tflite_file.clients import MEDIAPIPE, REFUSES
 from keras_effnet.system.html_pages import markdown_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -85,6 +86,7 @@ def render_all(document: ModelDocument, shown: ModelFile) -> Iterator[tuple[str,
         shown: The file that the app and the examples use.
     """
     environment = _environment()
+    verdicts = {f"`{file.file}`": file.clients for file in document.files}
     values = {
         "document": document,
         "name": document.name,
@@ -101,6 +103,7 @@ def render_all(document: ModelDocument, shown: ModelFile) -> Iterator[tuple[str,
         or "-",
         "remarks": _remarks(document),
         "limits": _limits(document),
+        "runtimes": {"headers": client_headers(verdicts), "rows": client_rows(verdicts)},
     }
     for path, template in TARGETS.items():
         yield path, environment.get_template(template).render(values)
@@ -141,9 +144,9 @@ def _android(text: str) -> str:
     return f"\\{quoted}" if quoted[:1] in ("@", "?") else quoted
 
 
-def _runs_on(file: ModelFile, client: str) -> bool:
-    """Whether a client is expected to run a file, at least in part."""
-    return any(verdict.client == client and verdict.expected != REFUSES for verdict in file.clients)
+def _runs_on_mediapipe(file: ModelFile) -> bool:
+    """Whether MediaPipe is expected to run a file."""
+    return any(verdict.client == MEDIAPIPE and verdict.expected != REFUSES for verdict in file.clients)
 
 
 def _percent(value: float) -> str:
@@ -178,7 +181,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "android": _android,
     "mean": lambda file: file.normalization.mean if file.normalization else (0.0,),
     "std": lambda file: file.normalization.std if file.normalization else (1.0,),
-    "runs_on": _runs_on,
+    "runs_on_mediapipe": _runs_on_mediapipe,
     "top1": _top1,
     "top5": _top5,
     "agreement": _agreement,
@@ -231,12 +234,5 @@ def _limits(document: ModelDocument) -> list[str]:
         counts = " and ".join(map(str, ranges))
         limits.append(
             f"The ranges of integer activations come from {counts} calibration images; values beyond them are clipped."
-        )
-    refused = sorted(
-        {verdict.client for file in document.files for verdict in file.clients if verdict.expected == REFUSES}
-    )
-    if refused:
-        limits.append(
-            f"Not every file runs everywhere: {', '.join(refused)} each refuse at least one (`model.json`, `clients`)."
         )
     return limits

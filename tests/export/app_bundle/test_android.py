@@ -91,6 +91,7 @@ def test_numbers_in_the_sources_are_those_of_the_files(main):
     )
     none, int8 = text.split("        ModelFile(\n")[1:]
     assert "bytesAsInput = false" in none and "mean = floatArrayOf(0.0f)" in none
+    assert text.count("mediaPipe = true") == 2
     assert (
         "bytesAsInput = true" in int8 and "mean = floatArrayOf(127.0f)" in int8 and "std = floatArrayOf(128.0f)" in int8
     )

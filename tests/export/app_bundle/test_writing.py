@@ -137,6 +137,7 @@ def test_the_model_card_has_the_measured_figures_and_says_what_is_missing(app_ex
         agreement = f"{100 * row.report.top1_agreement:.3g}% of 269"
         line = next(line for line in text.splitlines() if row.export.path.name in line)
         assert agreement in line and f"{row.latency.median_ms:.2f} ms" in line
+    assert "| LiteRT CPU | yes | yes | trial |" in text
     assert "To be written by the author" in text and "100 calibration images" in text
 
 
