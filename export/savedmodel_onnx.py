@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,7 +23,7 @@ from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.verification import Evidence, VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
-from keras_effnet.system.files import atomic, cannot_write
+from keras_effnet.system.files import atomic, cannot_write, staging
 from keras_effnet.system.output import captured_output
 
 _BATCH = 16
@@ -172,18 +170,16 @@ def _open_onnx(path: Path) -> Run:
 @contextmanager
 def _atomic_folder(path: Path) -> Iterator[Path]:
     """Like `files.atomic`, for a folder: an existing one cannot be replaced in one step, so it is moved aside first."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    old = path.with_name(f".{os.getpid()}-old-{path.name}")
-    try:
-        yield temporary
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
-    finally:
-        if old.exists() and not path.exists():
-            old.replace(path)
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+    with staging(path.parent) as staged:
+        temporary, old = staged / path.name, staged / "replaced"
+        try:
+            yield temporary
+            if path.exists():
+                path.replace(old)
+            temporary.replace(path)
+        finally:
+            if old.exists() and not path.exists():
+                old.replace(path)
 
 
 @dataclass(frozen=True)

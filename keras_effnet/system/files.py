@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from keras_effnet.errors import UserError, first_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_STAGED, _LOCK = ".new-", ".lock"  # folders of files that are being written, and the lock within each
 _NO_FOLDER = (NotADirectoryError, FileExistsError)  # a file stands where a folder is needed
 
 
@@ -35,27 +38,65 @@ class WriteError(UserError):
 
 
 @contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in `folder`, which is removed at the end of the block.
+
+    It is locked by the operating system while its process lives. Those that killed processes left behind are removed
+    first; never that of a living process, nor any on a file system without locks.
+
+    Raises:
+        WriteError: The folder cannot be written.
+    """
+    _remove_leftovers(folder)
+    try:
+        hidden = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+    except OSError as error:
+        raise cannot_write(f"to {folder}", error) from None
+    staged = folder / hidden.name.replace(".making-", _STAGED)
+    lock = FileLock(hidden / _LOCK)
+    try:
+        with suppress(OSError, NotImplementedError):  # no locks here
+            lock.acquire(blocking=False)
+        hidden.rename(staged)  # visible to others only when it is locked
+        yield staged
+    finally:
+        lock.release()
+        for each in (hidden, staged):
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for staged in folder.glob(f"{_STAGED}*"):
+        if not (staged / _LOCK).is_file():
+            continue
+        lock = FileLock(staged / _LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except (OSError, NotImplementedError):  # its process lives, or there are no locks here
+            continue
+        lock.release()
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Write a file atomically: yield a temporary path, which replaces `path` only if the block succeeds.
 
-    A crash or a full disk leaves an existing file unchanged. The temporary name keeps the suffix, because savers choose
-    the format by it.
+    A crash or a full disk leaves an existing file unchanged. The temporary file has the same name, in a hidden folder:
+    savers choose the format by the suffix. A killed process leaves the folder, which the next one removes.
 
     Raises:
         WriteError: The disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        temporary.replace(path)
+        with staging(path.parent) as staged:
+            yield staged / path.name
+            (staged / path.name).replace(path)
     except Exception as error:
         if unwritable(error):
             raise cannot_write(str(path), error) from None
         raise
-    finally:
-        with suppress(OSError):  # a read-only file system forbids even to remove what does not exist
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -81,7 +122,8 @@ def atomic_group(folder: str | Path) -> Iterator[Path]:
     """Write all files of one result or none: yield a temporary folder, whose contents are moved into `folder` together.
 
     They are moved by renaming, after the block succeeded; models (`.tflite`) last. A folder replaces one of its name as
-    a whole. If a step fails, what was already replaced is restored. A killed process leaves at most a hidden folder.
+    a whole. If a step fails, what was already replaced is restored. A killed process leaves at most a hidden folder,
+    which the next one removes.
 
     Args:
         folder: Path, created if it is missing.
@@ -92,23 +134,19 @@ def atomic_group(folder: str | Path) -> Iterator[Path]:
     folder = Path(folder)
     make_folder(folder)
     try:
-        staged = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-    except OSError as error:
-        raise cannot_write(f"to {folder}", error) from None
-    try:
-        yield staged
-        _move_all(staged, folder)
+        with staging(folder) as staged:
+            yield staged
+            _move_all(staged, folder)
     except Exception as error:
         if unwritable(error):
             raise cannot_write(f"to {folder}", error) from None
         raise
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _move_all(staged: Path, folder: Path) -> None:
     """Rename files and folders into a folder; an error restores those that they replaced."""
-    new = sorted(staged.iterdir(), key=lambda path: path.suffix == ".tflite")
+    new = [path for path in staged.iterdir() if path.name != _LOCK]
+    new.sort(key=lambda path: path.suffix == ".tflite")
     old = staged / "replaced"
     old.mkdir()
     moved: list[Path] = []

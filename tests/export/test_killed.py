@@ -75,4 +75,5 @@ def test_an_export_killed_in_a_new_folder_leaves_nothing_visible(workplace):
     assert process.wait() == -signal.SIGKILL
     assert visible(workplace / "files") == set()
     assert start(workplace).wait() == 0
+    assert not list((workplace / "files").glob(".new-*"))
     assert {"toy_none.tflite", "toy_int8.tflite", "report.json"} <= visible(workplace / "files")

@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -123,6 +127,47 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path, monk
     message = rf"^Cannot write to {tmp_path}: .*\. Choose a folder that can be written"
     with pytest.raises(UserError, match=message), atomic_group(tmp_path):
         pytest.fail("the work began")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from keras_effnet.system.files import atomic, atomic_group
+folder = Path(sys.argv[1])
+with atomic_group(folder) as staged, atomic(folder / "d.csv") as temporary:
+    (staged / "a.json").write_text("from another process")
+    temporary.write_text("from another process")
+    print("in", flush=True)
+    input()
+"""
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[subprocess.Popen]:
+    """A process in the middle of writing a group and a file."""
+    command = [sys.executable, "-c", WRITER, str(folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as other:
+        assert other.stdout.readline() == "in\n"
+        yield other
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_kept(tmp_path):
+    with writing(tmp_path) as other:
+        other.kill()
+    left = set(tmp_path.iterdir())
+    assert len(left) == 2
+    with writing(tmp_path) as other:
+        alive = set(tmp_path.iterdir())
+        assert len(alive) == 2 and not alive & left
+        write_group(tmp_path, "here")
+        assert set(tmp_path.iterdir()) == alive | {tmp_path / name for name in NAMES}
+        other.communicate("\n", timeout=60)
+        assert other.returncode == 0
+    assert contents(tmp_path) == dict.fromkeys(NAMES, "here") | dict.fromkeys(
+        ("a.json", "d.csv"), "from another process"
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {*NAMES, "d.csv"}
 
 
 def test_other_errors_of_the_work_are_not_blamed_on_the_folder(tmp_path):
