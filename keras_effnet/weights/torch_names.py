@@ -1,13 +1,14 @@
 """Tensor names of torch EfficientNets, as tables from our layers to theirs. Pure Python.
 
-Three layouts: those of torchvision, timm and efficientnet_pytorch, which the Lite packages use.
+Three layouts: those of torchvision, timm and efficientnet_pytorch, which the Lite packages use. Only the first two have
+EfficientNetV2.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ class TorchLayout:
         outer: Our layer name -> their prefix, outside of blocks.
         expanded: Part of our layer name after `block2b_` -> their prefix, in blocks with expansion.
         plain: The same for blocks without expansion.
+        fused: The same for Fused-MBConv with expansion.
+        fused_plain: The same for Fused-MBConv without expansion, which is a single convolution.
         geometries: Function from the number of blocks and the file's name to the pairs of padding and batch
             normalization epsilon that the weights may have been trained with.
 
@@ -44,6 +47,8 @@ class TorchLayout:
     expanded: dict[str, str]
     plain: dict[str, str]
     geometries: Callable[[int, str], tuple[tuple[str, float], ...]]
+    fused: dict[str, str] = field(default_factory=dict)
+    fused_plain: dict[str, str] = field(default_factory=dict)
 
 
 def _numbered(template: str, **operations: str) -> dict[str, str]:
@@ -113,8 +118,16 @@ TORCHVISION = TorchLayout(
         project_conv="2.0",
         project_bn="2.1",
     ),
-    # torchvision builds B5-B7, which have at least 39 blocks, with TensorFlow's epsilon but torch's padding.
+    # torchvision builds B5-B7 and V2, which have at least 39 blocks, with TensorFlow's epsilon but torch's padding.
     geometries=lambda blocks, file_name: (TORCH if blocks < 39 else ("symmetric", 1e-3),),
+    fused=_numbered(
+        "features.{{stage}}.{{index}}.block.{}",
+        expand_conv="0.0",
+        expand_bn="0.1",
+        project_conv="1.0",
+        project_bn="1.1",
+    ),
+    fused_plain=_numbered("features.{{stage}}.{{index}}.block.{}", project_conv="0.0", project_bn="0.1"),
 )
 
 TIMM = TorchLayout(
@@ -148,6 +161,14 @@ TIMM = TorchLayout(
         project_bn="bn2",
     ),
     geometries=_timm_geometries,
+    fused=_numbered(
+        "blocks.{{stage0}}.{{index}}.{}",
+        expand_conv="conv_exp",
+        expand_bn="bn1",
+        project_conv="conv_pwl",
+        project_bn="bn2",
+    ),
+    fused_plain=_numbered("blocks.{{stage0}}.{{index}}.{}", project_conv="conv", project_bn="bn1"),
 )
 
 LAYOUTS = (EFFICIENTNET_PYTORCH, TORCHVISION, TIMM)
@@ -168,7 +189,7 @@ def _prefixes(model: Any, layout: TorchLayout) -> dict[str, str]:
         table = _table(part, names.values(), layout)
         place = {"block": number, "stage": part.stage, "stage0": part.stage - 1, "index": part.index, "last": last}
         for name, short in names.items():
-            key = short if part.stage else name
+            key = short.replace("dwconv2", "dwconv") if part.stage else name
             if key in table:
                 prefixes[name] = table[key].format(**place)
         number += bool(part.stage)
@@ -178,6 +199,8 @@ def _prefixes(model: Any, layout: TorchLayout) -> dict[str, str]:
 def _table(part: Part, names: Iterable[str], layout: TorchLayout) -> dict[str, str]:
     if not part.stage:
         return layout.outer
+    if {"dwconv", "dwconv2"}.isdisjoint(names):
+        return layout.fused if "expand_conv" in names else layout.fused_plain
     return layout.expanded if "expand_conv" in names else layout.plain
 
 

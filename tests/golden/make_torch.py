@@ -27,6 +27,8 @@ NAMED = (
     "timm/efficientnet_lite0",
     "efficientnet_pytorch/efficientnet-b0",
     "efficientnet_pytorch/efficientnet-lite0",
+    "torchvision/efficientnet_v2_s",
+    "timm/tf_efficientnetv2_b0",
 )
 FAMILIES = {
     "torchvision/efficientnet_b": 8,
@@ -36,7 +38,13 @@ FAMILIES = {
     "timm/tf_efficientnet_lite": 5,
     "efficientnet_pytorch/efficientnet-b": 8,
     "efficientnet_pytorch/efficientnet-lite": 5,
+    "timm/tf_efficientnetv2_b": 4,
 }
+V2 = (
+    *(f"torchvision/efficientnet_v2_{size}" for size in "sml"),
+    *(f"timm/efficientnetv2_{size}" for size in ("s", "m", "l", "xl")),
+    *(f"timm/tf_efficientnetv2_{size}" for size in ("s", "m", "l", "xl")),
+)
 LITE_SIZES = {"lite0": 224, "lite1": 240, "lite2": 260}
 
 
@@ -136,7 +144,8 @@ def main() -> None:
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     with torch.device("meta"):  # names, shapes and settings need no weights
         layouts = {name: layout_of(name) for name in NAMED}
-        geometries = {f"{f}{i}": geometry_of(f"{f}{i}") for f, count in FAMILIES.items() for i in range(count)}
+        names = (*(f"{family}{number}" for family, count in FAMILIES.items() for number in range(count)), *V2)
+        geometries = {name: geometry_of(name) for name in names}
     _write(
         LAYOUTS,
         f"{versions}. layouts: name -> shape in the network's order; every running_var has a num_batches_tracked "

@@ -29,7 +29,8 @@ TENSORFLOW, TORCH = ({"padding": "same", "bn_epsilon": 1e-3}, {"padding": "symme
 
 def spec_of(name):
     """Our spec for `torchvision/efficientnet_b0` and the like."""
-    return architecture_spec(re.split("[_-]", name)[-1])
+    variant = re.split("[_-]", name)[-1]
+    return architecture_spec(f"v2-{variant}" if "v2" in name else variant)
 
 
 def lite(variant):
@@ -103,7 +104,10 @@ def in_keras_axes(array):
     return array.T
 
 
-@pytest.mark.parametrize("name", RECORDED["layouts"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name.endswith("v2_s") else name for name in RECORDED["layouts"]],
+)
 def test_each_tensor_lands_where_the_order_of_the_network_says(name, tmp_path):
     """torch lists tensors in the order in which pixels meet them, and so do we: the names need not be understood."""
     model = blank(name, **recorded_geometry(name))
@@ -113,7 +117,7 @@ def test_each_tensor_lands_where_the_order_of_the_network_says(name, tmp_path):
         np.testing.assert_array_equal(ours, in_keras_axes(theirs))
 
 
-@pytest.mark.parametrize("name", [name for name in RECORDED["layouts"] if name.endswith("b0")])
+@pytest.mark.parametrize("name", [name for name in RECORDED["layouts"] if name.endswith("b0") and "v2" not in name])
 def test_a_network_without_classifier_leaves_the_files_out(name, tmp_path):
     state = random_state(name)
     model = EfficientNet("b0", include_top=False, **recorded_geometry(name))
@@ -141,6 +145,8 @@ def narrow(variant, **geometry):
         ("timm/efficientnet_b0", TENSORFLOW),
         ("timm/tf_efficientnet_b0", TORCH),
         ("timm/tf_efficientnet_b0", {"padding": "same", "bn_epsilon": 1e-5}),
+        ("timm/tf_efficientnetv2_b0", TORCH),
+        ("timm/efficientnetv2_s", TENSORFLOW),
         ("efficientnet_pytorch/efficientnet-b0", TORCH),
         ("efficientnet_pytorch/efficientnet-lite0", {"padding": "symmetric", "bn_epsilon": 1e-3}),
     ],
@@ -271,6 +277,8 @@ PEERS = (
     "torchvision/efficientnet_b0",
     "torchvision/efficientnet_b2",
     pytest.param("torchvision/efficientnet_b5", marks=pytest.mark.slow),
+    pytest.param("torchvision/efficientnet_v2_s", marks=pytest.mark.slow),
+    pytest.param("timm/tf_efficientnetv2_b0", marks=pytest.mark.slow),
     "timm/efficientnet_b0",
     "timm/tf_efficientnet_b1",
     "timm/efficientnet_lite0",
