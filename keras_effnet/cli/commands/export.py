@@ -8,7 +8,18 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import SEED, Choice, ChoiceList, Name, Names, Number, Whole, refuse_unused, was_given
+from keras_effnet.cli.options import (
+    SEED,
+    Choice,
+    ChoiceList,
+    Name,
+    Names,
+    Number,
+    Whole,
+    refuse_unused,
+    tolerant,
+    tolerated,
+)
 from keras_effnet.errors import UserError
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, FORMATS, INPUT_TYPES, INT8_METHODS, QUANTIZATIONS
 from keras_effnet.imagenet import readable
@@ -17,7 +28,7 @@ MAX_HELD_OUT = 500  # images to compare on; they are held in memory
 PAGE = "web"  # folder of the page within that of the files
 
 
-def _sources(artifact, calibration, samples, seed, max_bad_files):
+def _sources(artifact, calibration, samples, seed, defects):
     """Return calibration images, other images to compare on, and notes for the report.
 
     They are the splits of a labelled dataset, or the halves of a plain folder or of an evaluation list.
@@ -31,11 +42,10 @@ def _sources(artifact, calibration, samples, seed, max_bad_files):
     if calibration is None:
         if not artifact.data_origin:
             return None, None, []
-        tolerated = {"max_bad_files": max_bad_files} if was_given("max_bad_files") else {}
-        dataset = datasets.load(**{"image_size": size} | artifact.data_origin | tolerated)
+        dataset = datasets.load(**{"image_size": size} | artifact.data_origin | defects)
         return dataset.train, dataset.held_out.sample(MAX_HELD_OUT, seed), []
     try:
-        dataset = datasets.load(calibration, image_size=size, max_bad_files=max_bad_files)
+        dataset = datasets.load(calibration, image_size=size, **defects)
     except UserError:
         if not Path(calibration).is_dir():
             raise
@@ -195,7 +205,7 @@ def _save(network, path):
     "to compare on, of which the network is sure.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--max-bad-files", type=Whole(0), default=10, show_default=True, help="Unreadable files to tolerate.")
+@tolerant
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @click.option("--allow-degraded", is_flag=True, help="Keep files that disagree with the model.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -220,6 +230,7 @@ def command(
     app_bundle,
     test_image,
     max_bad_files,
+    skip_empty_classes,
     as_json,
     **options,
 ) -> None:
@@ -246,11 +257,13 @@ def command(
         raise UserError("--sparsity and --clusters exclude each other: prune or cluster.")
     if not app_bundle:
         refuse_unused(["test_image"], "only --bundle contains one.")
+    defects = tolerated(max_bad_files, skip_empty_classes)
     artifact = artifacts.load(model)
     if artifact.model is None:
         raise UserError(f"{model} is already exported; pass the .keras file or the run folder.")
     if calibration is None and not artifact.data_origin:
-        refuse_unused(["samples", "seed", "max_bad_files"], "there are no images; name some with --calibration FOLDER.")
+        unused = ["samples", "seed", "max_bad_files", "skip_empty_classes"]
+        refuse_unused(unused, "there are no images; name some with --calibration FOLDER.")
     known = read_class_names(class_names, artifact.class_names, artifact.classes) if class_names else ()
     about = About(author=author or "", license=license_ or _license(artifact), class_names=known)
     name = name or (Path(model).resolve().name if Path(model).is_dir() else artifact.path.stem)
@@ -258,7 +271,7 @@ def command(
     with console.status("Reading images") as spinner:
         training = qat or method == "qat" or sparsity is not None or clusters is not None
         most = max(options["samples"], options["training_samples"]) if training else options["samples"]
-        calibrate_on, held_out, notes = _sources(artifact, calibration, most, options["seed"], max_bad_files)
+        calibrate_on, held_out, notes = _sources(artifact, calibration, most, options["seed"], defects)
         folder = out or new_run("export", name)
         console.hold(folder)
         if web:
