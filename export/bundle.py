@@ -166,10 +166,8 @@ def write_bundle(
     _check_used("float_blocks", tuple(float_blocks), not float_blocks, "mixed" in quantizations)
     for quantization, path in paths.items():
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)
-    if app_bundle:
-        check_absent(folder / BUNDLE, overwrite)
-
     spec = image_spec or ImageSpec.of_model(model)
+    sample = _check_app_bundle(folder, spec, test_images, overwrite) if app_bundle else None
     about = (about or About()).completed(name, model.output_shape[-1], labels)
     announce("Reading images")
     trained_on = training_samples if method == "qat" else 0
@@ -199,16 +197,27 @@ def write_bundle(
         document = of_rows(rows, spec, name=name, recommended=bundle.recommended)
         if app_bundle and document.files:
             announce("Writing the app bundle")
-            fill(staged / BUNDLE, document, staged, _test_image(source.model, test_images, spec, seed))
+            sample = sample or _chosen_image(source.model, test_images, spec, seed)
+            fill(staged / BUNDLE, document, staged, sample)
     return bundle
 
 
-def _test_image(model: keras.Model, source: Images | None, spec: ImageSpec, seed: int) -> bytes | None:
-    """PNG of the bundle's test image: the given file, or one chosen from the source."""
+def _check_app_bundle(folder: Path, spec: ImageSpec, test_images: Images | None, overwrite: bool) -> bytes | None:
+    """Check what would prevent a bundle before the long conversion; returns the test image if it is a file."""
+    check_absent(folder / BUNDLE, overwrite)
+    if spec.channels != 3:
+        raise UserError(
+            f"A bundle is for RGB images, but the network takes {spec.channels} channels: export without it."
+        )
+    if isinstance(test_images, (str, Path)) and not Path(test_images).is_dir():
+        return png(read_sample(test_images), spec.size)
+    return None
+
+
+def _chosen_image(model: keras.Model, source: Images | None, spec: ImageSpec, seed: int) -> bytes | None:
+    """PNG of an image that the network is sure of; None without images, or if it is right about none."""
     if source is None:
         return None
-    if isinstance(source, (str, Path)) and not Path(source).is_dir():
-        return png(read_sample(source), spec.size)
     chosen = choose(lambda pixels: model.predict(pixels, batch_size=8, verbose=0), source, spec, seed)
     return None if chosen is None else png(chosen, spec.size)
 

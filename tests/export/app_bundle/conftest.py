@@ -22,6 +22,7 @@ def app_export(trained, digits, tmp_path_factory):
         calibration=digits.train,
         name="digits",
         input_type="uint8",
+        method="minmax",
         labels=names,
         image_spec=SPEC,
         app_bundle=True,

@@ -8,13 +8,14 @@ import json
 import shutil
 import subprocess
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_effnet.datasets.decoding import read
 from keras_effnet.errors import UserError
-from keras_effnet.export import write_app_bundle
+from keras_effnet.export import write_app_bundle, write_bundle
 from keras_effnet.export.app_bundle.sample_image import choose, png
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.pipeline.geometry import evaluation_image
@@ -179,6 +180,21 @@ def test_a_large_image_is_reduced_and_a_small_one_kept():
     for size, kept in (((900, 600), (341, 512)), ((40, 30), (30, 40))):
         with Image.open(io.BytesIO(png(np.zeros((*size, 3), "uint8"), 224))) as image:
             assert image.size == kept
+
+
+@pytest.mark.parametrize(
+    ("channels", "image", "message"),
+    [(3, "missing.png", "missing.png"), (1, None, "A bundle is for RGB images, but the network takes 1 channels")],
+)
+def test_what_prevents_a_bundle_is_said_before_the_export(tmp_path, channels, image, message):
+    pixels = keras.Input((8, 8, channels))
+    scores = keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalAveragePooling2D()(pixels))
+    model, steps = keras.Model(pixels, scores), []
+    with pytest.raises(UserError, match=message):
+        write_bundle(
+            model, tmp_path, ["none"], held_out=None, app_bundle=True, test_images=image, announce=steps.append
+        )
+    assert steps == [] and list(tmp_path.iterdir()) == []
 
 
 def test_a_test_image_without_a_bundle_is_refused(cli, trained):
