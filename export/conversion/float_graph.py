@@ -73,6 +73,13 @@ def check_exportable(model: keras.Model) -> None:
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:]:
         raise UserError(f"The model's input {shape} has no fixed size; build it with input_shape=(H, W, 3).")
+    dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
+    if "float" not in dtype:
+        raise UserError(
+            f"The model's input has dtype {dtype}; build it with keras.Input({shape[1:]}), which takes the same pixels "
+            "as float32, and copy the weights, new.set_weights(old.get_weights()). Files may still take bytes: "
+            "input_type, --input-type uint8."
+        )
     check_weights(model)
 
 

@@ -28,6 +28,10 @@ def _library():
 
 def _builder(name: str, data_dir: str | None):
     """Return a builder whose files exist, downloading them if necessary."""
+    if not name.strip("/:"):
+        raise UserError(
+            f"{PREFIX} needs the name of a dataset, such as {PREFIX}imagenette/160px-v2; got {PREFIX}{name}."
+        )
     tfds = _library()
     try:
         builder = tfds.builder(name, data_dir=data_dir)

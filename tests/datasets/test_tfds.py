@@ -85,6 +85,14 @@ def test_sets_that_are_unknown_or_have_no_classes_are_refused_in_one_line(catalo
         load("tfds:unlabelled", data_dir=catalogue)
 
 
+@pytest.mark.parametrize("source", ["tfds:", "tfds:/", "tfds::"])
+def test_a_source_without_a_name_is_refused(source):
+    with pytest.raises(
+        UserError, match=rf"^tfds: needs the name of a dataset, such as tfds:imagenette.*; got {source}\.$"
+    ):
+        load(source)
+
+
 def test_a_missing_library_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match=r'pip install "keras-effnet\[tfds\]"'):

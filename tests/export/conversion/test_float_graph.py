@@ -151,6 +151,15 @@ def test_a_model_of_several_inputs_or_outputs_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_that_takes_bytes_is_refused_once_with_the_cure(cli):
+    image = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    keras.Model(image, keras.layers.Dense(2, activation="softmax")(x)).save("bytes.keras")
+    shown = cli("export", "bytes.keras", "--quantize", "none,int8", "--out", "files")
+    assert shown.status == 2 and shown.out == ""
+    assert shown.err.count("has dtype uint8; build it with keras.Input((8, 8, 3))") == 1
+
+
 def test_a_model_that_returns_a_dict_exports_like_its_tensor(toy_model, smooth_images, tmp_path):
     model, images = toy_model(size=8), smooth_images(24, 8).astype("float32")
     named = keras.Model(model.input, {"probabilities": model.output}, name="toy")
