@@ -23,8 +23,8 @@ from keras_effnet.export.tflite import prepare_inputs
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.inference import artifacts
 
-CLIENT = Path(__file__).parents[1] / "support/mediapipe_client.py"
-PRECISIONS = ("none", "float16", "dynamic", "int8")
+CLIENT = Path(__file__).parents[1] / "support/clients/mediapipe_metadata.py"
+PRECISIONS = ("none", "float16", "dynamic", "int8", "mixed")
 IMAGES = 40
 
 pytestmark = [pytest.mark.slow, pytest.mark.images]
@@ -63,7 +63,8 @@ def files(mediapipe, images_root, tmp_path_factory) -> dict[str, Path]:
     made = {}
     for precision in PRECISIONS:
         made[precision] = folder / f"lite0_{precision}.tflite"
-        trial = try_precision(source, reference, precision, Settings(), about=about)
+        choices = Settings(float_blocks=("stem", "block1a")) if precision == "mixed" else Settings()
+        trial = try_precision(source, reference, precision, choices, about=about)
         made[precision].write_bytes(trial.candidate.content)
     return made
 
@@ -87,4 +88,6 @@ def test_mediapipe_classifies_with_names(mediapipe, files, sample, precision):
     names = readable(wnid for wnid, _ in imagenet_classes())
     assert all(name == names[index] for index, name in found["answers"])
     right = sum(index == truth for (index, _), (_, truth) in zip(found["answers"], sample, strict=True))
-    assert right >= 33  # 34 at each precision; resized as a whole, not cropped as in evaluations
+    # 34 at each precision: these 40 are no exception, as 253 of all 300 are right in float32, 33.7 of 40 on average.
+    # MediaPipe resizes images as a whole; evaluations crop them.
+    assert right >= 33

@@ -71,7 +71,7 @@ RULES = (
         (
             REFUSES,
             computing_in("int16"),
-            "{} compute in int16: GPU alone gives an error, GPU with CPU wrong scores (16 dB)",
+            "{} compute in int16: a GPU alone fails or crashes, a GPU with the CPU gives wrong scores (16 dB)",
             INT8_OR_FLOAT,
         ),
         (IN_PART, outside(GPU_OPERATORS), "{} stay on the CPU, with a copy in each direction"),

@@ -50,8 +50,8 @@ RULES = (
         *_ENDS,
         (
             REFUSES,
-            needing_runtime_above("2.11"),
-            "operator versions of TensorFlow Lite {}, newer than its own",
+            needing_runtime_above("2.4.0"),
+            "operators of TensorFlow Lite {}; those of 2.4.0 run, and those of 2.17.0 do not",
             INT8_OR_FLOAT,
         ),
     ),

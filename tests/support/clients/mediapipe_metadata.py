@@ -1,4 +1,4 @@
-"""MediaPipe as a client of `.tflite` files, run by an interpreter that has it: `mediapipe_client.py FILE IMAGES...`.
+"""MediaPipe as a client of `.tflite` files, run by an interpreter that has it: `mediapipe_metadata.py FILE IMAGES...`.
 
 Prints JSON: the metadata as MediaPipe's own schema module reads it, and index and name of the best class of each image.
 """
