@@ -2,6 +2,8 @@ from . import (
     architecture,
     complexity,
     datasets,
+    efficientnet,
+    efficientnet_v2,
     evaluation,
     export,
     inference,
@@ -47,6 +49,7 @@ from .models.efficientnet_v2 import (
     EfficientNetV2XL,
 )
 from .models.feature_maps import features
+from .models.keras_applications import save_weights_for_keras_applications
 from .models.listing import ModelInfo, list_models, model_info
 from .models.saving import load_model
 from .preprocessing import ImageSpec, preprocess_input
@@ -91,6 +94,8 @@ __all__ = [
     "complexity",
     "datasets",
     "decode_predictions",
+    "efficientnet",
+    "efficientnet_v2",
     "evaluation",
     "explain",
     "export",
@@ -105,6 +110,7 @@ __all__ = [
     "pipeline",
     "preprocess_input",
     "preprocessing",
+    "save_weights_for_keras_applications",
     "search",
     "study",
     "training",

@@ -131,6 +131,7 @@ def test_fixed_names_are_public():
     fixed = {"EfficientNet", "CompoundScaling", "architecture_spec", "complexity", "load_weights", "preprocess_input"}
     fixed |= {"decode_predictions", "list_models", "datasets", "pipeline", "training", "export", "search", "study"}
     fixed |= {f"EfficientNetB{i}" for i in range(8)} | {f"EfficientNetLite{i}" for i in range(5)}
+    fixed |= {f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")}
     assert fixed <= set(stub_names("keras_effnet"))
 
 

@@ -27,6 +27,7 @@ from .efficientnet_v2 import (
     EfficientNetV2XL,
 )
 from .feature_maps import features
+from .keras_applications import save_weights_for_keras_applications
 from .listing import ModelInfo, list_models, model_info
 from .saving import load_model
 
@@ -60,4 +61,5 @@ __all__ = [
     "list_models",
     "load_model",
     "model_info",
+    "save_weights_for_keras_applications",
 ]

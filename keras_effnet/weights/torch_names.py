@@ -215,7 +215,7 @@ def _take(layer: Any, prefix: str, state: dict[str, StoredTensor]) -> list[Store
     return kernels + ([bias] if bias else [])
 
 
-def _geometry(model: Any) -> tuple[set[str], set[float]]:
+def geometry(model: Any) -> tuple[set[str], set[float]]:
     """Paddings of the strided convolutions and epsilons of the batch normalizations in a model."""
     padded = {layer.name for layer in model.layers if type(layer).__name__ == "ZeroPadding2D"}
     strided = [layer for layer in model.layers if "Conv2D" in type(layer).__name__ and layer.strides[0] > 1]
@@ -233,7 +233,7 @@ def _check_geometry(model: Any, layout: TorchLayout, path: Path) -> None:
     """
     blocks = sum(part.stage > 0 for part in parts(model))
     allowed = layout.geometries(blocks, path.name)
-    paddings, epsilons = _geometry(model)
+    paddings, epsilons = geometry(model)
     if not any(paddings <= {padding} and epsilons <= {epsilon} for padding, epsilon in allowed):
         wanted = " or ".join(f"padding={padding!r}, bn_epsilon={epsilon:g}" for padding, epsilon in allowed)
         has = f"padding {'/'.join(sorted(paddings))}, bn_epsilon {'/'.join(f'{e:g}' for e in sorted(epsilons))}"
