@@ -1,7 +1,9 @@
 """Names, paths, links and commands in README.md, CONTRIBUTING.md and docs/*.md exist in the code."""
 
 import ast
+import doctest
 import importlib
+import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -106,6 +108,44 @@ def test_python_examples_use_names_that_exist(page):
             chain = attribute_chain(node)
             if chain and chain[0] in imported:
                 resolve(".".join([imported[chain[0]], *chain[1:]]))
+
+
+def as_written(chain):
+    """Look up a chain of attributes that starts with the package, by the names that each face hands on."""
+    value = keras_effnet
+    for part in chain[1:]:
+        listed = getattr(value, "__all__", None) if inspect.ismodule(value) else None
+        assert listed is None or part in listed, f"{'.'.join(chain)}: {part} must be imported"
+        value = getattr(value, part)
+
+
+def docstrings():
+    """Every docstring of the package, with the file that it is from."""
+    for folder in (ROOT / "keras_effnet", ROOT / "export"):
+        for path in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    yield path, ast.get_docstring(node) or ""
+
+
+def test_dotted_names_in_docstrings_resolve():
+    for name in {name for _, text in docstrings() for name in NAME.findall(text)}:
+        resolve(name)
+
+
+def test_examples_use_names_as_they_are_handed_on():
+    blocks = [block for page in PAGES for block in python_blocks(page.read_text())]
+    for _, text in docstrings():
+        if ">>>" in text:
+            blocks.append("".join(example.source for example in doctest.DocTestParser().get_examples(text)))
+    assert len(blocks) > 50
+    for block in blocks:
+        tree = ast.parse(block)
+        chains = [chain for chain in map(attribute_chain, ast.walk(tree)) if chain and chain[0] == "keras_effnet"]
+        for name in imported_names(tree).values():
+            resolve(name)
+        for chain in chains:
+            as_written(chain)
 
 
 def test_modules_named_without_the_package_resolve(page):

@@ -123,7 +123,8 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
 
     Example:
 
-    >>> artifact = keras_effnet.inference.artifacts.load("runs/train/digits")
+    >>> from keras_effnet.inference import artifacts
+    >>> artifact = artifacts.load("runs/train/digits")
     >>> artifact.predict(images).argmax(axis=1)
     """
     check_path("path", path)

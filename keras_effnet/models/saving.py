@@ -49,7 +49,8 @@ def policy_of(model: keras.Model) -> keras.dtype_policies.DTypePolicy:
 
     Example:
 
-    >>> keras_effnet.models.saving.policy_of(keras_effnet.EfficientNetB0(weights=None, dtype="mixed_float16")).name
+    >>> from keras_effnet.models import saving
+    >>> saving.policy_of(keras_effnet.EfficientNetB0(weights=None, dtype="mixed_float16")).name
     'mixed_float16'
     """
     policies = [layer.dtype_policy for layer in computing_layers(model)] or [model.dtype_policy]

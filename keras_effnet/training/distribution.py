@@ -143,7 +143,8 @@ def check_strategy(name: str, *, gradient_accumulation: int = 1) -> str:
 
     Example:
 
-    >>> keras_effnet.training.distribution.check_strategy("mirrored")
+    >>> from keras_effnet.training import distribution
+    >>> distribution.check_strategy("mirrored")
     'mirrored'
     """
     engine = _ENGINES[declared_options(TrainConfig)["strategy"].check(name)]
@@ -189,7 +190,8 @@ def scope(name: str) -> Iterator[Any]:
 
     Example:
 
-    >>> with keras_effnet.training.distribution.scope("mirrored"):
+    >>> from keras_effnet.training import distribution
+    >>> with distribution.scope("mirrored"):
     ...     model = keras_effnet.EfficientNetB0(weights=None, classes=10)
     ...     model.compile("adam", "sparse_categorical_crossentropy")
     """

@@ -77,8 +77,9 @@ def alone() -> Iterator[None]:
 
     Example:
 
-    >>> if keras_effnet.training.distribution.is_chief():
-    ...     with keras_effnet.training.distribution.alone():
+    >>> from keras_effnet.training import distribution
+    >>> if distribution.is_chief():
+    ...     with distribution.alone():
     ...         model.save("flowers.keras")
     """
     import keras
