@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keras_effnet.architecture.scaling import round_resolution
 from keras_effnet.architecture.specs import LARGEST_IMAGE
 from keras_effnet.errors import UserError
 
@@ -43,6 +44,23 @@ def image_sizes(text: str) -> list[int]:
             f"got {text[:60]!r}."
         )
     return sizes
+
+
+def growing(final: int, count: int, start: float = 0.5) -> str | None:
+    """Evenly spaced image sizes for `progressive`, multiples of 4 but for the last.
+
+    Args:
+        final: Int, the network's own image size.
+        count: Int, number of sizes; sizes that coincide count once.
+        start: Float in (0, 1), the first size as a share of the last; it is at least 32 pixels.
+
+    Returns:
+        String such as `"112,148,188,224"`; None if there is no smaller size than `final`.
+    """
+    first = max(SMALLEST, final * start)
+    steps = [first + (final - first) * step / (count - 1) for step in range(count - 1)]
+    sizes = sorted({size for step in steps if (size := round_resolution(step)) < final} | {final})
+    return ",".join(map(str, sizes)) if len(sizes) > 1 else None
 
 
 def stages(progressive: str | None, epochs: int, final: int) -> tuple[ResizeStage, ...]:

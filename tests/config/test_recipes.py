@@ -68,6 +68,31 @@ def test_the_published_recipe_builds_the_published_optimizer(toy_model):
         assert float(schedule(epoch * 5 + 2)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_published_recipe_of_v2_grows_in_four_stages_to_the_size_of_the_network():
+    # Tan & Le (ICML 2021), section 5.1 and table 6: four stages; image size, RandAugment, MixUp and dropout grow.
+    config = recipe_config("paper-v2", model="v2-s")
+    assert config.progressive == "192,256,320,384"
+    assert [stage.strength for stage in config.stages] == pytest.approx([1 / 2, 2 / 3, 5 / 6, 1])
+    assert [stage.last - stage.first for stage in config.stages] == [88, 87, 87, 88]
+    assert (config.policy, config.mixup, config.dropout_rate, config.epochs) == ("randaugment", 0.2, 0.3, 350)
+    assert (config.optimizer, config.ema, config.weight_decay) == ("rmsprop", 0.9999, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sizes"),
+    [
+        ({"image_size": 64}, "32,44,52,64"),
+        ({"image_size": 64, "epochs": 2}, "32,64"),
+        ({"image_size": 64, "epochs": 1}, None),
+        ({"image_size": 32}, None),
+        ({"image_size": 64, "progressive": "48,64"}, "48,64"),
+        ({"image_size": 64, "progressive": None}, None),
+    ],
+)
+def test_its_image_sizes_follow_from_the_network_unless_they_are_given(changes, sizes):
+    assert recipe_config("paper-v2", **changes).progressive == sizes
+
+
 def test_finetune_starts_from_published_weights_with_slower_early_stages():
     config = recipe_config("finetune")
     assert config.weights == "imagenet" and config.layer_decay < 1 and config.epochs <= 20
