@@ -15,7 +15,7 @@ from keras_effnet.export.app_bundle.writing import BUNDLE, check_absent, fill
 from keras_effnet.export.calibration import Images
 from keras_effnet.export.candidate_trial import ExportCandidate, keep, try_precision
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, InputType, Int8Method, Quantization
-from keras_effnet.export.conversion.float_graph import plain
+from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.description import About
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
@@ -27,6 +27,7 @@ from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.files import atomic_group
+from keras_effnet.tasks import TaskName
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,11 @@ def write_bundle(
     tuning: FineTuning | None = None,
     training_samples: int = 1000,
     min_agreement: float | None = None,
+    task: TaskName | None = None,
     labels: Sequence[str] | None = None,
     about: About | None = None,
     image_spec: ImageSpec | None = None,
+    image_size: int | None = None,
     samples: int = 100,
     seed: int = 0,
     overwrite: bool = False,
@@ -132,8 +135,9 @@ def write_bundle(
         input_type: `"float32"` or `"uint8"`, for the precisions that support bytes.
         method: The only int8 method to try, as in `export_tflite`.
         float_blocks: Float blocks of the mixed file, as in `export_tflite`.
-        tuning, training_samples, min_agreement, labels, about, image_spec, samples, seed, overwrite, allow_degraded:
+        tuning, training_samples, min_agreement, task, labels, about, image_spec, image_size, samples, seed, overwrite:
             As in `export_tflite`.
+        allow_degraded: Bool, as in `export_tflite`.
         notes: Sentences for the report, such as how the model was changed before export.
         app_bundle: Bool, whether to write the folder `bundle` too, which an app can be built from: the files, class
             names, `model.json`, a model card, a test image, an Android project and example code.
@@ -147,7 +151,7 @@ def write_bundle(
     Raises:
         UserError: Wrong arguments, implausible images, or a folder that cannot be written.
     """
-    folder, model = Path(folder), plain(model)
+    folder, model = Path(folder), plain(model, image_size)
     paths = {quantization: folder / f"{name}_{quantization}.tflite" for quantization in quantizations}
     settings = {
         quantization: Settings(
@@ -171,7 +175,7 @@ def write_bundle(
     about = (about or About()).completed(name, model.output_shape[-1], labels)
     announce("Reading images")
     trained_on = training_samples if method == "qat" else 0
-    source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on)
+    source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on, task)
     rows: list[ReportRow] = []
     log: list[str] = []
     with atomic_group(folder) as staged:

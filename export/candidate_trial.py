@@ -21,6 +21,7 @@ from keras_effnet.export.verification import Reference, VerifyReport
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.machine import environment
 from keras_effnet.system.output import captured_output
+from keras_effnet.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,14 @@ class ExportCandidate:
         if not self.passed or self.recipe.meets(self.report):
             return ""
         return (
-            f"Whether the {self.quantization} file reaches the agreement of {self.recipe.min_agreement:.1%} is "
-            f"undecided: the same class on {self.report.agreement}. Compare on more images."
+            f"Whether the {self.quantization} file reaches the agreement of {self._required} is undecided: "
+            f"{self.report.agreement}. Compare on more images."
         )
+
+    @property
+    def _required(self) -> str:
+        task = TASKS[self.report.task]
+        return task.shown(self.recipe.min_agreement(task.name))
 
     @property
     def complaint(self) -> str:
@@ -107,11 +113,10 @@ class ExportCandidate:
         where = f" The signal is first lost in {lost.layer} ({lost.sqnr_db:.1f} dB)." if lost else ""
         report, recipe = self.report, self.recipe
         return (
-            f"The {self.quantization} file disagrees with the model: the same class on {report.agreement}, at least "
-            f"{recipe.min_agreement:.1%} required; SQNR {report.sqnr_db:.1f} dB, at least {recipe.min_sqnr_db:g} "
-            f"required.{where} Calibrate on images like those it will see, train longer if its top classes are nearly "
-            "tied, or use another precision (mixed keeps the worst blocks in float). ReLU6 networks like lite0 "
-            "quantize best."
+            f"The {self.quantization} file disagrees with the model: {report.agreement}, at least {self._required} "
+            f"required; SQNR {report.sqnr_db:.1f} dB, at least {recipe.bounds.sqnr_db:g} required.{where} Calibrate "
+            "on images like those it will see, train longer if its top classes are nearly tied, or use another "
+            "precision (mixed keeps the worst blocks in float). ReLU6 networks like lite0 quantize best."
         )
 
 
@@ -137,9 +142,7 @@ def try_precision(
         VerificationError: The file cannot run on phones, or lacks its weights.
     """
     started = time.perf_counter()
-    recipe = check_settings(quantization, settings)
-    if min_agreement is not None:
-        recipe = replace(recipe, min_agreement=min_agreement)
+    recipe = check_settings(quantization, settings).with_min_agreement(min_agreement)
     # Calibration images are unseen by a file that was not calibrated.
     uncalibrated = reference.evidence == "calibration" and not recipe.needs_calibration
     about = about or About(source.model.name)
@@ -155,7 +158,8 @@ def try_precision(
             if candidate is None:
                 break
             settings.announce(f"Running the {quantization} file ({candidate.method})")
-            candidate = candidate._replace(content=describe(candidate.content, about))  # this is the file that is run
+            # The file that is run is the one that is written.
+            candidate = candidate._replace(content=describe(candidate.content, about, source.task))
             check_portable(candidate.content, int(weight_count(source.model) * recipe.weight_bytes))
             tried.append((candidate, compared_on.compare(TFLiteModel(candidate.content))))
         except CannotRunError as error:
@@ -175,7 +179,7 @@ def try_precision(
 
 
 def _rank(recipe: Precision, report: VerifyReport) -> tuple[float, ...]:
-    return recipe.meets(report), recipe.accepts(report), report.top1_agreement, report.sqnr_db
+    return recipe.meets(report), recipe.accepts(report), report.score, report.sqnr_db
 
 
 def keep(trial: ExportCandidate, path: Path, folder: Path, labels: Sequence[str] | None = None) -> ExportResult:
@@ -203,7 +207,8 @@ def keep(trial: ExportCandidate, path: Path, folder: Path, labels: Sequence[str]
         log=trial.log,
     )
     record = {key: value for key, value in asdict(result).items() if key != "log"}
-    bounds = {"min_agreement": trial.recipe.min_agreement, "min_sqnr_db": trial.recipe.min_sqnr_db}
+    least = trial.recipe.min_agreement(trial.report.task)
+    bounds = {"min_agreement": least, "min_sqnr_db": trial.recipe.bounds.sqnr_db}
     record |= {"path": path.name, "bounds": bounds, "environment": environment()}
     (folder / path.name).write_bytes(content)
     (folder / record_path(path).name).write_bytes((json_text(record) + "\n").encode())

@@ -27,11 +27,12 @@ from keras_effnet.export.tflite_file.runtime_versions import min_runtime_version
 from keras_effnet.export.tflite_file.schema import add_buffer, buffer, operator_name, pack, parse, tensor_dtype
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.system.documents import read_lines
+from keras_effnet.tasks import Task
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
 
-SIGNATURE, INPUT, OUTPUT = "serving_default", "image", "scores"
+SIGNATURE, INPUT = "serving_default", "image"
 _SCORES = {"SOFTMAX": "Probabilities of the classes, sum 1.", "LOGISTIC": "Probability of each class, 0 to 1."}
 _COLOR_SPACES = {1: "GRAYSCALE", 3: "RGB"}
 
@@ -107,16 +108,17 @@ def _keys(labels: Sequence[str] | None, table: dict[str, str]) -> Sequence[str]:
     return wnids if published and wnids[0] in table else labels or ()
 
 
-def describe(content: bytes, about: About) -> bytes:
+def describe(content: bytes, about: About, task: Task) -> bytes:
     """Write metadata, a signature and the oldest runtime into a file. Equal arguments give equal bytes.
 
     Args:
         content: Bytes of a file with one image as input, pixels in 0..255, and one output.
         about: A completed `About`.
+        task: `Task`.
     """
     model = parse(content)
-    model.signatureDefs = [_signature(model)]
-    metadata = _metadata(model, about)
+    model.signatureDefs = [_signature(model, task.output)]
+    metadata = _metadata(model, about, task)
     runtime = min_runtime_version(model)
     _set_entry(model, RUNTIME_ENTRY, runtime.encode().ljust(RUNTIME_BYTES, b"\0") if runtime else None)
     _set_entry(model, ENTRY, metadata_bytes(metadata))
@@ -124,7 +126,7 @@ def describe(content: bytes, about: About) -> bytes:
     return with_labels(packed, metadata.labels) if metadata.labels else packed
 
 
-def _signature(model: ModelT):
+def _signature(model: ModelT, output: str):
     from ai_edge_litert import schema_py_generated as schema
 
     def port(name: str, index: int):
@@ -134,7 +136,7 @@ def _signature(model: ModelT):
 
     graph, signature = model.subgraphs[0], schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
-    signature.inputs, signature.outputs = [port(INPUT, graph.inputs[0])], [port(OUTPUT, graph.outputs[0])]
+    signature.inputs, signature.outputs = [port(INPUT, graph.inputs[0])], [port(output, graph.outputs[0])]
     return signature
 
 
@@ -155,7 +157,7 @@ def _set_entry(model: ModelT, name: str, value: bytes | None) -> None:
     model.metadata = list(entries.values())
 
 
-def _metadata(model: ModelT, about: About) -> FileMetadata:
+def _metadata(model: ModelT, about: About, task: Task) -> FileMetadata:
     graph = model.subgraphs[0]
     image, scores = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
     _, height, width, channels = map(int, image.shape)
@@ -164,7 +166,7 @@ def _metadata(model: ModelT, about: About) -> FileMetadata:
     size = f"{width}x{height} pixels"
     return FileMetadata(
         name=about.name,
-        description=about.description or f"Image classifier of {classes:,} classes for images of {size}.",
+        description=about.description or f"{task.subject.format(classes=f'{classes:,}')} for images of {size}.",
         version=about.version or f"keras_effnet {keras_effnet.__version__}",
         author=about.author,
         license=about.license,
@@ -174,8 +176,8 @@ def _metadata(model: ModelT, about: About) -> FileMetadata:
         mean=(zero_point,),
         std=(1 / scale,),
         pixel_range=(0.0, 255.0),
-        output_name=OUTPUT,
-        output_description=_SCORES.get(kind, "Scores of the classes; the highest is the most probable."),
+        output_name=task.output,
+        output_description=_SCORES.get(kind, task.description),
         score_threshold=0.0 if kind in _SCORES else None,  # logits may be negative
         labels=tuple(about.class_names),
     )

@@ -20,6 +20,7 @@ from keras_effnet.export.int8.float_islands import by_sensitivity, with_islands
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8, quantize_int16x8
 from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8_weights
 from keras_effnet.export.verification import VerifyReport
+from keras_effnet.tasks import TASKS, TaskName
 
 _COMPARED = 32  # calibration images on which minmax and percentile ranges are compared
 
@@ -153,6 +154,26 @@ def _mixed(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """Minimum figures of a file.
+
+    Recipes are tried until one reaches the bound of its task's agreement; a file is refused if the 95% interval of its
+    agreement lies below it.
+
+    Args:
+        decisions: Float in [0, 1], share of the float model's classes or decisions.
+        r2, cosine, iou: Floats, R², mean cosine similarity and mean IoU against the float model.
+        sqnr_db: Float, signal-to-quantization-noise ratio of the output.
+    """
+
+    decisions: float
+    r2: float
+    cosine: float
+    iou: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
 class Precision:
     """Recipe of a precision and the bounds that its file must meet.
 
@@ -161,39 +182,48 @@ class Precision:
         needs_calibration: Bool.
         takes_bytes: Bool, whether uint8 input is supported.
         weight_bytes: Float, minimum bytes per weight in the file.
-        min_agreement: Float in [0, 1], minimum share of images with the float model's most probable class. Recipes are
-            tried until one reaches it; a file is refused if the 95% interval of its agreement lies below it.
-        min_sqnr_db: Float, minimum signal-to-quantization-noise ratio of the logits.
+        bounds: `Bounds`.
     """
 
     candidates: Callable[[ExportSource, Settings], Iterator[Candidate]]
     needs_calibration: bool
     takes_bytes: bool
     weight_bytes: float
-    min_agreement: float
-    min_sqnr_db: float
+    bounds: Bounds
 
     def meets(self, report: VerifyReport) -> bool:
         """Whether the measured agreement and SQNR reach the bounds of this precision."""
-        return report.top1_agreement >= self.min_agreement and report.sqnr_db >= self.min_sqnr_db
+        return report.score >= self.min_agreement(report.task) and report.sqnr_db >= self.bounds.sqnr_db
 
     def accepts(self, report: VerifyReport) -> bool:
         """Whether a report is consistent with the bounds: the interval of the agreement includes or exceeds its bound.
 
         With few images, an agreement just below the bound is no evidence against the file.
         """
-        return report.agreement_interval[1] >= self.min_agreement and report.sqnr_db >= self.min_sqnr_db
+        enough = report.agreement_interval[1] >= self.min_agreement(report.task)
+        return enough and report.sqnr_db >= self.bounds.sqnr_db
+
+    def min_agreement(self, task: TaskName) -> float:
+        """The bound of the agreement for a task."""
+        return getattr(self.bounds, TASKS[task].bound)
+
+    def with_min_agreement(self, least: float | None) -> Precision:
+        """This precision with another bound of the agreement, whatever the task; None changes nothing."""
+        if least is None:
+            return self
+        return replace(self, bounds=Bounds(least, least, least, least, self.bounds.sqnr_db))
 
 
-# The int8 bounds reject per-tensor weights and ranges calibrated on noise (91.5% agreement on Lite2).
-#                     candidates calibration bytes weight_bytes agreement sqnr_db
+# The int8 bounds of decisions reject per-tensor weights and ranges calibrated on noise (91.5% agreement on Lite2).
+# Those of R² are the same noise as those of the SQNR.
+#                                                    bytes per weight    decisions   r2  cosine   iou  sqnr_db
 PRECISIONS: dict[str, Precision] = {
-    "none": Precision(_float32, False, False, 4.0, 0.999, 60.0),
-    "float16": Precision(_float16, False, False, 2.0, 0.99, 30.0),
-    "dynamic": Precision(_dynamic, False, False, 1.0, 0.95, 12.0),
-    "int8": Precision(_int8, True, True, 1.0, 0.93, 10.0),
-    "int16x8": Precision(_int16x8, True, False, 1.0, 0.97, 20.0),
-    "mixed": Precision(_mixed, True, True, 1.0, 0.97, 15.0),
+    "none": Precision(_float32, False, False, 4.0, Bounds(0.999, 0.999999, 0.9999, 0.99, 60.0)),
+    "float16": Precision(_float16, False, False, 2.0, Bounds(0.99, 0.999, 0.999, 0.98, 30.0)),
+    "dynamic": Precision(_dynamic, False, False, 1.0, Bounds(0.95, 0.937, 0.97, 0.93, 12.0)),
+    "int8": Precision(_int8, True, True, 1.0, Bounds(0.93, 0.90, 0.95, 0.90, 10.0)),
+    "int16x8": Precision(_int16x8, True, False, 1.0, Bounds(0.97, 0.99, 0.99, 0.95, 20.0)),
+    "mixed": Precision(_mixed, True, True, 1.0, Bounds(0.97, 0.968, 0.98, 0.95, 15.0)),
 }
 CALIBRATED = tuple(name for name, recipe in PRECISIONS.items() if recipe.needs_calibration)
 

@@ -19,9 +19,9 @@ from keras_effnet.export.verification import VerifyReport
 from keras_effnet.system import html_pages
 from keras_effnet.system.files import write_text
 from keras_effnet.system.machine import cpu_name
+from keras_effnet.tasks import TASKS
 
 _TEMPLATE = Path(__file__).parent / "templates/export.html.j2"
-SOUND = 0.97  # agreement under which no file is recommended
 FEWEST = 20  # images under which no file is recommended: if all agree, the interval starts at 84%
 
 
@@ -77,21 +77,28 @@ def _share(value: float | None) -> str:
 
 
 def _agreement(report: VerifyReport) -> str:
-    share, low, high = (f"{100 * value:.3g}" for value in (report.top1_agreement, *report.agreement_interval))
-    return f"{share}% of {report.samples} [{low}, {high}]"
+    values = (report.score, *report.agreement_interval)
+    if TASKS[report.task].percent:
+        score, low, high = (f"{100 * value:.3g}" for value in values)
+        return f"{score}% of {report.samples} [{low}, {high}]"
+    score, low, high = (f"{value:.4f}" for value in values)
+    return f"{score} of {report.samples} [{low}, {high}]"
 
 
 def _verdicts(rows: Sequence[ReportRow]) -> dict[str, tuple[Verdict, ...]]:
     return {file.quantization: file.inspection.clients for row in rows if (file := row.kept)}
 
 
-# Column header -> text of a cell, for columns of the comparison and of the file.
-_COMPARED: dict[str, Callable[[VerifyReport], str]] = {
-    "top-1": lambda report: _share(report.accuracy_tflite),
-    "top-5": lambda report: _share(report.top5_tflite),
-    "agreement": lambda report: _agreement(report),
-    "SQNR": lambda report: f"{report.sqnr_db:.1f} dB",
-}
+def _comparison(report: VerifyReport) -> dict[str, str]:
+    """Column header -> text of a cell, for the columns of a comparison; those that the task lacks are left out."""
+    task = TASKS[report.task]
+    accuracies = {"top-1": _share(report.accuracy_tflite), "top-5": _share(report.top5_tflite)}
+    figures = {name: task.shown(value) for name, value in report.figures.items()}
+    shared = {task.header: _agreement(report), **figures, "SQNR": f"{report.sqnr_db:.1f} dB"}
+    return (accuracies if task.accuracy else {}) | shared
+
+
+# Column header -> text of a cell, for the columns of a file.
 _MEASURED: dict[str, Callable[[KeptFile], str]] = {
     "size": lambda file: f"{file.export.size_bytes / 1e6:.2f} MB",
     "gzip": lambda file: f"{file.export.compressed_bytes / 1e6:.2f} MB",
@@ -99,23 +106,28 @@ _MEASURED: dict[str, Callable[[KeptFile], str]] = {
     "memory": lambda file: "-" if file.memory_mb is None else f"{file.memory_mb:.0f} MB",
     "ops": lambda file: str(sum(file.inspection.operators.values())),
 }
-SHORT_COLUMNS = ("precision", "size", "gzip", "top-1", "agreement", "SQNR", "latency", "memory")
-ALL_COLUMNS = (*SHORT_COLUMNS, "top-5", "ops")
 
 
-def cells(row: ReportRow, headers: Sequence[str] = SHORT_COLUMNS) -> tuple[str, ...]:
+def columns(rows: Sequence[ReportRow], *, short: bool = False) -> tuple[str, ...]:
+    """Column headers of a table of these rows; the short table leaves out top-5 and operators."""
+    compared = next((tuple(_comparison(row.report)) for row in rows if row.report), ())
+    headers = ("precision", "size", "gzip", *(each for each in compared if each != "top-5"), "latency", "memory")
+    rest = ("top-5",) if "top-5" in compared else ()
+    return headers if short else (*headers, *rest, "ops")
+
+
+def cells(row: ReportRow, headers: Sequence[str]) -> tuple[str, ...]:
     """Return the cells of a table row as text."""
-    found = []
-    for header in headers:
-        if header == "precision":
-            found.append(row.quantization)
-        elif header in _COMPARED:
-            found.append(_COMPARED[header](row.report) if row.report else "")
-        elif file := row.kept:
-            found.append(_MEASURED[header](file))
-        else:
-            found.append("refused" if header == "size" else "")
-    return tuple(found)
+    found = {"precision": row.quantization} | ({} if row.export else {"size": "refused"})
+    if row.report:
+        found |= _comparison(row.report)
+    if file := row.kept:
+        found |= {header: text(file) for header, text in _MEASURED.items()}
+    return tuple(found.get(header, "") for header in headers)
+
+
+def _sound(report: VerifyReport) -> bool:
+    return report.score >= TASKS[report.task].sound
 
 
 def _compared(rows: Sequence[ReportRow]) -> list[KeptFile]:
@@ -127,13 +139,12 @@ def _compared(rows: Sequence[ReportRow]) -> list[KeptFile]:
 def recommended_file(rows: Sequence[ReportRow]) -> KeptFile | None:
     """Choose the file to ship, or None.
 
-    A file is eligible if it was compared on at least `FEWEST` images that calibration did not use, its agreement is at
-    least `SOUND`, and neither a defect nor a doubt is recorded. Of the eligible files within 10% of the fastest, the
-    smallest is recommended.
+    A file is eligible if it was compared on at least `FEWEST` images that calibration did not use, its agreement is
+    sound for its task, and neither a defect nor a doubt is recorded. Of the eligible files within 10% of the fastest,
+    the smallest is recommended.
     """
     doubtful = {row.quantization for row in rows if row.doubt}
-    sound = [file for file in _compared(rows) if file.report.top1_agreement >= SOUND]
-    sound = [file for file in sound if file.quantization not in doubtful]
+    sound = [file for file in _compared(rows) if _sound(file.report) and file.quantization not in doubtful]
     fastest = min((file.latency.median_ms for file in sound), default=0.0)
     near = [file for file in sound if file.latency.median_ms <= 1.1 * fastest]
     return min(near, key=lambda file: file.export.size_bytes, default=None)
@@ -146,7 +157,7 @@ def recommend_precision(rows: Sequence[ReportRow]) -> str:
         return _no_recommendation([file for row in rows if (file := row.kept) and not row.warning], _compared(rows))
     return (
         f"Ship {best.export.path.name}: {best.export.size_bytes / 1e6:.2f} MB, {best.latency.median_ms:.2f} ms on this "
-        f"machine, and the model's class on {best.report.agreement}."
+        f"machine, and {best.report.agreement}."
     )
 
 
@@ -159,12 +170,14 @@ def _no_recommendation(kept: Sequence[KeptFile], compared: Sequence[KeptFile]) -
             f"compared on {most.samples} {most.kind}."
         )
     best = max((file.report for file in compared), key=lambda report: report.agreement_interval[1], default=None)
-    if best and best.agreement_interval[1] >= SOUND:
+    task = TASKS[best.task if best else "classification"]
+    least = f"{task.sound:.0%} {task.header}" if task.percent else f"a {task.header} of {task.sound:g}"
+    if best and best.agreement_interval[1] >= task.sound:
         return (
-            f"No recommendation: whether a file agrees with the model on {SOUND:.0%} of images is undecided, the best "
-            f"has its class on {best.agreement}. Compare on more images."
+            f"No recommendation: whether a file reaches {least} with the model is undecided, the best has "
+            f"{best.agreement}. Compare on more images."
         )
-    return f"No file agrees with the model on {SOUND:.0%} of the images; do not ship any before the cause is found."
+    return f"No file reaches {least} with the model; do not ship any before the cause is found."
 
 
 def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
@@ -175,11 +188,12 @@ def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
         five = "" if report.top5_keras is None else f" (top-5 {report.top5_keras:.1%})"
         remarks.append(f"The Keras model on the same {report.samples} images: {report.accuracy_keras:.1%}{five}.")
     if report:
+        task = TASKS[report.task]
         remarks += [
             f"Latency: median of one image, one thread, on {cpu_name()}.",
             "Memory: peak of loading and running the file.",
-            "Agreement: share of images with the Keras model's most probable class, number of images, and 95% Wilson "
-            "interval in percent. SQNR: of the logits.",
+            f"{task.header[0].upper()}{task.header[1:]}: {task.explanation}; number of images, 95% interval. SQNR: of "
+            f"the {task.measured}.",
             "Runtimes: expected from operators and types, by rules from trials with files of each precision or from "
             "documents; on this machine the files were run with LiteRT.",
         ]
@@ -206,8 +220,9 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _markdown(
     name: str, rows: Sequence[ReportRow], recommendation: str, remarks: Sequence[str], images: Sequence[Path]
 ) -> str:
+    headers = columns(rows)
     lines = [f"# Export of {html_pages.markdown_text(name)}", "", html_pages.markdown_text(recommendation), ""]
-    lines += _table(ALL_COLUMNS, [cells(row, ALL_COLUMNS) for row in rows])
+    lines += _table(headers, [cells(row, headers) for row in rows])
     lines += [""] + [f"![]({image.name})\n" for image in images]
     lines += [f"{html_pages.markdown_text(remark)}\n" for remark in remarks]
     if verdicts := _verdicts(rows):
@@ -228,13 +243,14 @@ def _client_section(rows: Sequence[ReportRow]) -> dict[str, Sequence[object]] | 
 def _html(
     name: str, rows: Sequence[ReportRow], recommendation: str, remarks: Sequence[str], images: Sequence[Path]
 ) -> str:
+    headers = columns(rows)
     encoded = [base64.b64encode(image.read_bytes()).decode() for image in images]
     return html_pages.render(
         _TEMPLATE,
         title=f"Export of {name}",
         recommendation=recommendation,
-        headers=ALL_COLUMNS,
-        table=[{"cells": cells(row, ALL_COLUMNS), "refused": row.refused} for row in rows],
+        headers=headers,
+        table=[{"cells": cells(row, headers), "refused": row.refused} for row in rows],
         images=[{"name": image.stem, "base64": text} for image, text in zip(images, encoded, strict=True)],
         remarks=remarks,
         clients=_client_section(rows),
@@ -247,10 +263,12 @@ def _plot(rows: Sequence[ReportRow], folder: Path) -> list[Path]:
     kept = [file for row in rows if (file := row.kept)]
     images = []
     if kept:
+        task = TASKS[kept[0].report.task]
+        scale, unit = (100, " (%)") if task.percent else (1, "")
         panels = {
             "size (MB)": [file.export.size_bytes / 1e6 for file in kept],
             "latency (ms)": [file.latency.median_ms for file in kept],
-            f"agreement (% of {kept[0].report.samples})": [100 * file.report.top1_agreement for file in kept],
+            f"{task.header}{unit} of {kept[0].report.samples}": [scale * file.report.score for file in kept],
         }
         accuracies = [accuracy for file in kept if (accuracy := file.report.accuracy_tflite) is not None]
         if len(accuracies) == len(kept):

@@ -18,8 +18,9 @@ import tensorflow as tf
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Images, load_images, synthetic_images
-from keras_effnet.export.conversion.float_graph import check_exportable, float32_copy, plain
+from keras_effnet.export.conversion.float_graph import check_exportable
 from keras_effnet.export.conversion.plausibility import check_predictions
+from keras_effnet.export.conversion.structure import float32_copy, plain
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.verification import Evidence, VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
@@ -231,8 +232,8 @@ def _export(
             size, digest = _size_and_digest(temporary)
             if not PRECISIONS["none"].accepts(report):
                 raise VerificationError(
-                    f"The {kind.name} disagrees with the model: the same class on {report.agreement}, SQNR "
-                    f"{report.sqnr_db:.1f} dB. Not written."
+                    f"The {kind.name} disagrees with the model: {report.agreement}, SQNR {report.sqnr_db:.1f} dB. "
+                    "Not written."
                 )
     except (OSError, tf.errors.ResourceExhaustedError) as error:  # TensorFlow reports a full disk as the latter
         raise cannot_write(f"to {path.parent}", error) from None

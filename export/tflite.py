@@ -19,7 +19,8 @@ from keras_effnet.export.calibration import (
 )
 from keras_effnet.export.candidate_trial import ExportResult, keep, labels_text, try_precision
 from keras_effnet.export.choices import InputType, Int8Method, Quantization
-from keras_effnet.export.conversion.float_graph import ExportSource, check_exportable, plain
+from keras_effnet.export.conversion.float_graph import ExportSource, check_exportable
+from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.description import About
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
@@ -27,6 +28,7 @@ from keras_effnet.export.recipes import Settings, check_settings
 from keras_effnet.export.verification import Evidence, Reference
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.files import atomic_group, cannot_write
+from keras_effnet.tasks import TaskName
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def prepare_inputs(
     samples: int,
     seed: int,
     training_samples: int = 0,
+    task: TaskName | None = None,
 ) -> tuple[ExportSource, Reference]:
     """Load the images of an export: the source with its calibration images, and the reference to compare with.
 
@@ -56,12 +59,14 @@ def prepare_inputs(
         if len(pixels) < MIN_IMAGES:
             logger.warning("Only %d calibration images; use %d or more.", len(pixels), MIN_IMAGES)
     # Files are compared with the source's float32 copy, so that float16 noise of the model does not count.
-    source = ExportSource(model, pixels, samples)
+    source = ExportSource(model, pixels, samples, task)
+    name = source.task.name
     if held_out is None:
         shown = synthetic_images(model.input_shape[1:]) if pixels is None else pixels[:samples]
         evidence: Evidence = "synthetic" if pixels is None else "calibration"
-        return source, replace(Reference.of(source.model, shown, image_spec, samples=samples), evidence=evidence)
-    reference = Reference.of(source.model, held_out, image_spec, samples=samples, seed=seed)
+        reference = Reference.of(source.model, shown, image_spec, samples=samples, task=name)
+        return source, replace(reference, evidence=evidence)
+    reference = Reference.of(source.model, held_out, image_spec, samples=samples, seed=seed, task=name)
     reference = replace(reference, evidence="held-out") if pixels is None else reference.apart_from(pixels)
     if reference.remark:
         logger.warning(reference.remark)
@@ -81,9 +86,11 @@ def export_tflite(
     tuning: FineTuning | None = None,
     training_samples: int = 1000,
     min_agreement: float | None = None,
+    task: TaskName | None = None,
     labels: Sequence[str] | None = None,
     about: About | None = None,
     image_spec: ImageSpec | None = None,
+    image_size: int | None = None,
     samples: int = 100,
     seed: int = 0,
     overwrite: bool = False,
@@ -115,12 +122,15 @@ def export_tflite(
             default they are chosen by measured sensitivity until `min_agreement` is met.
         tuning: `FineTuning` for `method="qat"`.
         training_samples: Int, maximum number of images that `method="qat"` trains on.
-        min_agreement: Float in [0, 1], minimum share of images with the model's class; replaces the precision's own
-            bound. A file is refused if the 95% interval of its agreement lies below the bound; one whose interval
-            includes the bound is written with a warning.
+        min_agreement: Float in [0, 1], minimum of the task's measure of agreement, such as the share of images with the
+            model's class; replaces the precision's own bound. A file is refused if the 95% interval of its agreement
+            lies below the bound; one whose interval includes the bound is written with a warning.
+        task: String, what the output means and so what agreement is: `"classification"`, `"binary"`, `"multilabel"`,
+            `"regression"`, `"embedding"` or `"segmentation"`; by default told by the model, see `tasks.task_of`.
         labels: Class names, written beside the file as `labels.txt` and into its metadata.
         about: `About`, the name, author and licence in the file's metadata, and what people call the classes.
         image_spec: `ImageSpec`, how images are cropped.
+        image_size: Int, the size of the file's input in pixels, if the model takes images of any size.
         samples: Int, maximum number of calibration and of verification images.
         seed: Int, seed of the draw from a folder.
         overwrite: Bool, whether an existing file may be replaced.
@@ -137,16 +147,16 @@ def export_tflite(
     Example:
 
     >>> result = keras_effnet.export.export_tflite(model, "flowers.tflite", "int8", calibration="flowers/train")
-    >>> result.size_bytes, result.report.top1_agreement
+    >>> result.size_bytes, result.report.agreement
     """
     check_path("path", path)
-    path, model = Path(path), plain(model)
+    path, model = Path(path), plain(model, image_size)
     settings = Settings(input_type, method, tuple(float_blocks), tuning, announce)
     check_arguments(model, path, quantization, calibration, settings, labels, overwrite)
     about = (about or About()).completed(model.name, model.output_shape[-1], labels)
     spec = image_spec or ImageSpec.of_model(model)
     trained_on = training_samples if method == "qat" else 0
-    source, reference = prepare_inputs(model, calibration, verification, spec, samples, seed, trained_on)
+    source, reference = prepare_inputs(model, calibration, verification, spec, samples, seed, trained_on, task)
     with atomic_group(path.parent) as folder:  # opened first: fails before the work if the folder cannot be written
         trial = try_precision(source, reference, quantization, settings, min_agreement, about)
         if not trial.passed:

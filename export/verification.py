@@ -1,4 +1,4 @@
-"""Comparison of a `.tflite` file with its Keras model on the same images: agreement, SQNR, accuracy. TensorFlow."""
+"""Comparison of a `.tflite` file with its Keras model on the same images, by the measures of its task. TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation.intervals import wilson_interval
 from keras_effnet.export.calibration import Images, load_images, occurring_in
-from keras_effnet.export.conversion.float_graph import plain
 from keras_effnet.export.conversion.plausibility import check_predictions
+from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.isolation.isolated import IsolatedModel
-from keras_effnet.export.tflite_file.interpreter import ImageClassifier
+from keras_effnet.export.tflite_file.interpreter import ImageModel
 from keras_effnet.preprocessing import ImageSpec, check_range
+from keras_effnet.tasks import TASKS, Task, TaskName, task_of
 
 logger = logging.getLogger(__name__)
 
 _BATCH_PIXELS = 10 * 224**2  # per batch: B7 at 600 pixels needs half a gigabyte per image
-_TINY = np.finfo("float32").tiny
 
 # Origin of the compared images: passed to `verify`; not used in calibration; used in calibration; made by
 # `synthetic_images`.
@@ -36,22 +36,27 @@ class VerifyReport:
     """Comparison of a `.tflite` file with its Keras model on the same images.
 
     Args:
-        top1_agreement: Float in [0, 1], share of images with the same most probable class.
-        sqnr_db: Float, power of the Keras model's logits over the power of the difference, in decibels, median over
-            images: in a ratio of sums a single image with exploding logits would dominate. Logits are centred per
-            image, since softmax ignores their mean.
-        max_abs_diff: Float, largest difference of a probability.
+        score: Float, at most 1, agreement by the measure of the task, see `tasks.TASKS`: share of images with the same
+            most probable class or the same decision, R², mean cosine similarity, or mean IoU.
+        sqnr_db: Float, power of the Keras model's signal over the power of the difference, in decibels. The signal of
+            classes is the logits, centred per image, since softmax ignores their mean, and the ratio is the median over
+            images: in a ratio of sums a single image with exploding logits would dominate. The signal of other outputs
+            is what differs between images.
+        max_abs_diff: Float, largest difference of an output.
         samples: Int, images compared.
         accuracy_keras, accuracy_tflite: Floats in [0, 1], or None without labels.
         top5_keras, top5_tflite: Floats in [0, 1], share of images whose class is among the five most probable; None
             without labels or with five classes or fewer.
         evidence: Origin of the images: `"given"` (passed to `verify`), `"held-out"` (not used in calibration),
             `"calibration"` (used in calibration, which makes the agreement optimistic) or `"synthetic"`.
-        agreeing: Int, number of images with the same most probable class.
-        agreement_interval: `(low, high)`, 95% Wilson interval of `top1_agreement`.
+        task: Name of the task.
+        figures: Dict of the task's further figures, by name.
+        agreement_interval: `(low, high)`, 95% interval of the score; by default Wilson's of a share of the images.
+        agreeing: Int, number of images that agree; None if the score is not a share of the images.
+        top1_agreement: Float in [0, 1], the score of a classifier; None for other tasks.
     """
 
-    top1_agreement: float
+    score: float
     sqnr_db: float
     max_abs_diff: float
     samples: int
@@ -60,13 +65,18 @@ class VerifyReport:
     top5_keras: float | None = None
     top5_tflite: float | None = None
     evidence: Evidence = "given"
-    agreeing: int = field(init=False)
-    agreement_interval: tuple[float, float] = field(init=False)
+    task: TaskName = "classification"
+    figures: dict[str, float] = field(default_factory=dict)
+    agreement_interval: tuple[float, float] = ()  # type: ignore[assignment]  # never empty after `__post_init__`
+    agreeing: int | None = None
+    top1_agreement: float | None = field(init=False)
 
     def __post_init__(self) -> None:
-        agreeing = round(self.top1_agreement * self.samples)
-        object.__setattr__(self, "agreeing", agreeing)
-        object.__setattr__(self, "agreement_interval", wilson_interval(agreeing, self.samples))
+        if not self.agreement_interval:
+            agreeing = round(self.score * self.samples)
+            object.__setattr__(self, "agreeing", agreeing)
+            object.__setattr__(self, "agreement_interval", wilson_interval(agreeing, self.samples))
+        object.__setattr__(self, "top1_agreement", self.score if self.task == "classification" else None)
 
     @property
     def unseen(self) -> bool:
@@ -82,60 +92,45 @@ class VerifyReport:
     def agreement(self) -> str:
         """Agreement with its count, kind of images and interval, as text for a sentence."""
         low, high = self.agreement_interval
-        return (
-            f"{self.agreeing} of {self.samples} {self.kind} ({self.top1_agreement:.1%}, 95% interval {low:.1%} to "
-            f"{high:.1%})"
+        return TASKS[self.task].sentence.format(
+            agreeing=self.agreeing, samples=self.samples, kind=self.kind, score=self.score, low=low, high=high
         )
 
 
-def centred_logits(outputs: np.ndarray) -> np.ndarray:
-    """Compute logits with mean 0 per image, from probabilities or from logits."""
-    probabilities = outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-2)
-    logits = np.log(np.maximum(outputs, _TINY)) if probabilities else outputs
-    return logits - logits.mean(axis=1, keepdims=True)
-
-
-def sqnr_db(expected: np.ndarray, got: np.ndarray, per: Literal["image", "tensor"] = "image") -> float:
-    """Signal-to-quantization-noise ratio in decibels.
+def compare(
+    expected: np.ndarray,
+    got: np.ndarray,
+    labels: np.ndarray | None = None,
+    task: Task = TASKS["classification"],
+) -> VerifyReport:
+    """Compare two sets of outputs for the same images.
 
     Args:
-        expected, got: Arrays of the same shape: predictions of shape `(N, classes)` for `per="image"`, activations of
-            any shape for `per="tensor"`.
-        per: `"image"`: median over images of the ratio of centred logits, as in `VerifyReport`. `"tensor"`: variance of
-            `expected` over the mean squared difference, all elements together.
+        expected, got: Arrays of the same shape, `(N, ...)`.
+        labels: Int array of shape `(N,)` or None, classes.
+        task: `Task`.
     """
-    expected, got = expected.astype("float64"), got.astype("float64")
-    if per == "image":
-        axis, signal = 1, centred_logits(expected)
-        noise = centred_logits(got) - signal
-    else:
-        axis, signal, noise = None, expected - expected.mean(), got - expected
-    power, noise_power = (np.maximum(np.mean(part**2, axis=axis), 1e-30) for part in (signal, noise))
-    return float(np.median(10 * np.log10(power / noise_power)))
-
-
-def _hits(outputs: np.ndarray, labels: np.ndarray | None, best: int) -> float | None:
-    """Top-k accuracy with k = `best`; None without labels or with k classes or fewer."""
-    if labels is None or outputs.shape[1] <= best:
-        return None
-    top = np.argpartition(-outputs, range(best), axis=1)[:, :best]
-    return float(np.mean((top == labels[:, None]).any(axis=1)))
-
-
-def compare(expected: np.ndarray, got: np.ndarray, labels: np.ndarray | None = None) -> VerifyReport:
-    """Compare two sets of predictions of shape `(N, classes)`."""
+    count = len(expected)
     if not np.isfinite(got).all():
-        return VerifyReport(0.0, -np.inf, np.inf, len(expected))
-    best_expected, best_got = expected.argmax(axis=1), got.argmax(axis=1)
+        return VerifyReport(0.0, -np.inf, np.inf, count, task=task.name)
+    found = task.agreement(expected, got)
+    (top1_keras, top5_keras), (top1_tflite, top5_tflite) = (
+        task.accuracy(outputs, labels) if task.accuracy and labels is not None else (None, None)
+        for outputs in (expected, got)
+    )
     return VerifyReport(
-        samples=len(expected),
-        top1_agreement=float(np.mean(best_expected == best_got)),
-        sqnr_db=sqnr_db(expected, got),
+        samples=count,
+        score=found.score,
+        sqnr_db=task.sqnr_db(expected, got),
         max_abs_diff=float(np.abs(expected - got).max()),
-        accuracy_keras=None if labels is None else float(np.mean(best_expected == labels)),
-        accuracy_tflite=None if labels is None else float(np.mean(best_got == labels)),
-        top5_keras=_hits(expected, labels, 5),
-        top5_tflite=_hits(got, labels, 5),
+        accuracy_keras=top1_keras,
+        accuracy_tflite=top1_tflite,
+        top5_keras=top5_keras,
+        top5_tflite=top5_tflite,
+        task=task.name,
+        figures=found.figures,
+        agreement_interval=found.interval,
+        agreeing=found.agreeing,
     )
 
 
@@ -145,15 +140,17 @@ class Reference:
 
     Args:
         images: Array of shape `(N, height, width, channels)`, values 0..255.
-        answers: Array of shape `(N, classes)`, the Keras model's predictions.
+        answers: Array of shape `(N, ...)`, the Keras model's outputs.
         labels: Int array of shape `(N,)`, or None.
         evidence: Origin of the images, as in `VerifyReport`.
+        task: `Task` of the model.
     """
 
     images: np.ndarray
     answers: np.ndarray
     labels: np.ndarray | None = None
     evidence: Evidence = "given"
+    task: Task = TASKS["classification"]
 
     @classmethod
     def of(
@@ -164,9 +161,13 @@ class Reference:
         labels: np.ndarray | None = None,
         samples: int = 500,
         seed: int = 0,
+        task: TaskName | None = None,
     ) -> Reference:
         """Load the images and predict with the model; the arguments are those of `verify`."""
-        if isinstance(images, Split):
+        found = task_of(model, task)
+        if labels is not None and found.accuracy is None:
+            raise UserError(f"labels are classes or decisions, and the model's task is {found.name}.")
+        if isinstance(images, Split) and found.accuracy is not None:
             labels = images.labels
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
             raise UserError("labels need an array of images of the same length.")
@@ -175,17 +176,17 @@ class Reference:
         batch = max(1, min(32, _BATCH_PIXELS // pixels[0, :, :, 0].size))
         answers = np.asarray(model.predict(pixels, batch_size=batch, verbose=0))
         check_predictions(model, pixels, answers)
-        return cls(pixels, answers, labels)
+        return cls(pixels, answers, labels, task=found)
 
     @property
     def remark(self) -> str:
         """Remark on predictions that make an agreement meaningless; empty if there is nothing to say."""
-        best = np.unique(self.answers.argmax(axis=1))
-        if len(best) > 1 or len(self.answers) < 2 or self.evidence == "synthetic":
+        outcomes = self.task.outcomes(self.answers)
+        if (outcomes != outcomes[0]).any() or len(outcomes) < 2 or self.evidence == "synthetic":
             return ""
         return (
-            f"The model predicts class {best[0]} for all {len(self.answers)} images, so the agreement proves little. "
-            "Is it trained?"
+            f"The model {self.task.alike.format(outcomes[0])} for all {len(outcomes)} images, so the agreement proves "
+            "little. Is it trained?"
         )
 
     def apart_from(self, calibration: np.ndarray) -> Reference:
@@ -197,11 +198,12 @@ class Reference:
         if seen.any():
             logger.warning("%d of %d images to compare on are calibration images; left out.", seen.sum(), len(seen))
         labels = None if self.labels is None else self.labels[~seen]
-        return Reference(self.images[~seen], self.answers[~seen], labels, "held-out")
+        return Reference(self.images[~seen], self.answers[~seen], labels, "held-out", self.task)
 
-    def compare(self, file: ImageClassifier) -> VerifyReport:
+    def compare(self, file: ImageModel) -> VerifyReport:
         """Runs a file on the images and compares it with the model."""
-        return replace(compare(self.answers, file.predict(self.images), self.labels), evidence=self.evidence)
+        found = compare(self.answers, file.predict(self.images), self.labels, self.task)
+        return replace(found, evidence=self.evidence)
 
 
 def verify(
@@ -213,6 +215,7 @@ def verify(
     samples: int = 500,
     seed: int = 0,
     image_spec: ImageSpec | None = None,
+    task: TaskName | None = None,
 ) -> VerifyReport:
     """Compare a `.tflite` file with its Keras model on the same images.
 
@@ -221,16 +224,19 @@ def verify(
         model: Keras model that the file was made from.
         images: A folder, a `tf.data.Dataset` of batches, an array of shape `(N, height, width, 3)`, or a `Split`,
             whose labels are used; pixels in 0..255.
-        labels: Int array of shape `(N,)` in the order of `images`, which must then be an array.
+        labels: Int array of shape `(N,)` in the order of `images`, which must then be an array; classes, or 0 and 1 of
+            a binary network.
         samples: Int, maximum number of images; with labels all are used.
         seed: Int, seed of the draw from a folder.
         image_spec: `ImageSpec`, how images are cropped; by default the whole central square.
+        task: String, what the output means, one of `tasks.TASK_NAMES`; by default told by the model, see
+            `tasks.task_of`.
 
     Returns:
         A `VerifyReport`.
 
     Raises:
-        UserError: The file cannot be run, or its input size or classes differ from the model's.
+        UserError: The file cannot be run, or its input or output differs in shape from the model's.
 
     Example:
 
@@ -239,9 +245,9 @@ def verify(
     """
     file = IsolatedModel(tflite_path)
     model = plain(model)
-    if file.classes != model.output_shape[-1]:
-        raise UserError(f"The file gives {file.classes} classes, the model {model.output_shape[-1]}.")
+    if tuple(model.output_shape[1:]) != file.output_shape[1:]:
+        raise UserError(f"The file gives outputs of {file.output_shape[1:]}, the model of {model.output_shape[1:]}.")
     if tuple(model.input_shape[1:]) != file.input_shape[1:]:
         raise UserError(f"The file takes images of {file.input_shape[1:]}, the model of {model.input_shape[1:]}.")
     spec = image_spec or ImageSpec.raw(file.input_shape)
-    return Reference.of(model, images, spec, labels, samples, seed).compare(file)
+    return Reference.of(model, images, spec, labels, samples, seed, task).compare(file)

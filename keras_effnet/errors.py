@@ -132,7 +132,9 @@ def check_model(value: Any) -> None:
     Raises:
         UserError: It is another object.
     """
-    if not (hasattr(value, "layers") and hasattr(value, "inputs")):
+    if hasattr(value, "layers") and not hasattr(value, "inputs"):
+        raise UserError("The model has no input yet: begin it with keras.Input((H, W, 3)), or call it on an image.")
+    if not hasattr(value, "layers"):
         cure = "; load a file with load_model" if isinstance(value, str | os.PathLike) else ""
         raise UserError(f"model must be a Keras model, got {_brief(value)}{cure}.")
 

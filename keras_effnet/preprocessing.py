@@ -147,7 +147,7 @@ class ImageSpec:
         if found := _normalisation(layers):
             scale, offset = found
             return cls(size, _plain(-offset / scale), _plain(1 / scale), crop, channels)
-        if not layers[0].name.startswith("stem_"):
+        if not layers or not layers[0].name.startswith("stem_"):
             return cls.raw((1, size, size, channels), crop)
         spec = next((spec for spec in SPECS.values() if model.name.startswith(spec.name)), EFFICIENTNET_B0)
         return replace(cls.of(spec, size, crop, channels), in_network=False)

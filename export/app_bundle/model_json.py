@@ -34,7 +34,7 @@ FORMAT = 1
 MODEL_JSON, LABELS = "model.json", "labels.txt"
 _COLORS = {1: "GRAYSCALE", 3: "RGB"}
 _MAKERS = {"keras_effnet": "keras-effnet", "keras": "keras", "tensorflow": "tensorflow", "litert": "ai-edge-litert"}
-_REPORT = {"samples": int, "top1_agreement": float, "agreement_interval": tuple[float, float], "evidence": str}
+_REPORT = {"samples": int, "score": float, "agreement_interval": tuple[float, float], "evidence": str}
 _ACCURACY = {"accuracy_tflite": float, "accuracy_keras": float, "samples": int}
 
 
@@ -374,7 +374,7 @@ def _agreement(report: Mapping[str, Any]) -> Agreement | None:
     found = _fields(report, _REPORT)
     if found is None:
         return None
-    return Agreement(found["top1_agreement"], found["samples"], found["agreement_interval"], found["evidence"])
+    return Agreement(found["score"], found["samples"], found["agreement_interval"], found["evidence"])
 
 
 def _accuracy(report: Mapping[str, Any]) -> Accuracy | None:

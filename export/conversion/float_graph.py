@@ -15,45 +15,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.architecture.network_parts import computing_layers
-from keras_effnet.errors import UserError, check_model
+from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.conversion.plausibility import check_activations, check_weights
 from keras_effnet.export.conversion.ranges import Observed, observe, with_ranges
+from keras_effnet.export.conversion.structure import float32_copy
 from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
 from keras_effnet.export.tflite_file.tensors import layer_of
+from keras_effnet.tasks import TASKS, Task, TaskName, task_of
 
 BULK = 0.998  # share of a tensor's values that percentile ranges cover
-
-
-def plain(model: keras.Model) -> keras.Model:
-    """The same layers with a tensor as input and as output, where a model has dicts or lists of one tensor.
-
-    Raises:
-        UserError: It is no Keras model.
-    """
-    check_model(model)
-    structured = any(isinstance(part, dict | list | tuple) for part in (model.input, model.output))
-    if not structured or len(model.inputs) != 1 or len(model.outputs) != 1:
-        return model
-    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-
-
-def float32_copy(model: keras.Model) -> keras.Model:
-    """Copy a network to float32; a float32 model is returned unchanged.
-
-    A mixed-precision network would convert to a file full of CAST operators that phones refuse.
-    """
-    model = plain(model)
-    if all(layer.compute_dtype == "float32" for layer in computing_layers(model)):
-        return model
-
-    def rebuild(layer):
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
-    copy = keras.models.clone_model(model, clone_function=rebuild, recursive=True)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def weight_count(model: keras.Model) -> int:
@@ -72,7 +44,8 @@ def check_exportable(model: keras.Model) -> None:
         raise UserError(f"Export takes one input and one output; the model has {inputs} and {outputs}.")
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:]:
-        raise UserError(f"The model's input {shape} has no fixed size; build it with input_shape=(H, W, 3).")
+        cure = "build it with input_shape=(H, W, 3), or pass image_size."
+        raise UserError(f"The model's input {shape} has no fixed size; {cure}")
     dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
     if "float" not in dtype:
         raise UserError(
@@ -175,12 +148,14 @@ class FloatGraph:
         model: Functional Keras model in float32.
         pixels: Calibration images of shape `(N, height, width, channels)`, values 0..255, or None.
         scale, offset: Floats. The graph takes `pixels * scale + offset`.
+        task: `Task` of the model.
     """
 
     model: keras.Model
     pixels: np.ndarray | None = None
     scale: float = 1.0
     offset: float = 0.0
+    task: Task = TASKS["classification"]
 
     @property
     def calibration(self) -> np.ndarray:
@@ -231,9 +206,17 @@ class ExportSource:
         model: Functional Keras model that takes pixels in 0..255.
         pixels: Array of shape `(N, height, width, channels)`, values 0..255, or None.
         samples: Int, how many of them the ranges come from; training takes all. By default all.
+        task: String, what the output means; by default told by the model, see `tasks.task_of`.
     """
 
-    def __init__(self, model: keras.Model, pixels: np.ndarray | None = None, samples: int | None = None):
+    def __init__(
+        self,
+        model: keras.Model,
+        pixels: np.ndarray | None = None,
+        samples: int | None = None,
+        task: TaskName | None = None,
+    ):
+        self.task = task_of(model, task)
         self.model = float32_copy(model)
         self.pixels = pixels
         self._calibration = None if pixels is None else pixels[:samples]
@@ -249,7 +232,7 @@ class ExportSource:
 
     @cached_property
     def _on_pixels(self) -> FloatGraph:
-        return FloatGraph(self.model, self._calibration)
+        return FloatGraph(self.model, self._calibration, task=self.task)
 
     @cached_property
     def _on_bytes(self) -> FloatGraph:
@@ -261,4 +244,4 @@ class ExportSource:
         if not isinstance(first, keras.layers.Rescaling) or np.size(first.scale) > 1 or np.size(first.offset) > 1:
             return self._on_pixels
         rest = keras.Model(first.output, self.model.output, name=self.model.name)
-        return FloatGraph(rest, self._calibration, float(first.scale), float(first.offset))
+        return FloatGraph(rest, self._calibration, float(first.scale), float(first.offset), self.task)

@@ -65,8 +65,6 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
 
     >>> folded = fold_batch_norms(keras_effnet.EfficientNetLite0())
     """
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
     folds = _foldable(model)
     folded_away = {norm.name for norm in folds.values()}
 

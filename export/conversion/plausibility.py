@@ -55,12 +55,12 @@ def check_predictions(model: keras.Model, images: np.ndarray, predictions: np.nd
     Args:
         model: Functional Keras model.
         images: Array of shape `(N, height, width, channels)` that the model predicted.
-        predictions: Array of shape `(N, classes)`.
+        predictions: Array of shape `(N, ...)`.
 
     Raises:
         UserError: A prediction is not finite; the message names the first layer whose output is not.
     """
-    broken = ~np.isfinite(predictions).all(axis=1)
+    broken = ~np.isfinite(predictions).all(axis=tuple(range(1, predictions.ndim)))
     if not broken.any():
         return
     image = images[np.flatnonzero(broken)[:1]]

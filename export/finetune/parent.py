@@ -21,12 +21,14 @@ import keras
 import numpy as np
 
 from keras_effnet.errors import UserError
+from keras_effnet.evaluation.agreement import centred_logits
 from keras_effnet.export.calibration import Images, check_images, load_images
-from keras_effnet.export.conversion.float_graph import check_exportable, plain
+from keras_effnet.export.conversion.float_graph import check_exportable
 from keras_effnet.export.conversion.folding import input_layers
 from keras_effnet.export.conversion.plausibility import check_predictions
-from keras_effnet.export.verification import centred_logits
+from keras_effnet.export.conversion.structure import plain
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.tasks import task_of
 
 _TRAINER = "keras_effnet.export.finetune.worker"
 PROGRESS = "epoch "  # prefix of progress lines
@@ -85,10 +87,8 @@ def training_images(
     """
     model = plain(model)
     check_exportable(model)
-    if len(model.output_shape) != 2 or model.output_shape[1] < 2:
-        raise UserError(
-            f"Fine-tuning needs an output of shape (N, classes) with 2 classes or more, got {model.output_shape}."
-        )
+    if (task := task_of(model)).name != "classification":
+        raise UserError(f"Fine-tuning needs an output of shape (N, classes); the task of this one is {task.name}.")
     spec = ImageSpec.of_model(model)
     if not spec.in_network:
         raise UserError(f"{model.name} was built with include_preprocessing=False; fine-tuning needs pixels in 0..255.")

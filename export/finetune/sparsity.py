@@ -16,8 +16,8 @@ import numpy as np
 from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import Images
-from keras_effnet.export.conversion.float_graph import float32_copy
 from keras_effnet.export.conversion.folding import fold_batch_norms
+from keras_effnet.export.conversion.structure import float32_copy
 from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_images
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.transfer import reestimate_batch_norm

@@ -16,7 +16,6 @@ from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import layer_of
-from keras_effnet.export.verification import sqnr_db
 
 _MOST_PARTS = 24  # networks with more blocks are measured by stage
 _IMAGES = 32  # on which each part is measured
@@ -97,7 +96,7 @@ def by_sensitivity(graph: FloatGraph, input_type: str) -> Iterator[tuple[tuple[s
 
     def fidelity(name: str) -> float:
         file = TFLiteModel(with_islands(calibrated, graph.model, (name,), "float32"))
-        return sqnr_db(answers, file.predict(images))
+        return graph.task.sqnr_db(answers, file.predict(images))
 
     gains = {name: fidelity(name) for name in _candidates(graph.model)}
     ranked = sorted(gains, key=gains.__getitem__, reverse=True)

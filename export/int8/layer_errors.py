@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_effnet.evaluation.agreement import tensor_sqnr
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.tensors import activations, output_tensors
-from keras_effnet.export.verification import sqnr_db
 
 LOST_DB = 6.0  # noise of half the signal's amplitude: the tensor is lost for the following layers
 _IMAGES, _PIXELS = 4, 4 * 224**2  # upper bounds; each input pixel gives dozens of values
@@ -46,7 +46,7 @@ def measure_layer_errors(content: bytes, graph: FloatGraph, pixels: np.ndarray) 
     got = activations(content, [ours[name] for name in both], fed)
     expected = activations(graph.content, [floats[name] for name in both], graph.inputs(pixels))
     return tuple(
-        LayerError(name, sqnr_db(signal, noisy, per="tensor"))
+        LayerError(name, tensor_sqnr(signal, noisy))
         for name, (_, noisy), (_, signal) in zip(both, got, expected, strict=True)
         if noisy.shape == signal.shape
     )

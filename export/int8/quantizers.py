@@ -12,14 +12,13 @@ import numpy as np
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import operator_name, pack, parse
-from keras_effnet.export.verification import sqnr_db
 from keras_effnet.system import private_api
 
 
 def quantize_int8(calibrated: bytes, input_type: str = "float32", float_tensors: Sequence[str] = ()) -> bytes:
-    """Quantize weights (per channel) and activations to int8; only the softmax stays in float.
+    """Quantize weights (per channel) and activations to int8; only a final softmax or sigmoid stays in float.
 
-    An int8 softmax has steps of 1/256, which round most of a thousand probabilities to 0.
+    In int8 both have steps of 1/256, which round most of a thousand probabilities to 0.
 
     Args:
         calibrated: A float file with ranges.
@@ -27,8 +26,20 @@ def quantize_int8(calibrated: bytes, input_type: str = "float32", float_tensors:
         float_tensors: Names of the output tensors of operators that stay in float.
     """
     return private_api.quantize_int8(
-        calibrated, input_type=input_type, float_operators=["SOFTMAX"], float_tensors=float_tensors
+        calibrated,
+        input_type=input_type,
+        float_operators=["SOFTMAX"],
+        float_tensors=[*float_tensors, *_final_sigmoid(calibrated)],
     )
+
+
+def _final_sigmoid(content: bytes) -> list[str]:
+    """Name of the output of a file that ends in a sigmoid; nothing for other files."""
+    model = parse(content)
+    graph = model.subgraphs[0]
+    last = graph.operators[-1]
+    ends = int(graph.outputs[0]) in map(int, last.outputs) and operator_name(model, last) == "LOGISTIC"
+    return [graph.tensors[graph.outputs[0]].name.decode()] if ends else []
 
 
 def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
@@ -41,31 +52,32 @@ def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
     answers = TFLiteModel(graph.content).predict(images)
 
     def fidelity(calibrated: bytes) -> float:
-        return sqnr_db(answers, TFLiteModel(quantize_int8(calibrated)).predict(images))
+        return graph.task.sqnr_db(answers, TFLiteModel(quantize_int8(calibrated)).predict(images))
 
     return max((graph.minmax, graph.percentile), key=fidelity)
 
 
 def quantize_int16x8(calibrated: bytes) -> bytes:
-    """Quantize weights to int8, activations to int16 and biases to int64; only the softmax stays in float."""
-    return _with_float_softmax(private_api.quantize_int16x8(calibrated))
+    """Quantize weights to int8, activations to int16, biases to int64; a final softmax or sigmoid stays in float."""
+    return _with_float_probabilities(private_api.quantize_int16x8(calibrated))
 
 
-def _with_float_softmax(content: bytes) -> bytes:
-    """Replace a final int16 softmax and DEQUANTIZE by a DEQUANTIZE and a float softmax.
+def _with_float_probabilities(content: bytes) -> bytes:
+    """Replace a final int16 softmax or sigmoid and DEQUANTIZE by a DEQUANTIZE and the same operator in float.
 
-    An int16 softmax has steps of 1/32768, which round most of a thousand probabilities to 0.
+    In int16 it has steps of 1/32768, which round most of a thousand probabilities to 0.
     """
     from ai_edge_litert import schema_py_generated as schema
 
     model = parse(content)
     graph = model.subgraphs[0]
-    *_, softmax, dequantize = graph.operators
-    if [operator_name(model, operator) for operator in (softmax, dequantize)] != ["SOFTMAX", "DEQUANTIZE"]:
+    *_, last, dequantize = graph.operators
+    first, second = (operator_name(model, operator) for operator in (last, dequantize))
+    if first not in ("SOFTMAX", "LOGISTIC") or second != "DEQUANTIZE":
         return content
-    between = graph.tensors[softmax.outputs[0]]
+    between = graph.tensors[last.outputs[0]]
     between.type, between.quantization = schema.TensorType.FLOAT32, None
-    dequantize.inputs, softmax.inputs = softmax.inputs, softmax.outputs
-    dequantize.outputs, softmax.outputs = softmax.inputs, dequantize.outputs
-    graph.operators[-2:] = [dequantize, softmax]
+    dequantize.inputs, last.inputs = last.inputs, last.outputs
+    dequantize.outputs, last.outputs = last.inputs, dequantize.outputs
+    graph.operators[-2:] = [dequantize, last]
     return pack(model)

@@ -24,7 +24,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export.isolation.examination import PATIENCE, examine
 from keras_effnet.export.isolation.worker import Message, receive, send
 from keras_effnet.export.tflite_file.graph import name_of
-from keras_effnet.export.tflite_file.interpreter import CannotRunError, ImageClassifier
+from keras_effnet.export.tflite_file.interpreter import CannotRunError, ImageModel
 from keras_effnet.system.timing import Timing
 
 _COMMAND = (sys.executable, "-P", "-m", "keras_effnet.export.isolation.worker")
@@ -178,8 +178,8 @@ def _end(process: subprocess.Popen, watch: _Watch, streams: Iterable[IO]) -> Non
             stream.close()
 
 
-class IsolatedModel(ImageClassifier):
-    """A `.tflite` image classifier in a worker process: as `TFLiteModel`, for files that this process has not made.
+class IsolatedModel(ImageModel):
+    """A `.tflite` file in a worker process: as `TFLiteModel`, for files that this process has not made.
 
     Args:
         source: Path of a file, or its bytes.
@@ -231,7 +231,7 @@ class IsolatedModel(ImageClassifier):
     def _result(self) -> np.ndarray:
         self._worker.expect(self._seconds)
         _, payload = self._worker.receive()
-        return np.frombuffer(payload, self.output["dtype"]).reshape(1, self.classes)
+        return np.frombuffer(payload, self.output["dtype"]).reshape(self.output_shape)
 
     def timer(self, *, runs: int, warmup: int, max_seconds: float) -> IsolatedTimer:
         """Warm up and return a timer of runs in the worker process; the arguments are those of `Timer`."""

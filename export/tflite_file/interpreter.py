@@ -47,26 +47,27 @@ def open_interpreter(source: str | bytes, threads: int | None = 1) -> Interprete
     return interpreter
 
 
-class ImageClassifier(ABC):
-    """A `.tflite` file that maps one image to scores.
+class ImageModel(ABC):
+    """A `.tflite` file that maps one image to one tensor: scores, values, features or masks.
 
     Args:
         name: String, the file's name in messages.
         inputs, outputs: Descriptions of the file's inputs and outputs, as LiteRT returns them.
 
     Raises:
-        UserError: The file is not an image classifier.
+        UserError: The file has other inputs or outputs.
     """
 
     def __init__(self, name: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]):
         if len(inputs) != 1 or len(outputs) != 1:
             ports = f"{len(inputs)} inputs and {len(outputs)} outputs"
-            raise UserError(f"{name} is not an image classifier: it has {ports}, not one of each.")
+            raise UserError(f"{name} is not an image classifier or the like: it has {ports}, not one of each.")
         self.name, self.input, self.output = name, inputs[0], outputs[0]
         takes, gives = ([int(side) for side in port["shape"]] for port in (self.input, self.output))
-        if len(takes) != 4 or len(gives) != 2 or takes[0] != 1 or gives[0] != 1:
+        if len(takes) != 4 or len(gives) not in (2, 4) or takes[0] != 1 or gives[0] != 1:
             raise UserError(
-                f"{name} is not an image classifier: it maps shape {takes} to {gives}, not (1, H, W, C) to (1, N)."
+                f"{name} is not an image classifier or the like: it maps shape {takes} to {gives}, not (1, H, W, C) to "
+                "(1, N) or (1, H, W, N)."
             )
         if -1 in self.input["shape_signature"][1:]:
             signature = [int(side) for side in self.input["shape_signature"]]
@@ -83,9 +84,14 @@ class ImageClassifier(ABC):
         return tuple(int(side) for side in self.input["shape"])
 
     @property
+    def output_shape(self) -> tuple[int, ...]:
+        """`(1, classes)`, or `(1, height, width, classes)`."""
+        return tuple(int(side) for side in self.output["shape"])
+
+    @property
     def classes(self) -> int:
-        """Number of outputs."""
-        return int(self.output["shape"][-1])
+        """Size of the output's last axis."""
+        return self.output_shape[-1]
 
     def quantized_input(self, image: np.ndarray) -> np.ndarray:
         """Convert an image with values in 0..255 to the file's input type; uint8 files take the bytes unchanged."""
@@ -110,10 +116,10 @@ class ImageClassifier(ABC):
         return map(self.run, batches)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Predict the classes of images of shape `(N, height, width, channels)`, values 0..255.
+        """Compute the outputs for images of shape `(N, height, width, channels)`, values 0..255.
 
         Returns:
-            A `float32` array of shape `(N, classes)`.
+            A `float32` array of shape `(N, classes)` or `(N, height, width, classes)`.
         """
         if images.shape[1:] != self.input_shape[1:]:
             raise UserError(f"The model takes images of {self.input_shape[1:]}, got {images.shape[1:]}.")
@@ -125,8 +131,8 @@ class ImageClassifier(ABC):
         return outputs.astype("float32", copy=False)
 
 
-class TFLiteModel(ImageClassifier):
-    """A `.tflite` image classifier, loaded in this process. Use it for files that this process has made.
+class TFLiteModel(ImageModel):
+    """A `.tflite` file loaded in this process. Use it for files that this process has made.
 
     A damaged file can abort the process; `isolated.IsolatedModel` runs a file in another one.
 
@@ -136,8 +142,8 @@ class TFLiteModel(ImageClassifier):
         name: String, the file's name in messages; by default its path.
 
     Raises:
-        UserError: The file is missing, is not a `.tflite` file, is damaged, is not an image classifier, or needs
-            operators that LiteRT does not have.
+        UserError: The file is missing, is not a `.tflite` file, is damaged, has other inputs or outputs, or
+            needs operators that LiteRT does not have.
     """
 
     def __init__(self, source: str | Path | bytes, threads: int = 1, *, name: str | None = None):
@@ -158,6 +164,6 @@ class TFLiteModel(ImageClassifier):
             output = self._interpreter.get_tensor(self.output["index"])
         except (ValueError, RuntimeError) as error:
             raise CannotRunError(f"{self.name} cannot be run by LiteRT: {first_line(error)}") from None
-        if output.shape != (1, self.classes):
-            raise CannotRunError(f"{self.name} gives scores of shape {output.shape}, not (1, {self.classes}).")
+        if output.shape != self.output_shape:
+            raise CannotRunError(f"{self.name} gives outputs of shape {output.shape}, not {self.output_shape}.")
         return output

@@ -24,6 +24,7 @@ from keras_effnet.models.saving import load_model
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side
 from keras_effnet.system.documents import read_lines
 from keras_effnet.system.files import why_no_file
+from keras_effnet.tasks import TaskName, task_of, task_of_output
 from keras_effnet.training.run import BEST
 
 logger = logging.getLogger(__name__)
@@ -35,14 +36,15 @@ class Artifact:
 
     Args:
         path: Path of the file.
-        predict: Function from images `(N, size, size, channels)`, values 0..255, to predictions `(N, classes)`.
-        classes: Int.
+        predict: Function from images `(N, size, size, channels)`, values 0..255, to outputs `(N, ..., classes)`.
+        classes: Int, size of the output's last axis.
         image_spec: `ImageSpec`, how images are cropped and resized.
         class_names: Names from `labels.txt`, else from a `.tflite` file's metadata, or ImageNet's for a published
             network; None if there are none.
         data_origin: Arguments of `datasets.load` for the data that the network was trained on, from `args.yaml`.
         model: The Keras model, or None for a `.tflite`.
         batch_size: Int, images per call of the network; `predict` divides its input into such batches.
+        task: String, what the output means, see `tasks.TASKS`.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Artifact:
     data_origin: dict[str, Any] | None = None
     model: keras.Model | None = None
     batch_size: int = 1
+    task: TaskName = "classification"
 
 
 def _sidecar(path: Path, name: str) -> Path | None:
@@ -75,12 +78,14 @@ def _description(path: Path, classes: int) -> _Description:
     return {"class_names": names if len(names) == classes else None, "data_origin": origin or None}
 
 
-def _names_inside(path: Path, classes: int) -> tuple[str, ...] | None:
-    """Class names in the metadata of a `.tflite` file; None if there are none, or another number of them."""
+def _described_inside(path: Path, classes: int) -> tuple[tuple[str, ...] | None, TaskName]:
+    """Class names in the metadata of a `.tflite` file, None without or with another number of them, and its task."""
     from keras_effnet.export.tflite_file.inspection import inspect
 
     metadata = inspect(path).metadata
-    return metadata.labels if metadata and len(metadata.labels) == classes else None
+    if metadata is None:
+        return None, "classification"
+    return metadata.labels if len(metadata.labels) == classes else None, task_of_output(metadata.output_name)
 
 
 def _image_spec(path: Path, input_shape: tuple[int | None, ...]) -> ImageSpec | None:
@@ -135,19 +140,22 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
         from keras_effnet.export.isolation.isolated import IsolatedModel
 
         file = IsolatedModel(path)
+        if len(file.output_shape) != 2:
+            raise UserError(f"{path} is not an image classifier: its output has the shape {file.output_shape}.")
         square_side(str(path), file.input_shape)
         spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
         found = _description(path, file.classes)
-        found["class_names"] = found["class_names"] or _names_inside(path, file.classes)
-        return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, **found)
+        names, task = _described_inside(path, file.classes)
+        found["class_names"] = found["class_names"] or names
+        return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, task=task, **found)
     if path.suffix != ".keras":
         raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
     model = load_model(path, compile=False)
     shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
-    count = len(model.inputs)
-    if [len(shape) for shape in shapes] != [4, 2] or None in (*shapes[0][3:], *shapes[1][1:]):
+    count, ranks = len(model.inputs), [len(shape) for shape in shapes]
+    if ranks not in ([4, 2], [4, 4]) or None in (shapes[0][3], shapes[1][-1]):
         inputs, outputs = (" and ".join(map(str, part)) for part in (shapes[:count], shapes[count:]))
-        raise UserError(f"{path} is not an image classifier: input {inputs}, output {outputs}.")
+        raise UserError(f"{path} is not an image classifier or the like: input {inputs}, output {outputs}.")
     side = square_side(str(path), shapes[0])
     saved = _image_spec(path, model.input_shape)
     if saved is None and side is None:
@@ -156,7 +164,7 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
             '{"size": 224} there, with its size.'
         )
     spec = saved or ImageSpec.of_model(model)
-    return _of_model(path, model, spec, batch_size, **_description(path, shapes[1][1]))
+    return _of_model(path, model, spec, batch_size, **_description(path, shapes[1][-1]))
 
 
 def _published(name: str, batch_size: int) -> Artifact:
@@ -176,8 +184,22 @@ def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size:
         return np.concatenate([keras.tree.flatten(result)[0] for result in results])  # it may be in a dict
 
     predict = _on_pixels(run, image_spec)
-    classes = model.outputs[0].shape[-1]
-    return Artifact(path, predict, classes, image_spec, model=model, batch_size=batch_size, **description)
+    classes, task = model.outputs[0].shape[-1], task_of(model).name
+    return Artifact(path, predict, classes, image_spec, model=model, batch_size=batch_size, task=task, **description)
+
+
+def classifier(artifact: Artifact) -> Artifact:
+    """Return an artifact whose task is classification.
+
+    Raises:
+        UserError: It has another one.
+    """
+    if artifact.task != "classification":
+        raise UserError(
+            f"{artifact.path} is no classifier: its task is {artifact.task}, and this command knows one class an "
+            "image. export knows every task."
+        )
+    return artifact
 
 
 def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -> Callable[[np.ndarray], np.ndarray]:

@@ -28,7 +28,8 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
     import numpy as np
 
     from keras_effnet import complexity
-    from keras_effnet.export.conversion.float_graph import convert, float32_copy
+    from keras_effnet.export.conversion.float_graph import convert
+    from keras_effnet.export.conversion.structure import float32_copy
     from keras_effnet.export.measure.latency import benchmark
     from keras_effnet.study.measurement import speed
     from keras_effnet.training.loop import compile_model

@@ -197,6 +197,7 @@ def test_a_model_file_that_is_none(refused, tmp_path, digits, command, name):
 
 RELU = {"tensors": {"x": ("float32", (1, 8, 8, 3)), "y": ("float32", (1, 8, 8, 3))}, "inputs": "x", "outputs": "y"}
 WHOLE = tiny_file(**RELU, steps=[("RELU", "x", "y")])
+VECTORS = RELU | {"tensors": {"x": ("float32", (1, 8, 3)), "y": ("float32", (1, 8, 3))}}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,10 @@ WHOLE = tiny_file(**RELU, steps=[("RELU", "x", "y")])
         (b"<!DOCTYPE html>", "is not a .tflite file: it is a web page or XML"),
         (b"PK\x03\x04 as a .keras file begins", "is not a .tflite file: it is a zip archive"),
         (WHOLE[:-40], "is damaged: "),
-        (WHOLE, "is not an image classifier: it maps shape [1, 8, 8, 3] to [1, 8, 8, 3]"),
+        (
+            tiny_file(**VECTORS, steps=[("RELU", "x", "y")]),
+            "is not an image classifier or the like: it maps shape [1, 8, 3] to [1, 8, 3]",
+        ),
         (tiny_file(**RELU, steps=[("FlexInv", "x", "y")]), "cannot be run by LiteRT: "),
     ],
     ids=["empty", "page", "zip", "half", "no classifier", "flex"],
@@ -220,6 +224,15 @@ def test_tflite_files_that_cannot_be_used(refused, tmp_path, content, cause):
         commands.append(("info", path))
     for command in commands:
         assert f"{path} {cause}" in refused(*command)
+
+
+def test_a_file_that_gives_maps_is_timed_but_has_no_classes(refused, cli, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(WHOLE)
+    write_images(tmp_path / "images", np.zeros((1, 8, 8, 3), "uint8"))
+    for command in (("predict", tmp_path / "images", "--model", path), ("eval", path, "digits")):
+        assert f"{path} is not an image classifier: its output has the shape (1, 8, 8, 3)." in refused(*command)
+    assert cli("benchmark", path).status == 0
 
 
 @pytest.mark.parametrize("name", ["text.tflite", "text.keras"])

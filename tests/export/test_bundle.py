@@ -18,7 +18,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export import bundle as bundle_module
 from keras_effnet.export import write_bundle
 from keras_effnet.export.measure.latency import LatencyReport
-from keras_effnet.export.report import cells
+from keras_effnet.export.report import cells, columns
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.machine import cpu_name
@@ -189,12 +189,13 @@ def test_a_row_shows_figures_rounded_for_people(bundle):
     row = replace(
         bundle.rows[0],
         export=replace(bundle.rows[0].export, size_bytes=1_234_567, compressed_bytes=1_000_001),
-        report=replace(bundle.rows[0].report, accuracy_tflite=0.98765, top1_agreement=1.0, sqnr_db=np.float64(51.26)),
+        report=replace(bundle.rows[0].report, accuracy_tflite=0.98765, score=1.0, sqnr_db=np.float64(51.26)),
         latency=LatencyReport(0.4567, 0.1, 50, 1, "test"),
         memory_mb=7.6,
     )
     agreement = "100% of 269 [98.6, 100]"
-    assert cells(row) == ("none", "1.23 MB", "1.00 MB", "98.8%", agreement, "51.3 dB", "0.46 ms", "8 MB")
+    shown = cells(row, columns([row], short=True))
+    assert shown == ("none", "1.23 MB", "1.00 MB", "98.8%", agreement, "51.3 dB", "0.46 ms", "8 MB")
 
 
 @pytest.mark.parametrize("option", [{"input_type": "uint8"}, {"method": "minmax"}, {"float_blocks": ["stem"]}])

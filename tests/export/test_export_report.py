@@ -12,7 +12,7 @@ import pytest
 from keras_effnet.export.candidate_trial import ExportResult
 from keras_effnet.export.int8.layer_errors import LayerError
 from keras_effnet.export.measure.latency import LatencyReport
-from keras_effnet.export.report import ALL_COLUMNS, ReportRow, cells, recommend_precision, write_export_report
+from keras_effnet.export.report import ReportRow, cells, columns, recommend_precision, write_export_report
 from keras_effnet.export.tflite_file.clients import Verdict
 from keras_effnet.export.tflite_file.inspection import Inspection
 from keras_effnet.export.verification import VerifyReport
@@ -87,8 +87,9 @@ def page(tmp_path):
 def test_the_page_has_a_row_for_each_precision_and_one_section_for_each_file(page):
     kept, refused = written_row(), ReportRow("int16x8", refused="Disagrees.")
     found = page("net", [kept, refused], ("Pruned.",))
-    assert found.rows[0] == list(ALL_COLUMNS)
-    assert found.rows[1:3] == [list(cells(kept, ALL_COLUMNS)), list(cells(refused, ALL_COLUMNS))]
+    headers = columns([kept, refused])
+    assert found.rows[0] == list(headers)
+    assert found.rows[1:3] == [list(cells(kept, headers)), list(cells(refused, headers))]
     assert [attrs for tag, attrs in found.tags if tag == "tr"][1:3] == [{}, {"class": "refused"}]
     assert [text for tag, text in found.texts if tag == "summary"] == ["Reasons and cures", "int8.tflite"]
     assert next(text for tag, text in found.texts if tag == "li") == "Pruned."
@@ -127,16 +128,16 @@ def with_report(agreeing: int, samples: int, evidence: str = "held-out", **field
 @pytest.mark.parametrize(
     ("row", "start"),
     [
-        (with_report(20, 20), "Ship int8.tflite: 4.60 MB, 1.50 ms on this machine, and the model's class on 20 of 20"),
+        (with_report(20, 20), "Ship int8.tflite: 4.60 MB, 1.50 ms on this machine, and the same class on 20 of 20"),
         (with_report(490, 500), "Ship int8.tflite"),
         (with_report(1, 1), "No recommendation: it takes at least 20 images that were not used in calibration; these"),
         (with_report(19, 19), "No recommendation: it takes at least 20 images"),
         (with_report(100, 100, "calibration"), "No recommendation: it takes at least 20 images"),
         (with_report(16, 16, "synthetic"), "No recommendation: it takes at least 20 images"),
-        (with_report(27, 28), "No recommendation: whether a file agrees with the model on 97% of images is undecided"),
+        (with_report(27, 28), "No recommendation: whether a file reaches 97% agreement with the model is undecided"),
         (with_report(98, 100, doubt="Whether 99% are reached is undecided."), "No recommendation: whether"),
-        (with_report(470, 500), "No file agrees with the model on 97% of the images; do not ship any"),
-        (with_report(100, 100, warning="Lost."), "No file agrees with the model on 97% of the images; do not ship any"),
+        (with_report(470, 500), "No file reaches 97% agreement with the model; do not ship any"),
+        (with_report(100, 100, warning="Lost."), "No file reaches 97% agreement with the model; do not ship any"),
     ],
 )
 def test_a_file_is_recommended_only_on_enough_images_that_calibration_did_not_see(row, start):

@@ -21,8 +21,8 @@ from keras_effnet.export.tflite import prepare_inputs
 from keras_effnet.export.tflite_file import clients
 from keras_effnet.export.tflite_file.clients import REFUSES
 from keras_effnet.export.tflite_file.inspection import inspect
-from keras_effnet.export.verification import sqnr_db
 from keras_effnet.inference import artifacts
+from keras_effnet.tasks import TASKS
 
 pytestmark = [pytest.mark.slow, pytest.mark.images]
 
@@ -84,7 +84,7 @@ def files(lite0, images_root, tmp_path_factory) -> dict[tuple[str, str], Path]:
         choices = {"int8": {"method": "minmax"}, "mixed": {"float_blocks": ("stem",)}}.get(precision, {})
         candidate = next(PRECISIONS[precision].candidates(source, Settings(input_type=input_type, **choices)))
         made[precision, input_type] = folder / f"lite0_{precision}_{input_type}.tflite"
-        made[precision, input_type].write_bytes(describe(candidate.content, about))
+        made[precision, input_type].write_bytes(describe(candidate.content, about, TASKS["classification"]))
     return made
 
 
@@ -136,4 +136,4 @@ def check_scores(got: np.ndarray, wanted: np.ndarray, precision: str, same_integ
         np.testing.assert_allclose(got, wanted, rtol=1e-3)
     else:  # rounding differs between kernels, as quantization noise
         assert (got.argmax(1) == wanted.argmax(1)).mean() >= 0.85
-        assert sqnr_db(wanted, got) > 20
+        assert TASKS["classification"].sqnr_db(wanted, got) > 20

@@ -9,10 +9,11 @@ from PIL import Image
 
 from keras_effnet.datasets.loading import Split
 from keras_effnet.errors import UserError
+from keras_effnet.evaluation.agreement import centred_logits
 from keras_effnet.export import export_savedmodel, export_tflite, verify
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.verification import centred_logits, compare
+from keras_effnet.export.verification import compare
 from keras_effnet.preprocessing import ImageSpec
 
 
@@ -38,7 +39,7 @@ def test_an_agreement_carries_its_count_and_interval():
     report = compare(np.eye(28), got)
     assert (report.agreeing, report.samples) == (27, 28)
     assert report.agreement_interval == pytest.approx((0.8228780225664668, 0.9936674801509623))  # scipy 1.17
-    assert report.agreement == "27 of 28 images (96.4%, 95% interval 82.3% to 99.4%)"
+    assert report.agreement == "the same class on 27 of 28 images (96.4%, 95% interval 82.3% to 99.4%)"
 
 
 def test_probabilities_are_compared_by_their_logarithms():
@@ -113,7 +114,7 @@ def test_labels_may_come_with_an_array_and_are_then_all_used(trained, exported, 
 
 
 def test_a_file_of_another_model_is_refused(exported, toy_model, smooth_images):
-    with pytest.raises(UserError, match="The file gives 10 classes, the model 3"):
+    with pytest.raises(UserError, match=r"The file gives outputs of \(10,\), the model of \(3,\)"):
         verify(exported["none"].path, toy_model(classes=3, size=32), smooth_images(4, 32))
 
 

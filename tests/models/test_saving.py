@@ -19,7 +19,8 @@ import tensorflow as tf
 from keras_effnet import EfficientNet, architecture_spec, load_weights
 from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.errors import UserError
-from keras_effnet.export.conversion.float_graph import float32_copy, weight_count
+from keras_effnet.export.conversion.float_graph import weight_count
+from keras_effnet.export.conversion.structure import float32_copy
 from keras_effnet.models.saving import load_model, load_state, policy_of
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")

@@ -54,7 +54,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, skip_empty
     from keras_effnet.system.files import atomic_group
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
-    artifact = artifacts.load(model, batch_size=batch_size)
+    artifact = artifacts.classifier(artifacts.load(model, batch_size=batch_size))
     dataset, names = _data(artifact, model, data, max_bad_files, skip_empty_classes)
     part = getattr(dataset, split) if split else dataset.held_out
     if part is None:

@@ -30,7 +30,7 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
     from keras_effnet.inference import artifacts, image_files
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
-    artifact = artifacts.load(model)
+    artifact = artifacts.classifier(artifacts.load(model))
     if artifact.model is None:
         raise UserError(f"{artifact.path} has no gradients; pass the .keras file or the run folder it was made from.")
     names = artifacts.class_names(artifact, labels)

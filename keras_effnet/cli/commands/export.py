@@ -23,6 +23,7 @@ from keras_effnet.cli.options import (
 from keras_effnet.errors import UserError
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, FORMATS, INPUT_TYPES, INT8_METHODS, QUANTIZATIONS
 from keras_effnet.imagenet import readable
+from keras_effnet.tasks import TASK_NAMES
 
 MAX_HELD_OUT = 500  # images to compare on; they are held in memory
 PAGE = "web"  # folder of the page within that of the files
@@ -99,7 +100,15 @@ def _compressed(artifact, images, held_out, sparsity, clusters, given, samples, 
     before, after = (Reference.of(model, held_out, artifact.image_spec) for model in (artifact.model, compressed.model))
     report = compare(before.answers, after.answers, before.labels)
     accuracy = "" if report.accuracy_keras is None else f"; top-1 of the original {report.accuracy_keras:.1%}"
-    return compressed.model, [f"{done} It has the class of the original network on {report.agreement}{accuracy}."]
+    return compressed.model, [f"{done} Beside the original network: {report.agreement}{accuracy}."]
+
+
+def _next(task, files, folder) -> tuple:
+    """The command to run after an export: one that knows the task of the files."""
+    if not files:
+        return "less", folder / "report.md"
+    command, *data = ("eval", "DATA") if task == "classification" else ("benchmark",)
+    return "keras-effnet", command, files[-1], *data
 
 
 def _test_images(given, held_out, calibration):
@@ -172,6 +181,7 @@ def _save(network, path):
     help="Float blocks of a mixed file, comma-separated; by default measured.",
 )
 @click.option("--min-agreement", type=Number(0, 1), help="Minimum agreement; by default the precision's own.")
+@click.option("--task", type=Choice(TASK_NAMES), help="What the output means; by default told by the network.")
 @click.option("--sparsity", type=float, help="Prune first: share of zeros in each kernel, e.g. 0.75.")
 @click.option("--clusters", type=Whole(), help="Cluster first: distinct values per kernel, e.g. 16.")
 @click.option("--epochs", type=Whole(1), help="Epochs of --qat, --sparsity and --clusters.")
@@ -243,7 +253,7 @@ def command(
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.description import About, read_class_names
     from keras_effnet.export.finetune.qat import TUNING
-    from keras_effnet.export.report import SHORT_COLUMNS, cells
+    from keras_effnet.export.report import cells, columns
     from keras_effnet.export.savedmodel_onnx import WRITERS
     from keras_effnet.inference import artifacts
     from keras_effnet.system.run_folders import new_run
@@ -259,6 +269,11 @@ def command(
         refuse_unused(["test_image"], "only --bundle contains one.")
     defects = tolerated(max_bad_files, skip_empty_classes)
     artifact = artifacts.load(model)
+    if artifact.task != "classification" and (app_bundle or web):
+        option = "--bundle" if app_bundle else "--web"
+        raise UserError(
+            f"{option} shows classes, and the task of {model} is {artifact.task}: export it without {option}."
+        )
     if artifact.model is None:
         raise UserError(f"{model} is already exported; pass the .keras file or the run folder.")
     if calibration is None and not artifact.data_origin:
@@ -308,6 +323,7 @@ def command(
             labels=artifact.class_names,
             about=about,
             image_spec=artifact.image_spec,
+            image_size=artifact.image_spec.size,
             notes=notes,
             app_bundle=app_bundle,
             test_images=_test_images(test_image, held_out, calibration),
@@ -320,12 +336,12 @@ def command(
     if as_json:
         click.echo(bundle.to_json())
     else:
-        rows = [cells(row) for row in bundle.rows]
-        console.table(SHORT_COLUMNS, rows, title=f"{name}, verified by running each file")
+        headers = columns(bundle.rows, short=True)
+        rows = [cells(row, headers) for row in bundle.rows]
+        console.table(headers, rows, title=f"{name}, verified by running each file")
         for line in (bundle.recommendation, *notes):
             click.echo(line)
         kept = [row.export.path for row in bundle.rows if row.export]
-        following = ("keras-effnet", "eval", kept[-1], "DATA") if kept else ("less", folder / "report.md")
         contents = "report.html, report.md" + (f", {BUNDLE}/" if app_bundle and kept else "")
-        console.finish(f"{folder} ({contents})", following)
+        console.finish(f"{folder} ({contents})", _next(artifact.task, kept, folder))
     bundle.raise_if_refused()

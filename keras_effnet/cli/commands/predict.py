@@ -35,7 +35,7 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
     console.prepare_tensorflow()
     from keras_effnet.inference import artifacts, image_files
 
-    artifact = artifacts.load(model, batch_size=batch_size)
+    artifact = artifacts.classifier(artifacts.load(model, batch_size=batch_size))
     names = artifacts.class_names(artifact, labels)
     paths = image_files.image_paths(images)
     _refuse_inputs(output, [*paths, artifact.path, *([labels] if labels else [])])

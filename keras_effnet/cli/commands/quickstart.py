@@ -85,10 +85,11 @@ def command(out, epochs, as_json) -> None:
 
 
 def _show(bundle, folder: Path, accuracy: float, images: int, seconds: float) -> None:
-    from keras_effnet.export.report import SHORT_COLUMNS, cells
+    from keras_effnet.export.report import cells, columns
 
     title = f"{images} held-out digits; Keras model {accuracy:.1%}"
-    console.table(SHORT_COLUMNS, [cells(row) for row in bundle.rows], title=title)
+    headers = columns(bundle.rows, short=True)
+    console.table(headers, [cells(row, headers) for row in bundle.rows], title=title)
     click.echo(bundle.recommendation)
     click.echo(f"Total time: {seconds:.0f} seconds.")
     console.finish(

@@ -14,8 +14,9 @@ from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import pack, parse
 from keras_effnet.export.tflite_file.tensors import activations, output_tensors
-from keras_effnet.export.verification import compare, sqnr_db
+from keras_effnet.export.verification import compare
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.tasks import TASKS
 
 FLOAT32, INT8 = 0, 9  # of the flatbuffer schema
 SIDE = 32
@@ -78,7 +79,9 @@ def mean_error(content, graph, layer):
 
 def fidelity(content, graph):
     images = graph.inputs(graph.pixels)
-    return sqnr_db(TFLiteModel(graph.content).predict(images), TFLiteModel(content).predict(images))
+    return TASKS["classification"].sqnr_db(
+        TFLiteModel(graph.content).predict(images), TFLiteModel(content).predict(images)
+    )
 
 
 @pytest.mark.parametrize(("gain", "shift"), [(1.0, 12.0), (0.85, 0.0), (1.15, -6.0)])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from keras_effnet.evaluation.agreement import tensor_sqnr
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
 from keras_effnet.export.int8.quantizers import quantize_int8
-from keras_effnet.export.verification import sqnr_db
 from keras_effnet.system.output import captured_output
 
 
@@ -41,4 +41,4 @@ def test_the_first_lost_is_the_first_in_order_and_not_the_worst():
 def test_the_error_is_that_of_the_tensors_in_decibels():
     signal = np.random.default_rng(0).normal(5, 1, (4, 1000)).astype("float32")
     noise = np.random.default_rng(1).normal(0, 0.1, (4, 1000)).astype("float32")
-    assert sqnr_db(signal, signal + noise, per="tensor") == pytest.approx(20, abs=0.2)
+    assert tensor_sqnr(signal, signal + noise) == pytest.approx(20, abs=0.2)

@@ -1,0 +1,104 @@
+"""Networks in the form that exports start from: one functional graph of layers, a tensor in, a tensor out. Keras."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_effnet.architecture.network_parts import computing_layers
+from keras_effnet.errors import UserError, check_model
+
+
+def plain(model: keras.Model, image_size: int | None = None) -> keras.Model:
+    """Return a model as one functional graph: without nested models, dicts, lists, or an open image size.
+
+    The layers of nested models keep their names, so that blocks can be named and batch normalization folds. A model
+    that has this form is returned unchanged.
+
+    Args:
+        model: Keras model; `Sequential` too.
+        image_size: Int, the size that a network for images of any size gets. Others keep theirs.
+
+    Raises:
+        UserError: It is no Keras model, or two nested models have layers of the same name.
+    """
+    check_model(model)
+    if any(map(_is_nested, model.layers)):
+        model = _inlined(model)
+    elif isinstance(model, keras.Sequential) or _is_structured(model):
+        model = _functional(model)
+    shape = tuple(model.inputs[0].shape)
+    if image_size is not None and len(model.inputs) == 1 and len(shape) == 4 and None in shape[1:3]:
+        return _of_size(model, (image_size, image_size, shape[3]))
+    return model
+
+
+def float32_copy(model: keras.Model) -> keras.Model:
+    """Copy a network to float32; a plain float32 model is returned unchanged.
+
+    A mixed-precision network would convert to a file full of CAST operators that phones refuse.
+    """
+    model = plain(model)
+    if all(layer.compute_dtype == "float32" for layer in computing_layers(model)):
+        return model
+
+    def rebuild(layer):
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=rebuild)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _is_nested(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.Model)
+
+
+def _is_structured(model: keras.Model) -> bool:
+    """Whether a model has dicts or lists of one tensor."""
+    structured = any(isinstance(part, dict | list | tuple) for part in (model.input, model.output))
+    return structured and len(model.inputs) == 1 and len(model.outputs) == 1
+
+
+def _functional(model: keras.Model) -> keras.Model:
+    inputs, outputs = (ports[0] if len(ports) == 1 else ports for ports in (model.inputs, model.outputs))
+    return keras.Model(inputs, outputs, name=model.name)
+
+
+def _inlined(model: keras.Model) -> keras.Model:
+    """Copy a model with the layers of nested models in place of them."""
+    originals: dict[str, keras.layers.Layer] = {}
+
+    def copied(network: keras.Model) -> keras.Model:
+        return keras.models.clone_model(_functional(network), clone_function=rebuild, call_function=connect)
+
+    def rebuild(layer):
+        if _is_nested(layer):
+            return copied(layer)
+        originals[layer.name] = layer
+        return type(layer).from_config(layer.get_config())
+
+    def connect(layer, *args, **kwargs):
+        return layer.call(*args, **kwargs) if _is_nested(layer) else layer(*args, **kwargs)
+
+    try:
+        # The copies of a nested model's layers belong to two graphs, that of their own model and this one. Reading the
+        # graph from its config gives layers that belong to it alone.
+        config = copied(model).get_config()
+    except ValueError as error:
+        if "unique" not in str(error):
+            raise
+        cure = "give those of each nested model names of their own."
+        raise UserError(f"Nested models of {model.name} have layers of the same name; {cure}") from None
+    classes = {type(layer).__name__: type(layer) for layer in originals.values()}
+    with keras.utils.custom_object_scope(classes):
+        flat = keras.Model.from_config(config)
+    for layer in flat.layers:
+        if layer.weights:
+            layer.set_weights(originals[layer.name].get_weights())
+    return _functional(flat)
+
+
+def _of_size(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
+    copy = keras.models.clone_model(model, input_tensors=keras.Input(shape, name=model.inputs[0].name))
+    copy.set_weights(model.get_weights())
+    return copy
