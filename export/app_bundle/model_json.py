@@ -1,8 +1,8 @@
 """`model.json`: what an app must know to run the `.tflite` files of an export, as one JSON document.
 
 Made from the rows of an export (`of_rows`), or from files and what lies beside them (`of_files`), which needs nothing
-but the files: figures are null where no record beside a file has its sha256. `ModelDocument` is the document, field by
-field; a consumer finds the files beside it. LiteRT's schema; never TensorFlow.
+but the files: figures are null where no record beside a file has its sha256. `document.ModelDocument` is the document,
+field by field. LiteRT's schema; never TensorFlow.
 """
 
 from __future__ import annotations
@@ -10,18 +10,28 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_effnet.datasets.image_formats.limits import ANTIALIASED_FROM
 from keras_effnet.errors import UserError
-from keras_effnet.export.tflite_file.clients import Verdict
+from keras_effnet.export.app_bundle.document import (
+    LABELS,
+    Accuracy,
+    Agreement,
+    Crop,
+    ImageRule,
+    ModelDocument,
+    ModelFile,
+    Normalization,
+    Port,
+    Resize,
+)
 from keras_effnet.export.tflite_file.graph import Tensor, content_of
 from keras_effnet.export.tflite_file.inspection import Inspection, inspect
 from keras_effnet.imagenet import readable
 from keras_effnet.preprocessing import PIXELS, ImageSpec
-from keras_effnet.system.documents import json_text, read_json, read_lines
+from keras_effnet.system.documents import read_json, read_lines
 from keras_effnet.system.machine import environment
 from keras_effnet.system.typed_values import conform
 
@@ -30,195 +40,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-MODEL_JSON, LABELS = "model.json", "labels.txt"
 _COLORS = {1: "GRAYSCALE", 3: "RGB"}
 _MAKERS = {"keras_effnet": "keras-effnet", "keras": "keras", "tensorflow": "tensorflow", "litert": "ai-edge-litert"}
 _REPORT = {"samples": int, "score": float, "agreement_interval": tuple[float, float], "evidence": str}
 _ACCURACY = {"accuracy_tflite": float, "accuracy_keras": float, "samples": int}
-
-
-@dataclass(frozen=True)
-class Crop:
-    """The square that an image is cropped to, in the middle of the upright image.
-
-    Args:
-        fraction: Float in (0, 1], side of the square as a share of the shorter side of the image, rounded half to even.
-        position: `"center"`; offsets are rounded down.
-    """
-
-    fraction: float
-    position: str = "center"
-
-
-@dataclass(frozen=True)
-class Resize:
-    """How the cropped square is resized to the input.
-
-    Args:
-        crop: `Crop`.
-        interpolation: `"bilinear"` or `"bicubic"` (Keys' cubic convolution, a = -0.5), with half-pixel centres and
-            without pixels beyond the edges.
-        antialias_from_reduction: Int. If the side of the square, divided by the input's side and rounded down, is at
-            least this, the kernel is widened by the reduction.
-    """
-
-    crop: Crop
-    interpolation: str
-    antialias_from_reduction: int = ANTIALIASED_FROM
-
-
-@dataclass(frozen=True)
-class ImageRule:
-    """What is done with an image before it is normalized.
-
-    Args:
-        height, width: Ints, pixels.
-        color: `"RGB"` or `"GRAYSCALE"`.
-        range: Pair of floats, values of the pixels before normalization.
-        exif_orientation: String.
-        resize: `Resize`.
-    """
-
-    height: int
-    width: int
-    color: str
-    range: tuple[float, float]
-    resize: Resize
-    exif_orientation: str = "applied first"
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output. `scale` and `zero_point` are null unless it is quantized.
-
-    An input of `uint8` takes the bytes of the pixels; one of `float32` takes `(pixel - mean) / std`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float | None
-    zero_point: int | None
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """`(pixel - mean) / std` is what a float input takes: one value for all channels, or one per channel."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Share of images with the Keras model's most probable class.
-
-    Args:
-        fraction: Float in [0, 1].
-        samples: Int, number of images.
-        interval: Pair of floats, 95% Wilson interval.
-        evidence: `"held-out"`, `"calibration"`, `"synthetic"` or `"given"`, as in `VerifyReport`.
-    """
-
-    fraction: float
-    samples: int
-    interval: tuple[float, float]
-    evidence: str
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Top-1 and top-5 accuracy on labelled images, and the top-1 accuracy of the Keras model on the same images."""
-
-    top1: float
-    top5: float | None
-    samples: int
-    top1_keras: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A class, its name and its score."""
-
-    index: int
-    label: str
-    score: float
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """One `.tflite` file.
-
-    Args:
-        file: String, name of the file beside the document.
-        precision: `"float32"`, `"float16"`, `"dynamic"`, `"int8"`, `"int16x8"` or `"mixed"`; without a record `"int8"`
-            stands for mixed files too.
-        bytes, sha256: Size and digest.
-        inputs, outputs: Tuples of `Port`s.
-        signature: String, the key of its first signature, or None.
-        normalization: `Normalization`, or None if the file has no metadata.
-        agreement: `Agreement`, or None if unknown.
-        accuracy: `Accuracy`, or None.
-        latency_ms: Float, median of one image on one thread of `latency_cpu`, or None.
-        latency_cpu: String or None.
-        min_runtime_version: String or None.
-        calibration_images: Int, number of images that the ranges of its integers come from, or None.
-        clients: Tuple of `Verdict`s.
-        expected_top5: Tuple of `Answer`s, what LiteRT's CPU kernels give for the test image, or None.
-    """
-
-    file: str
-    precision: str
-    bytes: int
-    sha256: str
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    signature: str | None
-    normalization: Normalization | None
-    agreement: Agreement | None
-    accuracy: Accuracy | None
-    latency_ms: float | None
-    latency_cpu: str | None
-    min_runtime_version: str | None
-    calibration_images: int | None
-    clients: tuple[Verdict, ...]
-    expected_top5: tuple[Answer, ...] | None = None
-
-
-@dataclass(frozen=True)
-class ModelDocument:
-    """The document.
-
-    Args:
-        format: Int, version of the document's format.
-        name: String.
-        description, license, author: Strings, from the metadata of the first file; empty if unknown.
-        created_with: Dict of package -> version; None where unknown.
-        labels: String, name of the file of class names beside the document, one a line in the order of the outputs.
-        classes: Int, number of classes.
-        image: `ImageRule`.
-        files: Tuple of `ModelFile`s.
-        recommended: String, the file that the export's report recommends, or None.
-        test_image: String, name of the image of `expected_top5` beside the document, or None.
-    """
-
-    name: str
-    description: str
-    license: str
-    author: str
-    created_with: dict[str, str | None]
-    classes: int
-    image: ImageRule
-    files: tuple[ModelFile, ...]
-    recommended: str | None = None
-    test_image: str | None = None
-    labels: str = LABELS
-    format: int = FORMAT
-
-    def to_json(self) -> str:
-        """The document as indented JSON."""
-        return json_text(asdict(self)) + "\n"
 
 
 def of_rows(

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from keras_effnet.export.app_bundle.model_json import ModelDocument, ModelFile
+from keras_effnet.export.app_bundle.document import ModelDocument, ModelFile
 from keras_effnet.export.client_table import client_headers, client_rows
 from keras_effnet.export.tflite_file.clients import MEDIAPIPE, REFUSES
 from keras_effnet.system.html_pages import markdown_text

@@ -9,15 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_effnet.errors import UserError, check_path
-from keras_effnet.export.app_bundle.model_json import (
-    LABELS,
-    MODEL_JSON,
-    Answer,
-    ModelDocument,
-    ModelFile,
-    class_names,
-    of_files,
-)
+from keras_effnet.export.app_bundle.document import LABELS, MODEL_JSON, Answer, ModelDocument, ModelFile
+from keras_effnet.export.app_bundle.model_json import class_names, of_files
 from keras_effnet.export.app_bundle.rendering import ASSETS, render_all
 from keras_effnet.export.app_bundle.sample_image import network_images, png, read_sample
 from keras_effnet.export.isolation.isolated import IsolatedModel

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from keras_effnet.errors import UserError
-from keras_effnet.export.app_bundle.model_json import MODEL_JSON, ModelDocument, class_names, of_files
+from keras_effnet.export.app_bundle.document import MODEL_JSON, ModelDocument
+from keras_effnet.export.app_bundle.model_json import class_names, of_files
 from keras_effnet.export.web.litert_js import runtime_files
 from keras_effnet.system.documents import json_text, read_json
 from keras_effnet.system.files import cannot_write, make_folder, why_no_file

@@ -17,7 +17,8 @@ from PIL import Image
 
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
-from keras_effnet.export.app_bundle.model_json import Answer, of_files
+from keras_effnet.export.app_bundle.document import Answer
+from keras_effnet.export.app_bundle.model_json import of_files
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.web.page import page_of, write_page
 from keras_effnet.export.web.server import PageServer
