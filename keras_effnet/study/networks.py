@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import (
+    BASE_RESOLUTION,
     PUBLISHED,
     RESOLUTION_DIVISOR,
     CompoundScaling,
@@ -77,8 +78,9 @@ def resolved_name(model: str) -> str:
 
 
 def _resolution(model: str) -> float:
-    """Resolution of a published network relative to its baseline; 1 for any other network."""
-    return PUBLISHED[model].factors.resolution if model in PUBLISHED else 1.0
+    """Resolution of an EfficientNet relative to the baseline, B0; 1 for any other network."""
+    published = model in PUBLISHED or model in ("v2-s", "v2-m", "v2-l", "v2-xl")
+    return architecture_spec(model).image_size / BASE_RESOLUTION if published else 1.0
 
 
 def family(models: Iterable[str], image_size: int = 64) -> list[Member]:

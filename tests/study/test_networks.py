@@ -99,6 +99,7 @@ def test_other_constants_scale_otherwise():
 def test_a_family_keeps_its_resolutions_in_proportion():
     # 224, 300, and ResNet-18, which has one size: 64 * 300 / 224 = 85.7.
     assert [member.image_size for member in family(["b0", "b3", "resnet18"], 64)] == [64, 84, 64]
+    assert [member.image_size for member in family(["v2-b0", "v2-b3", "v2-s"], 64)] == [64, 84, 108]  # of 224, 300, 384
 
 
 def test_a_published_network_is_scaled_from_its_own_resolution():
