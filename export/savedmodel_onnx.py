@@ -26,6 +26,7 @@ from keras_effnet.export.verification import Evidence, VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
 from keras_effnet.system.files import atomic, cannot_write, staging
 from keras_effnet.system.output import captured_output
+from keras_effnet.tasks import Task, task_of
 
 _BATCH = 16
 _GRAPH = "saved_model.pb"  # identifies a folder as a SavedModel
@@ -146,14 +147,20 @@ def _signature(model: keras.Model) -> list[tf.TensorSpec]:
     return [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")]
 
 
+def _inference(model: keras.Model) -> keras.Model:
+    """The model in inference mode; otherwise augmentation layers, whose mode is training by default, change images."""
+    image = keras.Input(model.input_shape[1:])
+    return keras.Model(image, model(image, training=False), name=model.name)
+
+
 def _write_savedmodel(model: keras.Model, path: Path) -> None:
-    model.export(path, format="tf_saved_model", verbose=False, input_signature=_signature(model))
+    _inference(model).export(path, format="tf_saved_model", verbose=False, input_signature=_signature(model))
 
 
 def _write_onnx(model: keras.Model, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*np.object", category=FutureWarning)  # Keras' patch of tf2onnx
-        model.export(path, format="onnx", verbose=False, input_signature=_signature(model))
+        _inference(model).export(path, format="onnx", verbose=False, input_signature=_signature(model))
 
 
 def _open_savedmodel(path: Path) -> Run:
@@ -210,7 +217,8 @@ def _export(
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; pass overwrite=True to replace it.")
     spec = image_spec or ImageSpec.of_model(model)
-    labels = verification.labels if isinstance(verification, Split) else None
+    task = task_of(model)
+    labels = verification.labels if isinstance(verification, Split) and task.accuracy else None
     evidence: Evidence = "synthetic" if verification is None else "held-out"
     if verification is None:
         images = synthetic_images(model.input_shape[1:])
@@ -228,7 +236,7 @@ def _export(
             with captured_output():
                 kind.write(model, temporary)
                 run = kind.open(temporary)
-            report = replace(_compare(answers, run, inputs, labels), evidence=evidence)
+            report = replace(_compare(answers, run, inputs, labels, task), evidence=evidence)
             size, digest = _size_and_digest(temporary)
             if not PRECISIONS["none"].accepts(report):
                 raise VerificationError(
@@ -240,10 +248,10 @@ def _export(
     return FormatResult(path, size, kind.name, digest, time.perf_counter() - started, report)
 
 
-def _compare(answers: np.ndarray, run: Run, inputs: np.ndarray, labels: np.ndarray | None) -> VerifyReport:
+def _compare(answers: np.ndarray, run: Run, inputs: np.ndarray, labels: np.ndarray | None, task: Task) -> VerifyReport:
     batches = [inputs[start : start + _BATCH] for start in range(0, len(inputs), _BATCH)]
     got = np.concatenate([run(batch) for batch in batches])
-    return compare(answers, got, labels)
+    return compare(answers, got, labels, task)
 
 
 def _size_and_digest(path: Path) -> tuple[int, str]:

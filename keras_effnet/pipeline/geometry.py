@@ -60,7 +60,7 @@ def _interpolated(pixels: tf.Tensor, size: int, interpolation: str) -> tf.Tensor
 def _filtered(pixels: tf.Tensor, box: tf.Tensor, size: int, interpolation: str) -> tf.Tensor:
     """Antialiased resizing of a window whose bounds may lie between pixels."""
     scale = size / box[2:]
-    return tf.raw_ops.ScaleAndTranslate(
+    filtered = tf.raw_ops.ScaleAndTranslate(
         images=pixels[None],
         size=(size, size),
         scale=scale,
@@ -68,6 +68,7 @@ def _filtered(pixels: tf.Tensor, box: tf.Tensor, size: int, interpolation: str) 
         kernel_type=_KERNELS[interpolation],
         antialias=True,
     )[0]
+    return tf.clip_by_value(filtered, *PIXELS)  # the sum of many products exceeds 255 by a rounding error
 
 
 def evaluation_image(image: tf.Tensor, input_spec: ImageSpec) -> tf.Tensor:

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from keras_effnet.errors import UserError, VerificationError
-from keras_effnet.export import export_tflite, inspect, prune, verify, write_bundle
+from keras_effnet.export import export_onnx, export_savedmodel, export_tflite, inspect, prune, verify, write_bundle
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.inference import artifacts
@@ -117,3 +117,17 @@ def test_outputs_that_are_all_alike_are_said_to_be(images, tmp_path, caplog):
 def test_fine_tuning_refuses_what_it_cannot_train(images):
     with pytest.raises(UserError, match=r"Fine-tuning needs an output of shape .* the task of this one is multilabel"):
         prune(network("multilabel"), images[0], 0.5)
+
+
+def test_other_formats_are_compared_by_the_task_too(images, tmp_path):
+    report = export_savedmodel(network("regression"), tmp_path / "saved", verification=images[1]).report
+    assert report.task == "regression" and report.score == pytest.approx(1) and report.sqnr_db > 60
+
+
+@pytest.mark.parametrize("export", [export_savedmodel, export_onnx])
+def test_augmentation_within_a_network_is_off_in_other_formats(export, images, tmp_path):
+    if export is export_onnx:
+        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: nothing to export with")
+    model = keras.Sequential([keras.Input((16, 16, 3)), layers.RandomRotation(0.5), network("embedding")])
+    report = export(model, tmp_path / "net.onnx", verification=images[1]).report
+    assert report.sqnr_db > 60

@@ -112,3 +112,9 @@ def test_real_images_scaled_while_decoding_are_close_to_antialiased_ones(images_
                 tails.append(np.percentile(found, 99))
         assert len(means) > 10
         assert np.mean(means) < 1.5 and np.max(means) < 3 and np.mean(tails) < 6
+
+
+@pytest.mark.parametrize(("side", "size"), [(500, 96), (333, 50)])
+def test_white_stays_white_when_it_is_filtered(side, size):
+    white = np.full((side, side, 3), 255, "uint8")
+    assert resize(white, size).numpy().max() == 255  # 255.0001 is refused as a pixel by calibration

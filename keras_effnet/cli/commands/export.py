@@ -307,7 +307,7 @@ def command(
                 overwrite=options["overwrite"],
             )
             notes.append(
-                f"{written.path.name}: {written.size_bytes / 1e6:.2f} MB, float32, largest difference of a probability "
+                f"{written.path.name}: {written.size_bytes / 1e6:.2f} MB, float32, largest difference of an output "
                 f"{written.report.max_abs_diff:.1g} on {written.report.samples} images."
             )
         bundle = write_bundle(
