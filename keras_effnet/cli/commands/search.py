@@ -93,7 +93,8 @@ def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> No
     )
     constraint = f"{grid['by']} within {tolerance:.0%} of {target:g}"
     console.finish(
-        f"the list above ({baseline}, {constraint}); nothing was trained", ("keras-effnet", "search", "DATA")
+        f"the list above ({baseline}, {constraint}); nothing was trained",
+        ("keras-effnet", "search", "DATA", "--baseline", baseline),
     )
 
 
