@@ -46,7 +46,7 @@ def test_info_of_a_file_without_metadata(cli, tmp_path):
 
 def test_info_says_why_a_client_refuses(cli, exported):
     shown = cli("info", exported["none"].path)
-    reason = "Edge TPU refuses: float32: only 8-bit integer operators are supported."
+    reason = "Edge TPU refuses: float activations; only 8-bit integers are supported."
     assert f"{reason} Instead: --quantize int8 --input-type uint8." in shown.out.splitlines()
     assert "Float islands" not in shown.out
 

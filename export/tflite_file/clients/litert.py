@@ -55,13 +55,14 @@ RULES = (
         (
             IN_PART,
             computing_in("int16"),
-            "{} in int16 are not computed by XNNPACK but by reference kernels, about 30 times slower",
+            "int16 activations are computed by reference kernels, not by XNNPACK, 20 to 30 times slower",
             INT8,
         ),
         (
             ACCEPTS,
             hybrid_operators,
-            "slower than float32: XNNPACK computes only some of {} with int8 weights, and splits Lite0 into 15 parts",
+            "int8 weights with float activations are slower than float32: XNNPACK computes only some operators, and "
+            "splits Lite0 into 15 parts",
             INT8,
         ),
     ),
@@ -71,7 +72,7 @@ RULES = (
         (
             REFUSES,
             computing_in("int16"),
-            "{} compute in int16: a GPU alone fails or crashes, a GPU with the CPU gives wrong scores (16 dB)",
+            "int16 activations: a GPU alone fails or crashes, a GPU with the CPU gives wrong scores (16 dB)",
             INT8_OR_FLOAT,
         ),
         (IN_PART, outside(GPU_OPERATORS), "{} stay on the CPU, with a copy in each direction"),

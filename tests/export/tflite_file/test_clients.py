@@ -93,13 +93,15 @@ def test_a_float_file_is_for_all_but_integer_accelerators():
     assert {client for client, (verdict, _) in verdicts.items() if verdict == ACCEPTS} == set(clients.CLIENTS) - {
         EDGE_TPU
     }
-    assert verdicts[EDGE_TPU] == (REFUSES, "float32: only 8-bit integer operators are supported")
+    assert verdicts[EDGE_TPU] == (REFUSES, "float activations; only 8-bit integers are supported")
 
 
 def test_a_uint8_file_in_integers_throughout_is_for_all_but_core_ml():
     verdicts = expected(classifier("uint8"))
     assert {client for client, (verdict, _) in verdicts.items() if verdict != ACCEPTS} == {CORE_ML}
-    assert verdicts[CORE_ML][1] == "int8: only operators in float are supported, the others stay on the CPU"
+    assert (
+        verdicts[CORE_ML][1] == "integer activations; only operators in float are supported, the others stay on the CPU"
+    )
 
 
 @pytest.mark.parametrize("client", [WASM, WEBGPU, TFJS, MEDIAPIPE])
@@ -141,7 +143,7 @@ def test_weights_in_integers_under_float_are_for_cpus():
     verdicts = expected(classifier(weights="int8"))
     found = {client: verdict for client, (verdict, _) in verdicts.items()}
     assert (found[CPU], found[GPU], found[GPU_DELEGATE], found[MICRO]) == (ACCEPTS, ACCEPTS, IN_PART, REFUSES)
-    assert verdicts[CPU][1].startswith("slower than float32: XNNPACK computes only some of FULLY_CONNECTED")
+    assert verdicts[CPU][1].startswith("int8 weights with float activations are slower than float32: XNNPACK")
     assert found[CORE_ML] == REFUSES and found[NNAPI] == IN_PART
     assert "FULLY_CONNECTED have int8 weights and float activations" in verdicts[MICRO][1]
 
@@ -155,7 +157,7 @@ def test_float16_weights_have_no_kernel_on_microcontrollers(exported):
 def test_sixteen_bits_are_slow_on_cpus_and_refused_elsewhere():
     verdicts = expected(classifier("int16", weights="int8"))
     assert (verdicts[CPU][0], verdicts[GPU][0], verdicts[EDGE_TPU][0]) == (IN_PART, REFUSES, REFUSES)
-    assert verdicts[EDGE_TPU][1] == "FULLY_CONNECTED compute in int16, not in 8 bits"
+    assert verdicts[EDGE_TPU][1] == "int16 activations; only 8-bit integers are supported"
 
 
 def test_a_float_softmax_stays_on_the_cpu_of_an_accelerator(exported):
