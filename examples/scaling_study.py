@@ -1,7 +1,7 @@
 """Relate MACs to training time and accuracy: a small scaling study in Python, as `keras-effnet study` runs it.
 
-python examples/scaling_study.py             # a few minutes on two cores
-python examples/scaling_study.py --epochs 1  # a quick look
+python examples/scaling_study.py          # a few minutes on two cores
+python examples/scaling_study.py --quick  # two small networks, one epoch
 
 If it is interrupted, run it again in the same folder to resume.
 """
@@ -21,13 +21,18 @@ def say(line: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=6)
-    epochs = parser.parse_args().epochs
+    parser.add_argument("--quick", action="store_true", help="two small networks, one epoch")
+    arguments = parser.parse_args()
+    epochs = 1 if arguments.quick else arguments.epochs
 
-    members = scaled("lite0", [-2, 0], image_size=48) + family(["mobilenetv2"], image_size=48)
+    if arguments.quick:
+        members = scaled("lite0", [-5, -4], image_size=72)
+    else:
+        members = scaled("lite0", [-2, 0], image_size=48) + family(["mobilenetv2"], image_size=48)
     result = study.run(
         "digits",
         members,
-        f"runs/study/example-{epochs}-epochs",
+        f"runs/study/example-{len(members)}-networks-{epochs}-epochs",
         budget=Budget("epochs", epochs),
         seeds=1,
         options={"batch_size": 64, "learning_rate": 4e-3, "warmup_epochs": 1.0},

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +20,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exports import PRECISIONS
+from once import folder_made_once
 from PIL import Image
 
 from keras_effnet import datasets
 from keras_effnet.cli.app import main
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.export import ExportResult, export_tflite
+from keras_effnet.models.saving import load_model
 from keras_effnet.system.run_folders import new_run
 from keras_effnet.training.run import TrainResult, train_dataset
 
@@ -167,28 +171,41 @@ def trained(digits, tmp_path_factory) -> TrainResult:
         dropout_rate=0.1,
         drop_connect_rate=0.0,
     )
-    folder = new_run("train", "digits", tmp_path_factory.mktemp("runs"))
-    result = train_dataset(digits, config, folder)
-    assert result.evaluation.accuracy >= 0.9, "the network that other tests rely on has not learned its digits"
-    return result
+
+    def make(folder: Path) -> None:
+        result = train_dataset(digits, config, new_run("train", "digits", folder))
+        (folder / "evaluation").write_bytes(pickle.dumps((result.evaluation, result.epochs)))
+
+    folder = folder_made_once("trained", make, tmp_path_factory)
+    evaluation, epochs = pickle.loads((folder / "evaluation").read_bytes())
+    assert evaluation.accuracy >= 0.9, "the network that other tests rely on has not learned its digits"
+    (run,) = (folder / "train").iterdir()
+    return TrainResult(run, load_model(run / "weights/best.keras"), evaluation, epochs)
 
 
 @pytest.fixture(scope="session")
 def exported(trained, digits, tmp_path_factory) -> dict[str, ExportResult]:
     """The trained network at every precision, int8 with bytes as input, each compared on the held-out digits."""
-    folder = tmp_path_factory.mktemp("exported")
-    return {
-        precision: export_tflite(
-            trained.model,
-            folder / f"digits_{precision}.tflite",
-            precision,
-            calibration=digits.train if precision == "int8" else None,
-            verification=digits.test,
-            input_type="uint8" if precision == "int8" else "float32",
-            labels=digits.class_names,
-        )
-        for precision in PRECISIONS
-    }
+
+    def make(folder: Path) -> None:
+        results = {
+            precision: export_tflite(
+                trained.model,
+                folder / f"digits_{precision}.tflite",
+                precision,
+                calibration=digits.train if precision == "int8" else None,
+                verification=digits.test,
+                input_type="uint8" if precision == "int8" else "float32",
+                labels=digits.class_names,
+            )
+            for precision in PRECISIONS
+        }
+        (folder / "results").write_bytes(pickle.dumps(results))
+
+    folder = folder_made_once("exported", make, tmp_path_factory)
+    results = pickle.loads((folder / "results").read_bytes())
+    (folder / "results").unlink()
+    return {precision: replace(result, path=folder / result.path.name) for precision, result in results.items()}
 
 
 class Outcome(NamedTuple):

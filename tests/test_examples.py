@@ -11,7 +11,7 @@ ARGUMENTS = {
     "explain_prediction.py": [],
     "fine_tune.py": ["--epochs", "2"],
     "scale_and_count.py": [],
-    "scaling_study.py": ["--epochs", "1"],
+    "scaling_study.py": ["--quick"],
     "train_and_export.py": ["--epochs", "6"],
     "train_several_hosts.py": [],
 }
@@ -26,13 +26,23 @@ PRINTED = {
 LONG = {"explain_prediction.py", "fine_tune.py", "scaling_study.py", "train_and_export.py", "train_several_hosts.py"}
 
 
+def run(name: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, EXAMPLES / name, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
 def test_every_example_is_run_here():
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(ARGUMENTS)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in ARGUMENTS])
 def test_example_runs(name, tmp_path):
-    command = [sys.executable, EXAMPLES / name, *ARGUMENTS[name]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert PRINTED[name] in done.stdout
+    assert PRINTED[name] in run(name, ARGUMENTS[name], tmp_path).stdout
+
+
+@pytest.mark.soak
+def test_the_whole_scaling_study_runs(tmp_path):
+    done = run("scaling_study.py", ["--epochs", "1"], tmp_path)
+    assert "MACs grew x" in done.stdout and "mobilenetv2" in done.stdout

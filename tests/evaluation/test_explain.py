@@ -234,6 +234,7 @@ def corners(digits) -> Corners:
     scenes = np.zeros((len(large), 4, 16, 16, 3), "uint8")
     scenes[np.arange(len(large)), np.random.default_rng(0).integers(0, 4, len(large))] = large
     model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)  # slots made in the first step would have it traced twice
     with fused_batch_norm(model):  # as `train` does
         model.fit(in_corners(scenes), digits.train.labels, batch_size=32, epochs=4, verbose=0)
     return Corners(model, digits.test.images.repeat(2, axis=1).repeat(2, axis=2), digits.test.labels)
