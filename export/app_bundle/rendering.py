@@ -5,7 +5,6 @@ The templates hold no shape, type or number of a model: all are inserted from th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from keras_effnet.export.app_bundle.document import ModelDocument, ModelFile
 from keras_effnet.export.client_table import client_headers, client_rows
 from keras_effnet.export.tflite_file.clients import MEDIAPIPE, REFUSES
+from keras_effnet.system.documents import json_text
 from keras_effnet.system.html_pages import markdown_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -125,9 +125,14 @@ def _environment() -> Environment:
 # ------------------------------------------------------------------ filters
 
 
+def _literal(text: str | None) -> str:
+    """A string literal of JSON, JavaScript, Python and Swift."""
+    return json_text(text, indent=None)
+
+
 def _kotlin(text: str | None) -> str:
     """A string literal of Kotlin."""
-    return "null" if text is None else json.dumps(text).replace("$", r"\$").replace(r"\f", r"\u000c")
+    return _literal(text).replace("$", r"\$").replace(r"\f", r"\u000c")
 
 
 def _kfloat(number: float) -> str:
@@ -173,7 +178,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "megabytes": lambda size: f"{size / 1e6:.2f} MB",
     "number": repr,
     "list": _list,
-    "json": json.dumps,
+    "json": _literal,
     "comment": lambda text: " ".join(text.split()),
     "code": lambda text: f"`{text}`",
     "kotlin": _kotlin,
