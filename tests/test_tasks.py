@@ -8,7 +8,7 @@ from keras import layers
 
 import keras_effnet
 from keras_effnet.errors import UserError
-from keras_effnet.tasks import TASK_NAMES, TASKS, task_of, task_of_output
+from keras_effnet.tasks import TASK_NAMES, TASKS, Watched, task_of, task_of_output
 
 
 def network(*head: keras.layers.Layer, loss: str | keras.losses.Loss | None = None) -> keras.Model:
@@ -89,3 +89,23 @@ def test_every_task_has_an_output_of_its_own_that_tells_it():
     assert tuple(TASKS) == TASK_NAMES
     assert [task_of_output(task.output) for task in TASKS.values()] == list(TASK_NAMES)
     assert task_of_output("StatefulPartitionedCall:0") == "classification"
+
+
+# ------------------------------------------------------------------ learning
+
+
+def test_the_watched_metric_of_a_learnable_task_is_among_its_metrics():
+    learnable = {name: task.learning for name, task in TASKS.items() if task.learning}
+    assert set(learnable) == set(TASK_NAMES) - {"embedding"}
+    assert all(learning.watched.metric in learning.metrics for learning in learnable.values())
+
+
+def test_the_watched_metric_is_compared_in_its_direction_and_with_the_average():
+    accuracy, error = Watched("accuracy", "accuracy"), Watched("mae", "MAE", "min", percent=False)
+    assert accuracy.score({"val_accuracy": 0.4}) > accuracy.score({"val_accuracy": 0.3})
+    assert error.score({"val_mae": 2.0}) > error.score({"val_mae": 3.0})
+    assert error.score({"val_mae": 3.0, "val_ema_mae": 1.0}) > error.score({"val_mae": 2.0})
+    assert error.average_is_better({"val_mae": 3.0, "val_ema_mae": 1.0})
+    assert not error.average_is_better({"val_mae": 1.0, "val_ema_mae": 3.0})
+    assert not error.average_is_better({"val_mae": 1.0})
+    assert accuracy.score({"val_accuracy": float("nan")}) < accuracy.score({"val_accuracy": -100.0})
