@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Quantization = Literal["none", "float16", "dynamic", "int8", "int16x8", "mixed"]
+Quantization = Literal["none", "float16", "dynamic", "weight_only", "int8", "int16x8", "mixed"]
 InputType = Literal["float32", "uint8"]
 Int8Method = Literal["corrected", "minmax", "percentile", "equalized", "qat"]
 Format = Literal["savedmodel", "onnx"]
@@ -14,4 +14,5 @@ INPUT_TYPES: tuple[InputType, ...] = get_args(InputType)
 INT8_METHODS: tuple[Int8Method, ...] = get_args(Int8Method)
 FORMATS: tuple[Format, ...] = get_args(Format)  # beside .tflite
 
-DEFAULT_QUANTIZATIONS: tuple[Quantization, ...] = ("none", "float16", "dynamic", "int8")  # what most applications ship
+# What most applications ship.
+DEFAULT_QUANTIZATIONS: tuple[Quantization, ...] = ("none", "float16", "dynamic", "weight_only", "int8")

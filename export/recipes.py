@@ -18,7 +18,7 @@ from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.equalization import LOGISTIC_RANGE, equalize
 from keras_effnet.export.int8.float_islands import by_sensitivity, with_islands
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8, quantize_int16x8
-from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8_weights
+from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
 from keras_effnet.export.verification import VerifyReport
 from keras_effnet.tasks import TASKS, TaskName
 
@@ -73,7 +73,13 @@ def _float16(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
 def _dynamic(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     """Weights in int8, activations quantized at run time."""
     graph = source.graph("float32")
-    yield Candidate("dynamic", int8_weights(graph.content), graph)
+    yield Candidate("dynamic", dynamic_range(graph.content), graph)
+
+
+def _weight_only(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
+    """Weights in int8, unpacked to float32 when the file is loaded; arithmetic in float."""
+    graph = source.graph("float32")
+    yield Candidate("weight_only", int8_weights(graph.content), graph)
 
 
 def _minmax(source: ExportSource, settings: Settings) -> Candidate:
@@ -221,6 +227,7 @@ PRECISIONS: dict[str, Precision] = {
     "none": Precision(_float32, False, False, 4.0, Bounds(0.999, 0.999999, 0.9999, 0.99, 60.0)),
     "float16": Precision(_float16, False, False, 2.0, Bounds(0.99, 0.999, 0.999, 0.98, 30.0)),
     "dynamic": Precision(_dynamic, False, False, 1.0, Bounds(0.95, 0.937, 0.97, 0.93, 12.0)),
+    "weight_only": Precision(_weight_only, False, False, 1.0, Bounds(0.97, 0.968, 0.98, 0.95, 15.0)),
     "int8": Precision(_int8, True, True, 1.0, Bounds(0.93, 0.90, 0.95, 0.90, 10.0)),
     "int16x8": Precision(_int16x8, True, False, 1.0, Bounds(0.97, 0.99, 0.99, 0.95, 20.0)),
     "mixed": Precision(_mixed, True, True, 1.0, Bounds(0.97, 0.968, 0.98, 0.95, 15.0)),

@@ -105,8 +105,9 @@ def export_tflite(
     Args:
         model: Functional Keras model with one image input of fixed size and one output.
         path: Path that ends in `.tflite`.
-        quantization: `"none"` (float32), `"float16"`, `"dynamic"` (int8 weights), `"int8"` (weights and activations),
-            `"int16x8"` (int8 weights, int16 activations) or `"mixed"` (int8 with blocks that stay in float).
+        quantization: `"none"` (float32), `"float16"`, `"dynamic"` (int8 weights, activations quantized at run time),
+            `"weight_only"` (int8 weights, arithmetic in float32), `"int8"` (weights and activations), `"int16x8"` (int8
+            weights, int16 activations) or `"mixed"` (int8 with blocks that stay in float).
         calibration: Images for the ranges of integer precisions: a folder, a `tf.data.Dataset` of
             batches, an array of shape `(N, height, width, 3)` or a `Split`; pixels in 0..255. 20 to 500 images like
             the real ones.

@@ -126,8 +126,8 @@ class ModelFile:
 
     Args:
         file: String, name of the file beside the document.
-        precision: `"float32"`, `"float16"`, `"dynamic"`, `"int8"`, `"int16x8"` or `"mixed"`; without a record `"int8"`
-            stands for mixed files too.
+        precision: `"float32"`, `"float16"`, `"dynamic"`, `"weight_only"`, `"int8"`, `"int16x8"` or `"mixed"`; without a
+            record `"int8"` stands for mixed files too.
         bytes, sha256: Size and digest.
         inputs, outputs: Tuples of `Port`s.
         signature: String, the key of its first signature, or None.

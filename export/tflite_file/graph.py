@@ -119,13 +119,26 @@ class Graph:
         return frozenset(self.tensors[i].dtype for i in made if self.tensors[i].scale is not None)
 
     @property
+    def hybrid(self) -> tuple[str, ...]:
+        """Names of the operators with float activations and integer weights (dynamic-range quantization)."""
+
+        def mixes(one: Operator) -> bool:
+            weights = [self.tensors[i] for i in one.inputs if i in self.constants]
+            return bool(self.activations(one.inputs, FLOATS)) and any(tensor.dtype in QUANTIZED for tensor in weights)
+
+        return tuple(dict.fromkeys(one.name for one in self.steps if mixes(one)))
+
+    @property
     def precision(self) -> str:
-        """`"int8"` or `"int16x8"` by the activations; else `"float32"`, `"float16"` or `"dynamic"` by the weights."""
+        """`"int8"` or `"int16x8"` by the activations, else by the weights and how they are used.
+
+        `"float32"`, `"float16"`, `"weight_only"` (integers unpacked to float) or `"dynamic"` (integers multiplied).
+        """
         if self.integer_dtypes:
             return "int16x8" if "int16" in self.integer_dtypes else "int8"
         weights = {tensor.dtype for tensor in self.tensors if tensor.stored and len(tensor.shape) > 1}
         if weights & {"int8", "uint8", "int4"}:
-            return "dynamic"
+            return "dynamic" if self.hybrid else "weight_only"
         return "float16" if "float16" in weights else "float32"
 
 

@@ -55,8 +55,8 @@ class Inspection:
 
     Args:
         size_bytes: Int.
-        precision: `"float32"`, `"float16"` or `"dynamic"`, depending on the weights, if activations are float; else
-            `"int8"` or `"int16x8"`.
+        precision: `"float32"`, `"float16"`, `"weight_only"` or `"dynamic"`, depending on the weights, if activations
+            are float; else `"int8"` or `"int16x8"`.
         operators: Dict of operator name -> count.
         dtypes: Dict of dtype -> number of tensors.
         float_tensors: Tuple of names.

@@ -1,4 +1,4 @@
-"""Weight-only compression of a float file: float16 weights, and int8 weights for dynamic-range quantization.
+"""Weights of a float file in fewer bits: float16, int8, and int8 for dynamic-range quantization.
 
 TensorFlow's converter does the same but needs another conversion each time: half a minute for B7, while rewriting the
 file takes seconds. Tests compare both results. LiteRT's schema and numpy; never TensorFlow.
@@ -6,19 +6,20 @@ file takes seconds. Tests compare both results. LiteRT's schema and numpy; never
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from keras_effnet.export.tflite_file.schema import add_buffer, constant, operator_name, pack, parse, tensor_dtype
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import ModelT, OperatorT
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, TensorT
 
 _HALF = np.finfo("float16")
 _MIN_ELEMENTS = 1024  # smaller kernels stay in float, as in TensorFlow's converter
-_DEQUANTIZE_VERSION = 3  # the first version that supports float16
+# Versions of DEQUANTIZE that support float16, and int8 with a scale per channel.
+_DEQUANTIZE_HALF, _DEQUANTIZE_CHANNELS = 3, 5
 
 # Operator -> axis of the output channels in its kernel, operator version that supports int8 weights with float inputs.
 _HYBRID = {"CONV_2D": (0, 5), "DEPTHWISE_CONV_2D": (3, 6), "FULLY_CONNECTED": (0, 12)}
@@ -29,6 +30,14 @@ def _weighted(model: ModelT) -> Iterator[tuple[str, OperatorT]]:
     for operator in model.subgraphs[0].operators:
         if (name := operator_name(model, operator)) in _HYBRID:
             yield name, operator
+
+
+class _Weight(NamedTuple):
+    """A constant of an operator: the operator's name, and whether it is the kernel or the bias."""
+
+    operator: str
+    is_kernel: bool
+    values: np.ndarray
 
 
 def _float32(model: ModelT, index: int) -> np.ndarray | None:
@@ -44,11 +53,16 @@ def _drop_unused(model: ModelT) -> None:
             buffer.data = None
 
 
-def float16_weights(content: bytes) -> bytes:
-    """Store kernels and biases in float16, each with a DEQUANTIZE that runtimes execute once or skip.
+def _unpacked_at_load(
+    content: bytes, suffix: bytes, version: int, packed: Callable[[ModelT, _Weight], TensorT | None]
+) -> bytes:
+    """Store weights in another type, each with a DEQUANTIZE to float32 that runtimes execute once or skip.
 
     Args:
         content: A float32 file.
+        suffix: Appended to the names of the stored tensors.
+        version: Int, version of the DEQUANTIZE.
+        packed: Function that adds a weight's buffer and returns its tensor, without name and shape; None to leave it.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -56,56 +70,98 @@ def float16_weights(content: bytes) -> bytes:
     graph = model.subgraphs[0]
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    code.version = _DEQUANTIZE_VERSION
+    code.version = version
     model.operatorCodes.append(code)
-    widenings, done = [], set()
-    for _, operator in _weighted(model):
-        for index in map(int, operator.inputs[1:]):
+    unpacking, done = [], set()
+    for name, operator in _weighted(model):
+        for place, index in enumerate(map(int, operator.inputs[1:])):
             values = _float32(model, index)
             if values is None or index in done:
                 continue
             done.add(index)
-            half, wide = schema.TensorT(), graph.tensors[index]
-            half.name, half.shape, half.type = wide.name + b"_float16", wide.shape, schema.TensorType.FLOAT16
-            half.buffer = add_buffer(model, np.clip(values, _HALF.min, _HALF.max).astype("float16"))
+            if (stored := packed(model, _Weight(name, place == 0, values))) is None:
+                continue
+            wide = graph.tensors[index]
+            stored.name, stored.shape = wide.name + suffix, wide.shape
             wide.buffer = 0  # now computed by the DEQUANTIZE
-            graph.tensors.append(half)
-            widening = schema.OperatorT()
-            widening.opcodeIndex = len(model.operatorCodes) - 1
-            widening.inputs, widening.outputs = [len(graph.tensors) - 1], [index]
-            widenings.append(widening)
-    graph.operators = widenings + graph.operators
+            graph.tensors.append(stored)
+            step = schema.OperatorT()
+            step.opcodeIndex = len(model.operatorCodes) - 1
+            step.inputs, step.outputs = [len(graph.tensors) - 1], [index]
+            unpacking.append(step)
+    graph.operators = unpacking + graph.operators
     _drop_unused(model)
     return pack(model)
 
 
-def int8_weights(content: bytes) -> bytes:
-    """Store kernels in int8 with a scale per output channel; LiteRT quantizes activations at run time.
+def float16_weights(content: bytes) -> bytes:
+    """Store kernels and biases in float16.
 
     Args:
         content: A float32 file.
     """
     from ai_edge_litert import schema_py_generated as schema
 
+    def half(model: ModelT, weight: _Weight) -> TensorT:
+        tensor = schema.TensorT()
+        tensor.type = schema.TensorType.FLOAT16
+        tensor.buffer = add_buffer(model, np.clip(weight.values, _HALF.min, _HALF.max).astype("float16"))
+        return tensor
+
+    return _unpacked_at_load(content, b"_float16", _DEQUANTIZE_HALF, half)
+
+
+def int8_weights(content: bytes) -> bytes:
+    """Store kernels in int8 with a scale per output channel; arithmetic and activations stay in float32.
+
+    Kernels of fewer than 1024 values and biases stay in float32: they weigh little.
+
+    Args:
+        content: A float32 file.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    def quantized(model: ModelT, weight: _Weight) -> TensorT | None:
+        if not weight.is_kernel or weight.values.size < _MIN_ELEMENTS:
+            return None
+        tensor = schema.TensorT()
+        _quantize(model, tensor, weight.operator, weight.values)
+        return tensor
+
+    return _unpacked_at_load(content, b"_int8", _DEQUANTIZE_CHANNELS, quantized)
+
+
+def dynamic_range(content: bytes) -> bytes:
+    """Store kernels in int8 with a scale per output channel; LiteRT quantizes activations at run time.
+
+    Args:
+        content: A float32 file.
+    """
     model = parse(content)
     for name, operator in _weighted(model):
         index = int(operator.inputs[1])
         values = _float32(model, index)
         if values is None or values.size < _MIN_ELEMENTS:
             continue
-        axis, version = _HYBRID[name]
-        others = tuple(other for other in range(values.ndim) if other != axis)
-        scale = np.maximum(np.abs(values).max(axis=others, keepdims=True), 1e-30) / 127
-        tensor = model.subgraphs[0].tensors[index]
-        tensor.buffer = add_buffer(model, np.clip(np.round(values / scale), -127, 127).astype("int8"))
-        tensor.type = schema.TensorType.INT8
-        tensor.quantization = schema.QuantizationParametersT()
-        tensor.quantization.scale = scale.astype("float32").ravel()
-        tensor.quantization.zeroPoint = np.zeros(scale.size, "int64")
-        tensor.quantization.quantizedDimension = axis
+        _quantize(model, model.subgraphs[0].tensors[index], name, values)
         code = model.operatorCodes[operator.opcodeIndex]
-        code.version = max(code.version, version)
+        code.version = max(code.version, _HYBRID[name][1])
         if name == "FULLY_CONNECTED":
             operator.builtinOptions.asymmetricQuantizeInputs = True
     _drop_unused(model)
     return pack(model)
+
+
+def _quantize(model: ModelT, tensor: TensorT, operator: str, values: np.ndarray) -> None:
+    """Make `tensor` the int8 tensor of an operator's kernel: symmetric, a scale per output channel."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    axis = _HYBRID[operator][0]
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    scale = np.maximum(np.abs(values).max(axis=others, keepdims=True), 1e-30) / 127
+    tensor.buffer = add_buffer(model, np.clip(np.round(values / scale), -127, 127).astype("int8"))
+    tensor.type = schema.TensorType.INT8
+    tensor.quantization = schema.QuantizationParametersT()
+    tensor.quantization.scale = scale.astype("float32").ravel()
+    tensor.quantization.zeroPoint = np.zeros(scale.size, "int64")
+    tensor.quantization.quantizedDimension = axis

@@ -337,7 +337,7 @@ def test_an_output_folder_that_cannot_be_written(refused, trained, tmp_path, com
 
 
 def test_no_precision_at_all(refused, lone_model):
-    assert "none, float16, dynamic, int8" in refused("export", lone_model, "--quantize", "")
+    assert "none, float16, dynamic, weight_only, int8" in refused("export", lone_model, "--quantize", "")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_the_table_of_the_report_says_what_the_files_are(bundle):
     lines = (bundle.folder / "report.md").read_text().splitlines()
     header = next(index for index, line in enumerate(lines) if line.startswith("| precision"))
     headers = [cell.strip() for cell in lines[header].strip("|").split("|")]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[header + 2 : header + 6]]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[header + 2 : header + 2 + len(PRECISIONS)]]
     table = [dict(zip(headers, row, strict=True)) for row in rows]
     assert [row["precision"] for row in table] == list(PRECISIONS)
     for row in table:

@@ -56,7 +56,8 @@ def test_normalization_is_what_maps_bytes_to_the_file_s_input(exported, precisio
 
 
 @pytest.mark.parametrize(
-    ("precision", "oldest"), [("none", "1.6.0"), ("float16", "1.15.0"), ("dynamic", "2.17.0"), ("int8", "1.14.0")]
+    ("precision", "oldest"),
+    [("none", "1.6.0"), ("float16", "1.15.0"), ("dynamic", "2.17.0"), ("weight_only", "2.7.0"), ("int8", "1.14.0")],
 )
 def test_the_oldest_runtime_follows_from_the_operators(exported, precision, oldest):
     assert inspect(exported[precision].path).min_runtime_version == oldest

@@ -12,6 +12,7 @@ FILES = (
     ("none", "float32"),
     ("float16", "float32"),
     ("dynamic", "float32"),
+    ("weight_only", "float32"),
     ("int8", "float32"),
     ("int8", "uint8"),
     ("int16x8", "float32"),
@@ -19,19 +20,19 @@ FILES = (
     ("mixed", "uint8"),
 )
 _WORDS = {"yes": ACCEPTS, "part": IN_PART, "no": REFUSES}
-#                        none  float16 dynamic int8  uint8 int16x8 mixed uint8
+#                        none  float16 dynamic weights int8  uint8 int16x8 mixed uint8
 _TABLE = {
-    clients.CPU:          "yes   yes     yes     yes   yes   part    yes   yes",
-    clients.GPU:          "yes   yes     yes     yes   yes   no      yes   yes",
-    clients.MEDIAPIPE:    "yes   yes     yes     yes   yes   yes     yes   yes",
-    clients.MICRO:        "yes   no      no      yes   yes   yes     yes   yes",
-    clients.WASM:         "yes   yes     yes     yes   yes   yes     yes   yes",
-    clients.WEBGPU:       "yes   yes     yes     yes   yes   no      yes   yes",
-    clients.TFJS:         "yes   yes     no      yes   yes   yes     yes   yes",
-    clients.GPU_DELEGATE: "yes   yes     part    yes   yes   no      yes   yes",
-    clients.CORE_ML:      "yes   yes     no      no    no    no      no    no",
-    clients.NNAPI:        "yes   yes     part    yes   yes   no      yes   yes",
-    clients.EDGE_TPU:     "no    no      no      part  part  no      part  part",
+    clients.CPU:          "yes   yes     yes     yes     yes   yes   part    yes   yes",
+    clients.GPU:          "yes   yes     yes     no      yes   yes   no      yes   yes",
+    clients.MEDIAPIPE:    "yes   yes     yes     yes     yes   yes   yes     yes   yes",
+    clients.MICRO:        "yes   no      no      no      yes   yes   yes     yes   yes",
+    clients.WASM:         "yes   yes     yes     yes     yes   yes   yes     yes   yes",
+    clients.WEBGPU:       "yes   yes     yes     part    yes   yes   no      yes   yes",
+    clients.TFJS:         "yes   yes     no      no      yes   yes   yes     yes   yes",
+    clients.GPU_DELEGATE: "yes   yes     part    part    yes   yes   no      yes   yes",
+    clients.CORE_ML:      "yes   yes     no      no      no    no    no      no    no",
+    clients.NNAPI:        "yes   yes     part    part    yes   yes   no      yes   yes",
+    clients.EDGE_TPU:     "no    no      no      no      part  part  no      part  part",
 }  # fmt: skip
 VERDICTS = {
     client: dict(zip(FILES, (_WORDS[word] for word in row.split()), strict=True)) for client, row in _TABLE.items()

@@ -1,3 +1,3 @@
 """Names that several tests of exported files share."""
 
-PRECISIONS = ("none", "float16", "dynamic", "int8")
+PRECISIONS = ("none", "float16", "dynamic", "weight_only", "int8")

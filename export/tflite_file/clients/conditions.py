@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from keras_effnet.export.tflite_file.graph import FLOATS, QUANTIZED, Graph, Operator
+from keras_effnet.export.tflite_file.graph import Graph, Operator
 from keras_effnet.export.tflite_file.metadata import ENTRY, RUNTIME_ENTRY, has_normalization
 
 Culprits = Callable[[Graph], list[str]]
@@ -42,12 +42,7 @@ def computing_in(*dtypes: str) -> Culprits:
 
 def hybrid_operators(graph: Graph) -> list[str]:
     """Operators with float activations and integer weights (dynamic-range quantization)."""
-
-    def hybrid(one: Operator) -> bool:
-        weights = [graph.tensors[i] for i in one.inputs if i in graph.constants]
-        return bool(graph.activations(one.inputs, FLOATS)) and any(tensor.dtype in QUANTIZED for tensor in weights)
-
-    return _unique(one.name for one in graph.steps if hybrid(one))
+    return list(graph.hybrid)
 
 
 def float_file(graph: Graph) -> list[str]:
@@ -58,6 +53,11 @@ def float_file(graph: Graph) -> list[str]:
 def half_weights(graph: Graph) -> list[str]:
     """float16 weights, as a culprit."""
     return ["float16 weights"] if graph.precision == "float16" else []
+
+
+def unpacked_weights(graph: Graph) -> list[str]:
+    """Integer weights that a DEQUANTIZE turns into floats, as a culprit."""
+    return ["int8 weights unpacked to float32"] if graph.precision == "weight_only" else []
 
 
 def dynamic_tensors(graph: Graph) -> list[str]:

@@ -11,6 +11,7 @@ from keras_effnet.export.tflite_file.clients.conditions import (
     outside,
     quantizing_input,
     several_images,
+    unpacked_weights,
 )
 from keras_effnet.export.tflite_file.clients.operators import CORE_ML_OPERATORS, EDGE_TPU_OPERATORS, GPU_OPERATORS
 from keras_effnet.export.tflite_file.clients.rule import ACCEPTS, IN_PART, REFUSES, Client, rules_of
@@ -55,6 +56,7 @@ RULES = (
         ),
         (IN_PART, outside(GPU_OPERATORS), "{} stay on the CPU, with a copy in each direction"),
         (IN_PART, hybrid_operators, "int8 weights with float activations are documented for CPUs only", FLOAT),
+        (IN_PART, unpacked_weights, "{}: its DEQUANTIZE ends at version 3, one scale for all channels", FLOAT),
     ),
     *rules_of(
         APPLE,
@@ -66,6 +68,7 @@ RULES = (
             FLOAT,
         ),
         (REFUSES, hybrid_operators, "int8 weights; only operators in float are supported", FLOAT),
+        (REFUSES, unpacked_weights, "{}: weights must be constants in float32 or float16", FLOAT),
         (IN_PART, outside(CORE_ML_OPERATORS), "{} stay on the CPU"),
     ),
     *rules_of(
@@ -83,6 +86,7 @@ RULES = (
             "int8 weights with float activations: some operators stay on the CPU",
             INT8_OR_FLOAT,
         ),
+        (IN_PART, unpacked_weights, "{}: weights must be constants, so convolutions stay on the CPU", FLOAT),
         (ACCEPTS, any_file, "deprecated since Android 15: choose LiteRT GPU or an NPU's own delegate"),
     ),
     *rules_of(

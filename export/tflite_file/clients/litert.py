@@ -10,6 +10,7 @@ from keras_effnet.export.tflite_file.clients.conditions import (
     not_one_rgb_image,
     outside,
     unlike_scores,
+    unpacked_weights,
 )
 from keras_effnet.export.tflite_file.clients.operators import GPU_OPERATORS, MICRO_OPERATORS
 from keras_effnet.export.tflite_file.clients.rule import ACCEPTS, IN_PART, REFUSES, Client, rules_of
@@ -17,6 +18,7 @@ from keras_effnet.export.tflite_file.clients.runtimes import (
     BYTES,
     CPU,
     EXPORT,
+    FLOAT,
     FLOAT32,
     GPU,
     INT8,
@@ -75,6 +77,7 @@ RULES = (
             "int16 activations: a GPU alone fails or crashes, a GPU with the CPU gives wrong scores (16 dB)",
             INT8_OR_FLOAT,
         ),
+        (REFUSES, unpacked_weights, "{}: a GPU alone lacks that version of DEQUANTIZE; the CPU can help out", FLOAT),
         (IN_PART, outside(GPU_OPERATORS), "{} stay on the CPU, with a copy in each direction"),
     ),
     *rules_of(
@@ -96,6 +99,7 @@ RULES = (
         (REFUSES, foreign_operators, NEEDS_TENSORFLOW, EXPORT),
         (REFUSES, hybrid_operators, "{} have int8 weights and float activations", INT8),
         (REFUSES, half_weights, "{}: its DEQUANTIZE supports integer inputs only", f"{FLOAT32} or int8"),
+        (REFUSES, unpacked_weights, "{}: it uses the first channel's scale for all, so its scores are wrong", INT8),
         (REFUSES, outside(MICRO_OPERATORS), "{} have no kernel", "another activation or head"),
     ),
 )

@@ -6,11 +6,13 @@ from keras_effnet.export.tflite_file.clients.conditions import (
     dynamic_tensors,
     foreign_operators,
     needing_runtime_above,
+    unpacked_weights,
 )
-from keras_effnet.export.tflite_file.clients.rule import REFUSES, Client, rules_of
+from keras_effnet.export.tflite_file.clients.rule import IN_PART, REFUSES, Client, rules_of
 from keras_effnet.export.tflite_file.clients.runtimes import (
     BYTES,
     EXPORT,
+    FLOAT,
     INT8_OR_FLOAT,
     NEEDS_TENSORFLOW,
     NOT_FIXED,
@@ -44,6 +46,7 @@ RULES = (
             "{} compute in int16: hardly any is delegated, and the scores are wrong (12 to 28 dB)",
             INT8_OR_FLOAT,
         ),
+        (IN_PART, unpacked_weights, "{}: that and the operators next to it run on WebAssembly", FLOAT),
     ),
     *rules_of(
         TFJS_TFLITE,

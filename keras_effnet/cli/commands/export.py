@@ -246,7 +246,8 @@ def command(
 ) -> None:
     """Export MODEL (.keras, run folder, or a name like lite0) to .tflite files, each run and compared with the model.
 
-    Precisions: none (float32), float16, dynamic, int8, int16x8, and mixed: int8 with blocks that stay in float.
+    Precisions: none (float32), float16, dynamic, weight_only (int8 weights, arithmetic in float), int8, int16x8, and
+    mixed: int8 with blocks that stay in float.
     """
     console.prepare_tensorflow()
     from keras_effnet.export.app_bundle.writing import BUNDLE

@@ -134,7 +134,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
         return console.emit_json(summary | named)
     accuracy = f"{evaluation.accuracy:.1%} of {evaluation.samples} validation images right (best.keras)"
     click.echo(f"{config.model}, {result.epochs} epochs: {accuracy}.")
-    console.finish(str(folder), ("keras-effnet", "export", folder, "--quantize", "none,float16,dynamic,int8"))
+    console.finish(str(folder), ("keras-effnet", "export", folder))
 
 
 def _config(recipe: str | None, given: dict) -> TrainConfig:

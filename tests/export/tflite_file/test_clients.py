@@ -148,6 +148,30 @@ def test_weights_in_integers_under_float_are_for_cpus():
     assert "FULLY_CONNECTED have int8 weights and float activations" in verdicts[MICRO][1]
 
 
+def test_weights_that_are_unpacked_per_channel_are_for_cpus():
+    verdicts = expected(_weight_only())
+    accepting = {client for client, (verdict, _) in verdicts.items() if verdict == ACCEPTS}
+    assert accepting == {CPU, WASM, MEDIAPIPE, TFJS}  # the last refuses the operator's version in a real file
+    assert verdicts[MICRO] == (
+        REFUSES,
+        "int8 weights unpacked to float32: it uses the first channel's scale for all, so its scores are wrong",
+    )
+    assert verdicts[GPU][0] == verdicts[CORE_ML][0] == REFUSES and verdicts[WEBGPU][0] == IN_PART
+
+
+def _weight_only() -> bytes:
+    tensors = {"image": ("float32", IMAGE), "w8": ("int8", (5, 192)), "w": ("float32", (5, 192))}
+    steps = [("DEQUANTIZE", "w8", "w"), ("FULLY_CONNECTED", "image w", "scores")]
+    return tiny_file(
+        tensors | {"scores": ("float32", SCORES)},
+        steps,
+        "image",
+        "scores",
+        stored="w8",
+        metadata=normalisation_metadata(),
+    )
+
+
 def test_float16_weights_have_no_kernel_on_microcontrollers(exported):
     verdicts = expected(exported["float16"].path.read_bytes())
     assert verdicts[GPU] == verdicts[CPU] == (ACCEPTS, "")

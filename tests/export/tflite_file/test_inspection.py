@@ -90,7 +90,10 @@ def test_a_float_file_is_described(exported):
     assert [(port.dtype, port.shape) for port in found.outputs] == [("float32", (1, 10))]
 
 
-@pytest.mark.parametrize(("precision", "name"), [("none", "float32"), ("float16", "float16"), ("dynamic", "dynamic")])
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [("none", "float32"), ("float16", "float16"), ("dynamic", "dynamic"), ("weight_only", "weight_only")],
+)
 def test_the_precision_is_read_off_the_file(exported, precision, name):
     found = inspect(exported[precision].path)
     assert (found.precision, found.islands) == (name, ())

@@ -12,7 +12,7 @@ from keras_effnet.export.conversion.float_graph import convert
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import parse
-from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8_weights
+from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
 from keras_effnet.system.output import captured_output
 
 FLOAT16, INT8 = 1, 9  # of the schema's TensorType
@@ -79,8 +79,9 @@ def test_float16_answers_as_tensorflows_file(model, content, smooth_images):
     assert np.abs(ours - exact).max() < 2 * np.abs(theirs - exact).max()
 
 
-def test_int8_kernels_have_the_steps_that_tensorflow_gives_them(model, content):
-    ours, theirs = constants(int8_weights(content), INT8), constants(by_tensorflow(model), INT8)
+@pytest.mark.parametrize("writer", [dynamic_range, int8_weights])
+def test_int8_kernels_have_the_steps_that_tensorflow_gives_them(writer, model, content):
+    ours, theirs = constants(writer(content), INT8), constants(by_tensorflow(model), INT8)
     assert [entry[0] for entry in ours] == [entry[0] for entry in theirs]
     for (shape, values, scale, axis), (_, other, other_scale, other_axis) in zip(ours, theirs, strict=True):
         assert axis == other_axis, shape
@@ -90,22 +91,42 @@ def test_int8_kernels_have_the_steps_that_tensorflow_gives_them(model, content):
 
 def test_dynamic_range_answers_as_tensorflows_file(model, content, smooth_images):
     images = smooth_images(8, 32).astype("float32")
-    ours, theirs = (TFLiteModel(c).predict(images) for c in (int8_weights(content), by_tensorflow(model)))
+    ours, theirs = (TFLiteModel(c).predict(images) for c in (dynamic_range(content), by_tensorflow(model)))
     exact = TFLiteModel(content).predict(images)
     ours, theirs = (float(np.mean((answer - exact) ** 2)) for answer in (ours, theirs))
     assert 0 < ours < 1.5 * theirs
 
 
-def test_operators_stay_but_for_the_widening_of_float16(content):
+def test_operators_stay_but_for_the_unpacking_of_weights(content):
     plain = operators(content)
-    assert operators(int8_weights(content)) == plain
-    widened = operators(float16_weights(content))
-    assert widened.pop("DEQUANTIZE") > 20 and widened == plain
+    assert operators(dynamic_range(content)) == plain
+    for writer, unpacked in ((float16_weights, 21), (int8_weights, 17)):
+        widened = operators(writer(content))
+        assert widened.pop("DEQUANTIZE") >= unpacked and widened == plain
 
 
 def test_files_shrink_to_a_half_and_to_a_third(content):
     assert len(float16_weights(content)) < 0.56 * len(content)
-    assert len(int8_weights(content)) < 0.36 * len(content)
+    assert len(dynamic_range(content)) < 0.36 * len(content)
+    assert len(int8_weights(content)) < 0.38 * len(content)
+
+
+def test_weight_only_int8_computes_in_float32_with_rounded_kernels(model, content, smooth_images):
+    images = smooth_images(8, 32).astype("float32")
+    rounded = keras.models.clone_model(model)
+    rounded.set_weights([_as_int8_stores(weight) for weight in model.weights])
+    expected = rounded.predict(images, verbose=0)
+    lost = np.abs(TFLiteModel(content).predict(images) - expected).max()
+    assert np.abs(TFLiteModel(int8_weights(content)).predict(images) - expected).max() < 0.02 * lost
+
+
+def _as_int8_stores(weight) -> np.ndarray:
+    values = np.asarray(weight)
+    if "kernel" not in weight.path or values.size < 1024:
+        return values
+    others = (0, 1) if "dwconv" in weight.path else tuple(range(values.ndim - 1))
+    step = np.abs(values).max(axis=others, keepdims=True) / 127
+    return np.round(values / step) * step
 
 
 def test_weights_beyond_float16_saturate_instead_of_becoming_infinite(toy_model, smooth_images):

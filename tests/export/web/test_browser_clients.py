@@ -29,9 +29,9 @@ from keras_effnet.inference.image_files import image
 pytestmark = [pytest.mark.slow, pytest.mark.images]
 
 SAMPLE = 40  # every seventh of the first 280 images
-FILES = {"none": "float32", "float16": "float32", "dynamic": "float32", "int8": "uint8"}
+FILES = {"none": "float32", "float16": "float32", "dynamic": "float32", "weight_only": "float32", "int8": "uint8"}
 # Largest difference of a probability. XNNPACK has other kernels for dynamic-range files on each kind of processor.
-TOLERANCE = {"none": 1e-5, "float16": 1e-5, "int8": 1e-5, "dynamic": 0.05}
+TOLERANCE = {"none": 1e-5, "float16": 1e-5, "weight_only": 1e-5, "int8": 1e-5, "dynamic": 0.05}
 
 LITERT_PAGE = b"""<!doctype html><meta charset="utf-8"><title>LiteRT.js</title>
 <script type="importmap">
