@@ -24,6 +24,7 @@ class DataArguments(TypedDict, total=False):
     """Arguments of `datasets.load`, as far as they are recorded; none for data made in Python."""
 
     source: str
+    task: str
     val_split: float
     seed: int
     image_size: int

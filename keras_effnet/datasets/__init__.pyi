@@ -1,6 +1,8 @@
 from .checking import check_data
 from .digits import clutter
 from .findings.data_report import DataReport
+from .labels.kinds import DataTask
+from .labels.masks import Masks
 from .loading import EMBEDDED, from_arrays, load
 from .splits import Encoded, ImageDataset, Split
 from .stratification import class_weights, k_folds, stratified_split
@@ -8,8 +10,10 @@ from .stratification import class_weights, k_folds, stratified_split
 __all__ = [
     "EMBEDDED",
     "DataReport",
+    "DataTask",
     "Encoded",
     "ImageDataset",
+    "Masks",
     "Split",
     "check_data",
     "class_weights",

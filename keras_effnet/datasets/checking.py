@@ -16,6 +16,7 @@ from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.findings.data_report import DataReport, Duplicate, DuplicateGroup, Sizes
 from keras_effnet.datasets.findings.fingerprints import Fingerprint, fingerprint, group_duplicates, sheet_tile
 from keras_effnet.datasets.folders import Progress
+from keras_effnet.datasets.labels.conversion import require_task
 from keras_effnet.datasets.loading import load
 from keras_effnet.datasets.many_files import decode_files
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
@@ -133,10 +134,12 @@ def check_data(
         dataset = source
     else:
         dataset = load(source, val_split=val_split, seed=seed, skip_empty_classes=skip_empty_classes, check=False)
+    require_task(dataset.name, dataset.task, "classification", "The check knows one class per image.")
     splits = {name: part for name in ("train", "val", "test") if (part := getattr(dataset, name)) is not None}
     total = sum(map(len, splits.values()))
     if max_images is not None and max_images < total:
-        splits = {name: part.sample(round(max_images * len(part) / total), seed) for name, part in splits.items()}
+        require_task(dataset.name, dataset.task, "classification", "The check knows one class per image.")
+    splits = {name: part.sample(round(max_images * len(part) / total), seed) for name, part in splits.items()}
 
     found = [
         item for name, part in splits.items() for item in _examine(name, part, dataset.class_names, examples, progress)

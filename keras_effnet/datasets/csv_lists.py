@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from keras_effnet.datasets.folders import Progress, without_bad_files
+from keras_effnet.datasets.labels.csv_labels import Labelled, is_number, label_rows
+from keras_effnet.datasets.labels.csv_table import Row, Table, check_columns, one_line, read_table
+from keras_effnet.datasets.labels.kinds import DataTask
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.listing.tree import displayed
+from keras_effnet.datasets.segmentation.pairs import Layout, Pair, read_pairs
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
-from keras_effnet.errors import UserError, closest, unknown
-from keras_effnet.system.documents import read_lines, read_text
+from keras_effnet.errors import UserError, unknown
 from keras_effnet.system.typed_values import shown
 
-_DIGITS = 18  # of a class number
-_SHOWN = 300  # characters of a cell that a message repeats
 MANIFEST, CLASS_LIST = "manifest.csv", "labels.csv"
-# Accepted column names. The first one is documented.
-_COLUMNS = {
-    "path": ("path", "file", "filename", "image"),
-    "label": ("label", "class"),
-    "split": ("split",),
-    "index": ("index",),
-    "wnid": ("wnid",),
-    "name": ("name",),
-}
-
-
-class _Row(NamedTuple):
-    line: int
-    values: dict[str, str]
 
 
 class _Image(NamedTuple):
     path: str
-    label: str
     split: str
 
 
@@ -53,63 +37,12 @@ def find_manifest(folder: Path) -> Path | None:
     path = folder / CLASS_LIST
     if not path.is_file() or sum(bool(files) for files in class_folders(folder).images.values()) > 1:
         return None
-    header, _ = _table(path)
-    return path if "path" in header and header.keys() & {"label", "index"} else None
+    table = read_table(path)
+    labelled = table.header.keys() & {"label", "index", "mask"} or table.others
+    return path if "path" in table.header and labelled else None
 
 
-def _table(path: Path) -> tuple[dict[str, str], list[_Row]]:
-    """Return purpose -> column name for the known columns, and the non-empty rows."""
-    text = read_text(path)
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    try:
-        header, rows = _cells(reader)
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}. Is a quote not closed?") from None
-    if any("\n" in cell for row in rows for cell in row.values.values()) and _ends_in_a_quote(text, delimiter):
-        raise UserError(f"{path}, line {rows[-1].line}: a quote that was opened before is not closed.")
-    return header, rows
-
-
-def _ends_in_a_quote(text: str, delimiter: str) -> bool:
-    """Whether a quoted cell is still open at the end."""
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True, strict=True)
-    try:
-        for _ in reader:
-            pass
-    except csv.Error as error:
-        return "end of data" in str(error)
-    return False
-
-
-def _cells(reader: csv.DictReader[str]) -> tuple[dict[str, str], list[_Row]]:
-    given = {name.strip().lower(): name for name in reader.fieldnames or () if name}
-    header = {
-        purpose: next(given[name] for name in names if name in given)
-        for purpose, names in _COLUMNS.items()
-        if given.keys() & set(names)
-    }
-    rows = []
-    for values in reader:
-        cells = {purpose: (values[column] or "").strip() for purpose, column in header.items()}
-        if any(cells.values()):
-            rows.append(_Row(reader.line_num, cells))
-    return header, rows
-
-
-def _check_columns(path: Path, header: dict[str, str]) -> None:
-    for purpose in ("path", "label"):
-        if purpose in header:
-            continue
-        names = _COLUMNS[purpose]
-        given = read_text(path).partition("\n")[0].strip()[:_SHOWN]
-        near = next((column for column in given.split(",") if closest(column.strip(), names)), None)
-        hint = f" Did you mean {names[0]!r} instead of {near!r}?" if near else ""
-        raise UserError(f"{path} has no column {' or '.join(map(repr, names[:2]))}.{hint} Its header is: {given}")
-
-
-def _split_of(path: Path, row: _Row) -> str:
+def _split_of(table: Table, row: Row) -> str:
     value = row.values.get("split", "").lower()
     if not value:
         return "train"
@@ -117,25 +50,27 @@ def _split_of(path: Path, row: _Row) -> str:
         if value in names:
             return split
     choices = [name for names in SPLIT_NAMES.values() for name in names]
-    raise UserError(f"{path}, line {row.line}: {unknown('split', _line(value), choices)}")
+    raise UserError(f"{table.at(row)}: {unknown('split', one_line(value), choices)}")
 
 
-def _image(path: Path, row: _Row, label: str, seen: dict[str, int]) -> _Image:
-    if not row.values["path"]:
-        raise UserError(f"{path}, line {row.line}: the file name is missing.")
-    file = path.parent.resolve() / row.values["path"]
+def _image(table: Table, row: Row, seen: dict[str, int]) -> _Image:
+    file = _file(table, row, "path", "file name")
+    if (earlier := seen.setdefault(file, row.line)) != row.line:
+        listed = one_line(row.values["path"])
+        raise UserError(f"{table.at(row)}: {listed} is already listed on line {earlier}.")
+    return _Image(file, _split_of(table, row))
+
+
+def _file(table: Table, row: Row, purpose: str, noun: str) -> str:
+    """Path of an existing file that a cell names."""
+    if not row.values[purpose]:
+        raise UserError(f"{table.at(row)}: the {noun} is missing.")
+    file = table.path.parent.resolve() / row.values[purpose]
     if not _exists(file):
         raise UserError(
-            f"{path}, line {row.line}: {_line(str(file))} does not exist; paths are relative to {path.parent}."
+            f"{table.at(row)}: {one_line(str(file))} does not exist; paths are relative to {table.path.parent}."
         )
-    if (earlier := seen.setdefault(str(file), row.line)) != row.line:
-        raise UserError(f"{path}, line {row.line}: {_line(row.values['path'])} is already listed on line {earlier}.")
-    return _Image(str(file), label, _split_of(path, row))
-
-
-def _line(cell: str) -> str:
-    """A cell for a message: on one line and not too long."""
-    return " ".join(cell[:_SHOWN].split())
+    return str(file)
 
 
 def _exists(file: Path) -> bool:
@@ -145,80 +80,47 @@ def _exists(file: Path) -> bool:
         return False
 
 
-def _is_number(text: str) -> bool:
-    return text.isdecimal() and len(text) <= _DIGITS
-
-
-def _classes(path: Path, labels: Iterable[str]) -> list[str]:
-    """Sort class names: integers by value, other names alphabetically."""
-    distinct = set(labels)
-    if not all(map(_is_number, distinct)):
-        return sorted(distinct)
-    return [str(number) for number in sorted({int(label) for label in distinct})]
-
-
-def _apply_labels_txt(path: Path, names: list[str]) -> list[str]:
-    """Replace class numbers by the lines of a `labels.txt` beside the CSV file, if it exists."""
-    file = path.parent / "labels.txt"
-    if not file.is_file() or not all(map(_is_number, names)):
-        return names
-    lines = read_lines(file)
-    if int(names[-1]) >= len(lines):
-        raise UserError(f"{path}: label {names[-1]} is beyond the {len(lines)} classes of {file} (they count from 0).")
-    return [lines[int(name)] for name in names]
-
-
-def _read_images(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str], list[str]]:
-    """Read a file with one row per image; returns images, the keys of their classes in order, and the class names."""
-    seen: dict[str, int] = {}
-    for row in rows:
-        if not row.values["label"]:
-            raise UserError(f"{path}, line {row.line}: no label is given for {_line(row.values['path'])}.")
-    numbers = all(_is_number(row.values["label"]) for row in rows)
-    keys = [str(int(row.values["label"])) if numbers else row.values["label"] for row in rows]
-    images = [_image(path, row, key, seen) for row, key in zip(rows, keys, strict=True)]
-    classes = _classes(path, keys)
-    return images, classes, _apply_labels_txt(path, classes)
-
-
-def _read_class_list(path: Path, rows: list[_Row]) -> tuple[list[_Image], list[str], list[str]]:
-    """Read a file with one row per class, with or without an image; returns as `_read_images`.
+def _read_class_list(table: Table) -> tuple[list[_Image], Labelled]:
+    """Read a file with one row per class, with or without an image.
 
     Several rows may describe the same class, each with a file of its own.
     """
     names: dict[int, str] = {}
     seen: dict[str, int] = {}
-    images = []
-    for row in rows:
+    images, labels = [], []
+    for row in table.rows:
         number = row.values["index"]
-        if not _is_number(number):
-            raise UserError(f"{path}, line {row.line}: a class index must be an integer from 0, got {shown(number)}.")
+        if not is_number(number):
+            raise UserError(f"{table.at(row)}: a class index must be an integer from 0, got {shown(number)}.")
         name = row.values.get("wnid") or row.values.get("name") or str(int(number))
         if names.setdefault(int(number), name) != name:
             raise UserError(
-                f"{path}, line {row.line}: class {number} was named {_line(names[int(number)])!r} before, "
-                f"not {_line(name)!r}."
+                f"{table.at(row)}: class {number} was named {one_line(names[int(number)])!r} before, "
+                f"not {one_line(name)!r}."
             )
         if row.values["path"]:
-            images.append(_image(path, row, str(int(number)), seen))
+            images.append(_image(table, row, seen))
+            labels.append(int(number))
     missing = next(number for number in range(len(names) + 1) if number not in names)
     if missing < len(names):
-        raise UserError(f"{path} lists no class {missing}; its indices must run from 0 without a gap.")
-    return images, [str(number) for number in range(len(names))], [names[number] for number in range(len(names))]
-
-
-def _lacks_training_images(labels: np.ndarray, classes: int) -> bool:
-    return np.bincount(labels, minlength=classes).min() < 2
+        raise UserError(f"{table.path} lists no class {missing}; its indices must run from 0 without a gap.")
+    ordered = tuple(names[number] for number in range(len(names)))
+    return images, Labelled("classification", ordered, np.array(labels, "int32"))
 
 
 def read_manifest(
-    path: Path, max_bad_files: int, check: bool, progress: Progress, skip_empty_classes: bool = False
+    path: Path,
+    max_bad_files: int,
+    check: bool,
+    progress: Progress,
+    skip_empty_classes: bool = False,
+    task: DataTask | None = None,
 ) -> SourceData:
     """Read a dataset listed in a CSV file.
 
-    Either one row per image, with the columns `path`, `label` and optionally `split`, or one row per class, with the
-    columns `index`, `wnid` or `name`, and optionally `file`. A class list without splits and with too few images to
-    train on is for evaluation: all its images are in `test`.
+    Either one row per image, with the columns `path`, optionally `split`, and `label`, `mask` or columns of numbers; or
+    one row per class, with the columns `index`, `wnid` or `name`, and optionally `file`. A class list without splits
+    and with too few images to train on is for evaluation: all its images are in `test`.
 
     Args:
         path: Path of the CSV file; image paths are relative to its folder.
@@ -226,30 +128,61 @@ def read_manifest(
         check: Bool, whether to decode every file once.
         progress: Wraps the iteration over files, for a progress bar.
         skip_empty_classes: Bool, whether all images of a class may be undecodable.
+        task: String, what the labels are for; None to follow from the file, see `labels.csv_labels.told_task`.
 
     Raises:
         UserError: A column is missing, or a row has no label, an unknown split or a file that does not exist.
     """
-    header, rows = _table(path)
-    class_list = "index" in header and "label" not in header and "path" in header
-    if not class_list:
-        _check_columns(path, header)
-    images, keys, names = (_read_class_list if class_list else _read_images)(path, rows)
+    table = read_table(path)
+    name = displayed(path.resolve().parent.name)
+    if "index" in table.header and "label" not in table.header and "path" in table.header:
+        images, labelled = _read_class_list(table)
+    else:
+        check_columns(table, ("path",))
+        labelled = label_rows(table, task)
+        seen: dict[str, int] = {}
+        images = [_image(table, row, seen) for row in table.rows]
     if not images:
         raise UserError(f"{path} lists no images.")
-    if len(names) < 2:
-        raise UserError(f"{path} has only one class ({_line(names[0])}); a classifier needs at least two.")
+    if labelled.task == "segmentation":
+        pairs = [
+            Pair(image.path, _file(table, row, "mask", "mask")) for row, image in zip(table.rows, images, strict=True)
+        ]
+        splits = {split: [pairs[place] for place in places] for split, places in _places(images).items()}
+        return read_pairs(Layout(name, path.parent, splits), max_bad_files, check, progress)
+    _check_names(path, labelled)
+    data = SourceData(
+        name,
+        labelled.names,
+        {
+            split: Split(tuple(images[place].path for place in places), labelled.labels[places])
+            for split, places in _places(images).items()
+        },
+        task=labelled.task,
+    )
+    if "label" not in table.header and "index" in table.header and _lacks_training_images(data):
+        data = replace(data, splits={"test": data.splits["train"]})
+    return without_bad_files(data, max_bad_files, progress, skip_empty_classes) if check else data
+
+
+def _places(images: list[_Image]) -> dict[str, list[int]]:
+    """Positions of the images of each split."""
+    found = {split: [place for place, image in enumerate(images) if image.split == split] for split in SPLIT_NAMES}
+    return {split: places for split, places in found.items() if places}
+
+
+def _check_names(path: Path, labelled: Labelled) -> None:
+    """Refuse fewer than two classes, and two classes or labels of the same name."""
+    names = labelled.names
+    if labelled.task in ("classification", "binary") and len(names) < 2:
+        raise UserError(f"{path} has only one class ({one_line(names[0])}); a classifier needs at least two.")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path} gives two classes the same name, {_line(twice)!r}.")
+        raise UserError(f"{path} gives two classes the same name, {one_line(twice)!r}.")
 
-    index = {key: label for label, key in enumerate(keys)}
-    splits = {}
-    for split in SPLIT_NAMES:
-        if chosen := [image for image in images if image.split == split]:
-            labels = np.array([index[image.label] for image in chosen], "int32")
-            splits[split] = Split(tuple(image.path for image in chosen), labels)
-    if class_list and splits.keys() == {"train"} and _lacks_training_images(splits["train"].labels, len(names)):
-        splits = {"test": splits["train"]}
-    data = SourceData(displayed(path.resolve().parent.name), tuple(names), splits)
-    return without_bad_files(data, max_bad_files, progress, skip_empty_classes) if check else data
+
+def _lacks_training_images(data: SourceData) -> bool:
+    """Whether a class list is for evaluation: it has no splits, and fewer than two images of a class."""
+    if data.splits.keys() != {"train"}:
+        return False
+    return np.bincount(data.splits["train"].labels, minlength=len(data.class_names)).min() < 2

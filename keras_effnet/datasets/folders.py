@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_effnet.datasets.decoding import BadFile
+from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.listing.images import (
     ClassFolders,
     class_folders,
@@ -29,13 +31,14 @@ SKIP_EMPTY = "leave it out (skip_empty_classes, --skip-empty-classes)"
 _NAMED = 5  # names in a message
 
 
-def check_bad_file_limit(bad: Sequence[BadFile], total: int, limit: int) -> None:
+def check_bad_file_limit(bad: Sequence[BadFile], total: int, limit: int, defect: str = "cannot be decoded") -> None:
     """Log a warning that lists undecodable files, or raise if there are too many.
 
     Args:
         bad: `BadFile`s found.
         total: Int, number of images checked.
         limit: Int, number of bad files allowed.
+        defect: String, what is wrong with them.
 
     Raises:
         UserError: There are more than `limit` bad files.
@@ -43,15 +46,19 @@ def check_bad_file_limit(bad: Sequence[BadFile], total: int, limit: int) -> None
     listing = "; ".join(f"{item.path} ({item.reason})" for item in bad[:5]) + ("; ..." if len(bad) > 5 else "")
     if len(bad) > limit:
         raise UserError(
-            f"{len(bad)} of {total} images cannot be decoded, more than the {limit} allowed "
+            f"{len(bad)} of {total} images {defect}, more than the {limit} allowed "
             f"(max_bad_files, --max-bad-files): {listing}"
         )
     if bad:
-        logger.warning("Skipped %d of %d images that cannot be decoded: %s", len(bad), total, listing)
+        logger.warning("Skipped %d of %d images that %s: %s", len(bad), total, defect, listing)
 
 
 def check_decoded_classes(
-    name: str, class_names: Sequence[str], listed: Mapping[str, np.ndarray], decoded: Mapping[str, np.ndarray]
+    name: str,
+    class_names: Sequence[str],
+    listed: Mapping[str, Any],
+    decoded: Mapping[str, Any],
+    task: str = "classification",
 ) -> None:
     """Refuse data with a class none of whose images can be decoded.
 
@@ -62,17 +69,20 @@ def check_decoded_classes(
         class_names: Strings; a label is an index into them.
         listed: Mapping of split to the labels of all its images.
         decoded: Mapping of split to the labels of those that can be decoded.
+        task: String, what the labels are for.
 
     Raises:
         UserError: Names the first such class, or no image at all can be decoded.
     """
     if not any(map(len, decoded.values())):
         raise UserError(f"{name} has no image that can be decoded.")
+    kind = KINDS[task]
     for split, labels in listed.items() if listed.keys() != {"test"} else ():
-        for label in np.setdiff1d(labels, decoded[split])[:1]:
+        total, left = (kind.counts(each, len(class_names)) for each in (labels, decoded[split]))
+        for label in np.flatnonzero((total > 0) & (left == 0))[:1]:
             raise UserError(
-                f"{name}: no usable image of class {class_names[label]!r} for {split}: none of its "
-                f"{np.count_nonzero(labels == label)} files can be decoded. Repair or add some, or {SKIP_EMPTY}."
+                f"{name}: no usable image of {kind.noun} {class_names[label]!r} for {split}: none of its "
+                f"{total[label]} files can be decoded. Repair or add some, or {SKIP_EMPTY}."
             )
 
 
@@ -85,11 +95,12 @@ def without_empty_classes(data: SourceData) -> SourceData:
     Raises:
         UserError: Fewer than two classes are left.
     """
+    kind = KINDS[data.task]
     needed = [part.labels for split, part in data.splits.items() if split != "test"]
     everything = np.arange(len(data.class_names))
     kept = everything
     for labels in needed:
-        kept = np.intersect1d(kept, labels)
+        kept = np.intersect1d(kept, np.flatnonzero(kind.counts(labels, len(everything))))
     if len(kept) == len(everything):
         return data
     names = [data.class_names[label] for label in np.setdiff1d(everything, kept)]
@@ -98,6 +109,10 @@ def without_empty_classes(data: SourceData) -> SourceData:
         raise UserError(
             f"{data.name}: fewer than two classes remain without the empty ones ({listing}); a classifier needs two."
         )
+    if data.task == "multilabel":  # an image without the label is an image nevertheless
+        logger.warning("Left out %d of %d labels, which no image has: %s.", len(names), len(everything), listing)
+        flags = {split: replace(part, labels=part.labels[:, kept]) for split, part in data.splits.items()}
+        return replace(data, class_names=tuple(data.class_names[label] for label in kept), splits=flags)
     unused = sum(np.count_nonzero(~np.isin(part.labels, kept)) for part in data.splits.values())
     also = f"; {unused} images of theirs are not used" if unused else ""
     logger.warning("Left out %d of %d classes, which are empty: %s%s.", len(names), len(everything), listing, also)
@@ -129,11 +144,11 @@ def without_bad_files(data: SourceData, limit: int, progress: Progress, skip_emp
         for name, split in data.splits.items()
     }
     if not skip_empty_classes:
-        check_decoded_classes(data.name, data.class_names, labels_of(data.splits), labels_of(good))
+        check_decoded_classes(data.name, data.class_names, labels_of(data.splits), labels_of(good), data.task)
     return replace(data, splits=good, skipped=bad)
 
 
-def labels_of(splits: Mapping[str, Split]) -> dict[str, np.ndarray]:
+def labels_of(splits: Mapping[str, Split]) -> dict[str, Any]:
     """Labels of every split."""
     return {name: split.labels for name, split in splits.items()}
 

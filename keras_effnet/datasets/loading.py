@@ -18,10 +18,14 @@ import numpy as np
 from keras_effnet.datasets.csv_lists import find_manifest, read_manifest
 from keras_effnet.datasets.digits import cluttered_digits, plain_digits
 from keras_effnet.datasets.folders import Progress, read_folder, without_empty_classes
+from keras_effnet.datasets.labels.conversion import array_labels, array_pixels, array_task, check_conversion
+from keras_effnet.datasets.labels.kinds import DATA_TASKS, DataTask
+from keras_effnet.datasets.segmentation.layouts import find_layout
+from keras_effnet.datasets.segmentation.pairs import in_memory, read_pairs
 from keras_effnet.datasets.splits import ImageDataset, SourceData, Split
 from keras_effnet.datasets.tfds import PREFIX, read_tfds
 from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
-from keras_effnet.errors import UserError, check_path, real_number, unknown, whole_number
+from keras_effnet.errors import UserError, check_path, one_of, real_number, unknown, whole_number
 
 EMBEDDED = ("digits", "digits-cluttered")
 
@@ -29,6 +33,7 @@ EMBEDDED = ("digits", "digits-cluttered")
 def load(
     source: str | os.PathLike,
     *,
+    task: DataTask | None = None,
     val_split: float = 0.2,
     seed: int = 0,
     image_size: int = 64,
@@ -45,10 +50,14 @@ def load(
         source: One of:
             `"digits"`, `"digits-cluttered"`: embedded data;
             a folder with one folder per class, or with `train/` and `val/` (and `test/`) that contain class folders;
-            a CSV file, or a folder with a `manifest.csv` or `labels.csv`: columns `path`, `label`, `split`;
+            a CSV file, or a folder with a `manifest.csv` or `labels.csv`: columns `path`, `split`, and `label` (a
+            class, `a|b` for several labels, or a number), `mask`, or a column for each label (0 or 1) or value;
+            a folder with images and, under the same names, PNG masks, see `segmentation.layouts`;
             a folder of TFRecord shards, written by `keras-effnet pack` or with the features of TensorFlow's ImageNet
             scripts;
             `"tfds:name/config"`: TensorFlow Datasets.
+        task: `"classification"`, `"binary"`, `"multilabel"`, `"regression"` or `"segmentation"`, what the labels are
+            for. By default it follows from the data where these leave no doubt, and is classification otherwise.
         val_split: Float in (0, 1), stratified share held out for validation if the source has no validation images.
         seed: Int, seed of the split and of the cluttered scenes.
         image_size: Int, canvas of `"digits-cluttered"` in pixels.
@@ -66,7 +75,8 @@ def load(
         An `ImageDataset`.
 
     Raises:
-        UserError: The source does not exist, has fewer than two classes, or has too many undecodable files.
+        UserError: The source does not exist, has fewer than two classes, has too many undecodable files, or holds no
+            labels for the task.
 
     Example:
 
@@ -80,6 +90,7 @@ def load(
         raise UserError(f"fold must be a pair (k, n) with k from 1 to n, got {fold!r}.")
     parts = read_source(
         source,
+        task=task,
         seed=seed,
         image_size=image_size,
         max_bad_files=max_bad_files,
@@ -90,7 +101,8 @@ def load(
     )
     dataset = replace(
         parts.divide(val_split, seed),
-        origin=_origin(source, val_split, seed, image_size, max_bad_files, skip_empty_classes, data_dir),
+        origin=_origin(source, val_split, seed, image_size, max_bad_files, skip_empty_classes, data_dir)
+        | ({"task": parts.task} if parts.task != "classification" else {}),
     )
     return dataset if fold is None else dataset.folds(fold[1])[fold[0] - 1]
 
@@ -125,6 +137,7 @@ def _is_fold(fold: Any) -> bool:
 def read_source(
     source: str | os.PathLike,
     *,
+    task: DataTask | None = None,
     seed: int = 0,
     image_size: int = 64,
     max_bad_files: int = 10,
@@ -139,7 +152,13 @@ def read_source(
         raise UserError(f"data_dir is for {PREFIX}NAME only, the folder of TensorFlow Datasets; leave it out.")
     whole_number("seed", seed, 0)
     whole_number("max_bad_files", max_bad_files, 0)
-    data = _read(source, seed, image_size, _Reading(max_bad_files, check, progress, skip_empty_classes), data_dir)
+    if task is not None:
+        one_of("task", task, DATA_TASKS)
+    reading = _Reading(max_bad_files, check, progress, skip_empty_classes)
+    data = _read(source, seed, image_size, reading, data_dir, task)
+    if task is not None:
+        check_conversion(data.name, data.task, task, data.class_names)
+        data = replace(data, task=task)
     return without_empty_classes(data) if skip_empty_classes else data
 
 
@@ -153,7 +172,12 @@ class _Reading(NamedTuple):
 
 
 def _read(
-    source: str | os.PathLike, seed: int, image_size: int, reading: _Reading, data_dir: str | os.PathLike | None
+    source: str | os.PathLike,
+    seed: int,
+    image_size: int,
+    reading: _Reading,
+    data_dir: str | os.PathLike | None,
+    task: DataTask | None,
 ) -> SourceData:
     if source == "digits":
         return plain_digits(seed)
@@ -163,9 +187,9 @@ def _read(
         return read_tfds(str(source).removeprefix(PREFIX), str(data_dir) if data_dir else None, reading.progress)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".csv":
-        return read_manifest(path, *reading)
+        return read_manifest(path, *reading, task)
     if path.is_dir():
-        return _read_directory(path, reading)
+        return _read_directory(path, reading, task)
     if path.is_file():
         raise UserError(
             f"{path} is a file; data is a folder of class folders, a .csv list of images, a folder of TFRecord "
@@ -176,7 +200,7 @@ def _read(
     raise UserError(unknown("dataset", str(source), EMBEDDED) + " No folder of this name exists either.")
 
 
-def _read_directory(folder: Path, reading: _Reading) -> SourceData:
+def _read_directory(folder: Path, reading: _Reading, task: DataTask | None) -> SourceData:
     if index := read_index(folder):
         return read_packed(folder, index)
     if (folder / PARTIAL).is_dir():
@@ -184,9 +208,16 @@ def _read_directory(folder: Path, reading: _Reading) -> SourceData:
             f"Packing {folder} was not completed; run `keras-effnet pack DATA {shlex.quote(str(folder))}` again."
         )
     if manifest := find_manifest(folder):
-        return read_manifest(manifest, *reading)
+        return read_manifest(manifest, *reading, task)
     if records := find_records(folder):
         return read_records(folder, records, *reading)
+    if task in (None, "segmentation") and (layout := find_layout(folder)):
+        return read_pairs(layout, reading.max_bad_files, reading.check, reading.progress)
+    if task == "segmentation":
+        raise UserError(
+            f"{folder} has no images with masks: put images in {folder.name}/images and, under the same names, PNG "
+            f"files in {folder.name}/masks whose values are classes."
+        )
     return read_folder(folder, *reading)
 
 
@@ -195,6 +226,7 @@ def from_arrays(
     labels: np.ndarray,
     class_names: Sequence[str] | None = None,
     *,
+    task: DataTask | None = None,
     val_split: float = 0.2,
     val: tuple[np.ndarray, np.ndarray] | None = None,
     test: tuple[np.ndarray, np.ndarray] | None = None,
@@ -207,8 +239,11 @@ def from_arrays(
     Args:
         images: Array of shape `(N, height, width, 3)`, or `(N, height, width)` or `(N, height, width, 1)` for
             grayscale images. Values in 0..255; floats are rounded.
-        labels: Int array of shape `(N,)` or `(N, 1)`, values from 0.
-        class_names: Sequence of strings; by default the class numbers.
+        labels: Int array of shape `(N,)` or `(N, 1)`, values from 0, of classes; an array of shape `(N, L)` of 0 and 1
+            (multilabel) or of numbers (regression, also `(N,)`); or an int array of shape `(N, height, width)`, masks
+            whose value 255 is ignored (segmentation).
+        class_names: Sequence of strings, names of the classes, labels or values; by default their numbers.
+        task: String as in `load`; by default it follows from the labels where these leave no doubt.
         val_split: Float in (0, 1), stratified share held out for validation if `val` is not given.
         val: Pair `(images, labels)` to validate on.
         test: Pair `(images, labels)` to test on.
@@ -230,50 +265,38 @@ def from_arrays(
     """
     if not 0 < val_split < 1:
         raise UserError(f"val_split must lie between 0 and 1, got {val_split}.")
+    if task is not None:
+        one_of("task", task, DATA_TASKS)
+    kind = task or array_task(labels)
     given = {"train": (images, labels), "val": val, "test": test}
     splits = {
-        split: Split(_pixels(pair[0], split), _labels(pair[1], len(pair[0]), split), mirror)
+        split: Split(array_pixels(pair[0], split), array_labels(pair[1], len(pair[0]), split, kind), mirror)
         for split, pair in given.items()
         if pair is not None
     }
-    classes = 1 + max(int(split.labels.max()) for split in splits.values())
-    names = tuple(map(str, range(classes) if class_names is None else class_names))
-    if classes > len(names):
+    names = None if class_names is None else tuple(map(str, class_names))
+    data = SourceData(name, names or (), splits, task=kind)
+    return _named(data, names).divide(val_split, seed)
+
+
+def _named(data: SourceData, names: tuple[str, ...] | None) -> SourceData:
+    """Give the classes, labels or values of arrays their names, and check their number."""
+    if data.task == "segmentation":
+        return in_memory(data)
+    labels = [split.labels for split in data.splits.values()]
+    if data.task in ("multilabel", "regression"):
+        width = labels[0].shape[1]
+        if any(each.shape[1] != width for each in labels) or (names and len(names) != width):
+            shapes = ", ".join(str(each.shape) for each in labels)
+            raise UserError(
+                f"Labels of shapes {shapes} do not have one column for each of {len(names or ()) or width} names."
+            )
+        return replace(data, class_names=names or tuple(map(str, range(width))))
+    classes = 1 + max(int(each.max()) for each in labels)
+    if names is not None and classes > len(names):
         raise UserError(f"Label {classes - 1} is beyond the {len(names)} class names (labels count from 0).")
+    names = names or tuple(map(str, range(classes)))
     if len(names) < 2:
         raise UserError("The arrays have only one class; a classifier needs at least two.")
-    return SourceData(name, names, splits).divide(val_split, seed)
-
-
-def _pixels(images: np.ndarray, split: str) -> np.ndarray:
-    images = np.asarray(images)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
-        raise UserError(
-            f"{split} images have shape {np.shape(images)}, expected (N, height, width, 3), or 1 channel for grayscale."
-        )
-    if images.dtype != np.uint8:
-        low, high = float(images.min()), float(images.max())
-        if not (low >= 0 and high <= 255):  # also true for NaN
-            raise UserError(f"{split} images range from {low:g} to {high:g}; pixel values must be in 0..255.")
-        if images.dtype.kind == "f" and 0 < high <= 1:
-            raise UserError(
-                f"{split} images range from {low:g} to {high:g}; expected 0..255, not 0..1 (multiply by 255)."
-            )
-        images = np.round(images).astype("uint8")
-    return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
-
-
-def _labels(labels: np.ndarray, count: int, split: str) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim == 2:
-        raise UserError(f"{split} labels have shape {labels.shape}; pass class numbers: labels.argmax(axis=1).")
-    if labels.shape != (count,):
-        raise UserError(f"{split} has {count} images but labels of shape {labels.shape}.")
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
-        found = f"start at {labels.min()}" if labels.dtype.kind in "iu" else f"are of type {labels.dtype}"
-        raise UserError(f"{split} labels {found}; expected integers from 0.")
-    return labels.astype("int32")
+    check_conversion(data.name, "classification", data.task, names)
+    return replace(data, class_names=names)

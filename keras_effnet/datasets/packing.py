@@ -16,6 +16,9 @@ from PIL import Image
 from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.findings.data_identity import difference, identity_of
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
+from keras_effnet.datasets.labels.kinds import KINDS, DataTask
+from keras_effnet.datasets.labels.masks import Masks, encode_mask
+from keras_effnet.datasets.labels.stored import read_labels, stored_labels
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import read_source
 from keras_effnet.datasets.many_files import decode_files
@@ -112,16 +115,22 @@ def shrink(contents: bytes, pixels: np.ndarray, shorter_side: int | None) -> tup
     Returns:
         Encoded bytes, unchanged if the image is small enough, and whether it was downscaled.
     """
-    height, width = pixels.shape[:2]
-    if shorter_side is None or min(height, width) <= shorter_side:
+    size = _reduced(pixels.shape[0], pixels.shape[1], shorter_side)
+    if size is None:
         return contents, False
-    scale = shorter_side / min(height, width)
-    size = (round(width * scale), round(height * scale))
     buffer = io.BytesIO()
     # Pillow widens the kernel when it downscales, i.e. antialiases.
     resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
     resized.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue(), True
+
+
+def _reduced(height: int, width: int, shorter_side: int | None) -> tuple[int, int] | None:
+    """Width and height to which an image is downscaled; None if it is small enough."""
+    if shorter_side is None or min(height, width) <= shorter_side:
+        return None
+    scale = shorter_side / min(height, width)
+    return round(width * scale), round(height * scale)
 
 
 def _as_png(pixels: np.ndarray) -> bytes:
@@ -130,13 +139,24 @@ def _as_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _images(split: Split, seed: int) -> Iterator[_Image]:
+def _label(labels: Any, place: int, shorter_side: int | None) -> Any:
+    """Label of an image as it is written: a mask as PNG, at the size to which its image is downscaled."""
+    if not isinstance(labels, Masks):
+        return labels[place]
+    mask = labels.read(place)
+    size = _reduced(mask.shape[0], mask.shape[1], shorter_side)
+    if size is not None:
+        mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    return encode_mask(mask)
+
+
+def _images(split: Split, task: DataTask, seed: int) -> Iterator[_Image]:
     """Decode the images of a split in the order in which they are written: shuffled, or a stream in its own order."""
     if isinstance(split.images, Encoded):
         names = [f"record {place}" for place in range(len(split))]
         yield from map(_Image, range(len(split)), names, decode_all(split.images.read(), names))
         return
-    places = stratified_shuffle(split.labels, seed).tolist()
+    places = stratified_shuffle(KINDS[task].strata(split.labels), seed).tolist()
     if isinstance(split.images, tuple):
         names = [split.images[place] for place in places]
         yield from map(_Image, places, names, decode_files(names))
@@ -161,38 +181,40 @@ def _parallel_map(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator
 def _write_split(
     split: Split,
     writer: ShardWriter,
-    class_names: tuple[str, ...],
+    parts: SourceData,
     shorter_side: int | None,
     seed: int,
     totals: _Totals,
     progress: Progress,
-) -> np.ndarray:
-    """Write the shards of a split; returns the index of each record's image in the split."""
-    places = []
+) -> tuple[np.ndarray, list[Any]]:
+    """Write the shards of a split; returns the index of each record's image in the split, and its label."""
+    places, labels = [], []
 
     def shrunk(image: _Image) -> tuple[_Image, bytes, bool]:
         if isinstance(image.found, BadFile):
             return image, b"", False
         return image, *shrink(*image.found, shorter_side)
 
-    for image, contents, is_new in _parallel_map(shrunk, progress(_images(split, seed))):
+    for image, contents, is_new in _parallel_map(shrunk, progress(_images(split, parts.task, seed))):
         if isinstance(image.found, BadFile):
             totals.skipped.append(image.found)
             continue
-        label = int(split.labels[image.place])
-        writer.write(record(contents, Path(image.name).name, label, class_names[label]))
+        label = _label(split.labels, image.place, shorter_side)
+        writer.write(record(contents, Path(image.name).name, label, parts.class_names, parts.task))
         places.append(image.place)
+        labels.append(label)
         totals.images += 1
         totals.bytes += len(contents)
         totals.shrunk += is_new
     writer.close()
-    return np.array(places, int)
+    return np.array(places, int), labels
 
 
 def pack(
     source: str | Path,
     out: str | Path,
     *,
+    task: DataTask | None = None,
     size: int | None = None,
     shards: int | None = None,
     seed: int = 0,
@@ -211,6 +233,7 @@ def pack(
     Args:
         source: Source as `datasets.load` takes it.
         out: Folder to create. It is written completely or not at all.
+        task: String, what the labels are for, as in `datasets.load`.
         size: Int, the largest image size, in pixels, that networks will be trained at; None keeps all pixels. The
             shorter side of an image is reduced to at most 1.15 times this size.
         shards: Int, number of files for the training images; by default files of about 100 MB.
@@ -235,6 +258,7 @@ def pack(
     check_target(out, overwrite)
     parts = read_source(
         source,
+        task=task,
         seed=seed,
         max_bad_files=max_bad_files,
         skip_empty_classes=skip_empty_classes,
@@ -245,14 +269,14 @@ def pack(
     totals = _Totals()
     index: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": parts.name}
     index["source"] = portable(source, out) if Path(source).exists() else str(source)
-    index["data"] = identity_of(parts.class_names, parts.splits)
+    index["data"] = identity_of(parts.class_names, parts.splits, parts.task)
     replaced = (read_index(out) or {}).get("data")
     with atomic_folder(out, lambda: totals.of(expected)) as partial:
         check_target(out, overwrite)  # again: another process may have finished a pack meanwhile
         written, arrays = _write_splits(parts, partial, size, shards, seed, totals, progress)
         check_bad_file_limit(totals.skipped, expected, max_bad_files)
-        packed = {split: arrays[f"{split}_labels"] for split in written}
-        check_decoded_classes(parts.name, parts.class_names, labels_of(parts.splits), packed)
+        packed = {split: read_labels(arrays, split, parts.task) for split in written}
+        check_decoded_classes(parts.name, parts.class_names, labels_of(parts.splits), packed, parts.task)
         np.savez(partial / RECORDS, **arrays)  # type: ignore[arg-type] # the stub matches ** to allow_pickle too
         index |= _describe(parts, size, totals) | {"splits": written}
         (partial / INDEX).write_text(json_text(index) + "\n", encoding="utf-8")
@@ -265,7 +289,7 @@ def pack(
 
 def _describe(parts: SourceData, size: int | None, totals: _Totals) -> dict[str, Any]:
     first = next(iter(parts.splits.values()))
-    return {
+    return ({"task": parts.task} if parts.task != "classification" else {}) | {
         "class_names": list(parts.class_names),
         "mirror": first.mirror,
         "shorter_side": _limit(size),
@@ -294,9 +318,9 @@ def _write_splits(
     for split, images in parts.splits.items():
         writer = ShardWriter(folder, split, each)
         wrapper = progress(f"Packing {split}", len(images))
-        places = _write_split(images, writer, parts.class_names, _limit(size), seed, totals, wrapper)
+        places, labels = _write_split(images, writer, parts, _limit(size), seed, totals, wrapper)
         # If the source itself is packed, keep its original order: a pack of a pack is split like the first source.
         order = parts.order[places] if split == "train" and parts.order is not None else places
-        arrays |= {f"{split}_labels": images.labels[places], f"{split}_order": np.argsort(np.argsort(order))}
+        arrays |= stored_labels(labels, split, parts.task) | {f"{split}_order": np.argsort(np.argsort(order))}
         written[split] = writer.shards
     return written, arrays

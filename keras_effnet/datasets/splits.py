@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.decoding import BadFile, decode, read
+from keras_effnet.datasets.labels.kinds import KINDS, DataTask
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.stratification import k_folds, stratified_split
 from keras_effnet.errors import UserError
@@ -61,12 +62,14 @@ class Split:
     Args:
         images: `uint8` array of shape `(N, height, width, 3)` with values 0..255, a tuple of N file paths, or
             `Encoded`.
-        labels: `int32` array of shape `(N,)`, in the same order.
+        labels: In the same order, by the dataset's task: `int32` array of shape `(N,)`, numbers of classes
+            (classification, binary); `float32` array of shape `(N, L)`, 0 or 1 for each label (multilabel) or values
+            (regression); `Masks` (segmentation).
         mirror: Bool, whether horizontal flips preserve the class. False for digits.
     """
 
     images: np.ndarray | tuple[str, ...] | Encoded
-    labels: np.ndarray
+    labels: Any
     mirror: bool = True
 
     def __len__(self) -> int:
@@ -152,13 +155,15 @@ class ImageDataset:
 
     Args:
         name: String.
-        class_names: Tuple of strings; a label is an index into it.
+        class_names: Tuple of strings: classes, to which labels are indices; labels (multilabel); names of the values
+            (regression).
         train: `Split` to train on.
         val: `Split` that selects the best checkpoint.
         test: `Split` that training never sees; None if the source has none.
         skipped: Tuple of `BadFile`, files left out because they cannot be decoded.
         origin: Arguments with which `load` returns this dataset again; empty if it was created otherwise.
         left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
+        task: String, what the labels are for, see `labels.kinds.DATA_TASKS`.
     """
 
     name: str
@@ -169,6 +174,7 @@ class ImageDataset:
     skipped: tuple[BadFile, ...] = ()
     origin: dict[str, Any] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
+    task: DataTask = "classification"
 
     @property
     def held_out(self) -> Split:
@@ -194,18 +200,19 @@ class ImageDataset:
         """
         loaded_with = self.origin.get("seed", 0)
         seed = loaded_with if seed is None else seed
-        whole = _join(self.train, self.val)
-        totals = np.bincount(whole.labels, minlength=len(self.class_names))
+        kind = KINDS[self.task]
+        whole = _join(self.train, self.val, kind.join)
+        totals = kind.counts(whole.labels, len(self.class_names))
         if count < 2:
             raise UserError(f"Cross-validation needs at least 2 folds, got {count}.")
         if totals.min() < count:
             rarest = self.class_names[totals.argmin()]
             raise UserError(
-                f"Class {rarest!r} has {totals.min()} images, too few for {count} folds: each fold needs one to "
-                "validate on."
+                f"{kind.noun.capitalize()} {rarest!r} has {totals.min()} images, too few for {count} folds: each fold "
+                "needs one to validate on."
             )
         datasets = []
-        for number, held_out in enumerate(k_folds(whole.labels, count, seed), start=1):
+        for number, held_out in enumerate(k_folds(kind.strata(whole.labels), count, seed), start=1):
             rest = np.setdiff1d(np.arange(len(whole)), held_out)
             origin = self.origin | {"fold": [number, count]} if self.origin and seed == loaded_with else {}
             fold = replace(self, train=whole.select(rest), val=whole.select(held_out), origin=origin)
@@ -213,9 +220,9 @@ class ImageDataset:
         return datasets
 
 
-def _join(first: Split, second: Split) -> Split:
+def _join(first: Split, second: Split, join: Callable[[Any, Any], Any]) -> Split:
     """Concatenate two splits of a dataset. Splits of the same stream are merged in stream order."""
-    labels = np.concatenate([first.labels, second.labels])
+    labels = join(first.labels, second.labels)
     if isinstance(first.images, tuple):
         return replace(first, images=first.paths + second.paths, labels=labels)
     if isinstance(first.images, np.ndarray):
@@ -240,12 +247,13 @@ class SourceData:
 
     Args:
         name: String.
-        class_names: Tuple of strings; a label is an index into it.
+        class_names: Tuple of strings, as in `ImageDataset`.
         splits: Dict of `"train"`, `"val"`, `"test"` to `Split`. With `"test"` alone the data is for evaluation only.
         skipped: Tuple of `BadFile`.
         order: Int array with the original index of each image of `train`; None if `train` is in its original order.
             The split is drawn in the original order, so that a packed copy is divided like its source.
         left_out: Tuple of `LeftOut`, files and folders that may be or contain images but are not read.
+        task: String, what the labels are for.
     """
 
     name: str
@@ -254,6 +262,7 @@ class SourceData:
     skipped: tuple[BadFile, ...] = ()
     order: np.ndarray | None = None
     left_out: tuple[LeftOut, ...] = ()
+    task: DataTask = "classification"
 
     def divide(self, val_split: float, seed: int) -> ImageDataset:
         """Hold out a stratified share of `train` for validation if the source has no `val`.
@@ -265,25 +274,28 @@ class SourceData:
         Raises:
             UserError: A class has no image for training or none for validation.
         """
-        splits = dict(self.splits)
+        splits, kind = dict(self.splits), KINDS[self.task]
         if splits.keys() == {"test"}:
             nothing = splits["test"].select(np.arange(0))
             return self._dataset(nothing, nothing, splits["test"])
         if "val" not in splits:
             whole = splits["train"]
             source = np.arange(len(whole)) if self.order is None else np.argsort(self.order)
-            rest, held_out = stratified_split(whole.labels[source], (1 - val_split, val_split), seed)
+            strata = kind.strata(whole.labels[source])
+            rest, held_out = stratified_split(strata, (1 - val_split, val_split), seed)
             splits |= {"train": whole.select(source[rest]), "val": whole.select(source[held_out])}
         for split in ("train", "val"):
-            missing = sorted(set(range(len(self.class_names))) - set(splits[split].labels.tolist()))
-            if missing:
-                name = self.class_names[missing[0]]
+            if missing := kind.missing(splits[split].labels, self.class_names):
                 cure = f"add some{_another_cure(self, split)}"
-                raise UserError(f"{self.name}: no usable image of class {name!r} for {split}; {cure}.")
+                raise UserError(f"{self.name}: no usable image of {kind.noun} {missing[0]!r} for {split}; {cure}.")
+            if not len(splits[split]):
+                raise UserError(f"{self.name}: no image is left for {split}; add some.")
         return self._dataset(splits["train"], splits["val"], splits.get("test"))
 
     def _dataset(self, train: Split, val: Split, test: Split | None) -> ImageDataset:
-        return ImageDataset(self.name, self.class_names, train, val, test, self.skipped, left_out=self.left_out)
+        return ImageDataset(
+            self.name, self.class_names, train, val, test, self.skipped, left_out=self.left_out, task=self.task
+        )
 
 
 def _another_cure(data: SourceData, split: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,8 @@ import tensorflow as tf
 from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.findings.data_identity import Identity
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
+from keras_effnet.datasets.labels.kinds import DataTask
+from keras_effnet.datasets.labels.stored import read_labels
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.listing.tree import displayed, is_hidden, walk
 from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split
@@ -28,6 +30,7 @@ INDEX, RECORDS, PARTIAL = "index.json", "records.npz", ".partial"
 IMAGE, LABEL, TEXT, SYNSET, FILE = (
     f"image/{name}" for name in ("encoded", "class/label", "class/text", "class/synset", "filename")
 )
+VALUES, MASK = "image/values", "image/segmentation/class/encoded"  # not those of classification
 _RECORD_FILE = re.compile(r"(\.tfrecords?|\.tfrec)$|(\.tfrecords?)?-\d{5}-of-\d{5}$")
 _BATCH = 256
 
@@ -73,6 +76,7 @@ class Skipped(TypedDict):
 
 class _Source(TypedDict, total=False):
     data: Identity  # of the images that were packed; earlier versions did not record it
+    task: DataTask  # what the labels are for; classification if it is not recorded
 
 
 class PackIndex(_Source):
@@ -109,7 +113,7 @@ def read_index(folder: Path) -> dict | None:
         raise UserError(f"{folder / INDEX} is damaged: {error}. Copy the folder again, or pack again.") from None
 
 
-def _packed_split(folder: Path, split: str, shards: list[dict], labels: np.ndarray, mirror: bool) -> Split:
+def _packed_split(folder: Path, split: str, shards: list[dict], labels: Any, mirror: bool) -> Split:
     for shard in shards:
         path = folder / Path(shard["file"]).name  # within the folder, whatever the index says
         size = path.stat().st_size if path.is_file() else None
@@ -120,7 +124,7 @@ def _packed_split(folder: Path, split: str, shards: list[dict], labels: np.ndarr
     if count != len(labels):
         raise UserError(f"{folder / RECORDS} has {len(labels)} labels for {count} {split} images; pack them again.")
     files = [folder / Path(shard["file"]).name for shard in shards]
-    return Split(_encoded(files, count), labels.astype("int32"), mirror)
+    return Split(_encoded(files, count), labels, mirror)
 
 
 def read_packed(folder: Path, index: dict) -> SourceData:
@@ -137,13 +141,14 @@ def read_packed(folder: Path, index: dict) -> SourceData:
     try:
         with np.load(folder / RECORDS) as records:
             arrays = dict(records)
+        task = index.get("task", "classification")
         splits = {
-            split: _packed_split(folder, split, shards, arrays[f"{split}_labels"], index["mirror"])
+            split: _packed_split(folder, split, shards, read_labels(arrays, split, task), index["mirror"])
             for split, shards in index["splits"].items()
         }
         skipped = tuple(BadFile(item["path"], item["reason"]) for item in index["skipped"])
         names = tuple(index["class_names"])
-        return SourceData(index["name"], names, splits, skipped, arrays.get("train_order"))
+        return SourceData(index["name"], names, splits, skipped, arrays.get("train_order"), task=task)
     except UserError:
         raise
     except Exception as error:  # a damaged archive raises errors of any type

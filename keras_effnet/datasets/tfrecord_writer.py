@@ -8,13 +8,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from keras_effnet.datasets.tfrecord import FILE, IMAGE, INDEX, LABEL, PARTIAL, RECORDS, TEXT, read_index
+from keras_effnet.datasets.labels.kinds import DataTask
+from keras_effnet.datasets.tfrecord import FILE, IMAGE, INDEX, LABEL, MASK, PARTIAL, RECORDS, TEXT, VALUES, read_index
 from keras_effnet.errors import UserError
 from keras_effnet.system.run_folders import LOCK, locked
 
@@ -57,18 +60,41 @@ class ShardWriter:
             self.shards[-1]["bytes"] = (self.folder / self.shards[-1]["file"]).stat().st_size
 
 
-def record(contents: bytes, file_name: str, label: int, class_name: str) -> bytes:
-    """Serialize an image as a `tf.train.Example` with the features of TensorFlow's ImageNet scripts."""
+def _text(*values: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
 
-    def text(value: bytes) -> tf.train.Feature:
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
-    features = {
-        IMAGE: text(contents),
-        LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-        TEXT: text(class_name.encode()),
-        FILE: text(os.fsencode(file_name)),
+def _classes(numbers: list[int], names: Sequence[str]) -> dict[str, tf.train.Feature]:
+    return {
+        LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=numbers)),
+        TEXT: _text(*(names[number].encode() for number in numbers)),
     }
+
+
+def _values(label: Any, names: Sequence[str]) -> dict[str, tf.train.Feature]:
+    return {VALUES: tf.train.Feature(float_list=tf.train.FloatList(value=label.tolist()))}
+
+
+_FEATURES: dict[DataTask, Callable[[Any, Sequence[str]], dict[str, tf.train.Feature]]] = {
+    "classification": lambda label, names: _classes([int(label)], names),
+    "binary": lambda label, names: _classes([int(label)], names),
+    "multilabel": lambda label, names: _classes(np.flatnonzero(label).tolist(), names),
+    "regression": _values,
+    "segmentation": lambda label, names: {MASK: _text(label)},
+}
+
+
+def record(contents: bytes, file_name: str, label: Any, names: Sequence[str], task: DataTask) -> bytes:
+    """Serialize an image as a `tf.train.Example` with the features of TensorFlow's ImageNet scripts.
+
+    Args:
+        contents: Bytes of the encoded image.
+        file_name: String.
+        label: Label of the image by the task; an encoded mask for segmentation.
+        names: Names of the classes, labels or values.
+        task: String, what the label is for.
+    """
+    features = {IMAGE: _text(contents), FILE: _text(os.fsencode(file_name))} | _FEATURES[task](label, names)
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)  # the same pack has the same bytes
 

@@ -71,8 +71,12 @@ def _finite(value: float) -> float | None:
 def load_data(protocol: Protocol, member: Member, **options):
     """Load the data of a study; cluttered scenes are drawn at the input size of the network."""
     from keras_effnet import datasets
+    from keras_effnet.datasets.labels.conversion import require_task
 
-    return datasets.load(**{"image_size": member.image_size, **protocol.data, **options})
+    dataset = datasets.load(**{"image_size": member.image_size, **protocol.data, **options})
+    cure = "A study and a search compare classifiers; train networks for other tasks with keras-effnet train."
+    require_task(dataset.name, dataset.task, "classification", cure)
+    return dataset
 
 
 def check_data(dataset: Any, folder: Path) -> None:

@@ -16,6 +16,7 @@ from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.run_record import RunRecord, data_arguments
 from keras_effnet.config.train_config import TRAINING_PRECISIONS, TrainConfig
 from keras_effnet.datasets.findings.data_identity import check_identity, save_identity
+from keras_effnet.datasets.labels.conversion import require_task
 from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.datasets.stratification import class_weights
 from keras_effnet.errors import UserError, check_path, instance_of, one_of
@@ -217,6 +218,7 @@ def _fit(
     """Build the network and the pipelines of a config, train, and return the pipelines for `_finish`."""
     if not len(dataset.train):
         raise UserError(f"{dataset.name} has no images to train on: all of them belong to its test split.")
+    require_task(dataset.name, dataset.task, "classification", "Training knows one class per image.")
     if resume:
         check_identity(dataset, folder)
     classes = len(dataset.class_names)

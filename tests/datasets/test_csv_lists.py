@@ -92,7 +92,7 @@ def test_a_class_list_with_an_image_here_and_there_is_to_measure_with(listed, na
 def test_a_class_list_calibrates_on_other_images_than_it_compares_on(listed):
     rows = [f"{number},{file},images/{file}.png" for number, file in enumerate("abcdefgh")]
     text = "\n".join(["index,name,file", *rows])
-    network = SimpleNamespace(image_spec=ImageSpec(8), class_names=tuple("abcdefgh"))
+    network = SimpleNamespace(image_spec=ImageSpec(8), class_names=tuple("abcdefgh"), task="classification")
     folder = listed(text, name="labels.csv")
     calibration, held_out, notes = _sources(network, folder, samples=4, seed=0, defects={"max_bad_files": 0})
     assert notes == [f"{folder} has no split: 4 images to calibrate on, 4 others to compare on."]

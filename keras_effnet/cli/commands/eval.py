@@ -89,6 +89,7 @@ def command(model, data, split, per_class, batch_size, max_bad_files, skip_empty
 def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty_classes: bool):
     """Load the labelled images and their class names, which must be those of the model."""
     from keras_effnet import datasets
+    from keras_effnet.datasets.labels.conversion import require_task
 
     tolerated = {"max_bad_files": max_bad_files} if data or was_given("max_bad_files") else {}
     origin = {"source": data} if data else artifact.data_origin
@@ -101,6 +102,7 @@ def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty
     size = artifact.image_spec.size
     with console.hushed():
         dataset = datasets.load(**{"image_size": size} | origin, progress=console.track("Checking images"))
+    require_task(dataset.name, dataset.task, artifact.task, f"The network is for {artifact.task}.")
     # ImageNet folders are named by WordNet ids, the classes of its networks by words.
     known = readable(dataset.class_names)
     names = readable(artifact.class_names or dataset.class_names)

@@ -61,7 +61,7 @@ def _sources(artifact, calibration, samples, seed, defects):
         dataset = replace(dataset, train=first, test=second)
         notes = _halves(calibration, first, second)
     # Labels are used only if the classes are the model's; calibration does not need them.
-    same = readable(artifact.class_names or ()) == readable(dataset.class_names)
+    same = readable(artifact.class_names or ()) == readable(dataset.class_names) and dataset.task == artifact.task
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
     return dataset.train, held_out if same else load_images(held_out, artifact.image_spec, samples, seed), notes
 

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
-
+from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import json_text, read_json
@@ -33,19 +32,20 @@ class Identity(TypedDict):
 
 def identity(dataset: ImageDataset) -> Identity:
     """Identify the training and validation images of a dataset."""
-    return identity_of(dataset.class_names, {"train": dataset.train, "val": dataset.val})
+    return identity_of(dataset.class_names, {"train": dataset.train, "val": dataset.val}, dataset.task)
 
 
-def identity_of(class_names: tuple[str, ...], splits: Mapping[str, Split]) -> Identity:
+def identity_of(class_names: tuple[str, ...], splits: Mapping[str, Split], task: str = "classification") -> Identity:
     """Identify splits by labels, and by names (below their common folder) and sizes of their files."""
-    counts = {split: np.bincount(each.labels, minlength=len(class_names)) for split, each in splits.items()}
+    kind = KINDS[task]
+    counts = {split: kind.counts(each.labels, len(class_names)) for split, each in splits.items()}
     files = [file for split in splits.values() for file in _files(split)]
     return {
         "classes": {
             name: {split: int(count[label]) for split, count in counts.items()}
             for label, name in enumerate(class_names)
         },
-        "labels": _digest(np.asarray(each.labels, "<i4").tobytes() for each in splits.values()),
+        "labels": _digest(part for each in splits.values() for part in kind.encode(each.labels)),
         "names": _digest(name.encode(errors="surrogateescape") for name, _ in files),
         "sizes": _digest(str(size).encode() for _, size in files),
     }

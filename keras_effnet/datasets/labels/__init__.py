@@ -1,0 +1,1 @@
+"""Labels of every kind of task: classes, flags, values and masks."""

@@ -1,0 +1,164 @@
+"""Images and labels of arrays, and data that are read for another task than they were made for. NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_effnet.datasets.labels.kinds import DataTask
+from keras_effnet.datasets.labels.masks import VALUES, Masks
+from keras_effnet.errors import UserError
+
+_HOLDS: dict[DataTask, str] = {
+    "classification": "one class per image",
+    "binary": "one of two classes per image",
+    "multilabel": "any number of labels per image",
+    "regression": "numbers",
+    "segmentation": "masks",
+}
+_TAKES: dict[DataTask, str] = {
+    "classification": "class folders, or a CSV file with the columns path and label",
+    "binary": "two class folders, or a CSV file with the columns path and label, or with one column of 0 and 1",
+    "multilabel": "a CSV file whose column label holds a|b, or with a column of 0 and 1 for each label",
+    "regression": "a CSV file with the column path and columns of numbers",
+    "segmentation": "a folder with images/ and, under the same names, PNG files in masks/",
+}
+
+
+def check_conversion(name: str, have: DataTask, wanted: DataTask, names: Sequence[str]) -> None:
+    """Refuse data that hold no labels for a task. Two classes serve classification and binary alike.
+
+    Args:
+        name: String, name of the data.
+        have: String, the task that the labels were read for.
+        wanted: String, the task asked for.
+        names: Names of the classes or labels.
+
+    Raises:
+        UserError: The labels are of another kind, or there are more classes than two.
+    """
+    if have == wanted:
+        return
+    if {have, wanted} == {"classification", "binary"}:
+        if len(names) == 2:
+            return
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise UserError(f"The task binary takes exactly two classes, but {name} has {len(names)}: {listed}.")
+    raise UserError(f"{name} has {_HOLDS[have]}, but the task {wanted} takes {_TAKES[wanted]}.")
+
+
+def require_task(name: str, have: DataTask, wanted: str, cure: str) -> None:
+    """Refuse data that were loaded for another task than a command or function works with.
+
+    Args:
+        name: String, name of the data.
+        have: String, the task of the data.
+        wanted: String, the task that is needed.
+        cure: String, a sentence that says what to do instead.
+
+    Raises:
+        UserError: The tasks differ.
+    """
+    if have != wanted:
+        raise UserError(f"{name} has {_HOLDS[have]} (task {have}), not labels for {wanted}. {cure}")
+
+
+def array_pixels(images: np.ndarray, split: str) -> np.ndarray:
+    """Images of a split from an array as RGB, checked.
+
+    Raises:
+        UserError: The shape or the values are not those of images.
+    """
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+        raise UserError(
+            f"{split} images have shape {np.shape(images)}, expected (N, height, width, 3), or 1 channel for grayscale."
+        )
+    if images.dtype != np.uint8:
+        low, high = float(images.min()), float(images.max())
+        if not (low >= 0 and high <= 255):  # also true for NaN
+            raise UserError(f"{split} images range from {low:g} to {high:g}; pixel values must be in 0..255.")
+        if images.dtype.kind == "f" and 0 < high <= 1:
+            raise UserError(
+                f"{split} images range from {low:g} to {high:g}; expected 0..255, not 0..1 (multiply by 255)."
+            )
+        images = np.round(images).astype("uint8")
+    return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
+
+
+def array_task(labels: Any) -> DataTask:
+    """Task of an array of labels that its shape and values leave no doubt of; otherwise classification."""
+    labels = np.asarray(labels)
+    if labels.ndim >= 3:
+        return "segmentation"
+    if labels.ndim == 1 or labels.shape[1] == 1:
+        return "regression" if _has_decimals(labels) else "classification"
+    if not np.isin(labels, (0, 1)).all():
+        return "regression" if labels.dtype.kind == "f" else "classification"
+    return "classification" if (labels.sum(axis=1) == 1).all() else "multilabel"
+
+
+def _has_decimals(labels: np.ndarray) -> bool:
+    return labels.dtype.kind == "f" and bool((np.isfinite(labels) & (labels != np.round(labels))).any())
+
+
+def array_labels(labels: Any, count: int, split: str, task: DataTask) -> Any:
+    """Labels of a split from an array, checked.
+
+    Raises:
+        UserError: The shape or the values do not fit the task.
+    """
+    labels = np.asarray(labels)
+    if task == "segmentation":
+        return _masks(labels, count, split)
+    if task in ("multilabel", "regression"):
+        return _rows(labels, count, split, task)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2:
+        raise UserError(
+            f"{split} labels have shape {labels.shape}; pass class numbers: labels.argmax(axis=1). For several labels "
+            'per image pass task="multilabel".'
+        )
+    if labels.shape != (count,):
+        raise UserError(f"{split} has {count} images but labels of shape {labels.shape}.")
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        found = f"start at {labels.min()}" if labels.dtype.kind in "iu" else f"are of type {labels.dtype}"
+        raise UserError(f"{split} labels {found}; expected integers from 0.")
+    return labels.astype("int32")
+
+
+def _rows(labels: np.ndarray, count: int, split: str, task: DataTask) -> np.ndarray:
+    if labels.ndim == 1 and task == "regression":
+        labels = labels[:, None]
+    if labels.ndim != 2 or len(labels) != count:
+        raise UserError(f"{split} has {count} images but labels of shape {labels.shape}, expected ({count}, L).")
+    if labels.dtype.kind not in "iufb":
+        raise UserError(f"{split} labels are of type {labels.dtype}; expected numbers.")
+    if not np.isfinite(labels).all():
+        raise UserError(f"{split} labels hold NaN or infinite values; leave out those images.")
+    if task == "multilabel" and not np.isin(labels, (0, 1)).all():
+        raise UserError(f"{split} labels range from {labels.min():g} to {labels.max():g}; expected 0 and 1.")
+    if task == "multilabel" and labels.shape[1] < 2:
+        raise UserError(
+            f'{split} labels have one column; for yes or no pass numbers of shape ({count},), task="binary".'
+        )
+    return labels.astype("float32")
+
+
+def _masks(labels: np.ndarray, count: int, split: str) -> Masks:
+    if labels.ndim == 4 and labels.shape[3] == 1:
+        labels = labels[..., 0]
+    if labels.ndim != 3 or len(labels) != count:
+        raise UserError(f"{split} masks have shape {labels.shape}, expected ({count}, height, width).")
+    if labels.dtype.kind not in "iub":
+        raise UserError(f"{split} masks are of type {labels.dtype}; expected integers.")
+    if labels.min() < 0 or labels.max() >= VALUES:
+        raise UserError(
+            f"{split} masks range from {labels.min()} to {labels.max()}; expected 0 to 254, 255 is ignored."
+        )
+    return Masks(labels.astype("uint8"))

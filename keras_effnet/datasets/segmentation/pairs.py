@@ -1,0 +1,154 @@
+"""Pairs of an image and its mask: reading them with their checks. NumPy and Pillow; TensorFlow decodes the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_effnet.datasets.decoding import BadFile
+from keras_effnet.datasets.folders import Progress, check_bad_file_limit
+from keras_effnet.datasets.labels.masks import IGNORED, VALUES, Masks, mask_names, read_mask, upright_size
+from keras_effnet.datasets.listing.tree import LeftOut
+from keras_effnet.datasets.many_files import find_bad_files
+from keras_effnet.datasets.splits import SourceData, Split
+from keras_effnet.errors import UserError
+from keras_effnet.system.documents import read_lines
+
+CLASS_FILES = ("classes.txt", "labels.txt")  # a name on each line, the first is that of class 0
+
+
+class Pair(NamedTuple):
+    """Paths of an image and of its mask; a mask of None is missing."""
+
+    image: str
+    mask: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the images and masks of a dataset lie.
+
+    Args:
+        name: String, name of the dataset.
+        folder: Path of the folder that may hold the names of the classes.
+        splits: Dict of `"train"`, `"val"`, `"test"` to lists of `Pair`.
+        left_out: Tuple of `LeftOut`.
+    """
+
+    name: str
+    folder: Path
+    splits: dict[str, list[Pair]]
+    left_out: tuple[LeftOut, ...] = ()
+
+
+class _Seen(NamedTuple):
+    counts: np.ndarray | None  # pixels of each value
+    reason: str | None  # why the pair cannot be used
+
+
+def read_pairs(layout: Layout, max_bad_files: int, check: bool, progress: Progress) -> SourceData:
+    """Read a dataset of images and masks.
+
+    Every mask is read once, because its values are the classes. Pairs with a damaged or missing mask, or one of another
+    size than its image, are skipped like images that cannot be decoded.
+
+    Args:
+        layout: `Layout`.
+        max_bad_files: Int, number of unusable pairs allowed.
+        check: Bool, whether to decode every image once.
+        progress: Wraps the iteration over pairs, for a progress bar.
+
+    Raises:
+        UserError: Too many unusable pairs, no class, or a value beyond the named classes.
+    """
+    every = [pair for pairs in layout.splits.values() for pair in pairs]
+    with ThreadPoolExecutor() as pool:
+        seen = dict(zip(every, progress(_ordered(pool.map(_look, every))), strict=True))
+    bad = {pair: BadFile(pair.mask or pair.image, each.reason) for pair, each in seen.items() if each.reason}
+    if check:
+        images = [pair.image for pair in every if pair not in bad]
+        failed = {item.path: item for item in find_bad_files(images)}
+        bad |= {pair: failed[pair.image] for pair in every if pair not in bad and pair.image in failed}
+    check_bad_file_limit(tuple(bad.values()), len(every), max_bad_files, "cannot be used")
+    good = {split: [pair for pair in pairs if pair not in bad] for split, pairs in layout.splits.items()}
+    usable = [pair for pairs in good.values() for pair in pairs]
+    if not usable:
+        raise UserError(f"{layout.name} has no image with a mask that can be decoded.")
+    counts = np.stack([seen[pair].counts for pair in usable])
+    names, white = _classes(layout, usable, counts)
+    splits = {
+        split: Split(tuple(pair.image for pair in pairs), Masks(tuple(str(pair.mask) for pair in pairs), white=white))
+        for split, pairs in good.items()
+    }
+    skipped = tuple(bad.values())
+    return SourceData(layout.name, names, splits, skipped, left_out=layout.left_out, task="segmentation")
+
+
+def _ordered(items):
+    yield from items
+
+
+def _look(pair: Pair) -> _Seen:
+    """Count the values of a mask and compare its size with the image's."""
+    if pair.mask is None:
+        return _Seen(None, "no mask")
+    try:
+        mask = read_mask(pair.mask)
+    except UserError as error:
+        return _Seen(None, str(error).removeprefix(pair.mask).strip().rstrip("."))
+    size = upright_size(pair.image)
+    if size is not None and size != mask.shape:
+        sizes = [f"{width} x {height}" for height, width in (mask.shape, size)]
+        return _Seen(None, f"a mask of {sizes[0]} pixels for an image of {sizes[1]}")
+    return _Seen(np.bincount(mask.ravel(), minlength=VALUES), None)
+
+
+def _classes(layout: Layout, pairs: Sequence[Pair], counts: np.ndarray) -> tuple[tuple[str, ...], bool]:
+    """Names of the classes, and whether the masks are black and white, so that 255 is a class."""
+    file = next((layout.folder / name for name in CLASS_FILES if (layout.folder / name).is_file()), None)
+    given = [line.strip() for line in read_lines(file) if line.strip()] if file else None
+    used = np.flatnonzero(counts.any(axis=0)).tolist()
+    white = used == [0, IGNORED]
+    if white:
+        used = [0, 1]
+    classes = [value for value in used if value != IGNORED or white]
+    if given and classes and max(classes) >= len(given):
+        first = pairs[int(np.flatnonzero(counts[:, max(classes)])[0])]
+        raise UserError(
+            f"{first.mask} holds class {max(classes)}, but {file} names {len(given)} classes, from 0 to "
+            f"{len(given) - 1}. Add its name, or use 255 for pixels to ignore."
+        )
+    names = mask_names(classes, given)
+    if len(names) < 2:
+        raise UserError(
+            f"{layout.name}: all masks are of one class ({names[0] if names else 'none'}); at least two are needed."
+        )
+    return names, white
+
+
+def in_memory(data: SourceData) -> SourceData:
+    """Give masks of arrays their names, as `read_pairs` does for files.
+
+    Raises:
+        UserError: A mask is of another size than its image, or holds a class without a name.
+    """
+    for name, part in data.splits.items():
+        masks, expected = part.labels.source, part.pixels.shape[:3]
+        if masks.shape != expected:
+            raise UserError(f"{name} masks have shape {masks.shape}, expected {expected} as the images.")
+    counts = np.sum([part.labels.counts().sum(axis=0) for part in data.splits.values()], axis=0)
+    used = np.flatnonzero(counts).tolist()
+    white = used == [0, IGNORED]
+    classes = [0, 1] if white else [value for value in used if value != IGNORED]
+    if data.class_names and max(classes, default=0) >= len(data.class_names):
+        raise UserError(f"A mask holds class {max(classes)}, beyond the {len(data.class_names)} class names.")
+    names = mask_names(classes, data.class_names)
+    if len(names) < 2:
+        raise UserError("All masks are of one class; at least two are needed.")
+    splits = {name: replace(part, labels=replace(part.labels, white=white)) for name, part in data.splits.items()}
+    return replace(data, class_names=names, splits=splits)
