@@ -107,12 +107,12 @@ def check_finite(predictions: np.ndarray) -> None:
     """Refuse NaN and infinite predictions, which would rank in some order nevertheless.
 
     Args:
-        predictions: Float array of shape `(N, classes)`.
+        predictions: Float array of shape `(N, ...)`.
 
     Raises:
         UserError: A prediction is NaN or infinite.
     """
-    broken = int((~np.isfinite(predictions).all(axis=1)).sum())
+    broken = int((~np.isfinite(predictions).reshape(len(predictions), -1).all(axis=1)).sum())
     if broken:
         raise UserError(f"The model returns NaN or infinite values for {broken} of {len(predictions)} images.")
 

@@ -1,0 +1,1 @@
+"""Metrics of labelled images for tasks other than one class per image: decisions, values, masks. numpy."""
