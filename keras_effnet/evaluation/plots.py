@@ -5,46 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_effnet.evaluation.fonts import readable_texts
-from keras_effnet.system.files import atomic
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+from keras_effnet.evaluation.canvas import new_figure, percent_ticks, save
 
 _SMALL = 12  # number of classes up to which counts fit the cells of a confusion matrix
 _LETTERS = 19  # characters of 8 points that fit above an image of a grid
-
-
-def _figure(*args: Any, **kwargs: Any) -> tuple[Figure, Any]:
-    """Create a figure and its axes, without a display; arguments as for `pyplot.subplots`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(*args, layout="constrained", **kwargs)
-
-
-def _percent() -> PercentFormatter:
-    """Tick formatter that shows shares as percentages, with as many decimals as the range of the axis needs."""
-    from matplotlib.ticker import PercentFormatter
-
-    return PercentFormatter(xmax=1, decimals=None)
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    from matplotlib import pyplot
-
-    try:
-        with atomic(path) as temporary, readable_texts(figure):
-            figure.savefig(temporary, dpi=120)
-    finally:
-        pyplot.close(figure)
 
 
 def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
@@ -56,7 +23,7 @@ def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
         path: Image file to write.
     """
     epochs = [row["epoch"] for row in rows]
-    figure, axes = _figure(1, 2, figsize=(9, 3.4))
+    figure, axes = new_figure(1, 2, figsize=(9, 3.4))
     marker = "." if len(rows) <= 30 else None  # a line through a single epoch would be invisible
     for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
         axis.plot(epochs, [row[key] for row in rows], marker=marker, label="train")
@@ -71,8 +38,8 @@ def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
     losses = [value for row in rows for key, value in row.items() if key.endswith("loss") and value > 0]
     if losses and max(losses) > 10 * min(losses):  # the first epochs from scratch may dwarf all others
         axes[0].set_yscale("log")
-    axes[1].yaxis.set_major_formatter(_percent())
-    _save(figure, path)
+    axes[1].yaxis.set_major_formatter(percent_ticks())
+    save(figure, path)
 
 
 def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
@@ -86,7 +53,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     count = len(class_names)
     side = min(12.0, 3.5 + 0.35 * count)
-    figure, axis = _figure(figsize=(side, side))
+    figure, axis = new_figure(figsize=(side, side))
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set(xlabel="predicted", ylabel="true")
     if count <= 40:
@@ -96,7 +63,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
         for row, column in np.argwhere(matrix > 0):
             shade = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, int(matrix[row, column]), ha="center", va="center", color=shade, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def image_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 8) -> None:
@@ -111,13 +78,13 @@ def image_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, colu
     rows = -(-len(images) // columns)
     longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
     size = min(8.0, max(5.0, 8.0 * _LETTERS / max(longest, 1)))  # otherwise long names would overlap
-    figure, axes = _figure(rows, columns, figsize=(1.3 * columns, 1.55 * rows), squeeze=False)
+    figure, axes = new_figure(rows, columns, figsize=(1.3 * columns, 1.55 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(np.clip(image, 0, 255).astype("uint8"))
         axis.set_title(title, fontsize=size)
-    _save(figure, path)
+    save(figure, path)
 
 
 def reliability(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, title: str, path: str | Path) -> None:
@@ -134,7 +101,7 @@ def reliability(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray
     """
     bins = len(counts)
     centres, used = (np.arange(bins) + 0.5) / bins, counts > 0
-    figure, (upper, lower) = _figure(2, 1, figsize=(4.2, 5.2), sharex=True, height_ratios=(3, 1))
+    figure, (upper, lower) = new_figure(2, 1, figsize=(4.2, 5.2), sharex=True, height_ratios=(3, 1))
     upper.bar(centres[used], accuracy[used], width=1 / bins, color="C0", alpha=0.45, edgecolor="white", label="correct")
     for sign, color, label in ((1, "C3", "overconfident"), (-1, "C2", "underconfident")):
         off = used & (sign * np.nan_to_num(confidence - accuracy) > 0)
@@ -147,7 +114,7 @@ def reliability(counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray
     lower.bar(centres, counts, width=1 / bins, color="0.6", edgecolor="white")
     lower.set(xlabel="confidence", ylabel="images")
     lower.yaxis.get_major_locator().set_params(integer=True)
-    _save(figure, path)
+    save(figure, path)
 
 
 def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str], path: str | Path) -> None:
@@ -161,7 +128,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str]
     totals = np.sum(list(counts.values()), axis=0)
     order = np.argsort(-totals, kind="stable")
     named = len(order) <= 60
-    figure, axis = _figure(figsize=(min(14.0, 3.5 + 0.22 * len(order)), 4.2))
+    figure, axis = new_figure(figsize=(min(14.0, 3.5 + 0.22 * len(order)), 4.2))
     below = np.zeros(len(order))
     for split, numbers in counts.items():
         axis.bar(range(len(order)), np.asarray(numbers)[order], bottom=below, width=0.8 if named else 1.0, label=split)
@@ -171,7 +138,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str]
     axis.set_xticks(range(len(order)) if named else [], names if named else [], rotation=90, fontsize=8)
     axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], title: str, path: str | Path) -> None:
@@ -183,7 +150,7 @@ def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], 
         title: String.
         path: Image file to write.
     """
-    figure, axes = _figure(1, len(panels), figsize=(2.7 * len(panels), 3.0), squeeze=False)
+    figure, axes = new_figure(1, len(panels), figsize=(2.7 * len(panels), 3.0), squeeze=False)
     colors = [f"C{index}" for index in range(len(names))]
     for axis, (label, values) in zip(axes.flat, panels.items(), strict=True):
         bars = axis.bar(names, values, color=colors)
@@ -193,7 +160,7 @@ def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], 
         axis.tick_params(axis="x", rotation=30)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def layer_errors(
@@ -207,7 +174,7 @@ def layer_errors(
         path: Image file to write.
         highest: Float, SQNR in dB above which values are clipped, since differences no longer matter.
     """
-    figure, axis = _figure(figsize=(10, 4.2))
+    figure, axis = new_figure(figsize=(10, 4.2))
     order = max(([layer for layer, _ in profile] for profile in profiles.values()), key=len)
     places = {layer: place for place, layer in enumerate(order)}
     for name, profile in profiles.items():
@@ -221,7 +188,7 @@ def layer_errors(
     axis.set_xticks(range(0, len(order), every), order[::every], rotation=90, fontsize=7)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    _save(figure, path)
+    save(figure, path)
 
 
 def explanation(
@@ -238,7 +205,7 @@ def explanation(
     """
     height, width = image.shape[:2]
     pixels = np.clip(image, 0, 255).astype("uint8")
-    figure, (plain, heated, answer) = _figure(1, 3, figsize=(9, max(2.9, 0.32 * len(shares))))
+    figure, (plain, heated, answer) = new_figure(1, 3, figsize=(9, max(2.9, 0.32 * len(shares))))
     plain.imshow(pixels)
     plain.set_title("network input", fontsize=10)
     heated.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
@@ -264,7 +231,7 @@ def explanation(
         answer.text(share + 0.01, place, f"{share:.1%}", va="center", fontsize=9)
     answer.set(xlim=(0, 1.15), ylim=(len(shares) - 0.5, -0.7))
     answer.axis("off")
-    _save(figure, path)
+    save(figure, path)
 
 
 def search_map(points: Sequence[tuple[float, float, float, float, int]], path: str | Path) -> None:
@@ -276,7 +243,7 @@ def search_map(points: Sequence[tuple[float, float, float, float, int]], path: s
         points: For each candidate its alpha, beta, gamma, accuracy and epochs.
         path: Image file to write.
     """
-    figure, axis = _figure(figsize=(6.5, 5))
+    figure, axis = new_figure(figsize=(6.5, 5))
     alphas, betas, gammas, accuracies, epochs = (np.array(column) for column in zip(*points, strict=True))
     most = epochs.max()
     order = np.argsort(epochs, kind="stable")
@@ -292,4 +259,4 @@ def search_map(points: Sequence[tuple[float, float, float, float, int]], path: s
     axis.margins(0.15)
     axis.grid(alpha=0.3)
     figure.colorbar(spots, ax=axis, label="validation accuracy")
-    _save(figure, path)
+    save(figure, path)

@@ -289,13 +289,13 @@ def saved(corners, tmp_path):
 @pytest.fixture
 def figures(monkeypatch) -> list:
     """The figures that a command draws, which are closed after it otherwise."""
-    drawn, save = [], plots._save
+    drawn, save = [], plots.save
 
     def keep(figure, path):
         drawn.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save", keep)
     return drawn
 
 

@@ -15,7 +15,7 @@ from keras_effnet.evaluation import plots
 def drawn(monkeypatch):
     """The figures, in place of files."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
     yield figures
     pyplot.close("all")
 
