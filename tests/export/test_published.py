@@ -39,7 +39,9 @@ def sample(images_root) -> datasets.Split:
     return datasets.Split(paths, np.array([int(rows[index]["index"]) for index in order], "int32"))
 
 
-@pytest.fixture(scope="module", params=["lite0", "lite1", "lite2"])
+@pytest.fixture(
+    scope="module", params=["lite0", *(pytest.param(name, marks=pytest.mark.soak) for name in ("lite1", "lite2"))]
+)
 def published(request, sample) -> tuple[ExportSource, Reference]:
     try:
         artifact = artifacts.load(request.param)
@@ -96,7 +98,7 @@ def test_ranges_of_noise_are_caught_by_the_bounds(published):
     assert not PRECISIONS["int8"].meets(reference.compare(TFLiteModel(content)))
 
 
-@pytest.mark.parametrize("number", [pytest.param(n, marks=pytest.mark.soak if n > 4 else ()) for n in range(8)])
+@pytest.mark.parametrize("number", [pytest.param(n, marks=pytest.mark.soak if n > 1 else ()) for n in range(8)])
 def test_every_network_becomes_a_file_of_each_precision(number, tmp_path):
     keras.utils.set_random_seed(0)
     build = getattr(efficientnet, f"EfficientNetB{number}")

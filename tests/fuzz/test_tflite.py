@@ -16,9 +16,11 @@ def test_a_few_damaged_files_are_refused_or_run(tflite_files, tmp_path):
     assert {result.status for result in tally.results} == {"accepted", "refused"}
 
 
-@pytest.mark.slow
-def test_a_few_damaged_files_through_the_command_line(tflite_files, tmp_path):
-    tally = fuzz(tflite_targets.commands, mutants(tflite_files, 24, seed=1), tmp_path, suffix=".tflite", limit=120)
+@pytest.mark.parametrize(
+    "count", [pytest.param(8, marks=pytest.mark.slow), pytest.param(24, marks=pytest.mark.soak)], ids=["slice", "all"]
+)
+def test_a_few_damaged_files_through_the_command_line(tflite_files, tmp_path, count):
+    tally = fuzz(tflite_targets.commands, mutants(tflite_files, count, seed=1), tmp_path, suffix=".tflite", limit=120)
     assert not tally.failures, tally
 
 

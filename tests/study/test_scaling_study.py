@@ -491,7 +491,7 @@ def test_a_local_ray_cluster_of_two_runs_trials_in_fresh_processes():
         assert "no number" in executors.failure(caught.value) and "\n" not in executors.failure(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.soak  # a Ray cluster and a study in processes are slow tests; both together take minutes
 def test_a_study_on_a_ray_cluster_has_the_rows_of_one_without(studied, tiny, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed")
     result, _ = studied

@@ -384,7 +384,7 @@ def test_a_resume_that_is_refused_leaves_the_run_folder_as_it_was(trained, digit
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.slow  # tests/training/test_killed.py kills one in every suite
+@pytest.mark.soak  # tests/training/test_killed.py kills one in every slow suite, and compares it to the bit
 def test_a_run_killed_in_mid_epoch_goes_on_from_its_last_checkpoint(cli, tmp_path):
     options = ["--model=lite0", "--depth=0.1", "--width=0.1", "--image-size=32", "--batch-size=16", "--epochs=3"]
     folder = tmp_path / "runs/train/digits"
