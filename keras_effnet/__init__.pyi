@@ -22,6 +22,7 @@ from .architecture.specs import ArchitectureSpec, StageSpec
 from .errors import UserError, VerificationError
 from .evaluation.gradcam import Heatmap, grad_cam
 from .imagenet import decode_predictions
+from .models.decoders import segmentation_model
 from .models.efficientnet import (
     EfficientNet,
     EfficientNetB0,
@@ -112,6 +113,7 @@ __all__ = [
     "preprocessing",
     "save_weights_for_keras_applications",
     "search",
+    "segmentation_model",
     "study",
     "training",
     "transfer",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 
 from keras_effnet.architecture.network_parts import computing_layers
-from keras_effnet.errors import UserError, check_model
+from keras_effnet.errors import check_model
+from keras_effnet.models.structure import functional, inlined, is_nested
 
 
 def plain(model: keras.Model, image_size: int | None = None) -> keras.Model:
@@ -22,10 +23,10 @@ def plain(model: keras.Model, image_size: int | None = None) -> keras.Model:
         UserError: It is no Keras model, or two nested models have layers of the same name.
     """
     check_model(model)
-    if any(map(_is_nested, model.layers)):
+    if any(map(is_nested, model.layers)):
         model = _inlined(model)
     elif isinstance(model, keras.Sequential) or _is_structured(model):
-        model = _functional(model)
+        model = functional(model)
     shape = tuple(model.inputs[0].shape)
     if image_size is not None and len(model.inputs) == 1 and len(shape) == 4 and None in shape[1:3]:
         return _of_size(model, (image_size, image_size, shape[3]))
@@ -49,53 +50,30 @@ def float32_copy(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _is_nested(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.Model)
-
-
 def _is_structured(model: keras.Model) -> bool:
     """Whether a model has dicts or lists of one tensor."""
     structured = any(isinstance(part, dict | list | tuple) for part in (model.input, model.output))
     return structured and len(model.inputs) == 1 and len(model.outputs) == 1
 
 
-def _functional(model: keras.Model) -> keras.Model:
-    inputs, outputs = (ports[0] if len(ports) == 1 else ports for ports in (model.inputs, model.outputs))
-    return keras.Model(inputs, outputs, name=model.name)
-
-
 def _inlined(model: keras.Model) -> keras.Model:
     """Copy a model with the layers of nested models in place of them."""
     originals: dict[str, keras.layers.Layer] = {}
 
-    def copied(network: keras.Model) -> keras.Model:
-        return keras.models.clone_model(_functional(network), clone_function=rebuild, call_function=connect)
-
     def rebuild(layer):
-        if _is_nested(layer):
-            return copied(layer)
         originals[layer.name] = layer
         return type(layer).from_config(layer.get_config())
 
-    def connect(layer, *args, **kwargs):
-        return layer.call(*args, **kwargs) if _is_nested(layer) else layer(*args, **kwargs)
-
-    try:
-        # The copies of a nested model's layers belong to two graphs, that of their own model and this one. Reading the
-        # graph from its config gives layers that belong to it alone.
-        config = copied(model).get_config()
-    except ValueError as error:
-        if "unique" not in str(error):
-            raise
-        cure = "give those of each nested model names of their own."
-        raise UserError(f"Nested models of {model.name} have layers of the same name; {cure}") from None
+    # The copies of a nested model's layers belong to two graphs, that of their own model and this one. Reading the
+    # graph from its config gives layers that belong to it alone.
+    config = inlined(model, rebuild).get_config()
     classes = {type(layer).__name__: type(layer) for layer in originals.values()}
     with keras.utils.custom_object_scope(classes):
         flat = keras.Model.from_config(config)
     for layer in flat.layers:
         if layer.weights:
             layer.set_weights(originals[layer.name].get_weights())
-    return _functional(flat)
+    return functional(flat)
 
 
 def _of_size(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:

@@ -16,6 +16,7 @@ from keras_effnet.errors import UserError, check_model
 _BLOCK = re.compile(r"block(\d+)([a-z]+)_(.+)")
 _STEM, _TOP = ("stem_",), ("top_conv", "top_bn", "top_activation")
 _CLASSIFIER = ("avg_pool", "max_pool", "top_dropout", "predictions")
+_RENAMED = re.compile(r"(.*)stem_conv(.*)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Part:
         stride: Int, input pixels per pixel of the part's output.
         stage: Int, number of the block's stage, from 1; 0 if the part is not a block.
         index: Int, number of the block within its stage, from 0.
+        tensor: Symbolic output in the model of interest, if its layers were first called in another one.
     """
 
     name: str
@@ -35,11 +37,12 @@ class Part:
     stride: int
     stage: int = 0
     index: int = 0
+    tensor: Any = None
 
     @property
     def output(self) -> Any:
         """Symbolic output of the last layer, to build functional models on."""
-        return self.layers[-1].output
+        return self.layers[-1].output if self.tensor is None else self.tensor
 
 
 def _number(letters: str) -> int:
@@ -58,6 +61,13 @@ def _part_name(layer_name: str) -> str | None:
     if layer_name in _TOP:
         return "top"
     return "classifier" if layer_name in _CLASSIFIER else None
+
+
+def _affixes(model: Any) -> tuple[str, str]:
+    """What was put before and behind all layer names, as for two backbones in one model; told by the stem's."""
+    found = (match for layer in model.layers if (match := _RENAMED.fullmatch(layer.name)))
+    prefix, suffix = next(((match[1], match[2]) for match in found if not match[2].startswith("_pad")), ("", ""))
+    return prefix, suffix
 
 
 def _stride(layers: Iterable[Any]) -> int:
@@ -80,8 +90,9 @@ def parts(model: Any) -> tuple[Part, ...]:
     """
     check_model(model)
     groups: dict[str, list[Any]] = {}
+    prefix, suffix = _affixes(model)
     for layer in model.layers:
-        if name := _part_name(layer.name):
+        if name := _part_name(layer.name.removeprefix(prefix).removesuffix(suffix)):
             groups.setdefault(name, []).append(layer)
     if "stem" not in groups or not any(name.startswith("block") for name in groups):
         raise UserError(f"{model.name} is not a network of this package: it has no layers named stem_ and block1a_.")

@@ -1,4 +1,5 @@
 from .batch_norm import fused_batch_norm
+from .decoders import segmentation_model
 from .efficientnet import (
     EfficientNet,
     EfficientNetB0,
@@ -62,4 +63,5 @@ __all__ = [
     "load_model",
     "model_info",
     "save_weights_for_keras_applications",
+    "segmentation_model",
 ]

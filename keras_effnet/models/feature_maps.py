@@ -6,18 +6,20 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_effnet.architecture.network_parts import blocks
 from keras_effnet.errors import one_of
+from keras_effnet.models.structure import structure_of
 
 
 def features(model: keras.Model, levels: Sequence[str] | None = None) -> keras.Model:
     """Build a feature extractor with one output per stride, for detection or segmentation.
 
     Level `"P3"` is the last block whose output has an eighth (2^-3) of the input's sides; the published networks have
-    `"P1"` to `"P5"`. All layers are shared with `model`.
+    `"P1"` to `"P5"`. In networks without block names, such as `keras.applications.ResNet50`, it is the map that the
+    next convolution or pooling with a stride reads. All layers are shared with `model`.
 
     Args:
-        model: Model of this package, with or without classifier, built or reloaded from a `.keras` file.
+        model: Keras model with one image input: of this package, of `keras.applications` or another, with any head or
+            none, nested in other models, or reloaded from a `.keras` file.
         levels: Names of the wanted levels, all by default.
 
     Returns:
@@ -25,7 +27,7 @@ def features(model: keras.Model, levels: Sequence[str] | None = None) -> keras.M
         `(N, ceil(height / stride), ceil(width / stride), channels)`, fine to coarse.
 
     Raises:
-        UserError: The network lacks a level.
+        UserError: The network lacks a level, or has no feature maps.
 
     Example:
 
@@ -35,6 +37,8 @@ def features(model: keras.Model, levels: Sequence[str] | None = None) -> keras.M
 
     Source: pyramid levels, Lin et al., Feature Pyramid Networks (CVPR 2017).
     """
-    found = {f"P{block.stride.bit_length() - 1}": block.output for block in blocks(model)}
+    structure = structure_of(model)
+    found = structure.levels
     wanted = list(found) if levels is None else [one_of("level", level, found) for level in levels]
-    return keras.Model(model.input, {level: found[level] for level in wanted}, name=f"{model.name}_features")
+    maps = {level: found[level].output for level in wanted}
+    return keras.Model(structure.model.input, maps, name=f"{model.name}_features")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 TENSORFLOW_RELEASES = "tensorflow>=2.20,<2.22"
 
 _INITIALIZER = "_initializer"  # of `keras.Variable`
+_HISTORY, _NODES = "_keras_history", "_inbound_nodes"  # of a symbolic tensor, and of an operation
 _TORCH_PARAMS = "torch_params"  # of a Keras layer on the torch backend
 _UNINITIALIZED = "uninitialized_variables"  # of Keras' global state
 
@@ -43,6 +44,43 @@ def set_deferred_initializer(variable: keras.Variable, initializer: Callable[...
         return False
     setattr(variable, _INITIALIZER, initializer)
     return True
+
+
+def graph_steps(model: keras.Model) -> list[tuple[Any, tuple[Any, ...], Any]]:
+    """Layers and operations of a functional model in the order of computation, with their tensors in this model.
+
+    Private names: `KerasTensor._keras_history` and `Operation._inbound_nodes`, because `Layer.input` and `Layer.output`
+    are those of a layer's first call, which a layer shared by several models has in another model. Fallback: the
+    tensors of the first call.
+
+    Args:
+        model: Functional model.
+
+    Returns:
+        A list of `(operation, inputs, output)`, without input layers; `inputs` is a tuple of symbolic tensors.
+    """
+    if not all(hasattr(tensor, _HISTORY) for tensor in model.outputs):
+        first_calls = [(layer, layer.input, layer.output) for layer in model.layers]
+        pairs = [(layer, given if isinstance(given, list) else [given], output) for layer, given, output in first_calls]
+        return [(layer, tuple(given), output) for layer, given, output in pairs if output is not given[0]]
+    sources = {id(tensor) for tensor in model.inputs}
+    steps: list[tuple[Any, tuple[Any, ...], Any]] = []
+    done: set[int] = set(sources)
+    waiting = [(tensor, False) for tensor in reversed(model.outputs)]
+    while waiting:
+        tensor, inputs_done = waiting.pop()
+        if id(tensor) in done:
+            continue
+        history = getattr(tensor, _HISTORY)
+        inputs = tuple(getattr(history.operation, _NODES)[history.node_index].input_tensors)
+        if inputs_done:
+            done.add(id(tensor))
+            if inputs:
+                steps.append((history.operation, inputs, tensor))
+        else:
+            waiting.append((tensor, True))
+            waiting.extend((each, False) for each in reversed(inputs))
+    return steps
 
 
 @contextmanager

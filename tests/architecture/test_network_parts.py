@@ -110,7 +110,7 @@ def test_keras_applications_has_the_same_parts(keras_b0):
 
 
 def test_a_foreign_model_is_refused_in_one_line(toy_model):
-    for call in (parts, blocks, features):
+    for call in (parts, blocks):
         with pytest.raises(
             UserError, match=r"^toy is not a network of this package: it has no layers named stem_ and block1a_\.$"
         ):
