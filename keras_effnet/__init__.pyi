@@ -17,12 +17,32 @@ from . import (
     weights,
 )
 from .architecture.baselines import architecture_spec
-from .architecture.scaling import CompoundScaling, ScalingFactors, explain
+from .architecture.detectors import DetectorSpec, detector_spec
+from .architecture.explanations import explain
+from .architecture.scaling import CompoundScaling, ScalingFactors
 from .architecture.specs import ArchitectureSpec, StageSpec
 from .errors import UserError, VerificationError
 from .evaluation.gradcam import Heatmap, grad_cam
 from .imagenet import decode_predictions
 from .models.decoders import segmentation_model
+from .models.detectors.efficientdet import (
+    EfficientDet,
+    EfficientDetD0,
+    EfficientDetD1,
+    EfficientDetD2,
+    EfficientDetD3,
+    EfficientDetD4,
+    EfficientDetD5,
+    EfficientDetD6,
+    EfficientDetD7,
+    EfficientDetD7x,
+    EfficientDetLite0,
+    EfficientDetLite1,
+    EfficientDetLite2,
+    EfficientDetLite3,
+    EfficientDetLite3x,
+    EfficientDetLite4,
+)
 from .models.efficientnet import (
     EfficientNet,
     EfficientNetB0,
@@ -61,6 +81,23 @@ __version__: str
 __all__ = [
     "ArchitectureSpec",
     "CompoundScaling",
+    "DetectorSpec",
+    "EfficientDet",
+    "EfficientDetD0",
+    "EfficientDetD1",
+    "EfficientDetD2",
+    "EfficientDetD3",
+    "EfficientDetD4",
+    "EfficientDetD5",
+    "EfficientDetD6",
+    "EfficientDetD7",
+    "EfficientDetD7x",
+    "EfficientDetLite0",
+    "EfficientDetLite1",
+    "EfficientDetLite2",
+    "EfficientDetLite3",
+    "EfficientDetLite3x",
+    "EfficientDetLite4",
     "EfficientNet",
     "EfficientNetB0",
     "EfficientNetB1",
@@ -95,6 +132,7 @@ __all__ = [
     "complexity",
     "datasets",
     "decode_predictions",
+    "detector_spec",
     "efficientnet",
     "efficientnet_v2",
     "evaluation",

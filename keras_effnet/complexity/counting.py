@@ -6,14 +6,17 @@ Pure Python: a Keras model is read by the attributes of its layers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from keras_effnet.architecture.block_specs import ConvSpec, NormSpec
+from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.architecture.network_parts import computing_layers
+from keras_effnet.architecture.pyramid import HeadSpec, expand_detector
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
 from keras_effnet.errors import UserError, whole_number
+from keras_effnet.system.private_api import output_shapes
 
 
 @dataclass(frozen=True)
@@ -105,21 +108,47 @@ def _layer_cost(layer: Any) -> Cost:
     kind = type(layer).__name__
     if kind not in ("Conv2D", "DepthwiseConv2D", "Dense"):
         return Cost(layer.name, params=params, non_trainable=frozen)
-    shape = layer.output.shape[1:]
-    if None in shape:
+    shapes = output_shapes(layer)  # one for every call: a detector's heads run on all levels
+    sizes = [prod(side for side in shape if side is not None) for shape in shapes]
+    if any(None in shape for shape in shapes):
         raise UserError(f"Layer {layer.name!r} has no fixed size; build the model with an input_shape to count it.")
     # A frozen layer computes as much as a trained one.
     kernel = prod(layer.kernel.shape)
-    bias = layer.use_bias * shape[-1]
-    positions = prod(shape[:-1]) if kind != "Dense" else 1
-    return Cost(layer.name, (kernel + bias) * positions, params, prod(shape), frozen)
+    channels = shapes[0][-1] or 1
+    positions = sum(size // channels for size in sizes) if kind != "Dense" else len(sizes)
+    return Cost(layer.name, (kernel + layer.use_bias * channels) * positions, params, sum(sizes), frozen)
+
+
+def _count_detector(spec: DetectorSpec, image_size: int | None, classes: int | None) -> Complexity:
+    network = expand_detector(spec if classes is None else replace(spec, classes=classes), image_size=image_size)
+    parts = [part_cost(network.backbone.stem)]
+    parts += [Cost.total(block.name, map(part_cost, block.weighted)) for block in network.backbone.blocks]
+    parts += [Cost.total(f"p{extra.level}", [part_cost(extra.project)]) for extra in network.extra if extra.project]
+    for cell in network.cells:
+        for node in cell:
+            costs = [*map(part_cost, node.weighted)]
+            if spec.fusion == "fast":
+                costs += [_dense_cost("weight", 1, 1, bias=False)] * len(node.inputs)
+            parts.append(Cost.total(node.name, costs))
+    return Complexity.of([*parts, *(_head_cost(head) for head in network.heads)])
+
+
+def _head_cost(head: HeadSpec) -> Cost:
+    """Cost of a head on all levels: the convolutions have one set of weights, the normalizations one per level."""
+    costs: list[Cost] = []
+    for index, (level, steps) in enumerate(head.convolutions.items()):
+        for part in (conv for pair in steps for conv in pair):
+            cost = part_cost(part)
+            costs.append(replace(cost, params=0) if index else cost)
+        costs += [part_cost(head.norm(step, level)) for step in range(head.depth)]
+    return Cost.total(f"{head.name}_head", costs)
 
 
 def count(
-    spec_or_model: ArchitectureSpec | Any,
+    spec_or_model: ArchitectureSpec | DetectorSpec | Any,
     *,
     image_size: int | None = None,
-    classes: int = 1000,
+    classes: int | None = None,
     include_top: bool = True,
 ) -> Complexity:
     """Count MACs, trainable parameters and activations per image.
@@ -129,11 +158,11 @@ def count(
     counted: inference folds or fuses them.
 
     Args:
-        spec_or_model: `ArchitectureSpec`, or any built Keras model of Conv2D, DepthwiseConv2D and Dense layers
-            (nested models included).
+        spec_or_model: `ArchitectureSpec` or `DetectorSpec`, or any built Keras model of Conv2D, DepthwiseConv2D and
+            Dense layers (nested models included). A layer that is called several times counts each time.
         image_size: Int, side of the input in pixels, for a spec; the spec's by default.
-        classes: Int, outputs of the classifier, for a spec.
-        include_top: Bool, whether to count the classifier, for a spec.
+        classes: Int, outputs of the classifier, for a spec; 1000 by default, for a detector its spec's.
+        include_top: Bool, whether to count the classifier, for an `ArchitectureSpec`.
 
     Returns:
         `Complexity(macs, params, activations, blocks, total_params)`.
@@ -146,8 +175,12 @@ def count(
     >>> count(architecture_spec("b0")).macs
     385825092
     """
+    if classes is not None:
+        classes = whole_number("classes", classes)
     if isinstance(spec_or_model, ArchitectureSpec):
-        return _count_spec(spec_or_model, image_size, whole_number("classes", classes), include_top)
+        return _count_spec(spec_or_model, image_size, 1000 if classes is None else classes, include_top)
+    if isinstance(spec_or_model, DetectorSpec):
+        return _count_detector(spec_or_model, image_size, classes)
     if not hasattr(spec_or_model, "layers"):
         raise UserError(
             f"count() takes an ArchitectureSpec or a built Keras model, got {type(spec_or_model).__name__}; "

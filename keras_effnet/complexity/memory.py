@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from keras_effnet.architecture.block_specs import ConvSpec, MBConvSpec, NormSpec, ResNetBlockSpec
+from keras_effnet.architecture.detectors import DetectorSpec
+from keras_effnet.architecture.pyramid import DetectorNetwork, expand_detector
 from keras_effnet.architecture.specs import ArchitectureSpec, Network, expand
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError, one_of
@@ -57,6 +60,9 @@ class TrainingMemory:
         )
 
 
+Parts: TypeAlias = Iterable[tuple[ConvSpec | NormSpec, int]]
+
+
 def _kept_elements(part: ConvSpec | NormSpec, activation: str, out_size: int) -> tuple[int, int]:
     """Elements kept for the backward pass of one image: always in float32, and in the compute precision."""
     elements = part.out_channels * out_size**2
@@ -80,11 +86,27 @@ def _sized_parts(network: Network) -> Iterable[tuple[ConvSpec | NormSpec, int]]:
         yield network.head, network.blocks[-1].output.out_size
 
 
-def _activation_bytes(spec: ArchitectureSpec, network: Network, width: int) -> int:
-    """Bytes for one image, `width` bytes per element of the compute precision."""
+def _detector_parts(network: DetectorNetwork) -> Iterable[tuple[ConvSpec | NormSpec, int]]:
+    """Parts behind the backbone of a detector, those of the heads once per level, each with the side of its output."""
+    for extra in network.extra:
+        if extra.project:
+            yield extra.project, extra.project.out_size
+    for node in (node for cell in network.cells for node in cell):
+        # The inputs of a node, brought to its level and fused, are kept like outputs of convolutions.
+        yield from ((replace(node.pointwise, norm=False), node.depthwise.in_size) for _ in node.inputs)
+        yield NormSpec(node.name, node.pointwise.out_channels, norm=False), node.depthwise.in_size
+        yield from ((part, part.out_size) for part in node.weighted)
+    for head in network.heads:
+        for level, steps in head.convolutions.items():
+            yield from ((part, part.out_size) for pair in steps for part in pair)
+            yield from ((head.norm(step, level), steps[step][1].out_size) for step in range(head.depth))
+
+
+def _activation_bytes(spec: ArchitectureSpec, network: Network, width: int, others: Parts = ()) -> int:
+    """Bytes for one image, `width` bytes per element of the compute precision; `others` follow the network."""
     stem = network.stem
     full, kept = 2 * stem.in_channels * stem.in_size**2, 0  # the pixels, and the normalized ones
-    for part, size in _sized_parts(network):
+    for part, size in (*_sized_parts(network), *others):
         in_float32, in_width = _kept_elements(part, spec.activation, size)
         full, kept = full + in_float32, kept + in_width
     for block in network.blocks:
@@ -96,26 +118,26 @@ def _activation_bytes(spec: ArchitectureSpec, network: Network, width: int) -> i
 
 
 def training_bytes(
-    spec: ArchitectureSpec,
+    spec: ArchitectureSpec | DetectorSpec,
     batch_size: int,
     *,
     image_size: int | None = None,
     precision: str = "float32",
     optimizer_slots: int = 2,
     ema: bool = False,
-    classes: int = 1000,
+    classes: int | None = None,
     device: str = "cpu",
 ) -> TrainingMemory:
     """Predict the peak memory of training without building the network.
 
     Args:
-        spec: `ArchitectureSpec`.
+        spec: `ArchitectureSpec` or `DetectorSpec`; the constants were fitted to classifiers.
         batch_size: Int, images per step.
         image_size: Int, side of the input in pixels; the spec's own unless given.
         precision: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`. Weights are float32 under any of them.
         optimizer_slots: Int, values that the optimizer keeps per parameter: 2 for Adam, 1 for momentum.
         ema: Bool, whether a moving average of the weights is kept.
-        classes: Int, outputs of the classifier.
+        classes: Int, outputs of the classifier, 1000 by default; for a detector, its spec's.
         device: `"cpu"`, where the traced program takes the same memory, or `"gpu"`, where it does not.
 
     Returns:
@@ -133,12 +155,23 @@ def training_bytes(
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}.")
     cost = count(spec, image_size=image_size, classes=classes)
-    network, width = expand(spec, image_size=image_size), 4 if precision == "float32" else 2
-    parts = sum(1 for _ in _sized_parts(network)) + 1
+    backbone, network, others = _expanded(spec, image_size)
+    width = 4 if precision == "float32" else 2
+    parts = sum(1 for _ in _sized_parts(network)) + len({part.name for part, _ in others}) + 1
     return TrainingMemory(
         parameters=4 * (cost.total_params + cost.params * ema),
         gradients=4 * cost.params,
         optimizer=4 * cost.params * optimizer_slots,
-        activations=batch_size * _activation_bytes(spec, network, width),
+        activations=batch_size * _activation_bytes(backbone, network, width, others),
         program=int(_PROGRAM + _PROGRAM_PART * parts) if device == "cpu" else 0,
     )
+
+
+def _expanded(
+    spec: ArchitectureSpec | DetectorSpec, image_size: int | None
+) -> tuple[ArchitectureSpec, Network, tuple[tuple[ConvSpec | NormSpec, int], ...]]:
+    """Backbone, its expansion, and the parts of a detector behind it."""
+    if isinstance(spec, DetectorSpec):
+        network = expand_detector(spec, image_size=image_size)
+        return spec.backbone, network.backbone, tuple(_detector_parts(network))
+    return spec, expand(spec, image_size=image_size), ()

@@ -1,5 +1,23 @@
 from .batch_norm import fused_batch_norm
 from .decoders import segmentation_model
+from .detectors.efficientdet import (
+    EfficientDet,
+    EfficientDetD0,
+    EfficientDetD1,
+    EfficientDetD2,
+    EfficientDetD3,
+    EfficientDetD4,
+    EfficientDetD5,
+    EfficientDetD6,
+    EfficientDetD7,
+    EfficientDetD7x,
+    EfficientDetLite0,
+    EfficientDetLite1,
+    EfficientDetLite2,
+    EfficientDetLite3,
+    EfficientDetLite3x,
+    EfficientDetLite4,
+)
 from .efficientnet import (
     EfficientNet,
     EfficientNetB0,
@@ -33,6 +51,22 @@ from .listing import ModelInfo, list_models, model_info
 from .saving import load_model
 
 __all__ = [
+    "EfficientDet",
+    "EfficientDetD0",
+    "EfficientDetD1",
+    "EfficientDetD2",
+    "EfficientDetD3",
+    "EfficientDetD4",
+    "EfficientDetD5",
+    "EfficientDetD6",
+    "EfficientDetD7",
+    "EfficientDetD7x",
+    "EfficientDetLite0",
+    "EfficientDetLite1",
+    "EfficientDetLite2",
+    "EfficientDetLite3",
+    "EfficientDetLite3x",
+    "EfficientDetLite4",
     "EfficientNet",
     "EfficientNetB0",
     "EfficientNetB1",

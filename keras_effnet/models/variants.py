@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, TypeVar
 
 import keras
 
 from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.detectors import DETECTORS, DetectorSpec
 from keras_effnet.architecture.specs import ArchitectureSpec
 
 P = ParamSpec("P")
+S = TypeVar("S", ArchitectureSpec, DetectorSpec)
 
 
 def variant(
@@ -29,17 +31,7 @@ def variant(
         The function `EfficientNet{title}`.
     """
     spec = architecture_spec(name)
-
-    def builder(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
-        return network(spec, *args, **kwargs)
-
-    # `help` and completion at run time show the published values as defaults.
-    _, *parameters = inspect.signature(network).parameters.values()
-    shown = [
-        each.replace(default=getattr(spec, each.name, None)) if each.default is None else each for each in parameters
-    ]
-    vars(builder)["__signature__"] = inspect.Signature(shown, return_annotation=keras.Model)
-    builder.__name__ = builder.__qualname__ = f"EfficientNet{title}"
+    builder = _bound(network, spec, f"EfficientNet{title}")
     builder.__doc__ = f"""Build EfficientNet-{title}: width {spec.width}, depth {spec.depth}, {spec.image_size} pixels.
 
     A drop-in replacement for `keras.applications`: same arguments, same outputs, same names of the layers that hold
@@ -52,4 +44,47 @@ def variant(
 
     Source: {source}.
     """
+    return builder
+
+
+def detector_variant(
+    network: Callable[Concatenate[DetectorSpec, P], keras.Model], name: str, title: str, source: str
+) -> Callable[P, keras.Model]:
+    """Bind a builder of detectors to a published one.
+
+    Args:
+        network: Function whose first argument is a `DetectorSpec`.
+        name: String, key of `DETECTORS`.
+        title: String, the part of the function's name that follows `EfficientDet`, such as `"D0"`.
+        source: String, publication of the network.
+
+    Returns:
+        The function `EfficientDet{title}`.
+    """
+    spec = DETECTORS[name]
+    builder = _bound(network, spec, f"EfficientDet{title}")
+    builder.__doc__ = f"""Build EfficientDet-{title}: {spec.backbone.name}, {spec.image_size} pixels.
+
+    Its BiFPN has {spec.cells} cells of {spec.width} channels. `EfficientDet` documents arguments and outputs.
+
+    Example:
+
+    >>> model = keras_effnet.EfficientDet{title}(classes=3)
+
+    Source: {source}.
+    """
+    return builder
+
+
+def _bound(network: Callable[Concatenate[S, P], keras.Model], spec: S, name: str) -> Callable[P, keras.Model]:
+    def builder(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
+        return network(spec, *args, **kwargs)
+
+    # `help` and completion at run time show the published values as defaults.
+    _, *parameters = inspect.signature(network).parameters.values()
+    shown = [
+        each.replace(default=getattr(spec, each.name, None)) if each.default is None else each for each in parameters
+    ]
+    vars(builder)["__signature__"] = inspect.Signature(shown, return_annotation=keras.Model)
+    builder.__name__ = builder.__qualname__ = name
     return builder

@@ -23,6 +23,7 @@ TENSORFLOW_RELEASES = "tensorflow>=2.20,<2.22"
 _INITIALIZER = "_initializer"  # of `keras.Variable`
 _HISTORY, _NODES = "_keras_history", "_inbound_nodes"  # of a symbolic tensor, and of an operation
 _TORCH_PARAMS = "torch_params"  # of a Keras layer on the torch backend
+_NODES = "_inbound_nodes"  # of a Keras layer: its calls
 _UNINITIALIZED = "uninitialized_variables"  # of Keras' global state
 
 
@@ -112,6 +113,21 @@ def create_torch_parameters(layer: keras.layers.Layer) -> None:
     call of the layer.
     """
     getattr(layer, _TORCH_PARAMS, None)
+
+
+def output_shapes(layer: keras.layers.Layer) -> list[tuple[int | None, ...]]:
+    """Shapes of the outputs of every call of a layer in functional models, without the batch dimension.
+
+    Private name: `Layer._inbound_nodes`, which has one node per call; `Layer.output` shows the first alone. Fallback:
+    the shape of the first call.
+
+    Args:
+        layer: Keras layer with a single output tensor.
+    """
+    nodes = getattr(layer, _NODES, None)
+    if not nodes or not hasattr(nodes[0], "output_tensors"):
+        return [tuple(layer.output.shape[1:])]
+    return [tuple(node.output_tensors[0].shape[1:]) for node in nodes]
 
 
 def quantize_int8(

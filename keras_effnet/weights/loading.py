@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_effnet.errors import UserError, check_model, check_path
 from keras_effnet.system.files import why_no_file
+from keras_effnet.weights.effdet_names import CLASS_PREDICTION
 from keras_effnet.weights.keras_files import read_layers
 from keras_effnet.weights.stored_tensor import StoredTensor, printable
 from keras_effnet.weights.torch_files import read_state_dict
@@ -97,7 +98,9 @@ def _check(model: Any, stored: dict[str, list[StoredTensor]], wanted: dict[str, 
         details = [f"{name} has {_difference(found[name], shapes[name])}" for name in differing]
         report.append(f"its {_some(details)}")
     cure = "Build the network that the weights belong to."
-    if missing == [HEAD] and not unexpected and not differing:
+    if differing == [CLASS_PREDICTION] and not missing and not unexpected:
+        cure = "Only the classes differ: use the file's number, or pass adapt=True for a random class prediction."
+    elif missing == [HEAD] and not unexpected and not differing:
         cure = "The file has no classifier: build with include_top=False, or pass adapt=True for a random one."
     elif differing == [HEAD] and not missing and not unexpected:
         cure = "Only the classifier differs: use the file's number of classes, or pass adapt=True for a random one."
@@ -145,14 +148,16 @@ def matched_values(model: Any, path: str | Path, *, adapt: bool = False) -> list
     if adapt:
         if STEM in stored and STEM in wanted:
             stored[STEM] = _adapted_stem(stored[STEM], model.get_layer(STEM))
-        if HEAD in wanted and _differs(stored.get(HEAD, []), wanted[HEAD]):
-            logger.warning(
-                "The classifier of %s does not have %d classes: a randomly initialized one is used.",
-                path.name,
-                wanted[HEAD][-1].shape[0],
-            )
-            stored.pop(HEAD, None)
-            del wanted[HEAD]
+        for head in (HEAD, CLASS_PREDICTION):
+            if head in wanted and _differs(stored.get(head, []), wanted[head]):
+                classes = f"{wanted[head][-1].shape[0]}" if head == HEAD else "as many"
+                logger.warning(
+                    "The classifier of %s does not have %s classes: a randomly initialized one is used.",
+                    path.name,
+                    classes,
+                )
+                stored.pop(head, None)
+                del wanted[head]
     try:
         _check(model, stored, wanted, path)
         arrays = _values(stored, wanted, path)

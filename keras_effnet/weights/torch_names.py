@@ -14,6 +14,13 @@ from typing import Any
 
 from keras_effnet.architecture.network_parts import Part, parts
 from keras_effnet.errors import UserError
+from keras_effnet.weights.effdet_names import (
+    BACKBONE,
+    detector_prefixes,
+    is_detector,
+    is_effdet,
+    take_fusion_weight,
+)
 from keras_effnet.weights.stored_tensor import StoredTensor, printable
 
 logger = logging.getLogger(__name__)
@@ -171,12 +178,14 @@ TIMM = TorchLayout(
     fused_plain=_numbered("blocks.{{stage0}}.{{index}}.{}", project_conv="conv", project_bn="bn1"),
 )
 
+# effdet's detectors trained in TensorFlow; those it trained itself have other convolutions.
+EFFDET = TorchLayout("effdet", "", {}, {}, {}, geometries=lambda blocks, file_name: (TENSORFLOW,))
 LAYOUTS = (EFFICIENTNET_PYTORCH, TORCHVISION, TIMM)
 
 # Axes of torch's tensors in Keras' order, by the kind of layer.
 _KERNEL_AXES = {"Conv2D": (2, 3, 1, 0), "DepthwiseConv2D": (2, 3, 0, 1), "Dense": (1, 0)}
 _NORM = ("weight", "bias", "running_mean", "running_var")
-_WRAPPERS = ("module.", "_orig_mod.", "module.")  # prefixes that DataParallel and torch.compile add to every name
+_WRAPPERS = ("module.", "_orig_mod.", "module.", "model.")  # of DataParallel, torch.compile and effdet's training
 
 
 def _prefixes(model: Any, layout: TorchLayout) -> dict[str, str]:
@@ -252,6 +261,24 @@ def _check_geometry(model: Any, layout: TorchLayout, path: Path) -> None:
         )
 
 
+def _detector_layers(model: Any, state: dict[str, StoredTensor], path: Path) -> dict[str, list[StoredTensor]]:
+    """The same for a detector in effdet's layout: its backbone has timm's."""
+    backbone = {name.removeprefix(BACKBONE): t for name, t in state.items() if name.startswith(BACKBONE)}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(BACKBONE)}
+    _check_geometry(model, EFFDET, path)
+    layers = {name: _take(model.get_layer(name), prefix, backbone) for name, prefix in _prefixes(model, TIMM).items()}
+    weighted = set()
+    for name, prefix in detector_prefixes(model).items():
+        if "#" in prefix:
+            layers[name] = take_fusion_weight(prefix, state)
+            weighted.add(prefix.partition("#")[0])
+        else:
+            layers[name] = _take(model.get_layer(name), prefix, state)
+    left = {name: t for name, t in state.items() if name not in weighted}
+    left |= {f"{BACKBONE}{name}": tensor for name, tensor in backbone.items()}
+    return {name: tensors for name, tensors in layers.items() if tensors} | {name: [t] for name, t in left.items()}
+
+
 def to_layers(model: Any, state: dict[str, StoredTensor], path: Path) -> dict[str, list[StoredTensor]]:
     """Convert a torch state dict to layer name -> tensors in Keras' order and axes.
 
@@ -269,6 +296,10 @@ def to_layers(model: Any, state: dict[str, StoredTensor], path: Path) -> dict[st
     for wrapper in _WRAPPERS:
         if all(name.startswith(wrapper) for name in state):
             state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
+    if is_effdet(state):
+        if not is_detector(model):
+            raise UserError(f"{path.name} is a detector of effdet, and {model.name} is none: build an EfficientDet.")
+        return _detector_layers(model, state, path)
     layout = next((layout for layout in LAYOUTS if layout.marker in state), None)
     if layout is None:
         raise UserError(

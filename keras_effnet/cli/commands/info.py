@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from keras_effnet.architecture.baselines import SPECS, architecture_spec
-from keras_effnet.architecture.scaling import PUBLISHED, explain
+from keras_effnet.architecture.explanations import explain
+from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.architecture.yaml_files import SUFFIXES
-from keras_effnet.cli import console
+from keras_effnet.cli import console, detectors
 from keras_effnet.cli.options import Whole, refuse_unused, was_given
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
@@ -47,8 +48,8 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
 def command(model, classes, pretrained, blocks, as_json, **scaling) -> None:
     """List the networks, those that match MODEL ('resnet*'), or show the scaling, cost and blocks of one.
 
-    For a .tflite file, show its metadata and signature, operators and types, float islands, and the
-    runtimes expected to support it.
+    Detectors are named det-d0 to det-d7x and det-lite0 to det-lite4 ('det-*' lists them). For a .tflite file, show its
+    metadata and signature, operators and types, float islands, and the runtimes expected to support it.
     """
     if model and Path(model).suffix == ".tflite":
         if any(was_given(name) for name in (*scaling, "classes", "pretrained", "blocks")):
@@ -56,6 +57,8 @@ def command(model, classes, pretrained, blocks, as_json, **scaling) -> None:
         return _show_file(model, as_json)
     if was_given("resolution") and was_given("image_size"):
         raise UserError("--image-size replaces --resolution: give one of them.")
+    if model and detectors.is_detector(model):
+        return detectors.show(model, scaling["image_size"], classes, blocks, as_json)
     if model is None or (set(model) & set("*?[") and not Path(model).exists()):
         refuse_unused(["blocks"], "the list has no room for them; name one network.")
         return _show_list(model or "*", scaling, classes, pretrained, as_json)

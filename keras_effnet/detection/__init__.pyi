@@ -1,0 +1,5 @@
+from .anchors import anchor_boxes
+
+__all__ = [
+    "anchor_boxes",
+]

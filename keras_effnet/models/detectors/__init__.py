@@ -1,0 +1,1 @@
+"""EfficientDet as Keras models of stock layers: BiFPN, heads, and the published builders. Keras only."""
