@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from keras_effnet.system.documents import json_text
+from keras_effnet.tasks.learning import ACCURACY, Watched
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 _WARNING = "warning: "
@@ -171,16 +172,22 @@ def hushed() -> Iterator[None]:
 
 
 @contextmanager
-def training_progress(epochs: int):
+def training_progress(epochs: int, watched: Watched | None = None):
     """Show progress bars for epochs and steps, with remaining time and latest metrics; yields a Keras callback.
 
     If stderr is not a terminal, prints one line per epoch instead.
+
+    Args:
+        epochs: Int.
+        watched: `Watched`, the metric to show; the accuracy by default.
     """
     import keras
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    name, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
-    columns = (name, BarColumn(bar_width=12), MofNCompleteColumn(), TimeRemainingColumn(), note)
+    shown = watched or ACCURACY
+    name = "" if shown == ACCURACY else f"{shown.title} "
+    task, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    columns = (task, BarColumn(bar_width=12), MofNCompleteColumn(), TimeRemainingColumn(), note)
 
     class Bars(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -192,9 +199,9 @@ def training_progress(epochs: int):
 
         def on_epoch_end(self, epoch, logs: Mapping[str, float] | None = None):
             logs, speed = logs or {}, ""
-            note = f"loss {logs['loss']:.4g}  val {logs['val_accuracy']:.1%}"
-            if "val_ema_accuracy" in logs:
-                note += f" (average {logs['val_ema_accuracy']:.1%})"
+            note = f"loss {logs['loss']:.4g}  val {name}{shown.shown(logs[shown.column])}"
+            if shown.average_column in logs:
+                note += f" (average {shown.shown(logs[shown.average_column])})"
             if "images_per_second" in logs:
                 waiting = f"{logs['input_bound']:.0%} of the time waiting for data"
                 speed = f"{logs['images_per_second']:.0f} images/s, {waiting}"

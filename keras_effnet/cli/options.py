@@ -13,11 +13,13 @@ from click.core import ParameterSource
 from keras_effnet.architecture.specs import LARGEST_IMAGE
 from keras_effnet.config.declarations import Option, declared_options
 from keras_effnet.config.train_config import TrainConfig
+from keras_effnet.datasets.labels.task_names import DATA_TASKS
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.documents import parse_yaml
 from keras_effnet.system.run_folders import check_name
 
 SKIP_EMPTY_HELP = "Leave out classes without a usable image for training or validation; otherwise an error."
+TASK_HELP = "What the labels are for; by default told by the data where they leave no doubt, else classification."
 F = TypeVar("F", bound=Callable[..., Any])
 LARGEST = 2**31 - 1  # what TensorFlow and LiteRT take for counts
 
@@ -87,6 +89,11 @@ def refuse_empty_text(command: click.Command) -> None:
     for param in command.params:
         if isinstance(param.type, (click.Path, click.types.StringParamType)):
             param.type = _Filled(param.type)
+
+
+def task_option(command: F) -> F:
+    """Add the option that names the task of labelled data."""
+    return click.option("--task", type=Choice(DATA_TASKS), help=TASK_HELP)(command)
 
 
 def tolerant(command: F) -> F:

@@ -59,6 +59,9 @@ class TrainConfig:
         at_least=1,
         at_most=2,
     )
+    decoder: Literal["unet", "fpn", "deeplab-lite"] = option(
+        "unet", "Decoder behind the network for segmentation, finest and most expensive first."
+    )
     weights: str | None = option(None, 'A weights file or `"imagenet"`; random weights by default.')
     freeze: str | None = option(
         None,

@@ -1,8 +1,8 @@
 from .checking import check_data
 from .digits import clutter
 from .findings.data_report import DataReport
-from .labels.kinds import DataTask
 from .labels.masks import Masks
+from .labels.task_names import DataTask
 from .loading import EMBEDDED, from_arrays, load
 from .splits import Encoded, ImageDataset, Split
 from .stratification import class_weights, k_folds, stratified_split

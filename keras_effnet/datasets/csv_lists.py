@@ -11,7 +11,7 @@ import numpy as np
 from keras_effnet.datasets.folders import Progress, without_bad_files
 from keras_effnet.datasets.labels.csv_labels import Labelled, is_number, label_rows
 from keras_effnet.datasets.labels.csv_table import Row, Table, check_columns, one_line, read_table
-from keras_effnet.datasets.labels.kinds import DataTask
+from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.listing.tree import displayed
 from keras_effnet.datasets.segmentation.pairs import Layout, Pair, read_pairs

@@ -19,7 +19,7 @@ from keras_effnet.datasets.csv_lists import find_manifest, read_manifest
 from keras_effnet.datasets.digits import cluttered_digits, plain_digits
 from keras_effnet.datasets.folders import Progress, read_folder, without_empty_classes
 from keras_effnet.datasets.labels.conversion import array_labels, array_pixels, array_task, check_conversion
-from keras_effnet.datasets.labels.kinds import DATA_TASKS, DataTask
+from keras_effnet.datasets.labels.task_names import DATA_TASKS, DataTask
 from keras_effnet.datasets.segmentation.layouts import find_layout
 from keras_effnet.datasets.segmentation.pairs import in_memory, read_pairs
 from keras_effnet.datasets.splits import ImageDataset, SourceData, Split

@@ -16,9 +16,10 @@ from PIL import Image
 from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.findings.data_identity import difference, identity_of
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
-from keras_effnet.datasets.labels.kinds import KINDS, DataTask
+from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.labels.masks import Masks, encode_mask
 from keras_effnet.datasets.labels.stored import read_labels, stored_labels
+from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import read_source
 from keras_effnet.datasets.many_files import decode_files

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.decoding import BadFile, decode, read
-from keras_effnet.datasets.labels.kinds import KINDS, DataTask
+from keras_effnet.datasets.labels.kinds import KINDS
+from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.stratification import k_folds, stratified_split
 from keras_effnet.errors import UserError
@@ -163,7 +164,7 @@ class ImageDataset:
         skipped: Tuple of `BadFile`, files left out because they cannot be decoded.
         origin: Arguments with which `load` returns this dataset again; empty if it was created otherwise.
         left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
-        task: String, what the labels are for, see `labels.kinds.DATA_TASKS`.
+        task: String, what the labels are for, see `labels.task_names`.
     """
 
     name: str

@@ -15,8 +15,8 @@ import tensorflow as tf
 from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.findings.data_identity import Identity
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
-from keras_effnet.datasets.labels.kinds import DataTask
 from keras_effnet.datasets.labels.stored import read_labels
+from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.listing.tree import displayed, is_hidden, walk
 from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.datasets.labels.kinds import DataTask
+from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.tfrecord import FILE, IMAGE, INDEX, LABEL, MASK, PARTIAL, RECORDS, TEXT, VALUES, read_index
 from keras_effnet.errors import UserError
 from keras_effnet.system.run_folders import LOCK, locked

@@ -14,31 +14,42 @@ _SMALL = 12  # number of classes up to which counts fit the cells of a confusion
 _LETTERS = 19  # characters of 8 points that fit above an image of a grid
 
 
-def curves(rows: Sequence[Mapping[str, float]], path: str | Path) -> None:
-    """Plot loss and accuracy of training and validation by epoch.
+def curves(
+    rows: Sequence[Mapping[str, float]],
+    path: str | Path,
+    metric: str = "accuracy",
+    title: str = "",
+    *,
+    percent: bool = True,
+) -> None:
+    """Plot loss and a metric of training and validation by epoch.
 
     Args:
-        rows: One mapping per epoch, with the keys `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy` and
-            optionally `val_ema_loss`, `val_ema_accuracy`.
+        rows: One mapping per epoch, with the keys `epoch`, `loss`, `METRIC`, `val_loss`, `val_METRIC` and
+            optionally `val_ema_loss`, `val_ema_METRIC`.
         path: Image file to write.
+        metric: String, name of the metric.
+        title: String, the metric in words; its name by default.
+        percent: Bool, whether the metric is shown in percent.
     """
     epochs = [row["epoch"] for row in rows]
     figure, axes = new_figure(1, 2, figsize=(9, 3.4))
     marker = "." if len(rows) <= 30 else None  # a line through a single epoch would be invisible
-    for axis, key in zip(axes, ("loss", "accuracy"), strict=True):
+    for axis, key in zip(axes, ("loss", metric), strict=True):
         axis.plot(epochs, [row[key] for row in rows], marker=marker, label="train")
         axis.plot(epochs, [row[f"val_{key}"] for row in rows], marker=marker, label="validation")
         averaged = [(row["epoch"], row[f"val_ema_{key}"]) for row in rows if f"val_ema_{key}" in row]
         if averaged:
             axis.plot(*zip(*averaged, strict=True), marker=marker, label="validation, averaged weights")
-        axis.set(xlabel="epoch", ylabel=key)
+        axis.set(xlabel="epoch", ylabel="loss" if key == "loss" else title or metric)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(alpha=0.3)
         axis.legend()
     losses = [value for row in rows for key, value in row.items() if key.endswith("loss") and value > 0]
     if losses and max(losses) > 10 * min(losses):  # the first epochs from scratch may dwarf all others
         axes[0].set_yscale("log")
-    axes[1].yaxis.set_major_formatter(percent_ticks())
+    if percent:
+        axes[1].yaxis.set_major_formatter(percent_ticks())
     save(figure, path)
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_effnet.config.declarations import declared_options
 from keras_effnet.config.train_config import Policy, TrainConfig
+from keras_effnet.errors import UserError
 from keras_effnet.pipeline import image_ops as ops
 from keras_effnet.pipeline.policies import auto_augment, rand_augment
 
@@ -156,6 +157,32 @@ def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.
     return tf.ensure_shape(tf.cond(draws[0] < probability, erased, lambda: image), image.shape)
 
 
+def _flipped(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Flip half of the images or masks horizontally; an image and its mask have the same seed."""
+    draw = tf.random.stateless_uniform((), tf.random.fold_in(seed, _FLIP))
+    return tf.cond(draw < 0.5, lambda: tf.reverse(pixels, axis=(1,)), lambda: pixels)
+
+
+def augment_mask(mask: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
+    """Move a mask of shape `(size, size)` as `augment_image` moves its image: colours and erasing leave it alone."""
+    return _flipped(mask, seed) if augmentation.flip else mask
+
+
+def check_masks(augmentation: Augmentation) -> None:
+    """Refuse augmentation that masks cannot follow.
+
+    Raises:
+        UserError: A policy, which rotates and shears, or MixUp or CutMix.
+    """
+    if augmentation.policy != "none":
+        raise UserError(
+            f"policy {augmentation.policy} rotates and shears images, which masks do not follow; for segmentation use "
+            "color_jitter and crop_scale, or leave it out."
+        )
+    if augmentation.mixes:
+        raise UserError("mixup and cutmix mix one label per image; they are not for the masks of segmentation.")
+
+
 def augment_image(image: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
     """Apply the flip, policy, colour jitter and erasing of `augmentation` to one image.
 
@@ -168,8 +195,7 @@ def augment_image(image: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation)
         A `float32` tensor of the same shape, values 0..255.
     """
     if augmentation.flip:
-        draw = tf.random.stateless_uniform((), tf.random.fold_in(seed, _FLIP))
-        image = tf.cond(draw < 0.5, lambda: tf.reverse(image, axis=(1,)), lambda: image)
+        image = _flipped(image, seed)
     if augmentation.policy == "randaugment":
         image = rand_augment(image, tf.random.fold_in(seed, _POLICY), augmentation.layers, augmentation.magnitude)
     elif augmentation.policy == "autoaugment":

@@ -8,11 +8,29 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_effnet.datasets.decoding import decode, decode_window
+from keras_effnet.datasets.labels.masks import Masks
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 from keras_effnet.errors import UserError, instance_of, whole_number
-from keras_effnet.pipeline.augmentation import Augmentation, augment_image, mix_batch
-from keras_effnet.pipeline.caching import Cache, CachedSplit, cached_split, choose_cache, contents, elements, in_memory
-from keras_effnet.pipeline.geometry import crop, crop_window, evaluation_image, resize, resize_window
+from keras_effnet.pipeline.augmentation import Augmentation, augment_image, augment_mask, check_masks, mix_batch
+from keras_effnet.pipeline.caching import (
+    Cache,
+    CachedSplit,
+    cached_split,
+    choose_cache,
+    contents,
+    decoded_label,
+    elements,
+    in_memory,
+)
+from keras_effnet.pipeline.geometry import (
+    crop,
+    crop_window,
+    evaluation_image,
+    evaluation_mask,
+    resize,
+    resize_mask,
+    resize_window,
+)
 from keras_effnet.preprocessing import ImageSpec
 
 _CORES = os.cpu_count() or 1
@@ -57,7 +75,7 @@ def image_pipeline(
         epochs: Pair of ints `(first, last)`: the batches of the epochs `first <= epoch < last`, in sequence. The
             batches of an epoch depend only on its number and on `seed`, so training can resume at any epoch. By
             default one epoch, drawn again in each iteration.
-        classes: Int, makes the labels one-hot; required for MixUp and CutMix.
+        classes: Int, makes class numbers one-hot; required for MixUp and CutMix of classes.
         cache: Bool or `"auto"`, whether to cache decoded files in memory, see `caching.choose_cache`. Ignored for a
             `CachedSplit` and in evaluation, which decodes files again every time.
         service: String, address of a tf.data service, `"grpc://host:5050"`, whose workers prepare the training
@@ -68,10 +86,13 @@ def image_pipeline(
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`: images are `float32` of shape `(batch, size, size, 3)` with values
-        in 0..255, labels `int32` of shape `(batch,)`, or with `classes` `float32` of shape `(batch, classes)`.
+        in 0..255. Labels are by the split's: class numbers `int32` of shape `(batch,)`, or with `classes` `float32` of
+        shape `(batch, classes)`; labels and values `float32` of shape `(batch, L)`; masks `int32` of shape
+        `(batch, size, size)`, which follow crop, resizing and flip.
 
     Raises:
-        UserError: The dataset is of the wrong type, or smaller than one training batch.
+        UserError: The dataset is of the wrong type, or smaller than one training batch; masks cannot follow the
+            augmentation.
 
     Example:
 
@@ -82,6 +103,8 @@ def image_pipeline(
     (TensorShape([32, 64, 64, 3]), TensorShape([32]))
     """
     split = _as_split(dataset, training)
+    numbers = not isinstance(split.labels, Masks) and split.labels.ndim == 1  # of classes
+    classes = classes if numbers else None
     instance_of("input_spec", input_spec, ImageSpec, "ImageSpec(224) is that of images of 224 pixels.")
     batch_size = whole_number("batch_size", batch_size)
     if not training:
@@ -89,7 +112,9 @@ def image_pipeline(
     if len(split) < batch_size:
         raise UserError(f"{len(split)} training images do not fill a batch of {batch_size}; lower the batch size.")
     augmentation = augmentation or Augmentation(flip=split.mirror)
-    if augmentation.mixes and classes is None:
+    if isinstance(split.labels, Masks):
+        check_masks(augmentation)
+    if augmentation.mixes and numbers and classes is None:
         raise UserError("MixUp and CutMix mix labels too: pass image_pipeline the number of classes.")
     if service:  # a cache would be useless: its workers get different images every time and have disks of their own
         images = cached_split(split, Cache("none"))
@@ -132,6 +157,8 @@ def _parallel_calls(images: CachedSplit) -> int:
 def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: int | None) -> tf.data.Dataset:
     def prepare(image, label):
         pixels = image if in_memory(split) else decode(contents(image, split))
+        if isinstance(split.labels, Masks):
+            label = tf.cast(evaluation_mask(decoded_label(label, split), input_spec), tf.int32)
         return evaluation_image(pixels, input_spec), label
 
     data = elements(split).map(prepare, num_parallel_calls=_CORES).batch(batch_size)
@@ -212,7 +239,13 @@ def _training_map(images: CachedSplit, input_spec: ImageSpec, augmentation: Augm
         else:  # decodes only the window of a JPEG, at the scale that is needed
             window = decode_window(contents(image, images.split), box, input_spec.size)
             image = resize_window(window, input_spec.size, input_spec.interpolation)
+        if isinstance(images.split.labels, Masks):
+            label = mask(decoded_label(label, images.split), seed, draws)
         return augment_image(image, seed, augmentation), label, seed
+
+    def mask(classes, seed, draws):
+        box = crop_window(tf.shape(classes), draws, augmentation)  # the image's: both have the same shape
+        return tf.cast(augment_mask(resize_mask(crop(classes, box), input_spec.size), seed, augmentation), tf.int32)
 
     return prepare
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_effnet.config.train_config import CACHES
 from keras_effnet.datasets.decoding import decode
+from keras_effnet.datasets.labels.masks import Masks, read_mask, whitened
 from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.files import make_folder
@@ -22,12 +23,32 @@ _SAMPLE_SIZE = 16  # images used to estimate the total size
 
 
 def elements(split: Split) -> tf.data.Dataset:
-    """Return a `tf.data.Dataset` of `(image, label)`; an image is pixels, a file path or encoded bytes."""
+    """Return a `tf.data.Dataset` of `(image, label)`; an image or mask is pixels, a file path or encoded bytes."""
+    labels = _mask_elements(split.labels) if isinstance(split.labels, Masks) else split.labels
     if isinstance(split.images, Encoded):
-        return tf.data.Dataset.zip((split.images.read(), tf.data.Dataset.from_tensor_slices(split.labels)))
+        return tf.data.Dataset.zip((split.images.read(), tf.data.Dataset.from_tensor_slices(labels)))
     # File names are bytes and need not be valid text.
     images = [os.fsencode(path) for path in split.images] if isinstance(split.images, tuple) else split.images
-    return tf.data.Dataset.from_tensor_slices((images, split.labels))
+    return tf.data.Dataset.from_tensor_slices((images, labels))
+
+
+def _mask_elements(masks: Masks) -> np.ndarray | list[bytes]:
+    if isinstance(masks.source, np.ndarray):
+        return whitened(masks.source) if masks.white else masks.source
+    return [os.fsencode(each) if isinstance(each, str) else each for each in masks.source]
+
+
+def decoded_label(label: tf.Tensor, split: Split) -> tf.Tensor:
+    """Label of an element of `elements`; a mask as `uint8` of shape `(height, width)`."""
+    masks = split.labels
+    if not isinstance(masks, Masks) or label.dtype != tf.string:
+        return label
+    files = bool(masks.paths)
+
+    def read(source: bytes) -> np.ndarray:
+        return read_mask(os.fsdecode(source) if files else source, masks.white)
+
+    return tf.ensure_shape(tf.numpy_function(read, [label], tf.uint8), (None, None))
 
 
 def contents(image: tf.Tensor, split: Split) -> tf.Tensor:
@@ -137,7 +158,11 @@ def cached_split(split: Split, cache: Cache) -> CachedSplit:
         buffer = min(everything, _shuffle_buffer(encoded_bytes(split))) if streamed else everything
         return CachedSplit(split, data, in_memory(split), buffer)
     # Autotuning needs longer than the iterator of a single epoch lives.
-    data = data.map(lambda image, label: (decode(contents(image, split)), label), num_parallel_calls=os.cpu_count())
+
+    def decoded(image, label):
+        return decode(contents(image, split)), decoded_label(label, split)
+
+    data = data.map(decoded, num_parallel_calls=os.cpu_count())
     if cache.kind == "memory":
         return CachedSplit(split, data.cache(), True, everything)
     if cache.folder is None:

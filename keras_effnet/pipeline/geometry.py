@@ -87,10 +87,32 @@ def evaluation_image(image: tf.Tensor, input_spec: ImageSpec) -> tf.Tensor:
     >>> keras_effnet.pipeline.evaluation_image(image, ImageSpec(224)).shape
     TensorShape([224, 224, 3])
     """
+    return resize(crop(image, _central_window(image, input_spec)), input_spec.size, input_spec.interpolation)
+
+
+def evaluation_mask(mask: tf.Tensor, input_spec: ImageSpec) -> tf.Tensor:
+    """Cut and resize a mask as `evaluation_image` does with its image; classes are not interpolated.
+
+    Args:
+        mask: `uint8` tensor of shape `(height, width)`.
+        input_spec: `ImageSpec` of the network.
+
+    Returns:
+        A `uint8` tensor of shape `(size, size)`.
+    """
+    return resize_mask(crop(mask, _central_window(mask, input_spec)), input_spec.size)
+
+
+def resize_mask(mask: tf.Tensor, size: int) -> tf.Tensor:
+    """Resize a mask of shape `(height, width)` to `(size, size)`: each pixel has the class nearest to its centre."""
+    return tf.image.resize(mask[..., None], (size, size), method="nearest")[..., 0]
+
+
+def _central_window(image: tf.Tensor, input_spec: ImageSpec) -> tf.Tensor:
     shape = tf.shape(image)[:2]
     side = tf.cast(tf.round(input_spec.crop * tf.cast(tf.reduce_min(shape), tf.float32)), tf.int32)
     top = (shape - side) // 2
-    return resize(image[top[0] : top[0] + side, top[1] : top[1] + side], input_spec.size, input_spec.interpolation)
+    return tf.stack([top[0], top[1], side, side])
 
 
 def crop_window(shape: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
@@ -119,5 +141,5 @@ def crop_window(shape: tf.Tensor, draws: tf.Tensor, augmentation: Augmentation) 
 
 
 def crop(image: tf.Tensor, box: tf.Tensor) -> tf.Tensor:
-    """Cut the window `[top, left, height, width]` out of an image of shape `(height, width, 3)`."""
+    """Cut the window `[top, left, height, width]` out of an image or mask."""
     return image[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]

@@ -47,7 +47,7 @@ def task_of(model: keras.Model, name: TaskName | None = None) -> Task:
     | softmax | classification |
     | sigmoid | binary (one output) or multilabel |
     | linear, compiled with a loss | the loss's |
-    | one number | regression |
+    | one number, or values in units (a final `Rescaling`) | regression |
     | several numbers of a `Dense` layer: linear, or of another activation | classification (logits), or regression |
     | otherwise, such as features | embedding |
 
@@ -78,6 +78,8 @@ def _found(model: keras.Model, shape: tuple[int | None, ...]) -> TaskName:
         return "segmentation" if _kind(layer) in _PAINTING and activation in _OF_MASKS else "embedding"
     if activation in ("softmax", "log_softmax"):
         return "classification"
+    if _kind(layer) == "Rescaling":  # gives values their units
+        return "regression"
     if activation == "sigmoid":
         return _for_decisions(shape)
     if name := _by_loss(model):

@@ -1,9 +1,11 @@
+from .by_task.networks import Units, build_model, resolve_precision
 from .loop import train
-from .run import TrainConfig, TrainResult, build_model, fit_dataset, resolve_precision, train_dataset
+from .run import TrainConfig, TrainResult, fit_dataset, train_dataset
 
 __all__ = [
     "TrainConfig",
     "TrainResult",
+    "Units",
     "build_model",
     "fit_dataset",
     "resolve_precision",

@@ -18,6 +18,7 @@ from keras_effnet.system.documents import read_text
 from keras_effnet.system.files import WriteError, atomic, cannot_write, make_folder, write_text
 from keras_effnet.system.run_folders import locked
 from keras_effnet.system.typed_values import conform
+from keras_effnet.tasks.learning import ACCURACY, Watched
 from keras_effnet.training.distribution import alone, is_chief, synchronized_batch_norm
 from keras_effnet.training.ema import AveragedWeights
 from keras_effnet.training.optimizers import learning_rate
@@ -26,14 +27,17 @@ BEST, LAST, RESULTS_CSV = "weights/best.keras", "weights/last.keras", "results.c
 
 
 class _Row(TypedDict):
-    """Columns that every row has."""
+    """Column that every row has, beside the watched metric."""
 
     epoch: float
-    val_accuracy: float
 
 
-def read_rows(folder: Path) -> list[dict[str, float]]:
+def read_rows(folder: Path, watched: Watched = ACCURACY) -> list[dict[str, float]]:
     """Read a run folder's `results.csv`, one row per epoch; an empty list if there is none.
+
+    Args:
+        folder: Path of the run folder.
+        watched: `Watched`, the metric that every row has: that of the run's task.
 
     Raises:
         UserError: The file is damaged.
@@ -42,13 +46,13 @@ def read_rows(folder: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     try:
-        return [_checked_row(row) for row in csv.DictReader(io.StringIO(read_text(path)))]
+        return [_checked_row(row, watched) for row in csv.DictReader(io.StringIO(read_text(path)))]
     except (csv.Error, ValueError) as error:
         reason = error if isinstance(error, UserError) else f"it is not a table of numbers ({error})"
         raise UserError(f"{path} is damaged: {reason}. Correct it, or remove it to resume without its rows.") from None
 
 
-def _checked_row(row: dict[str, str]) -> dict[str, float]:
+def _checked_row(row: dict[str, str], watched: Watched) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for key, value in row.items():
         if not key or value is None:
@@ -56,6 +60,8 @@ def _checked_row(row: dict[str, str]) -> dict[str, float]:
         if value:
             numbers[key] = float(value)
     conform(numbers, _Row, "")
+    if watched.column not in numbers:
+        raise UserError(f"{watched.column} is missing")
     if not (numbers["epoch"].is_integer() and numbers["epoch"] >= 1):
         raise UserError(f"epoch must be an integer from 1, got {numbers['epoch']:g}")
     return numbers | {"epoch": int(numbers["epoch"])}
@@ -63,7 +69,7 @@ def _checked_row(row: dict[str, str]) -> dict[str, float]:
 
 def best_accuracy(row: Mapping[str, float]) -> float:
     """Validation accuracy of an epoch: the better of its weights and their moving average."""
-    return max(row["val_accuracy"], row.get("val_ema_accuracy", -1.0))
+    return ACCURACY.score(row)
 
 
 def resume_command(folder: Path) -> str:
@@ -107,13 +113,16 @@ class RunFolder(keras.callbacks.Callback):
         first_epoch: Int, epochs completed by the checkpoint that the run resumes from.
         averaged: `AveragedWeights` that precedes this callback, or None. The better of weights and average is the
             epoch's candidate for `best`.
+        watched: `Watched`, the metric that decides which is better.
     """
 
-    def __init__(self, folder: Path, first_epoch: int, averaged: AveragedWeights | None = None):
+    def __init__(
+        self, folder: Path, first_epoch: int, averaged: AveragedWeights | None = None, watched: Watched = ACCURACY
+    ):
         super().__init__()
-        self.folder, self.averaged = folder, averaged
-        self.rows = [row for row in read_rows(folder) if row["epoch"] <= first_epoch]
-        self.best = max(map(best_accuracy, self.rows), default=-1.0)
+        self.folder, self.averaged, self.watched = folder, averaged, watched
+        self.rows = [row for row in read_rows(folder, watched) if row["epoch"] <= first_epoch]
+        self.best = max(map(watched.score, self.rows), default=None)
         make_folder(folder / "weights")
         for leftover in (folder / "weights").glob(".*.keras"):  # of a run that was killed while it saved
             leftover.unlink()
@@ -143,12 +152,12 @@ class RunFolder(keras.callbacks.Callback):
             raise WriteError(what, cannot_write(what, error).reason, cure) from None
 
     def _keep(self, logs: dict[str, float]) -> None:
-        accuracy = best_accuracy(logs)
-        if accuracy > self.best:
-            average = self.averaged if accuracy > logs["val_accuracy"] else None
+        score = self.watched.score(logs)
+        if self.best is None or score > self.best:
+            average = self.averaged if self.watched.average_is_better(logs) else None
             with average.in_place() if average else nullcontext():
                 save_model(uncompiled(self.model), self.folder / BEST)
-            self.best = accuracy
+            self.best = score
         self._write_rows()
         save_model(self.model, self.folder / LAST)  # last, because this file marks the epoch as completed
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.evaluation import plots
+from keras_effnet.evaluation.by_task.segments import IGNORED, overlay, palette
 from keras_effnet.pipeline.augmentation import (
     Augmentation,
     augment_image,
@@ -100,22 +101,53 @@ def augmented_batch(images, augmentation: Augmentation, seed: int = 0) -> tuple[
 
 
 def contact_sheet(
-    images, labels, path: str | Path, *, class_names: Sequence[str] | None = None, columns: int = 8
+    images,
+    labels,
+    path: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    columns: int = 8,
+    task: str = "classification",
 ) -> None:
-    """Draw a training batch, each image titled with its class or the shares of the classes that it mixes.
+    """Draw a training batch, each image titled with its label, such as the shares of the classes that it mixes.
 
     Args:
         images: Array of shape `(N, height, width, 3)`, values 0..255.
-        labels: Array of shape `(N, classes)`, probabilities.
+        labels: Array of labels as `image_pipeline` gives them for the task: probabilities of shape `(N, classes)`,
+            labels or values, or masks, which are drawn over the images.
         path: File to write.
         class_names: Names of the classes; their numbers by default.
         columns: Int, images per row.
+        task: String, what the labels are for.
     """
     images, labels = np.asarray(images), np.asarray(labels)
-    names = list(class_names or map(str, range(labels.shape[1])))
-    plots.image_grid(images, [_title(label, names) for label in labels], path, columns=min(len(images), columns))
+    if task == "segmentation":
+        colours = palette(len(class_names) if class_names else int(labels[labels < IGNORED].max(initial=0)) + 1)
+        pairs = zip(images, labels, strict=True)
+        images = np.stack([overlay(np.clip(image, 0, 255).astype("uint8"), mask, colours) for image, mask in pairs])
+        titles = [""] * len(images)
+    else:
+        names = list(class_names or map(str, range(labels.shape[1])))
+        titles = [_TITLES.get(task, _title)(label, names) for label in labels]
+    plots.image_grid(images, titles, path, columns=min(len(images), columns))
 
 
 def _title(label: np.ndarray, names: Sequence[str]) -> str:
     shares = [(float(share), names[index]) for index, share in enumerate(label) if share > 0.005]
     return shares[0][1] if len(shares) == 1 else "\n".join(f"{share:.0%} {name}" for share, name in shares)
+
+
+def _labels_title(label: np.ndarray, names: Sequence[str]) -> str:
+    shown = [
+        name if share > 0.995 else f"{share:.0%} {name}"
+        for share, name in zip(label, names, strict=True)
+        if share > 0.005
+    ]
+    return "\n".join(shown) or "-"
+
+
+def _values_title(label: np.ndarray, names: Sequence[str]) -> str:
+    return "\n".join(f"{name} {value:.4g}" for value, name in zip(label, names, strict=True))
+
+
+_TITLES = {"multilabel": _labels_title, "regression": _values_title}

@@ -15,7 +15,7 @@ _BATCHES = 16  # to re-estimate batch normalization for averaged weights, every 
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Evaluate the moving average of the weights after every epoch, as `val_ema_loss` and `val_ema_accuracy`.
+    """Evaluate the moving average of the weights after every epoch, as `val_ema_loss` and `val_ema_METRIC`.
 
     The optimizer keeps the average (`use_ema=True`), so checkpoints hold it. Batch normalization statistics are
     re-estimated for the averaged weights, with which the network has never run. Training continues with bit-identical
@@ -24,11 +24,12 @@ class AveragedWeights(keras.callbacks.Callback):
     Args:
         val: `tf.data.Dataset` that `model.evaluate` accepts.
         batches: Batches of training images, the same ones in every iteration.
+        metric: String, the metric that decides which weights are better.
     """
 
-    def __init__(self, val, batches: Iterable):
+    def __init__(self, val, batches: Iterable, metric: str = "accuracy"):
         super().__init__()
-        self.val, self.batches = val, batches
+        self.val, self.batches, self.metric = val, batches, metric
         self._weights: list[np.ndarray] = []
         self._raw: list[np.ndarray] | None = None
 
@@ -44,7 +45,7 @@ class AveragedWeights(keras.callbacks.Callback):
         self.model.set_weights(raw)
         self._raw = raw
         if logs is not None:
-            logs |= {f"val_ema_{key}": results[key] for key in ("loss", "accuracy")}
+            logs |= {f"val_ema_{key}": results[key] for key in ("loss", self.metric)}
 
     def on_train_end(self, logs=None):
         # When training ends, `fit` overwrites the weights with the average.

@@ -17,8 +17,10 @@ from keras_effnet.errors import UserError, check_model, first_line, instance_of
 from keras_effnet.evaluation import plots
 from keras_effnet.models.batch_norm import fused_batch_norm
 from keras_effnet.models.saving import load_state
-from keras_effnet.pipeline.batches import LABEL_OUT_OF_RANGE, one_hot
+from keras_effnet.pipeline.batches import LABEL_OUT_OF_RANGE
 from keras_effnet.preprocessing import ImageSpec, check_range
+from keras_effnet.tasks import TaskName, task_of
+from keras_effnet.training.by_task.objectives import objective
 from keras_effnet.training.checkpoints import LAST, RunFolder, writing_to
 from keras_effnet.training.distribution import (
     check_batch_size,
@@ -33,18 +35,6 @@ from keras_effnet.training.tracking import LossScale, Throughput
 from keras_effnet.training.watchers import ChanceWatch, EpochSeeds, FiniteWatch
 
 
-def _targets(data: tf.data.Dataset, classes: int, weights: np.ndarray | None = None) -> tf.data.Dataset:
-    """Convert integer labels to one-hot, which label smoothing needs, and add sample weights from class weights."""
-
-    def convert(images, labels):
-        soft = labels if labels.shape.rank == 2 else one_hot(labels, classes)
-        if weights is None:
-            return images, soft
-        return images, soft, tf.linalg.matvec(soft, tf.constant(weights, tf.float32))
-
-    return data.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
-
-
 def train(
     model: keras.Model,
     train_data: tf.data.Dataset | Callable[[ResizeStage], tf.data.Dataset],
@@ -53,6 +43,7 @@ def train(
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    task: TaskName | None = None,
     class_weights: np.ndarray | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = 0,
@@ -62,16 +53,18 @@ def train(
     The precision is that of the model's dtype policy.
 
     Args:
-        model: Classifier that ends in probabilities. Under a strategy of several devices, build it in the same
-            `distribution.scope`.
+        model: Network with the head of the task, such as a classifier that ends in probabilities. Under a strategy of
+            several devices, build it in the same `distribution.scope`.
         train_data: `tf.data.Dataset` of `(images, labels)` in batches, one epoch of known length. Labels are integers
-            or probabilities of shape `(batch, classes)`. Progressive resizing needs a function from a `ResizeStage` to
-            the batches of all its epochs instead.
-        val_data: `tf.data.Dataset` of `(images, integer labels)` in batches.
+            or probabilities of shape `(batch, classes)`; for other tasks see `image_pipeline`. Progressive resizing
+            needs a function from a `ResizeStage` to the batches of all its epochs instead.
+        val_data: `tf.data.Dataset` of `(images, labels)` in batches, labels as from `image_pipeline`.
         config: `TrainConfig`. Options that describe the model or the data are not used here.
         run_dir: Folder for `results.csv`, `curves.png` and `weights/{best,last}.keras`; without one nothing is saved.
         resume: Bool, whether to resume from `weights/last.keras` in `run_dir`, including optimizer and schedule.
-        class_weights: Array of shape `(classes,)`, the weight of each class in the loss; equal by default.
+        task: String, what the network is for; by default told by its output, see `tasks.task_of`.
+        class_weights: Array of shape `(classes,)`, the weight of each class in the loss; equal by default. For labels
+            of shape `(2, L)`: the weights of absent and of present ones.
         callbacks: Further Keras callbacks. With several stages, `on_train_begin` and `on_train_end` run once per stage.
         verbose: As in `model.fit`.
 
@@ -102,7 +95,9 @@ def train(
     steps = _steps_per_epoch(batches(stages[0]), stages[0] if callable(train_data) else None)
     if config.accumulate > steps:
         raise UserError(f"accumulate is {config.accumulate} batches, but an epoch has only {steps}.")
-    classes = model.output_shape[-1]
+    name = task or task_of(model).name
+    aim, classes = objective(name), model.output_shape[-1]
+    watched = aim.learning.watched
     images = next(iter(val_data))[0].numpy()  # validation data: a shuffled dataset fills its buffer first
     check_range(images, ImageSpec.of_model(model, size=images.shape[1]).input_range)
     folder = Path(run_dir) if run_dir is not None else None
@@ -110,22 +105,24 @@ def train(
         _check_resumable(folder)
 
     def shared(data, weights=None):
-        return local_part(_targets(data, classes, weights), config.strategy)
+        return local_part(aim.prepared(data, classes, weights), config.strategy)
 
     val, throughput = shared(val_data), Throughput(config.batch_size)
-    averaged = AveragedWeights(val, batches(replace(stages[-1], first=0, last=1))) if config.ema else None
+    first = replace(stages[-1], first=0, last=1)
+    averaged = AveragedWeights(val, batches(first), watched.metric) if config.ema else None
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
     with writing_to(folder), synchronized_batch_norm(model, config.strategy), fused_batch_norm(model):
-        compile_model(model, config, steps)
+        compile_model(model, config, steps, name, class_weights)
         first_epoch = _restore(model, folder, steps) if resume and folder else 0
-        run = RunFolder(folder, first_epoch, averaged) if folder and is_chief() else None
-        watchers = [FiniteWatch(folder), EpochSeeds(config.seed), throughput, LossScale()]
+        run = RunFolder(folder, first_epoch, averaged, watched) if folder and is_chief() else None
+        watchers = [FiniteWatch(folder, watched), EpochSeeds(config.seed), throughput, LossScale()]
         watchers += [each for each in (averaged, run) if each is not None]
         for stage in _remaining(stages, first_epoch):
             _set_dropout(model, config, stage.strength)
             # An early stage may know only images of another size than validation uses.
-            chance = [ChanceWatch(classes)] if stage.last == config.epochs else []
+            watches = aim.learning.guessable and stage.last == config.epochs
+            chance = [ChanceWatch(max(classes, 2))] if watches else []
             with _labels_within(classes):
                 fitted = model.fit(
                     throughput.watch(shared(batches(stage), class_weights)),
@@ -141,22 +138,31 @@ def train(
             if model.stop_training:  # a callback stopped training: skip the later stages too
                 break
     if run and run.rows:
-        plots.curves(run.rows, run.folder / "curves.png")
+        plots.curves(run.rows, run.folder / "curves.png", watched.metric, watched.title, percent=watched.percent)
     return history
 
 
-def compile_model(model: keras.Model, config: TrainConfig, steps: int) -> None:
-    """Compile a network with the optimizer, loss and metrics of a config.
+def compile_model(
+    model: keras.Model,
+    config: TrainConfig,
+    steps: int,
+    task: TaskName = "classification",
+    class_weights: np.ndarray | None = None,
+) -> None:
+    """Compile a network with the optimizer of a config, and the loss and metrics of a task.
 
     Args:
-        model: Classifier that ends in probabilities.
+        model: Network with the head of the task.
         config: `TrainConfig`.
         steps: Int, batches per epoch, from which the schedule computes its steps.
+        task: String, what the network is for.
+        class_weights: Weights that the loss holds, those of labels; see `objectives.balanced_weights`.
     """
+    aim = objective(task)
     model.compile(
         build_optimizer(model, config, steps),
-        keras.losses.CategoricalCrossentropy(label_smoothing=config.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        aim.loss(model, config, class_weights),
+        metrics=aim.metrics(model.output_shape[-1]),
     )
     # Optimizer slots created while the first step is traced cause a second trace, as expensive as a small training.
     model.optimizer.build(model.trainable_variables)

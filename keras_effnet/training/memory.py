@@ -71,13 +71,16 @@ def available_bytes() -> tuple[int, str]:
 # ------------------------------------------------------------------ memory of a step
 
 
-def measured_step_bytes(config: TrainConfig, batch_size: int, classes: int, *, timeout: float = _LIMIT) -> int:
+def measured_step_bytes(
+    config: TrainConfig, batch_size: int, classes: int, *, task: str = "classification", timeout: float = _LIMIT
+) -> int:
     """Peak memory of training, measured over two steps and a validation batch in a subprocess.
 
     Args:
         config: `TrainConfig`; its batch size is not used.
         batch_size: Int, images per step.
         classes: Int.
+        task: String, what the network is for.
         timeout: Float, seconds after which to give up.
 
     Returns:
@@ -87,7 +90,7 @@ def measured_step_bytes(config: TrainConfig, batch_size: int, classes: int, *, t
         MemoryError: Training ran out of memory.
         UserError: Training failed for another reason, or took too long.
     """
-    job = json.dumps({"config": asdict(config), "batch_size": batch_size, "classes": classes})
+    job = json.dumps({"config": asdict(config), "batch_size": batch_size, "classes": classes, "task": task})
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
@@ -116,7 +119,7 @@ def _main(job: str) -> None:
     from keras_effnet import training
 
     description = json.loads(job)
-    batch_size, classes = description["batch_size"], description["classes"]
+    batch_size, classes, task = (description[name] for name in ("batch_size", "classes", "task"))
     config = replace(
         TrainConfig.from_dict(description["config"]),
         batch_size=batch_size,
@@ -128,11 +131,17 @@ def _main(job: str) -> None:
     size = config.spec.image_size
     tf.zeros(1).numpy()  # starts the device
     before = resident_bytes()
-    model = training.build_model(config, classes)
+    model = training.build_model(config, classes, task=task)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch_size, size, size, 3)).astype("float32")
-    batch = tf.data.Dataset.from_tensors((images, np.arange(batch_size) % classes))
-    training.train(model, batch.repeat(max(_STEPS, config.accumulate)), batch, config)
+    numbers = np.arange(batch_size) % classes
+    labels = {
+        "multilabel": np.eye(classes, dtype="float32")[numbers],
+        "regression": np.eye(classes, dtype="float32")[numbers],
+        "segmentation": np.broadcast_to(numbers[:, None, None], images.shape[:3]).astype("int32"),
+    }
+    batch = tf.data.Dataset.from_tensors((images, labels.get(task, numbers)))
+    training.train(model, batch.repeat(max(_STEPS, config.accumulate)), batch, config, task=task)
     on_gpu = tf.config.list_physical_devices("GPU")
     peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else peak_resident_bytes() - before
     print(max(peak, 0))
@@ -208,7 +217,7 @@ def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> Trai
         batch_size: Int, images per step.
         classes: Int.
     """
-    from keras_effnet.training.run import resolve_precision
+    from keras_effnet.training.by_task.networks import resolve_precision
 
     return training_bytes(
         config.spec,
@@ -222,7 +231,9 @@ def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> Trai
     )
 
 
-def automatic_batch_size(config: TrainConfig, classes: int, images: int) -> tuple[int, str]:
+def automatic_batch_size(
+    config: TrainConfig, classes: int, images: int, task: str = "classification"
+) -> tuple[int, str]:
     """Choose a batch size: the largest power of two that fits into 80% of the free memory, with limits.
 
     It is at most 256 and leaves at least 16 steps per epoch. Steps are measured only if the predicted memory is more
@@ -232,6 +243,7 @@ def automatic_batch_size(config: TrainConfig, classes: int, images: int) -> tupl
         config: `TrainConfig`; its batch size is not used.
         classes: Int.
         images: Int, number of training images.
+        task: String, what the network is for.
 
     Returns:
         Pair of the batch size and a sentence that states the reason.
@@ -248,12 +260,12 @@ def automatic_batch_size(config: TrainConfig, classes: int, images: int) -> tupl
     free, name = available_bytes()
     predicted = predicted_memory(config, largest, classes).total
     room = f"of {free / 1e9:.1f} GB free {name}"
-    if predicted <= _SHARE / 2 * free:
+    if predicted <= _SHARE / 2 * free and task != "segmentation":  # whose decoder is not counted
         return largest, f"Batch size {largest}: {bound}; predicted to use {predicted / 1e9:.1f} {room}."
     taken: dict[int, int] = {}
 
     def measure(size: int) -> int:
-        taken[size] = measured_step_bytes(config, size, classes)
+        taken[size] = measured_step_bytes(config, size, classes, task=task)
         return taken[size]
 
     size = fitting_batch_size(measure, free, largest=largest)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,22 +16,20 @@ import tensorflow as tf
 from keras_effnet import transfer
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.run_record import RunRecord, data_arguments
-from keras_effnet.config.train_config import TRAINING_PRECISIONS, TrainConfig
+from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.findings.data_identity import check_identity, save_identity
-from keras_effnet.datasets.labels.conversion import require_task
 from keras_effnet.datasets.splits import ImageDataset
-from keras_effnet.datasets.stratification import class_weights
-from keras_effnet.errors import UserError, check_path, instance_of, one_of
-from keras_effnet.evaluation import plots
-from keras_effnet.evaluation.metrics import Evaluation, evaluate
+from keras_effnet.errors import UserError, check_path, instance_of
 from keras_effnet.imagenet import readable
-from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.pipeline.caching import cached_split, choose_cache
 from keras_effnet.system.files import WriteError, atomic_group, disk_full, write_text
 from keras_effnet.system.run_folders import write_environment
+from keras_effnet.training.by_task.judging import judge
+from keras_effnet.training.by_task.networks import Units, build_model, precision_reason, resolve_precision
+from keras_effnet.training.by_task.objectives import balanced_weights, objective
 from keras_effnet.training.checkpoints import BEST, read_rows, resumable, save_model, uncompiled, writing_to
 from keras_effnet.training.contact_sheets import contact_sheet
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
@@ -46,63 +46,10 @@ __all__ = [
     "train_dataset",
 ]
 
+_OPEN_SIDES = 32  # pixels: a decoder for images of any size takes multiples of it
 _SHOWN = 16  # images in augmented.png
 _CACHE = "cache"  # a folder within the run's, while it trains
 _ORPHAN = 30.0  # seconds that a training of a killed study may take to notice that it is an orphan
-
-
-def resolve_precision(precision: str) -> str:
-    """Resolve a precision to a dtype policy; `"auto"` depends on the devices of this machine.
-
-    Args:
-        precision: String, one of `TRAINING_PRECISIONS`.
-
-    Returns:
-        String, `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`.
-
-    Raises:
-        UserError: An unknown precision.
-    """
-    one_of("precision", precision, TRAINING_PRECISIONS)
-    if precision != "auto":
-        return precision
-    if tf.config.list_physical_devices("TPU"):
-        return "mixed_bfloat16"
-    return "mixed_float16" if tf.config.list_physical_devices("GPU") else "float32"
-
-
-def precision_reason(precision: str) -> str:
-    """Describe the dtype policy chosen on this machine and the reason for it."""
-    policy = resolve_precision(precision)
-    if precision != "auto":
-        return f"{policy}, as requested"
-    devices = {"mixed_bfloat16": "a TPU", "mixed_float16": "a GPU, with loss scaling"}
-    return f"{policy}, because this machine has {devices.get(policy, 'neither GPU nor TPU')}"
-
-
-def build_model(config: TrainConfig, classes: int, *, any_size: bool = False) -> keras.Model:
-    """Build the network of a config in its precision, with the parts up to `config.freeze` frozen.
-
-    Args:
-        config: `TrainConfig`.
-        classes: Int.
-        any_size: Bool, whether the input accepts images of any size rather than the network's own.
-
-    Returns:
-        A Keras model that ends in probabilities.
-    """
-    keras.utils.set_random_seed(config.seed)
-    spec = config.spec
-    model = EfficientNet(
-        spec,
-        weights=config.weights,
-        classes=classes,
-        input_shape=(None, None, 3) if any_size else (spec.image_size, spec.image_size, 3),
-        dtype=resolve_precision(config.precision),
-    )
-    if config.freeze is not None:
-        transfer.freeze(model, config.freeze)
-    return model
 
 
 def _augmentation(dataset: ImageDataset, config: TrainConfig) -> Augmentation:
@@ -126,14 +73,17 @@ class TrainResult:
     Args:
         run_dir: Path of the run folder.
         model: The network with its best weights.
-        evaluation: `Evaluation` of the best weights on the dataset's `val` split.
+        evaluation: Metrics of the best weights on the dataset's `val` split: `Evaluation` of a classifier, for other
+            tasks `BinaryEvaluation`, `LabelEvaluation`, `ValueEvaluation` or `MaskEvaluation` of `evaluation.by_task`.
         epochs: Int, epochs completed at the last checkpoint.
+        score: Float, the watched metric on the `val` split: accuracy, mAP, R² or mean IoU.
     """
 
     run_dir: Path
     model: keras.Model
-    evaluation: Evaluation
+    evaluation: Any
     epochs: int
+    score: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +92,7 @@ class Pipelines:
 
     Args:
         train: Function from a `ResizeStage` to the batches of all its epochs.
-        val: `tf.data.Dataset` of `(images, integer labels)` in batches.
+        val: `tf.data.Dataset` of `(images, labels)` in batches.
     """
 
     train: Callable[[ResizeStage], tf.data.Dataset]
@@ -206,6 +156,25 @@ def fit_dataset(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path,
         _fit(dataset, config, Path(run_dir), **options)
 
 
+def _check_options(dataset: ImageDataset, config: TrainConfig) -> None:
+    """Refuse options that do not apply to the task of a dataset."""
+    learning = objective(dataset.task).learning
+    if (config.mixup or config.cutmix) and not learning.mixed:
+        raise UserError(f"mixup and cutmix mix one label per image; leave them out for {dataset.task}.")
+    if dataset.task == "segmentation" and config.progressive and any(s.image_size % _OPEN_SIDES for s in config.stages):
+        raise UserError(
+            f"progressive image sizes of segmentation must be multiples of {_OPEN_SIDES}, got {config.progressive}."
+        )
+    if config.class_weight == "balanced" and not learning.weighted:
+        raise UserError(f"class_weight balanced is for classes and labels; leave it out for {dataset.task}.")
+
+
+def _network(dataset: ImageDataset, config: TrainConfig, **options: Any) -> keras.Model:
+    """The network of a config for a dataset."""
+    units = Units.of(dataset.train.labels) if dataset.task == "regression" else None
+    return build_model(config, len(dataset.class_names), task=dataset.task, units=units, **options)
+
+
 def _fit(
     dataset: ImageDataset,
     config: TrainConfig,
@@ -218,27 +187,27 @@ def _fit(
     """Build the network and the pipelines of a config, train, and return the pipelines for `_finish`."""
     if not len(dataset.train):
         raise UserError(f"{dataset.name} has no images to train on: all of them belong to its test split.")
-    require_task(dataset.name, dataset.task, "classification", "Training knows one class per image.")
+    _check_options(dataset, config)
     if resume:
         check_identity(dataset, folder)
-    classes = len(dataset.class_names)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     announce(f"Precision: {precision_reason(config.precision)}.")
     pipelines = _pipelines(dataset, config, folder, announce)
-    weights = class_weights(dataset.train.labels, classes) if config.class_weight == "balanced" else None
+    weights = balanced_weights(dataset) if config.class_weight == "balanced" else None
     # Written when training begins, so that a refused resume leaves the run folder unchanged.
     describing = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _describe(dataset, config, folder))
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     with scope(config.strategy):
         train(
-            build_model(config, classes, any_size=config.progressive is not None),
+            _network(dataset, config, any_size=config.progressive is not None),
             pipelines.train,
             pipelines.val,
             config,
             run_dir=folder,
             resume=resume,
+            task=dataset.task,
             class_weights=weights,
             callbacks=[describing, *callbacks],
         )
@@ -258,7 +227,8 @@ def train_dataset(
 
     The network and its input pipelines are built from the config. After training, the batch normalization statistics of
     the best weights are re-estimated, see `transfer.reestimate_batch_norm`. In addition to the files of `train`, the
-    folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json`, `augmented.png` and `confusion.png`, so that
+    folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json`, `augmented.png` and a figure of the
+    task (`confusion.png`, `precision_recall.png`, `scatter.png` or `masks.png`), so that
     `eval`, `predict` and `export` need only the folder.
 
     Args:
@@ -286,15 +256,16 @@ def train_dataset(
 
 def _finish(dataset: ImageDataset, config: TrainConfig, folder: Path, pipelines: Pipelines) -> TrainResult:
     """Re-estimate the batch normalization statistics of the best weights, evaluate them and draw the plots."""
-    model = uncompiled(build_model(replace(config, weights=None), len(dataset.class_names)))
+    model = uncompiled(_network(dataset, replace(config, weights=None)))
     load_state(model, folder / BEST)
     batches = pipelines.train(ResizeStage(0, 1, config.image_spec.size))
     transfer.reestimate_batch_norm(model, batches)
     # Before anything is saved: a network that predicts NaN is refused here.
-    result = evaluate(model.predict(pipelines.val, verbose=0), dataset.val.labels)
+    result = judge(model, pipelines.val, dataset)
     save_model(model, folder / BEST)
     names = readable(dataset.class_names)
     images, labels = next(iter(batches.take(1)))
-    contact_sheet(images[:_SHOWN], labels[:_SHOWN], folder / "augmented.png", class_names=names)
-    plots.confusion_matrix(result.confusion, names, folder / "confusion.png")
-    return TrainResult(folder, model, result, int(read_rows(folder)[-1]["epoch"]))
+    contact_sheet(images[:_SHOWN], labels[:_SHOWN], folder / "augmented.png", class_names=names, task=dataset.task)
+    result.draw(names, folder)
+    epochs = int(read_rows(folder, objective(dataset.task).learning.watched)[-1]["epoch"])
+    return TrainResult(folder, model, result.evaluation, epochs, result.score)

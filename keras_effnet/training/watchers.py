@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from keras_effnet.errors import UserError
+from keras_effnet.tasks.learning import ACCURACY, Watched
 from keras_effnet.training.checkpoints import LAST, read_rows, resume_command
 from keras_effnet.training.optimizers import learning_rate
 
@@ -20,11 +21,12 @@ class FiniteWatch(keras.callbacks.Callback):
 
     Args:
         folder: Path of the run folder, or None.
+        watched: `Watched`, the metric in the run's results.
     """
 
-    def __init__(self, folder: Path | None):
+    def __init__(self, folder: Path | None, watched: Watched = ACCURACY):
         super().__init__()
-        self.folder = folder
+        self.folder, self.watched = folder, watched
 
     def on_train_batch_end(self, batch, logs=None):
         if math.isfinite(float((logs or {}).get("loss", 0.0))):
@@ -42,7 +44,7 @@ class FiniteWatch(keras.callbacks.Callback):
         lower = f"{rate / 3:.1g}"
         if self.folder is None or not (self.folder / LAST).is_file():
             return f"Train again at a lower rate, for example {lower} (learning_rate, --learning-rate)."
-        epoch = read_rows(self.folder)[-1]["epoch"]
+        epoch = read_rows(self.folder, self.watched)[-1]["epoch"]
         return (
             f"The last good checkpoint is {self.folder / LAST}, of epoch {epoch}; resume from it at a lower rate: "
             f"{resume_command(self.folder)} --learning-rate {lower}"

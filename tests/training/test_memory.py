@@ -286,7 +286,7 @@ def measured(monkeypatch):
     """Stands in for the other process: B0 as predicted, a fifth more."""
     asked = []
 
-    def measure(config, batch_size, classes):
+    def measure(config, batch_size, classes, **_):
         asked.append(batch_size)
         return int(1.2 * training_bytes(config.spec, batch_size, classes=classes).total)
 

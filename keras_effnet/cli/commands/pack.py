@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import IMAGE_SIZE, SEED, Whole, tolerant
+from keras_effnet.cli.options import IMAGE_SIZE, SEED, Whole, task_option, tolerant
 
 
 @click.command("pack")
 @click.argument("data")
 @click.argument("out", type=click.Path(path_type=Path))
+@task_option
 @click.option("--size", type=IMAGE_SIZE, help="Largest training size; shorter sides are reduced to 1.15 times that.")
 @click.option("--shards", type=Whole(), help="Number of training shards; by default about 100 MB each.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the record order.")
@@ -20,11 +21,13 @@ from keras_effnet.cli.options import IMAGE_SIZE, SEED, Whole, tolerant
 @click.option("--data-dir", help="Data folder of TensorFlow Datasets.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier pack in OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(data, out, size, shards, seed, max_bad_files, skip_empty_classes, data_dir, overwrite, as_json) -> None:
+def command(
+    data, out, task, size, shards, seed, max_bad_files, skip_empty_classes, data_dir, overwrite, as_json
+) -> None:
     """Write DATA to the folder OUT as TFRecord shards, which are faster to read in training.
 
-    DATA is any source that `train` accepts: a folder, a CSV list, TFRecords, tfds:NAME or digits. Images keep their
-    original bytes unless --size makes them smaller.
+    DATA is any source that `train` accepts: a folder, a CSV list, images with masks, TFRecords, tfds:NAME or digits.
+    Images keep their original bytes unless --size makes them smaller.
     """
     console.prepare_tensorflow()
     from keras_effnet.datasets.packing import pack
@@ -33,6 +36,7 @@ def command(data, out, size, shards, seed, max_bad_files, skip_empty_classes, da
         packed = pack(
             data,
             out,
+            task=task,
             size=size,
             shards=shards,
             seed=seed,

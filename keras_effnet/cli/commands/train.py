@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Choice, Name, Whole, config_options, refuse_unused, tolerant
+from keras_effnet.cli.options import Choice, Name, Whole, config_options, refuse_unused, task_option, tolerant
 from keras_effnet.config.recipes import RECIPES, recipe_config
 from keras_effnet.config.run_record import ARGS, RunRecord
 from keras_effnet.config.train_config import TrainConfig
@@ -21,8 +21,18 @@ from keras_effnet.system.files import why_no_file
 from keras_effnet.training.distribution import check_strategy, is_chief
 
 AUTO = "auto"
-_SOURCE = ("val_split", "fold", "data_dir", "max_bad_files", "skip_empty_classes")  # arguments of `datasets.load`
-_HELP = "Train on DATA: class folders, a CSV list, packed shards, `tfds:name`, `digits` or `digits-cluttered`."
+_SOURCE = (
+    "task",
+    "val_split",
+    "fold",
+    "data_dir",
+    "max_bad_files",
+    "skip_empty_classes",
+)  # arguments of `datasets.load`
+_HELP = (
+    "Train on DATA: class folders, a CSV list (one label, several, numbers), images with masks, packed shards, "
+    "`tfds:name`, `digits` or `digits-cluttered`."
+)
 
 
 class _BatchSize(click.ParamType):
@@ -51,6 +61,7 @@ def _recipes_help() -> str:
 @click.option("--recipe", type=Choice([*RECIPES]), help=_recipes_help())
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file of options.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Resume this run folder from its last checkpoint.")
+@task_option
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Validation share if DATA has no val/.")
 @click.option("--fold", help="K/N, cross-validation: hold out fold K of N.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of TensorFlow Datasets' files.")
@@ -93,8 +104,10 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     console.prepare_tensorflow()
     from keras_effnet import datasets
+    from keras_effnet.datasets.labels.kinds import KINDS
     from keras_effnet.system.run_folders import kept_if_used, new_run
     from keras_effnet.training import memory, tracking
+    from keras_effnet.training.by_task.objectives import objective
     from keras_effnet.training.checkpoints import LAST
     from keras_effnet.training.run import train_dataset
 
@@ -103,12 +116,16 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     classes = len(dataset.class_names)
     if automatic:
         with console.status("Searching for the largest batch size that fits"):
-            batch_size, reason = memory.automatic_batch_size(config, classes, len(dataset.train))
+            batch_size, reason = memory.automatic_batch_size(config, classes, len(dataset.train), dataset.task)
         console.say(reason)
         config = _config(recipe, given | {"batch_size": batch_size})
+    learning = objective(dataset.task).learning
+    if dataset.task != "classification":
+        console.say(f"Task: {dataset.task}, {len(dataset.class_names)} {KINDS[dataset.task].plural}.")
     free, where = memory.available_bytes()
     predicted = memory.predicted_memory(config, config.batch_size, classes)
-    console.say(f"Memory: predicted {predicted} of {free / 1e9:.1f} GB free {where}.")
+    decoder = " without the decoder" if dataset.task == "segmentation" else ""
+    console.say(f"Memory: predicted {predicted}{decoder} of {free / 1e9:.1f} GB free {where}.")
     if predicted.total > free:
         console.say("Training will probably run out of memory; --batch-size auto finds a size that fits.")
     folder = resume or (new_run("train", name or dataset.name, out) if is_chief() else Path(out))
@@ -118,7 +135,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     with (
         kept_if_used(folder, LAST if resume is None else None),
         console.resumable("train", folder, LAST),
-        console.training_progress(config.epochs) as bars,
+        console.training_progress(config.epochs, learning.watched) as bars,
         closing(record) if record else nullcontext(),
     ):
         shown = [bars] if is_chief() else []
@@ -127,13 +144,15 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
         )
     if result is None:
         return None  # the first of several processes reports
-    evaluation = result.evaluation
+    watched, evaluation = learning.watched, result.evaluation
     if as_json:
-        summary = {"run": folder, "epochs": result.epochs, "val_accuracy": evaluation.accuracy}
+        summary = {"run": folder, "epochs": result.epochs, watched.column: result.score}
+        if dataset.task != "classification":
+            summary["task"] = dataset.task
         named = {part: [item.path for item in getattr(dataset, part)] for part in ("skipped", "left_out")}
         return console.emit_json(summary | named)
-    accuracy = f"{evaluation.accuracy:.1%} of {evaluation.samples} validation images right (best.keras)"
-    click.echo(f"{config.model}, {result.epochs} epochs: {accuracy}.")
+    score = learning.sentence.format(score=watched.shown(result.score), samples=evaluation.samples)
+    click.echo(f"{config.model}, {result.epochs} epochs: {score} (best.keras).")
     console.finish(str(folder), ("keras-effnet", "export", folder))
 
 
@@ -143,10 +162,17 @@ def _config(recipe: str | None, given: dict) -> TrainConfig:
 
 
 def _origin(
-    val_split: float, fold: str | None, data_dir: Path | None, max_bad_files: int, skip_empty_classes: bool
+    task: str | None,
+    val_split: float,
+    fold: str | None,
+    data_dir: Path | None,
+    max_bad_files: int,
+    skip_empty_classes: bool,
 ) -> dict[str, Any]:
     """Arguments of `datasets.load` other than the source, as a run folder records them."""
     origin: dict[str, Any] = {"val_split": val_split, "max_bad_files": max_bad_files}
+    if task is not None:
+        origin["task"] = task
     if skip_empty_classes:
         origin["skip_empty_classes"] = True
     if data_dir is not None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.datasets.labels.kinds import DataTask
 from keras_effnet.datasets.labels.masks import VALUES, Masks
+from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.errors import UserError
 
 _HOLDS: dict[DataTask, str] = {

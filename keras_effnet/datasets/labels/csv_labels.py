@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_effnet.datasets.labels.csv_table import COLUMNS, Row, Table, check_columns, one_line
-from keras_effnet.datasets.labels.kinds import DataTask
+from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_lines
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 
 from keras_effnet.datasets.labels.masks import Masks, join
 
-DataTask: TypeAlias = Literal["classification", "binary", "multilabel", "regression", "segmentation"]
-DATA_TASKS: tuple[DataTask, ...] = get_args(DataTask)
 _RARE = 5  # images of a combination of labels below which it is pooled with others
-_QUANTILES = 10  # strata of numbers
+_QUANTILES, _LEAST = 10, 10  # strata of numbers, and images in each
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class LabelKind:
     """Functions of a kind of labels. `N` is the number of images, `L` that of names: classes, labels or values.
 
     Args:
-        noun: String, what a name of the dataset stands for.
+        noun: String, what a name of the dataset stands for; `plural`: several of them.
         strata: Function from labels to an int array `(N,)`: images that are alike, for stratified splits.
         counts: Function from labels and L to an int array `(L,)`: images of each name.
         encode: Function from labels to the chunks of bytes that identify them.
@@ -34,6 +32,7 @@ class LabelKind:
     """
 
     noun: str
+    plural: str
     strata: Callable[[Any], np.ndarray]
     counts: Callable[[Any, int], np.ndarray]
     encode: Callable[[Any], Iterable[bytes]]
@@ -69,12 +68,12 @@ def _combinations(flags: np.ndarray) -> np.ndarray:
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:
-    """Number of the quantile of each image, by the first value and within it by the mean of all standardized ones."""
+    """Number of the quantile of each image, by the mean of its standardized values."""
     spread = values.std(axis=0)
     standard = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)
     order = np.lexsort((np.arange(len(values)), standard.mean(axis=1)))
     strata = np.empty(len(values), int)
-    bins = max(1, min(_QUANTILES, len(values) // 4))
+    bins = max(1, min(_QUANTILES, len(values) // _LEAST))
     strata[order] = np.arange(len(values)) * bins // max(len(values), 1)
     return strata
 
@@ -89,6 +88,7 @@ def _every_image(labels: Any, names: int) -> np.ndarray:
 
 _CLASS = LabelKind(
     noun="class",
+    plural="classes",
     strata=lambda labels: labels,
     counts=lambda labels, names: np.bincount(labels, minlength=names),
     encode=lambda labels: [np.asarray(labels, "<i4").tobytes()],
@@ -96,6 +96,7 @@ _CLASS = LabelKind(
 )
 _FLAGS = LabelKind(
     noun="label",
+    plural="labels",
     strata=_combinations,
     counts=lambda labels, names: labels.sum(axis=0).astype(int),
     encode=lambda labels: [np.asarray(labels, "<f4").tobytes()],
@@ -103,13 +104,22 @@ _FLAGS = LabelKind(
 )
 _VALUES = LabelKind(
     noun="value",
+    plural="values",
     strata=_quantiles,
     counts=_every_image,
     encode=lambda labels: [np.asarray(labels, "<f4").tobytes()],
     join=_concatenated,
     named=False,
 )
-_MASK = LabelKind(noun="class", strata=_all_alike, counts=_every_image, encode=Masks.contents, join=join, named=False)
+_MASK = LabelKind(
+    noun="class",
+    plural="classes",
+    strata=_all_alike,
+    counts=_every_image,
+    encode=Masks.contents,
+    join=join,
+    named=False,
+)
 
 KINDS: dict[str, LabelKind] = {
     "classification": _CLASS,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.datasets.labels.kinds import DataTask
 from keras_effnet.datasets.labels.masks import Masks
+from keras_effnet.datasets.labels.task_names import DataTask
 
 _DTYPES = {"classification": "int32", "binary": "int32", "multilabel": "float32", "regression": "float32"}
 

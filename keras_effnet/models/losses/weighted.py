@@ -1,0 +1,84 @@
+"""Losses that Keras lacks: errors in units of the values' spread, and weights of rare labels. Keras only.
+
+Both are registered, so that a `.keras` file compiled with them opens wherever this package is imported; a network
+without its optimizer, such as `best.keras`, holds no loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+_TINY = 1e-7  # lower bound of probabilities, Keras' own
+
+
+@keras.saving.register_keras_serializable("keras_effnet")
+class StandardizedError(keras.losses.Loss):
+    """Mean squared error in units of the values' spread, so that prices and rooms count alike.
+
+    Args:
+        scale: Floats, the standard deviation of each value.
+
+    Example:
+
+    >>> float(StandardizedError([10.0, 2.0])(np.array([[10.0, 2.0]]), np.array([[20.0, 4.0]])))
+    1.0
+    """
+
+    def __init__(self, scale: Sequence[float], name: str = "standardized_squared_error", **options: Any):
+        super().__init__(name=name, **options)
+        self.scale = [float(each) for each in scale]
+
+    def call(self, y_true, y_pred):
+        """Loss of each image."""
+        return ops.mean(ops.square((y_true - y_pred) / ops.convert_to_tensor(self.scale, y_pred.dtype)), axis=-1)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        return super().get_config() | {"scale": self.scale}
+
+
+@keras.saving.register_keras_serializable("keras_effnet")
+class WeightedBinaryCrossentropy(keras.losses.Loss):
+    """Binary cross-entropy in which the presence and the absence of each label have their own weights.
+
+    Args:
+        absent: Floats, the weight of each label where it is absent.
+        present: Floats, the weight of each label where it is present.
+        label_smoothing: Float in [0, 1), as in Keras.
+
+    Example:
+
+    >>> loss = WeightedBinaryCrossentropy([0.5], [2.0])
+    >>> round(float(loss(np.array([[1.0]]), np.array([[0.5]]))), 3)
+    1.386
+    """
+
+    def __init__(
+        self,
+        absent: Sequence[float],
+        present: Sequence[float],
+        label_smoothing: float = 0.0,
+        name: str = "weighted_binary_crossentropy",
+        **options: Any,
+    ):
+        super().__init__(name=name, **options)
+        self.absent, self.present = ([float(each) for each in weights] for weights in (absent, present))
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        """Loss of each image."""
+        likely = ops.clip(y_pred, _TINY, 1 - _TINY)
+        y_true = ops.cast(y_true, y_pred.dtype)
+        soft = y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
+        absent, present = (ops.convert_to_tensor(each, y_pred.dtype) for each in (self.absent, self.present))
+        weights = absent + (present - absent) * y_true
+        return ops.mean(-weights * (soft * ops.log(likely) + (1 - soft) * ops.log(1 - likely)), axis=-1)
+
+    def get_config(self):
+        """Arguments of the constructor."""
+        config = {"absent": self.absent, "present": self.present, "label_smoothing": self.label_smoothing}
+        return super().get_config() | config

@@ -1,0 +1,1 @@
+"""Network head, loss, metrics and evaluation of each task."""
