@@ -63,9 +63,15 @@ class About:
         Raises:
             UserError: The number of class names is not that of the classes.
         """
-        if self.class_names and len(self.class_names) != classes:
-            raise UserError(f"{len(self.class_names)} class names for a model of {classes} classes.")
-        return replace(self, name=self.name or name, class_names=self.class_names or readable(labels or ()))
+        names = output_names(self.class_names or readable(labels or ()), classes)
+        if names and len(names) != classes:
+            raise UserError(f"{len(names)} class names for a model of {classes} classes.")
+        return replace(self, name=self.name or name, class_names=names)
+
+
+def output_names(names: Sequence[str], outputs: int) -> Sequence[str]:
+    """Names of the outputs: of two classes that one output tells apart, the second, whose score it is."""
+    return names[1:] if outputs == 1 and len(names) == 2 else names
 
 
 def read_class_names(path: str | Path, labels: Sequence[str] | None, classes: int) -> tuple[str, ...]:

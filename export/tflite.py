@@ -21,7 +21,7 @@ from keras_effnet.export.candidate_trial import ExportResult, keep, labels_text,
 from keras_effnet.export.choices import InputType, Int8Method, Quantization
 from keras_effnet.export.conversion.float_graph import ExportSource, check_exportable
 from keras_effnet.export.conversion.structure import plain
-from keras_effnet.export.description import About
+from keras_effnet.export.description import About, output_names
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
 from keras_effnet.export.recipes import Settings, check_settings
@@ -128,7 +128,8 @@ def export_tflite(
             lies below the bound; one whose interval includes the bound is written with a warning.
         task: String, what the output means and so what agreement is: `"classification"`, `"binary"`, `"multilabel"`,
             `"regression"`, `"embedding"` or `"segmentation"`; by default told by the model, see `tasks.task_of`.
-        labels: Class names, written beside the file as `labels.txt` and into its metadata.
+        labels: Class names, written beside the file as `labels.txt` and into its metadata. Of a binary network: the
+            negative and the positive class, or the positive one alone.
         about: `About`, the name, author and licence in the file's metadata, and what people call the classes.
         image_spec: `ImageSpec`, how images are cropped.
         image_size: Int, the size of the file's input in pixels, if the model takes images of any size.
@@ -198,7 +199,7 @@ def check_arguments(
             f"{quantization} needs images to calibrate on: calibration=FOLDER (--calibration FOLDER), "
             f"{MIN_IMAGES} to 500 like those the network will see."
         )
-    if labels is not None and len(labels) != model.output_shape[-1]:
+    if labels is not None and len(output_names(labels, model.output_shape[-1])) != model.output_shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {model.output_shape[-1]} classes.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

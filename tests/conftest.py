@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from exports import PRECISIONS
+from leaks import process_left_as_it_was  # noqa: F401  # a fixture of every test
+from longest_first import pytest_collection_modifyitems  # noqa: F401  # a hook of pytest
 from once import folder_made_once
 from PIL import Image
 

@@ -33,18 +33,37 @@ def anchor_boxes(spec: DetectorSpec, image_size: int | tuple[int, int] | None = 
     >>> anchor_boxes(keras_effnet.detector_spec("det-lite0")).shape
     (19206, 4)
     """
-    given = spec.image_size if image_size is None else image_size
-    sides = given if isinstance(given, tuple | list) else (given, given)
+    size = np.array(_sides(spec.image_size if image_size is None else image_size))
+    levels = [_level(spec, size, size / feature) for feature in level_sizes(spec, image_size)]
+    return np.concatenate(levels).astype("float32")
+
+
+def _sides(image_size: int | tuple[int, int]) -> tuple[int, ...]:
+    sides = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     if len(sides) != 2:
         raise UserError(f"image_size must be a side or (height, width), got {image_size!r}.")
-    size = np.array([whole_number("Each side of image_size", side) for side in sides])
-    feature, levels = size, []
+    return tuple(whole_number("Each side of image_size", side) for side in sides)
+
+
+def level_sizes(spec: DetectorSpec, image_size: int | tuple[int, int] | None = None) -> list[tuple[int, int]]:
+    """Height and width of the feature maps of a detector, fine to coarse.
+
+    Args:
+        spec, image_size: As in `anchor_boxes`.
+
+    Example:
+
+    >>> level_sizes(keras_effnet.detector_spec("det-lite0"))
+    [(40, 40), (20, 20), (10, 10), (5, 5), (3, 3)]
+    """
+    height, width = _sides(spec.image_size if image_size is None else image_size)
+    found = []
     for level in range(spec.levels[1] + 1):
         if level:
-            feature = -(-feature // 2)
+            height, width = -(-height // 2), -(-width // 2)
         if level >= spec.levels[0]:
-            levels.append(_level(spec, size, size / feature))
-    return np.concatenate(levels).astype("float32")
+            found.append((height, width))
+    return found
 
 
 def _level(spec: DetectorSpec, size: np.ndarray, stride: np.ndarray) -> np.ndarray:

@@ -24,10 +24,14 @@ from keras_effnet.models.saving import load_model
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side
 from keras_effnet.system.documents import read_lines
 from keras_effnet.system.files import why_no_file
-from keras_effnet.tasks import TaskName, task_of, task_of_output
+from keras_effnet.tasks import TASKS, TaskName, task_of, task_of_output
+from keras_effnet.tasks.learning import LabelKind
 from keras_effnet.training.run import BEST
 
 logger = logging.getLogger(__name__)
+
+_NOUNS: dict[LabelKind, str] = {"class": "class", "flags": "label", "values": "value", "mask": "class"}
+_TOLD_APART = ("class", "mask")  # kinds of labels of which one output tells two classes apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +43,9 @@ class Artifact:
         predict: Function from images `(N, size, size, channels)`, values 0..255, to outputs `(N, ..., classes)`.
         classes: Int, size of the output's last axis.
         image_spec: `ImageSpec`, how images are cropped and resized.
-        class_names: Names from `labels.txt`, else from a `.tflite` file's metadata, or ImageNet's for a published
-            network; None if there are none.
+        class_names: Names of the classes, labels or values, from `labels.txt`, else from a `.tflite` file's metadata,
+            or ImageNet's for a published network; None if there are none. One output that tells two classes apart has
+            the names of both, the negative one first.
         data_origin: Arguments of `datasets.load` for the data that the network was trained on, from `args.yaml`.
         model: The Keras model, or None for a `.tflite`.
         batch_size: Int, images per call of the network; `predict` divides its input into such batches.
@@ -71,21 +76,31 @@ class _Description(TypedDict):
 def _description(path: Path, classes: int) -> _Description:
     """Read `labels.txt` and `args.yaml`: the arguments of `Artifact` that no model file holds."""
     labels, args = _sidecar(path, "labels.txt"), _sidecar(path, "args.yaml")
-    names = tuple(read_lines(labels)) if labels else ()
-    if labels and len(names) != classes:
-        logger.warning("%s has %d names, the network %d classes: the names are not used.", labels, len(names), classes)
+    read = tuple(read_lines(labels)) if labels else ()
+    names = _both_names(read, classes)
+    if read and not names:
+        logger.warning("%s has %d names, the network %d classes: the names are not used.", labels, len(read), classes)
     origin = dict(RunRecord.read(args).data) if args else None
-    return {"class_names": names if len(names) == classes else None, "data_origin": origin or None}
+    return {"class_names": names, "data_origin": origin or None}
 
 
-def _described_inside(path: Path, classes: int) -> tuple[tuple[str, ...] | None, TaskName]:
-    """Class names in the metadata of a `.tflite` file, None without or with another number of them, and its task."""
+def _both_names(names: tuple[str, ...], outputs: int) -> tuple[str, ...] | None:
+    """Names that fit the number of outputs, otherwise None; one output may be known by the names of two classes."""
+    return names if len(names) == outputs or (outputs == 1 and len(names) == 2) else None
+
+
+def _described_inside(path: Path) -> tuple[tuple[str, ...], TaskName]:
+    """Class names and task in the metadata of a `.tflite` file; a file without metadata is a classifier's."""
     from keras_effnet.export.tflite_file.inspection import inspect
 
     metadata = inspect(path).metadata
-    if metadata is None:
-        return None, "classification"
-    return metadata.labels if len(metadata.labels) == classes else None, task_of_output(metadata.output_name)
+    return (metadata.labels, task_of_output(metadata.output_name)) if metadata else ((), "classification")
+
+
+def _recorded(origin: dict[str, Any] | None, model: keras.Model) -> TaskName | None:
+    """Task that a network was trained for, from `args.yaml`; None if the model is no network of it."""
+    name = (origin or {}).get("task")
+    return name if name in TASKS and len(model.outputs[0].shape) in TASKS[name].ranks else None
 
 
 def _image_spec(path: Path, input_shape: tuple[int | None, ...]) -> ImageSpec | None:
@@ -140,13 +155,13 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
         from keras_effnet.export.isolation.isolated import IsolatedModel
 
         file = IsolatedModel(path)
-        if len(file.output_shape) != 2:
+        names, task = _described_inside(path)
+        if len(file.output_shape) not in TASKS[task].ranks:
             raise UserError(f"{path} is not an image classifier: its output has the shape {file.output_shape}.")
         square_side(str(path), file.input_shape)
         spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
         found = _description(path, file.classes)
-        names, task = _described_inside(path, file.classes)
-        found["class_names"] = found["class_names"] or names
+        found["class_names"] = found["class_names"] or _both_names(names, file.classes)
         return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, task=task, **found)
     if path.suffix != ".keras":
         raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
@@ -184,7 +199,7 @@ def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size:
         return np.concatenate([keras.tree.flatten(result)[0] for result in results])  # it may be in a dict
 
     predict = _on_pixels(run, image_spec)
-    classes, task = model.outputs[0].shape[-1], task_of(model).name
+    classes, task = model.outputs[0].shape[-1], task_of(model, _recorded(description.get("data_origin"), model)).name
     return Artifact(path, predict, classes, image_spec, model=model, batch_size=batch_size, task=task, **description)
 
 
@@ -225,25 +240,30 @@ def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
 
 
 def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:
-    """Readable class names of an artifact: from a labels file, its own, or numbered.
+    """Readable names of an artifact's classes, labels or values: from a file, its own, or numbered.
 
     Args:
         artifact: `Artifact`.
         labels: Path of a file with one name per line, used instead of the artifact's own names.
 
     Returns:
-        List of strings.
+        List of strings, one per output; two for one output that tells two classes apart, the negative one first.
 
     Raises:
         UserError: The labels file does not exist, or has another number of names.
     """
-    if labels is None:
-        return list(readable(artifact.class_names or (f"class {index}" for index in range(artifact.classes))))
-    if not labels.is_file():
-        raise UserError(f"Labels file {labels} {why_no_file(labels)}.")
-    names = read_lines(labels)
-    if len(names) != artifact.classes:
-        raise UserError(
-            f"{labels} has {len(names)} names, one a line, but {artifact.path} has {artifact.classes} classes."
-        )
-    return names
+    learning = TASKS[artifact.task].learning
+    kind = learning.labels if learning else "values"
+    names = tuple(readable(artifact.class_names or ()))
+    if labels is not None:
+        if not labels.is_file():
+            raise UserError(f"Labels file {labels} {why_no_file(labels)}.")
+        names = tuple(read_lines(labels))
+        if not _both_names(names, artifact.classes):
+            raise UserError(
+                f"{labels} has {len(names)} names, one a line, but {artifact.path} has {artifact.classes} classes."
+            )
+    if artifact.classes == 1 and kind in _TOLD_APART:
+        return [f"not {names[0]}", names[0]] if len(names) == 1 else list(names or ("negative", "positive"))
+    names = names or tuple(f"{_NOUNS[kind]} {index}" for index in range(artifact.classes))
+    return list(names[-artifact.classes :])

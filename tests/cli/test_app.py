@@ -15,7 +15,7 @@ from small_network import TINY
 
 from keras_effnet.cli.app import COMMANDS
 
-TINY_RUN = [f"--model={TINY}", "--image-size=32", "--batch-size=8", "--epochs=1"]
+TINY_RUN = [f"--model={TINY}", "--image-size=32", "--batch-size=8", "--epochs=1", "--optimizer=sgd"]
 
 
 def strict(text: str):

@@ -13,7 +13,7 @@ from tiny_files import tiny_file
 import keras_effnet
 from keras_effnet.errors import UserError
 
-TINY_RUN = [f"--model={TINY}", "--image-size=32", "--batch-size=8", "--epochs=1"]
+TINY_RUN = [f"--model={TINY}", "--image-size=32", "--batch-size=8", "--epochs=1", "--optimizer=sgd"]
 
 
 @pytest.fixture

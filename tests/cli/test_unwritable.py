@@ -24,7 +24,7 @@ PROCESSES = ("study", "search", "quickstart")  # commands that take long once th
 def commands(trained, image_folder) -> Callable[[Path], dict[str, tuple[object, ...]]]:
     """Function of an output folder that returns one command line for each command that writes."""
     photos, run = image_folder({"a": 6, "b": 6}), trained.run_dir
-    short = ("--model", TINY, "--image-size", 32, "--epochs", 1, "--batch-size", 4)
+    short = ("--model", TINY, "--image-size", 32, "--epochs", 1, "--batch-size", 4, "--optimizer", "sgd")
 
     def lines(out: Path) -> dict[str, tuple[object, ...]]:
         return {

@@ -142,7 +142,7 @@ def test_a_resumed_run_goes_on_with_the_size_it_was_at_and_ends_with_the_same_we
 
 def test_a_progressive_run_scales_augmentation_and_leaves_a_file_for_the_last_size(digits, tmp_path, monkeypatch):
     # Without RandAugment's many operations, whose strength is scaled all the same; they would take long to compile.
-    config = replace(CONFIG, model=TINY, progressive="32,64", epochs=2, batch_size=16, magnitude=8.0)
+    config = replace(CONFIG, model=TINY, progressive="32,64", epochs=2, batch_size=16, magnitude=8.0, optimizer="sgd")
     config = replace(config, mixup=0.2, cutmix=1.0)
     asked = []
 

@@ -441,7 +441,7 @@ def test_a_loss_that_becomes_nan_stops_with_the_last_good_checkpoint_named(toy_m
 
 @pytest.fixture
 def disk_config() -> TrainConfig:
-    return TrainConfig(model=TINY, image_size=32, epochs=1, batch_size=4, cache="disk")
+    return TrainConfig(model=TINY, image_size=32, epochs=1, batch_size=4, cache="disk", optimizer="sgd")
 
 
 def test_a_cache_on_disk_serves_the_end_of_a_run_too_and_is_gone_after_it(disk_config, image_folder, tmp_path):

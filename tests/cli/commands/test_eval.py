@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet.cli.commands import eval as eval_command
 from keras_effnet.cli.commands import predict as predict_command
+from keras_effnet.cli.evaluations.classes import draw_worst, show_classes
+from keras_effnet.cli.evaluations.findings import Subject
 from keras_effnet.datasets.loading import Split
 from keras_effnet.evaluation import plots
 from keras_effnet.export import export_tflite
@@ -157,7 +158,8 @@ def test_a_source_that_keeps_its_own_order_gets_the_right_titles(drawn, monkeypa
     scores = np.array([[0.4, 0.6], [0.1, 0.9], [0.9, 0.1], [0.3, 0.7], [0.2, 0.8], [0.55, 0.45]])
     part = Split(pixels, np.zeros(6, "int32"))
     outcomes = collect_outcomes([(scores, part.labels)])
-    eval_command._draw_worst(outcomes, part, ImageSpec(8), ["a", "b"], tmp_path / "worst.png")
+    subject = Subject(tmp_path, ["a", "b"], part, ImageSpec(8), lambda images: scores)
+    draw_worst(outcomes, subject, tmp_path / "worst.png")
     assert [image.mean() for image in drawn[0][0]] == [10, 40, 30, 0]
 
 
@@ -199,11 +201,11 @@ def test_of_many_classes_the_table_shows_the_worst_and_the_best(capsys):
         {"class": f"c{number}", "precision": 1.0, "recall": 1.0, "f1": number / 30, "images": 1} for number in range(30)
     ]
     classes.append({"class": "absent", "precision": 0.0, "recall": float("nan"), "f1": 0.0, "images": 0})
-    eval_command._show_classes(classes)
+    show_classes(classes)
     words = capsys.readouterr().out.split()
     shown = [word for word in words if word[0] == "c" and word[1:].isdigit()]
     assert shown == [f"c{number}" for number in (*range(10), *range(20, 30))] and "absent" not in words
-    eval_command._show_classes(classes[:20])
+    show_classes(classes[:20])
     assert "worst" not in capsys.readouterr().out
 
 

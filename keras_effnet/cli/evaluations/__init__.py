@@ -1,0 +1,1 @@
+"""What `eval` writes and prints, by task: one function per task, which the command looks up in a table."""
