@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import keras
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_effnet import EfficientNet, architecture_spec
+from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export import export_onnx, export_savedmodel, savedmodel_onnx
 
@@ -20,6 +23,12 @@ EXPORTS = [
     pytest.param(export_savedmodel, "model", id="savedmodel"),
     pytest.param(export_onnx, "model.onnx", id="onnx", marks=needs_onnx),
 ]
+
+
+def shortened(name: str, stages: int) -> ArchitectureSpec:
+    """The first stages of a narrow network: tracing all seven takes most of the time of an export."""
+    spec = architecture_spec(name, width=0.25, image_size=32)
+    return replace(spec, stages=spec.stages[:stages])
 
 
 def leftovers(folder) -> list[str]:
@@ -96,9 +105,7 @@ def test_another_suffix_is_refused(toy_model, tmp_path):
 
 @pytest.mark.parametrize(("export", "name"), EXPORTS)
 def test_a_network_of_this_package_agrees(export, name, tmp_path):
-    from keras_effnet import EfficientNet, architecture_spec
-
-    spec = architecture_spec("b0", depth=0.1, width=0.25, image_size=32)  # swish, squeeze-and-excite, residuals
+    spec = shortened("b0", 2)  # swish, squeeze-and-excite, and a residual in block2b
     result = export(EfficientNet(spec, weights=None, classes=10), tmp_path / name)
     assert result.path == tmp_path / name and len(result.sha256) == 64
     assert result.report.max_abs_diff < 1e-5 and result.report.sqnr_db > 60
@@ -116,10 +123,7 @@ def test_mixed_precision_is_written_in_float32(export, name, toy_model, smooth_i
 
 
 def test_a_network_that_leaves_normalisation_to_others_is_compared_on_what_it_takes(tmp_path):
-    from keras_effnet import EfficientNet, architecture_spec
-
-    spec = architecture_spec("lite0", depth=0.1, width=0.25, image_size=32)
-    model = EfficientNet(spec, weights=None, classes=10, include_preprocessing=False)
+    model = EfficientNet(shortened("lite0", 1), weights=None, classes=10, include_preprocessing=False)
     seen = []
     predict = model.predict
     model.predict = lambda inputs, **options: seen.append(inputs) or predict(inputs, **options)

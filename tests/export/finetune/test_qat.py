@@ -70,11 +70,13 @@ def graph_of(content: bytes):
     return model, model.subgraphs[0]
 
 
+@pytest.mark.slow
 def test_each_epoch_is_announced(result, lines):
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert all("loss 0." in line for line in lines)
 
 
+@pytest.mark.slow
 def test_only_the_softmax_and_its_input_are_float(content):
     model, graph = graph_of(content)
     softmax = [op for op in graph.operators if model.operatorCodes[op.opcodeIndex].builtinCode == 25]
@@ -83,6 +85,7 @@ def test_only_the_softmax_and_its_input_are_float(content):
     assert floats == declared and len(floats) == 2
 
 
+@pytest.mark.slow
 def test_the_file_takes_raw_bytes(content):
     file = TFLiteModel(content)
     assert file.input["dtype"] == np.uint8
@@ -90,6 +93,7 @@ def test_the_file_takes_raw_bytes(content):
     assert (scale, zero_point) == (pytest.approx(1 / 128, rel=1e-5), 127)
 
 
+@pytest.mark.slow
 def test_the_file_answers_as_the_network_does(compressed, content, digits):
     images = load_images(digits.test, ImageSpec.of_model(compressed), len(digits.test))
     report = compare(
@@ -100,6 +104,7 @@ def test_the_file_answers_as_the_network_does(compressed, content, digits):
     assert report.accuracy_tflite >= report.accuracy_keras - 0.015
 
 
+@pytest.mark.slow
 def test_the_file_has_the_ranges_that_the_weights_were_trained_under(result, content):
     _, graph = graph_of(content)
     steps = {
@@ -114,6 +119,7 @@ def test_the_file_has_the_ranges_that_the_weights_were_trained_under(result, con
         assert min(abs(step - expected) for step in steps) < 1e-3 * expected, name
 
 
+@pytest.mark.slow
 def test_zeros_of_a_pruned_network_stay(compressed, result):
     before = compressed.get_layer("top_conv").get_weights()[0] == 0
     after = result.model.get_layer("top_conv").get_weights()[0]
@@ -121,6 +127,7 @@ def test_zeros_of_a_pruned_network_stay(compressed, result):
     assert (after[before] == 0).all() and (after[~before] != 0).all()
 
 
+@pytest.mark.slow
 def test_weights_of_a_clustered_network_that_shared_a_value_still_do(compressed, result):
     before, after = (model.get_layer("predictions").get_weights()[0] for model in (compressed, result.model))
     assert len(np.unique(before)) == len(np.unique(after)) == CLUSTERS
@@ -128,6 +135,7 @@ def test_weights_of_a_clustered_network_that_shared_a_value_still_do(compressed,
         assert len(np.unique(after[before == value])) == 1
 
 
+@pytest.mark.slow
 def test_weights_were_trained_and_the_callers_model_was_not(compressed, result):
     for layer in ("stem_conv", "block1a_dwconv", "predictions"):
         start = fold_batch_norms(compressed).get_layer(layer).get_weights()

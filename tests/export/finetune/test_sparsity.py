@@ -107,22 +107,26 @@ def test_the_zeros_are_in_the_file_and_gzip_finds_them(pruned, digits, tmp_path,
     assert compressed_size(content) < 0.6 * compressed_size(dense)
 
 
+@pytest.mark.slow
 def test_each_kernel_has_no_more_values_than_clusters(clustered):
     assert len(compressed_kernels(clustered)) == 7
     for kernel in clustered.kernels:
         assert (kernel.values <= 16) != kernel.name.endswith(WHOLE), kernel.name
 
 
+@pytest.mark.slow
 def test_clusters_leave_the_zeros_of_a_pruned_kernel(clustered, holed):
     before, after = (model.get_layer("top_conv").kernel.numpy() == 0 for model in (holed, clustered.model))
     assert before.mean() == pytest.approx(1 / 3, abs=0.01)
     assert after[before].all() and after.mean() < 0.5
 
 
+@pytest.mark.slow
 def test_a_clustered_network_answers_as_before(clustered, holed, digits):
     assert accuracy(clustered.model, digits) >= accuracy(holed, digits) - 0.03
 
 
+@pytest.mark.slow
 def test_the_clusters_are_in_the_float_file_and_gzip_finds_them(clustered, digits, tmp_path):
     content = exported(clustered.model, "none", digits, tmp_path / "clustered.tflite")
     for kernel in pointwise_kernels(content):
@@ -131,6 +135,7 @@ def test_the_clusters_are_in_the_float_file_and_gzip_finds_them(clustered, digit
     assert compressed_size(content) < 0.6 * compressed_size(plain)
 
 
+@pytest.mark.slow
 def test_in_int8_each_channel_keeps_its_clusters(clustered, digits, tmp_path):
     for kernel in pointwise_kernels(exported(clustered.model, "int8", digits, tmp_path / "clustered.tflite")):
         assert max(len(np.unique(channel)) for channel in kernel) <= 16
