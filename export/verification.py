@@ -107,7 +107,7 @@ def compare(
 
     Args:
         expected, got: Arrays of the same shape, `(N, ...)`.
-        labels: Int array of shape `(N,)` or None, classes.
+        labels: Array of true labels or None: classes of shape `(N,)`, or 0 and 1 of shape `(N, labels)`.
         task: `Task`.
     """
     count = len(expected)
@@ -118,6 +118,7 @@ def compare(
         task.accuracy(outputs, labels) if task.accuracy and labels is not None else (None, None)
         for outputs in (expected, got)
     )
+    drift = task.drift(labels, expected, got) if task.drift and labels is not None else {}
     return VerifyReport(
         samples=count,
         score=found.score,
@@ -128,7 +129,7 @@ def compare(
         top5_keras=top5_keras,
         top5_tflite=top5_tflite,
         task=task.name,
-        figures=found.figures,
+        figures=found.figures | drift,
         agreement_interval=found.interval,
         agreeing=found.agreeing,
     )
@@ -165,9 +166,9 @@ class Reference:
     ) -> Reference:
         """Load the images and predict with the model; the arguments are those of `verify`."""
         found = task_of(model, task)
-        if labels is not None and found.accuracy is None:
+        if labels is not None and not found.judged:
             raise UserError(f"labels are classes or decisions, and the model's task is {found.name}.")
-        if isinstance(images, Split) and found.accuracy is not None:
+        if isinstance(images, Split) and found.judged:
             labels = images.labels
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
             raise UserError("labels need an array of images of the same length.")
@@ -225,7 +226,8 @@ def verify(
         images: A folder, a `tf.data.Dataset` of batches, an array of shape `(N, height, width, 3)`, or a `Split`,
             whose labels are used; pixels in 0..255.
         labels: Int array of shape `(N,)` in the order of `images`, which must then be an array; classes, or 0 and 1 of
-            a binary network.
+            a binary network, or of shape `(N, labels)` of one with several labels. Of the last two the report has the
+            AUC drift: the AUC that the worst label loses in the file.
         samples: Int, maximum number of images; with labels all are used.
         seed: Int, seed of the draw from a folder.
         image_spec: `ImageSpec`, how images are cropped; by default the whole central square.

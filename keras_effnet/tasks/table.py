@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keras_effnet.evaluation import agreement
+from keras_effnet.evaluation.by_task.decisions import auc_drift
 from keras_effnet.tasks.learning import (
     LEARN_BINARY,
     LEARN_CLASSES,
@@ -47,6 +48,7 @@ _TABLE = (
         sqnr=agreement.pooled_sqnr,
         outcomes=agreement.decisions,
         accuracy=agreement.decision_accuracy,
+        drift=auc_drift,
         bound="decisions",
         sound=0.97,
         percent=True,
@@ -66,6 +68,7 @@ _TABLE = (
         measured="logits",
         sqnr=agreement.pooled_sqnr,
         outcomes=agreement.decisions,
+        drift=auc_drift,
         bound="decisions",
         sound=0.97,
         percent=True,

@@ -33,6 +33,8 @@ class Task:
         alike: String, what a network does that gives all images one outcome; `{}` stands for it.
         percent: Bool, whether the score is shown in percent.
         accuracy: Function of outputs and true labels to top-1 and top-5 accuracy; None if labels are no classes.
+        drift: Function of true labels and two arrays of outputs to figures of what the second loses against the labels;
+            None if labels give none.
         learning: `Learning`, how a network is trained for it on labelled images; None if labels do not teach it.
         header: String, the score's name in tables.
         explanation: String, what the score is, for reports.
@@ -60,7 +62,13 @@ class Task:
     alike: str = "gives almost the same output"
     percent: bool = False
     accuracy: Callable[[np.ndarray, np.ndarray], tuple[float, float | None]] | None = None
+    drift: Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]] | None = None
     learning: Learning | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether true labels tell more about a file than its agreement with the model."""
+        return self.accuracy is not None or self.drift is not None
 
     def shown(self, score: float) -> str:
         """A score as text, in percent or as a number."""

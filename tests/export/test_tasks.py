@@ -13,6 +13,7 @@ from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export import export_onnx, export_savedmodel, export_tflite, inspect, prune, verify, write_bundle
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.verification import compare
 from keras_effnet.inference import artifacts
 from keras_effnet.tasks import TASKS
 
@@ -131,3 +132,15 @@ def test_augmentation_within_a_network_is_off_in_other_formats(export, images, t
     model = keras.Sequential([keras.Input((16, 16, 3)), layers.RandomRotation(0.5), network("embedding")])
     report = export(model, tmp_path / "net.onnx", verification=images[1]).report
     assert report.sqnr_db > 60
+
+
+def test_labels_show_what_a_file_of_decisions_loses_in_auc():
+    truth = np.array([[0, 1], [0, 0], [1, 1], [1, 0]])
+    expected = np.array([[0.1, 0.9], [0.2, 0.1], [0.8, 0.7], [0.9, 0.3]])
+    got = expected.copy()
+    got[1, 0] = 0.85  # now between the two positives: AUC 1 becomes 0.75
+    report = compare(expected, got, truth, TASKS["multilabel"])
+    assert report.figures["AUC drift"] == pytest.approx(0.25)
+    binary = compare(expected[:, :1], got[:, :1], truth[:, 0], TASKS["binary"])
+    assert binary.figures["AUC drift"] == pytest.approx(0.25) and binary.accuracy_tflite == 0.75
+    assert "AUC drift" not in compare(expected, got, None, TASKS["multilabel"]).figures

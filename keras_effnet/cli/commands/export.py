@@ -61,9 +61,17 @@ def _sources(artifact, calibration, samples, seed, defects):
         dataset = replace(dataset, train=first, test=second)
         notes = _halves(calibration, first, second)
     # Labels are used only if the classes are the model's; calibration does not need them.
-    same = readable(artifact.class_names or ()) == readable(dataset.class_names) and dataset.task == artifact.task
+    same = readable(artifact.class_names or ()) == readable(dataset.class_names) and _labels_fit(dataset, artifact)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)
     return dataset.train, held_out if same else load_images(held_out, artifact.image_spec, samples, seed), notes
+
+
+def _labels_fit(dataset, artifact) -> bool:
+    """Whether the labels of the data are of the kind that the network learns; those of two classes serve two tasks."""
+    from keras_effnet.tasks import TASKS
+
+    have, wanted = (TASKS[each.task].learning for each in (dataset, artifact))
+    return have is not None and wanted is not None and have.labels == wanted.labels
 
 
 def _halves(source, calibrate_on, held_out) -> list[str]:
@@ -107,7 +115,9 @@ def _next(task, files, folder) -> tuple:
     """The command to run after an export: one that knows the task of the files."""
     if not files:
         return "less", folder / "report.md"
-    command, *data = ("eval", "DATA") if task == "classification" else ("benchmark",)
+    from keras_effnet.tasks import TASKS
+
+    command, *data = ("eval", "DATA") if TASKS[task].learning else ("benchmark",)
     return "keras-effnet", command, files[-1], *data
 
 
@@ -275,6 +285,7 @@ def command(
         raise UserError(
             f"{option} shows classes, and the task of {model} is {artifact.task}: export it without {option}."
         )
+    options["task"] = options["task"] or artifact.task
     if artifact.model is None:
         raise UserError(f"{model} is already exported; pass the .keras file or the run folder.")
     if calibration is None and not artifact.data_origin:

@@ -259,3 +259,9 @@ def worst_auc_drift(truth: np.ndarray, expected: np.ndarray, got: np.ndarray) ->
         if label.any() and not label.all()
     ]
     return float(max(drifts)) if drifts else float("nan")
+
+
+def auc_drift(truth: np.ndarray, expected: np.ndarray, got: np.ndarray) -> dict[str, float]:
+    """`worst_auc_drift` as a figure of a report; none if it is undefined."""
+    drift = worst_auc_drift(truth, expected, got)
+    return {} if np.isnan(drift) else {"AUC drift": drift}
