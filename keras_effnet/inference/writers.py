@@ -11,21 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from keras_effnet.errors import UserError
+from keras_effnet.inference.layouts import BEST, Layout
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.files import WriteError, cannot_write, unwritable
-
-Best = Sequence[tuple[str, float]]  # class names and probabilities of one image, best first
 
 
 @dataclass(frozen=True)
 class _Form:
     """Text format: header before the first prediction, row of each, separator, footer after the last."""
 
-    head: Callable[[Best], str]
-    row: Callable[[str, Best], str]
+    head: Callable[[Layout, Any], str]
+    row: Callable[[Layout, str, Any], str]
     between: str
     tail: str
 
@@ -36,29 +35,27 @@ def _csv_line(cells: Sequence[object]) -> str:
     return line.getvalue()
 
 
-def _csv_head(best: Best) -> str:
-    ranks = range(1, len(best) + 1)
-    return _csv_line(["path", *(f"{what}_{rank}" for rank in ranks for what in ("class", "probability"))])
+def _csv_head(layout: Layout, answer: Any) -> str:
+    return _csv_line(["path", *layout.header(answer)])
 
 
-def _csv_row(path: str, best: Best) -> str:
-    return _csv_line([path, *(cell for name, share in best for cell in (name, f"{share:.6g}"))])
+def _csv_row(layout: Layout, path: str, answer: Any) -> str:
+    return _csv_line([path, *layout.cells(answer)])
 
 
-def _json_row(path: str, best: Best) -> str:
+def _json_row(layout: Layout, path: str, answer: Any) -> str:
     """Member of a JSON object, without the braces."""
-    return json_text({path: best})[2:-2]
+    return json_text({path: layout.value(answer)})[2:-2]
 
 
-def _jsonl_row(path: str, best: Best) -> str:
-    answers = [{"class": name, "probability": share} for name, share in best]
-    return json_text({"path": path, "predictions": answers}, indent=None) + "\n"
+def _jsonl_row(layout: Layout, path: str, answer: Any) -> str:
+    return json_text({"path": path} | layout.members(answer), indent=None) + "\n"
 
 
 FORMS = {
     "csv": _Form(_csv_head, _csv_row, "", ""),
-    "json": _Form(lambda best: "{\n", _json_row, ",\n", "\n}\n"),
-    "jsonl": _Form(lambda best: "", _jsonl_row, "", ""),
+    "json": _Form(lambda layout, answer: "{\n", _json_row, ",\n", "\n}\n"),
+    "jsonl": _Form(lambda layout, answer: "", _jsonl_row, "", ""),
 }
 
 
@@ -75,13 +72,14 @@ def form_of(path: Path) -> str:
 
 
 @contextmanager
-def written(stream: TextIO, form: str) -> Iterator[Callable[[str, Best], None]]:
-    """Context that yields a function to write an image's path and best classes; the footer is always written."""
+def written(stream: TextIO, form: str, layout: Layout = BEST) -> Iterator[Callable[[str, Any], None]]:
+    """Context that yields a function to write an image's path and its answer; the footer is always written."""
     spelling, started = FORMS[form], False
 
-    def write(path: str, best: Best) -> None:
+    def write(path: str, answer: Any) -> None:
         nonlocal started
-        stream.write((spelling.between if started else spelling.head(best)) + spelling.row(path, best))
+        before = spelling.between if started else spelling.head(layout, answer)
+        stream.write(before + spelling.row(layout, path, answer))
         started = True
 
     try:
@@ -97,7 +95,7 @@ def part_of(path: Path) -> Path:
 
 
 @contextmanager
-def written_to(path: Path, form: str) -> Iterator[Callable[[str, Best], None]]:
+def written_to(path: Path, form: str, layout: Layout = BEST) -> Iterator[Callable[[str, Any], None]]:
     """Like `written`, to a `.part` file that replaces `path` when the block succeeds.
 
     An existing file is untouched until then; after an interrupt or a crash the `.part` file holds the predictions made.
@@ -113,7 +111,7 @@ def written_to(path: Path, form: str) -> Iterator[Callable[[str, Best], None]]:
     except OSError as error:
         raise cannot_write(str(path), error) from None
     try:
-        with stream, written(stream, form) as write:
+        with stream, written(stream, form, layout) as write:
             yield write
         if part != path:
             part.replace(path)
@@ -126,3 +124,31 @@ def written_to(path: Path, form: str) -> Iterator[Callable[[str, Best], None]]:
             rows = f" The finished rows are in {part}." if kept and part != path else ""
             raise WriteError(failed.what, failed.reason, failed.cure + rows) from None
         raise
+
+
+@contextmanager
+def saved_to(path: Path) -> Iterator[Callable[[str, Sequence[float]], None]]:
+    """Context that yields a function to add an image's path and embedding, and writes them all when it succeeds.
+
+    `path` becomes a float32 array of shape `(N, features)`; paths of the images lie beside it as `.txt`, one a line.
+
+    Raises:
+        UserError: The files cannot be written.
+    """
+    import numpy as np
+
+    paths: list[str] = []
+    vectors: list[np.ndarray] = []
+
+    def add(image: str, vector: Sequence[float]) -> None:
+        paths.append(image)
+        vectors.append(np.asarray(vector, "float32"))
+
+    yield add
+    try:
+        with path.open("wb") as stream:
+            np.save(stream, np.stack(vectors))
+        listed = "".join(f"{image}\n" for image in paths)
+        path.with_suffix(".txt").write_text(listed, encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise cannot_write(str(path), error) from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import chain, count
 from pathlib import Path
 
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.answers import free_file
 from keras_effnet.cli.options import Whole
 from keras_effnet.errors import UserError, unknown
 
@@ -46,7 +46,7 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
         if explained not in best:
             best.append(explained)
         folder = folder or new_run("explain", Path(model).resolve().stem, out)  # not created if every image is rejected
-        drawn = _free(folder, Path(path).stem)
+        drawn = free_file(folder, Path(path).stem, ".png")
         with kept_if_used(folder):
             plots.explanation(pixels[0], heat.map, best, best.index(explained), drawn)
         results[path] = {"class": explained[0], "probability": explained[1], "layer": heat.layer, "drawn": str(drawn)}
@@ -67,9 +67,3 @@ def _class_index(wanted: str, names: list[str]) -> int:
     if wanted.isdecimal() and int(wanted) < len(names):
         return int(wanted)
     raise UserError(unknown("class", wanted, names))
-
-
-def _free(folder: Path, stem: str) -> Path:
-    """Return an unused file name: images from different folders may have the same name."""
-    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-    return next(path for name in names if not (path := folder / f"{name}.png").exists())

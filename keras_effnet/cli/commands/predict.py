@@ -1,4 +1,4 @@
-"""`keras-effnet predict`: classify images with a `.keras` or `.tflite` file, run folder or published network."""
+"""`keras-effnet predict`: answers of a `.keras` or `.tflite` file, run folder or published network, by its task."""
 
 from __future__ import annotations
 
@@ -10,24 +10,40 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Choice, Whole
+from keras_effnet.cli.answers import ANSWERS, Question
+from keras_effnet.cli.options import Choice, Number, Whole, refuse_unused
 from keras_effnet.errors import UserError
-from keras_effnet.inference.writers import FORMS, form_of, part_of, written, written_to
+from keras_effnet.inference.writers import FORMS, form_of, part_of, saved_to, written, written_to
 
 SHOWN = 50  # maximum rows of the table
+ARRAY = ".npy"
 
 
 @click.command("predict")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--model", required=True, help="A .keras or .tflite file, a run folder, or a name like lite0.")
 @click.option("--top", type=Whole(1), default=3, show_default=True, help="Classes per image.")
-@click.option("--labels", type=click.Path(path_type=Path), help="File with one class name per line.")
+@click.option(
+    "--threshold",
+    type=Number(0, 1),
+    default=0.5,
+    show_default=True,
+    help="Probability from which on a binary network or a label says yes.",
+)
+@click.option("--labels", type=click.Path(path_type=Path), help="File with one name per line.")
 @click.option("--format", "form", type=Choice(["table", *FORMS]), help="Format of stdout or the file. [default: table]")
-@click.option("--output", type=click.Path(path_type=Path), help="File for all predictions: .csv, .json or .jsonl.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File for all predictions: .csv, .json or .jsonl; .npy for embeddings.",
+)
 @click.option("--batch-size", type=Whole(1), default=32, show_default=True, help="Images per batch.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(images, model, top, labels, form, output, batch_size, as_json) -> None:
-    """Classify IMAGES: files, or folders, which are searched recursively."""
+def command(images, model, top, threshold, labels, form, output, batch_size, as_json) -> None:
+    """Predict IMAGES: files, or folders, which are searched recursively.
+
+    By the network's task: classes, a decision, labels, values, an embedding, or a mask for each image.
+    """
     if as_json and form not in (None, "json") and output is None:
         raise UserError(f"--json and --format {form} exclude each other.")
     file_form = _file_form(output, form)
@@ -35,7 +51,9 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
     console.prepare_tensorflow()
     from keras_effnet.inference import artifacts, image_files
 
-    artifact = artifacts.classifier(artifacts.load(model, batch_size=batch_size))
+    artifact = artifacts.load(model, batch_size=batch_size)
+    _refuse_unfit(artifact, output)
+    answering = ANSWERS[artifact.task]
     names = artifacts.class_names(artifact, labels)
     paths = image_files.image_paths(images)
     _refuse_inputs(output, [*paths, artifact.path, *([labels] if labels else [])])
@@ -44,18 +62,22 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
 
     progress = console.track(f"Predicting {len(paths)} images", -(-len(paths) // artifact.batch_size))
     batches = image_files.image_batches(paths, artifact.image_spec, artifact.batch_size, progress)
+    asked = Question(names, top, threshold, lambda: _run_folder(model))
     rows: list[tuple[str, str]] = []
     done = 0
     try:
         with ExitStack() as stack:
-            sinks = [stack.enter_context(written_to(output, file_form))] if output and file_form else []
+            sinks = []
+            if output and file_form:
+                opened = saved_to(output) if file_form == ARRAY else written_to(output, file_form, answering.layout)
+                sinks.append(stack.enter_context(opened))
             if shown != "table":
-                sinks.append(stack.enter_context(written(sys.stdout, shown)))
-            for path, best in _answers(artifact, batches, names, top):
+                sinks.append(stack.enter_context(written(sys.stdout, shown, answering.layout)))
+            for path, answer in answering.answers(_outputs(artifact, batches), asked):
                 for write in sinks:
-                    write(path, best)
+                    write(path, answer)
                 if len(rows) < SHOWN:
-                    rows.append((Path(path).name, ", ".join(f"{name} {share:.1%}" for name, share in best)))
+                    rows.append((Path(path).name, answering.shown(answer)))
                 done += 1
     except KeyboardInterrupt:
         kept = f"; the finished rows are in {part_of(output)}" if output and done else ""
@@ -63,11 +85,13 @@ def command(images, model, top, labels, form, output, batch_size, as_json) -> No
         raise click.exceptions.Exit(console.INTERRUPTED) from None
     if shown != "table":
         return
-    console.table(("image", "classes"), rows)
+    console.table(("image", answering.header), rows)
     if done > len(rows):
         click.echo(f"... and {done - len(rows)} more in {output}.")
     where = f" in {output}" if output else ""
-    console.finish(f"{done} images classified by {artifact.path}{where}", *_following(artifact, model, output))
+    if "folder" in vars(asked):
+        click.echo(f"Masks and overlays, at the size of the network's input: {asked.folder}.")
+    console.finish(f"{done} images {answering.done} by {artifact.path}{where}", *_following(artifact, model, output))
 
 
 def _file_form(output: Path | None, form: str | None) -> str | None:
@@ -76,7 +100,23 @@ def _file_form(output: Path | None, form: str | None) -> str | None:
         return None
     if output.is_dir() or not output.resolve().parent.is_dir():
         raise UserError(f"Cannot write {output}: it must be a file in a folder that exists.")
+    if output.suffix == ARRAY and form not in FORMS:
+        return ARRAY
     return form if form in FORMS else form_of(output)
+
+
+def _refuse_unfit(artifact, output: Path | None) -> None:
+    """Refuse options that the task of the network has no use for."""
+    from keras_effnet.tasks import TASKS
+
+    because = f"the task of {artifact.path} is {artifact.task}."
+    learning = TASKS[artifact.task].learning
+    if learning is None or learning.activation != "sigmoid":
+        refuse_unused(["threshold"], because)
+    if artifact.task != "classification":
+        refuse_unused(["top"], because)
+    if artifact.task != "embedding" and output is not None and output.suffix == ARRAY:
+        raise UserError(f"{output} would hold embeddings, but {because} End the name in .csv, .json or .jsonl.")
 
 
 def _refuse_inputs(output: Path | None, inputs: Iterable[str | Path]) -> None:
@@ -85,11 +125,15 @@ def _refuse_inputs(output: Path | None, inputs: Iterable[str | Path]) -> None:
         raise UserError(f"{output} is an input of this command: write the predictions to another file.")
 
 
-def _run_file(model: str) -> Path:
-    """Return an output file in a new run folder, for more predictions than the table shows."""
+def _run_folder(model: str) -> Path:
     from keras_effnet.system.run_folders import new_run
 
-    return new_run("predict", Path(model).resolve().stem) / "predictions.csv"
+    return new_run("predict", Path(model).resolve().stem)
+
+
+def _run_file(model: str) -> Path:
+    """Return an output file in a new run folder, for more predictions than the table shows."""
+    return _run_folder(model) / "predictions.csv"
 
 
 def _following(artifact, model: str, output: Path | None) -> tuple[tuple[str, ...], str]:
@@ -98,19 +142,16 @@ def _following(artifact, model: str, output: Path | None) -> tuple[tuple[str, ..
         return ("keras-effnet", "predict", "IMAGES", "--model", model, "--output", "predictions.csv"), ""
     if artifact.model is None:
         return ("keras-effnet", "benchmark", artifact.path), ""
+    if artifact.task != "classification":
+        return ("keras-effnet", "export", model), ""
     return ("keras-effnet", "explain", "IMAGE", "--model", model), "Grad-CAM heat map"
 
 
-def _answers(artifact, batches, names, top):
-    """Yield the path and best classes of each image, with probabilities even if the network outputs logits."""
-    from keras_effnet.evaluation.metrics import check_finite, score_kind, softmax
-    from keras_effnet.imagenet import decode_predictions
+def _outputs(artifact, batches):
+    """Yield paths, images and outputs of each batch."""
+    from keras_effnet.evaluation.metrics import check_finite
 
-    logits = False
     for paths, pixels in batches:
-        scores = artifact.predict(pixels)
-        check_finite(scores)
-        if not logits and score_kind(scores) == "logits":
-            logits = True
-            click.echo("note: the network outputs logits; probabilities are computed by softmax.", err=True)
-        yield from zip(paths, decode_predictions(softmax(scores) if logits else scores, top, names), strict=True)
+        outputs = artifact.predict(pixels)
+        check_finite(outputs)
+        yield paths, pixels, outputs

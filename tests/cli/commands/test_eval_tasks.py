@@ -184,3 +184,72 @@ def test_embeddings_are_refused_in_one_line(cli, tmp_path):
     keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)).save(tmp_path / "model.keras")
     shown = cli("eval", tmp_path / "model.keras", tmp_path)
     assert shown.status == 2 and "is embedding, which labels do not measure; `keras-effnet predict" in shown.err
+
+
+# ------------------------------------------------------------------ predict
+
+
+def predicted(cli, *args) -> dict:
+    shown = cli("predict", *args, "--json")
+    assert shown.status == 0, shown.err
+    return json.loads(shown.out)
+
+
+def test_predict_decides_by_the_threshold(cli, binary, tmp_path):
+    image = paint(tmp_path / "a.png", 150, 0, 0)
+    share = 1 / (1 + np.exp(10 - 20 * 150 / 255))
+    ((first, likely), (second, rest)) = predicted(cli, image, "--model", binary)[str(image)]
+    assert (first, second) == ("red", "other") and [likely, rest] == pytest.approx([share, 1 - share], 1e-4)
+    assert predicted(cli, image, "--model", binary, "--threshold", 0.9)[str(image)][0][0] == "other"
+    assert f"red {share:.1%}" in cli("predict", image, "--model", binary).out
+    assert "--top would have no effect" in cli("predict", image, "--model", binary, "--top", 1).err
+
+
+def test_predict_lists_the_labels_above_the_threshold(cli, tmp_path):
+    model = save(tmp_path / "labels", 3, "sigmoid", "red\ngreen\nblue\n")
+    image, dark = paint(tmp_path / "a.png", 200, 0, 250), paint(tmp_path / "b.png", 0, 0, 0)
+    assert [name for name, _ in predicted(cli, image, "--model", model)[str(image)]] == ["blue", "red"]
+    assert cli("predict", image, dark, "--model", model, "--output", "out.csv").status == 0
+    rows = rows_of(Path("out.csv"))
+    assert [row["labels"] for row in rows] == ["blue|red", ""] and float(rows[0]["green"]) < 0.01
+    line = json.loads(cli("predict", dark, "--model", model, "--format", "jsonl").out)
+    assert line["labels"] == [] and set(line["probabilities"]) == {"red", "green", "blue"}
+
+
+def test_predict_gives_values_their_names(cli, tmp_path):
+    model = save(tmp_path / "values", 1, None, "redness\n")
+    image = paint(tmp_path / "a.png", 102, 0, 0)
+    assert predicted(cli, image, "--model", model)[str(image)]["redness"] == pytest.approx(0.4, 1e-4)
+    assert "redness 0.4" in cli("predict", image, "--model", model).out
+    assert "would hold embeddings, but the task" in cli("predict", image, "--model", model, "--output", "x.npy").err
+
+
+def test_predict_writes_embeddings_as_an_array(cli, tmp_path):
+    pixels = keras.Input((SIZE, SIZE, 3))
+    keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(pixels)).save(tmp_path / "model.keras")
+    images = [paint(tmp_path / f"images/{red}.png", red, 0, 7) for red in (10, 20)]
+    shown = cli("predict", tmp_path / "images", "--model", tmp_path / "model.keras", "--output", "vectors.npy")
+    assert shown.status == 0 and "2 images embedded" in shown.out, shown.err
+    assert np.load("vectors.npy").tolist() == [[10, 0, 7], [20, 0, 7]]
+    assert Path("vectors.txt").read_text().split() == [str(image) for image in images]
+    assert predicted(cli, images[0], "--model", tmp_path / "model.keras")[str(images[0])] == [10, 0, 7]
+
+
+def test_predict_writes_masks_with_a_palette_and_over_the_image(cli, tmp_path):
+    image = keras.Input((SIZE, SIZE, 3))
+    convolution = keras.layers.Conv2D(2, 1, activation="softmax")
+    model = keras.Model(image, convolution(image))
+    convolution.set_weights([np.array([[[[0, 1], [0, 0], [0, 0]]]]), np.array([0, -100])])
+    (tmp_path / "net").mkdir()
+    model.save(tmp_path / "net/model.keras")
+    (tmp_path / "net/labels.txt").write_text("dark\nred\n")
+    pixels = np.zeros((SIZE, SIZE, 3), "uint8")
+    pixels[:2, :, 0] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    answer = predicted(cli, tmp_path / "a.png", "--model", tmp_path / "net/model.keras")[str(tmp_path / "a.png")]
+    assert answer["shares"] == {"dark": 0.75, "red": 0.25}
+    with Image.open(answer["mask"]) as mask, Image.open(answer["overlay"]) as over:
+        assert mask.mode == "P" and np.array_equal(np.asarray(mask), pixels[..., 0] // 200)
+        assert mask.getpalette()[3:6] == [128, 0, 0] and over.getpixel((0, 0)) == (164, 0, 0)
+    shown = cli("predict", tmp_path / "a.png", "--model", tmp_path / "net/model.keras")
+    assert "1 images segmented" in shown.out and "a_mask.png: dark 75.0%, red 25.0%" in shown.out
