@@ -12,6 +12,7 @@ ARGUMENTS = {
     "fine_tune.py": ["--epochs", "2"],
     "scale_and_count.py": [],
     "scaling_study.py": ["--quick"],
+    "segmentation.py": ["--quick"],
     "train_and_export.py": ["--epochs", "6"],
     "train_several_hosts.py": [],
 }
@@ -20,10 +21,18 @@ PRINTED = {
     "fine_tune.py": "of 134 unseen digits",
     "scale_and_count.py": "width x 3: MACs x 8.61",
     "scaling_study.py": "MACs grew x",
+    "segmentation.py": "int8: IoU with the float model 0.9",
     "train_and_export.py": "agreement",
     "train_several_hosts.py": "1 devices: loss",
 }
-LONG = {"explain_prediction.py", "fine_tune.py", "scaling_study.py", "train_and_export.py", "train_several_hosts.py"}
+LONG = {
+    "explain_prediction.py",
+    "fine_tune.py",
+    "scaling_study.py",
+    "segmentation.py",
+    "train_and_export.py",
+    "train_several_hosts.py",
+}
 
 
 def run(name: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess:

@@ -150,10 +150,12 @@ BLOCKS: dict[type, Callable[[Any, Any, LayerOptions], Any]] = {
 }
 
 
-def classifier(x: Any, classes: int, activation: str | None, dropout_rate: float, dtype: Any = None) -> Any:
+def classifier(
+    x: Any, classes: int, activation: str | None, dropout_rate: float, dtype: Any = None, name: str = "predictions"
+) -> Any:
     """Dropout and the dense layer, which is float32 under any policy because softmax overflows in float16."""
     if dropout_rate > 0:
-        x = layers.Dropout(dropout_rate, dtype=dtype, name="top_dropout")(x)
+        x = layers.Dropout(dropout_rate, dtype=dtype, name=name.replace("predictions", "top_dropout"))(x)
     return layers.Dense(
-        classes, activation=activation, kernel_initializer=_DENSE_INITIALIZER, dtype="float32", name="predictions"
+        classes, activation=activation, kernel_initializer=_DENSE_INITIALIZER, dtype="float32", name=name
     )(x)

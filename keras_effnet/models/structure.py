@@ -20,6 +20,7 @@ CLASSIFIER = "classifier"
 
 _PADDING = ("ZeroPadding2D", "Cropping2D")
 _ENLARGING = ("UpSampling2D", "Conv2DTranspose", "Resizing")
+_BEHIND_CLASSIFIER = ("Activation", "Softmax", "Sigmoid", "Dropout", "Identity")
 _POOLED = ("GlobalAveragePooling2D", "GlobalMaxPooling2D")
 
 Rebuild: TypeAlias = Callable[[keras.layers.Layer], keras.layers.Layer]
@@ -51,6 +52,36 @@ class Structure:
         named = [part for part in self.parts if part.stage]
         return {f"P{part.stride.bit_length() - 1}": part for part in named or self.parts}
 
+    def producer(self, tensor: Any) -> Any:
+        """Layer or operation that computes a tensor of `model`; None for an input."""
+        return next((operation for operation, output in self.outputs.items() if output is tensor), None)
+
+    def classifier_of(self, tensor: Any) -> tuple[keras.layers.Dense | None, list[Any]]:
+        """The dense layer that computes an output, and the activations and dropout between them, output side first.
+
+        The layer is None if the output is not that of a dense layer, such as a pooled feature map.
+        """
+        behind: list[Any] = []
+        operation = self.producer(tensor)
+        while operation is not None and type(operation).__name__ in _BEHIND_CLASSIFIER:
+            behind.append(operation)
+            operation = self.producer(self.inputs[operation][0])
+        return (operation, behind) if isinstance(operation, keras.layers.Dense) else (None, behind)
+
+    def pooling_of(self, tensor: Any) -> tuple[Any, Any] | None:
+        """The last feature map that an output is computed from, and the tensor that pooling makes of it.
+
+        None if there is no feature map on the way from the input.
+        """
+        operation = self.producer(tensor)
+        while operation is not None:
+            output, given = self.outputs[operation], self.inputs[operation][0]
+            pooled = not _is_map(output) or type(operation).__name__ in _POOLED
+            if pooled and _is_map(given) and type(self.producer(given)).__name__ not in _POOLED:
+                return given, output
+            operation = self.producer(given)
+        return None
+
 
 def structure_of(model: keras.Model) -> Structure:
     """Find backbone and head of a network.
@@ -73,17 +104,15 @@ def structure_of(model: keras.Model) -> Structure:
     steps = graph_steps(flat)
     outputs = {operation: output for operation, _, output in steps}
     inputs = {operation: given for operation, given, _ in steps}
-    head = _head(flat, steps)
     try:
         named = parts(flat)
     except UserError:
-        found = _by_stride(flat, steps, head)
+        found = _by_stride(flat, steps, _head(flat, steps))
     else:
         backbone = [part for part in named if part.name != CLASSIFIER]
         found = tuple(replace(part, tensor=outputs[part.layers[-1]]) for part in backbone)
-        held = {layer for part in found for layer in part.layers}
-        head = _behind(steps, held)
-    return Structure(flat, found, tuple(layer for layer in head if _is_layer(layer)), outputs, inputs)
+    behind = _behind(steps, {layer for part in found for layer in part.layers})
+    return Structure(flat, found, tuple(layer for layer in behind if _is_layer(layer)), outputs, inputs)
 
 
 def is_nested(layer: Any) -> bool:
@@ -97,12 +126,17 @@ def functional(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, outputs, name=model.name)
 
 
-def inlined(model: keras.Model, rebuild: Rebuild) -> keras.Model:
+def _called(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    return layer(*args, **kwargs)
+
+
+def inlined(model: keras.Model, rebuild: Rebuild, call: Callable[..., Any] = _called) -> keras.Model:
     """Functional model with the layers of nested models in place of them.
 
     Args:
         model: Functional or `Sequential` model.
         rebuild: Function from a layer that is no model to the layer of the result: a copy, or itself.
+        call: Function from such a layer and its inputs to its output.
 
     Raises:
         UserError: Two nested models have layers of the same name.
@@ -115,7 +149,7 @@ def inlined(model: keras.Model, rebuild: Rebuild) -> keras.Model:
         return inline(layer) if is_nested(layer) else rebuild(layer)
 
     def connect(layer, *args, **kwargs):
-        return layer.call(*args, **kwargs) if is_nested(layer) else layer(*args, **kwargs)
+        return layer.call(*args, **kwargs) if is_nested(layer) else call(layer, *args, **kwargs)
 
     try:
         return inline(model)
