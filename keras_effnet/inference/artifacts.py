@@ -212,7 +212,7 @@ def classifier(artifact: Artifact) -> Artifact:
     if artifact.task != "classification":
         raise UserError(
             f"{artifact.path} is no classifier: its task is {artifact.task}, and this command knows one class an "
-            "image. export knows every task."
+            "image. train, eval, predict and export know every task."
         )
     return artifact
 

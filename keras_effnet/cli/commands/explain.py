@@ -11,11 +11,19 @@ from keras_effnet.cli.answers import free_file
 from keras_effnet.cli.options import Whole
 from keras_effnet.errors import UserError, unknown
 
+_EXPLAINED = ("class", "flags")  # kinds of labels
+
 
 @click.command("explain")
 @click.argument("images", nargs=-1, required=True)
 @click.option("--model", required=True, help="A .keras file, a run folder, or a name like lite0.")
-@click.option("--class", "wanted", metavar="NAME", help="Class name or index; the predicted class by default.")
+@click.option(
+    "--class",
+    "--label",
+    "wanted",
+    metavar="NAME",
+    help="Name or index of a class or label; the predicted one by default.",
+)
 @click.option("--layer", metavar="NAME", help="Feature map to use, such as block5c; the last by default.")
 @click.option("--top", type=Whole(1, 20), default=3, show_default=True, help="Classes listed per image.")
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one class name per line.")
@@ -29,8 +37,12 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
     from keras_effnet.imagenet import decode_predictions
     from keras_effnet.inference import artifacts, image_files
     from keras_effnet.system.run_folders import kept_if_used, new_run
+    from keras_effnet.tasks import TASKS
 
-    artifact = artifacts.classifier(artifacts.load(model))
+    artifact = artifacts.load(model)
+    learning = TASKS[artifact.task].learning
+    if learning is None or learning.labels not in _EXPLAINED:
+        raise UserError(f"Heat maps are of classes and labels, and the task of {artifact.path} is {artifact.task}.")
     if artifact.model is None:
         raise UserError(f"{artifact.path} has no gradients; pass the .keras file or the run folder it was made from.")
     names = artifacts.class_names(artifact, labels)

@@ -253,3 +253,34 @@ def test_predict_writes_masks_with_a_palette_and_over_the_image(cli, tmp_path):
         assert mask.getpalette()[3:6] == [128, 0, 0] and over.getpixel((0, 0)) == (164, 0, 0)
     shown = cli("predict", tmp_path / "a.png", "--model", tmp_path / "net/model.keras")
     assert "1 images segmented" in shown.out and "a_mask.png: dark 75.0%, red 25.0%" in shown.out
+
+
+# ------------------------------------------------------------------ explain
+
+
+def test_explain_shows_the_evidence_for_a_decision_or_a_label(cli, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "explanation", lambda *args: drawn.append(args))
+    pixels = keras.Input((SIZE, SIZE, 3))
+    features = keras.layers.Conv2D(3, 1, name="features")
+    mean = keras.layers.GlobalAveragePooling2D()(features(pixels))
+    image = paint(tmp_path / "a.png", 200, 0, 0)
+    for units, names, label in ((1, "other\nred\n", "red"), (3, "red\ngreen\nblue\n", "green")):
+        model = keras.Model(pixels, keras.layers.Dense(units, activation="sigmoid")(mean))
+        features.set_weights([np.eye(3)[None, None], np.zeros(3)])
+        model.layers[-1].set_weights([0.02 * np.eye(3)[:, :units], np.full(units, -1)])
+        (tmp_path / str(units)).mkdir()
+        model.save(tmp_path / f"{units}/model.keras")
+        (tmp_path / f"{units}/labels.txt").write_text(names)
+        shown = cli("explain", image, "--model", tmp_path / f"{units}/model.keras", "--label", label, "--json")
+        assert shown.status == 0, shown.err
+        found = json.loads(shown.out)[str(image)]
+        assert found["class"] == label
+        assert found["probability"] == pytest.approx(1 / (1 + np.exp(-3 if label == "red" else 1)), 1e-3)
+    assert drawn[0][1].max() == 1 and drawn[1][1].max() == 0  # no green in the image
+
+
+def test_explain_refuses_values_in_one_line(cli, tmp_path):
+    model = save(tmp_path / "values", 1, None, "redness\n")
+    shown = cli("explain", paint(tmp_path / "a.png", 1, 2, 3), "--model", model)
+    assert shown.status == 2 and "Heat maps are of classes and labels, and the task of" in shown.err
