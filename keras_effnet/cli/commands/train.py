@@ -121,7 +121,8 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
         config = _config(recipe, given | {"batch_size": batch_size})
     learning = objective(dataset.task).learning
     if dataset.task != "classification":
-        console.say(f"Task: {dataset.task}, {len(dataset.class_names)} {KINDS[dataset.task].plural}.")
+        kind = KINDS[dataset.task]
+        console.say(f"Task: {dataset.task}, {classes} {kind.noun if classes == 1 else kind.plural}.")
     free, where = memory.available_bytes()
     predicted = memory.predicted_memory(config, config.batch_size, classes)
     decoder = " without the decoder" if dataset.task == "segmentation" else ""
