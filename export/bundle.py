@@ -20,6 +20,7 @@ from keras_effnet.export.description import About
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
+from keras_effnet.export.outputs import Tasks
 from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.report import ReportRow, recommend_precision, recommended_file, write_export_report
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
@@ -27,7 +28,6 @@ from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.files import atomic_group
-from keras_effnet.tasks import TaskName
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def write_bundle(
     tuning: FineTuning | None = None,
     training_samples: int = 1000,
     min_agreement: float | None = None,
-    task: TaskName | None = None,
+    task: Tasks | None = None,
     labels: Sequence[str] | None = None,
     about: About | None = None,
     image_spec: ImageSpec | None = None,
@@ -172,7 +172,7 @@ def write_bundle(
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)
     spec = image_spec or ImageSpec.of_model(model)
     sample = _check_app_bundle(folder, spec, test_images, overwrite) if app_bundle else None
-    about = (about or About()).completed(name, model.output_shape[-1], labels)
+    about = (about or About()).completed(name, model.outputs[0].shape[-1], labels)
     announce("Reading images")
     trained_on = training_samples if method == "qat" else 0
     source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on, task)

@@ -103,8 +103,8 @@ class ExportCandidate:
 
     @property
     def _required(self) -> str:
-        task = TASKS[self.report.task]
-        return task.shown(self.recipe.min_agreement(task.name))
+        names = dict.fromkeys(each.task for each in self.report.each)
+        return " and ".join(TASKS[name].shown(self.recipe.min_agreement(name)) for name in names)
 
     @property
     def complaint(self) -> str:
@@ -159,7 +159,7 @@ def try_precision(
                 break
             settings.announce(f"Running the {quantization} file ({candidate.method})")
             # The file that is run is the one that is written.
-            candidate = candidate._replace(content=describe(candidate.content, about, source.task))
+            candidate = candidate._replace(content=describe(candidate.content, about, source.outputs))
             check_portable(candidate.content, int(weight_count(source.model) * recipe.weight_bytes))
             tried.append((candidate, compared_on.compare(TFLiteModel(candidate.content))))
         except CannotRunError as error:

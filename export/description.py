@@ -15,6 +15,7 @@ import numpy as np
 
 import keras_effnet
 from keras_effnet.errors import UserError
+from keras_effnet.export.outputs import Output, Outputs
 from keras_effnet.export.tflite_file.metadata import (
     ENTRY,
     RUNTIME_BYTES,
@@ -27,7 +28,6 @@ from keras_effnet.export.tflite_file.runtime_versions import min_runtime_version
 from keras_effnet.export.tflite_file.schema import add_buffer, buffer, operator_name, pack, parse, tensor_dtype
 from keras_effnet.imagenet import imagenet_classes, readable
 from keras_effnet.system.documents import read_lines
-from keras_effnet.tasks import Task
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
@@ -114,17 +114,17 @@ def _keys(labels: Sequence[str] | None, table: dict[str, str]) -> Sequence[str]:
     return wnids if published and wnids[0] in table else labels or ()
 
 
-def describe(content: bytes, about: About, task: Task) -> bytes:
+def describe(content: bytes, about: About, outputs: Outputs) -> bytes:
     """Write metadata, a signature and the oldest runtime into a file. Equal arguments give equal bytes.
 
     Args:
-        content: Bytes of a file with one image as input, pixels in 0..255, and one output.
+        content: Bytes of a file with one image as input, pixels in 0..255.
         about: A completed `About`.
-        task: `Task`.
+        outputs: `Outputs` of the network.
     """
     model = parse(content)
-    model.signatureDefs = [_signature(model, task.output)]
-    metadata = _metadata(model, about, task)
+    model.signatureDefs = [_signature(model, outputs.names)]
+    metadata = _metadata(model, about, outputs)
     runtime = min_runtime_version(model)
     _set_entry(model, RUNTIME_ENTRY, runtime.encode().ljust(RUNTIME_BYTES, b"\0") if runtime else None)
     _set_entry(model, ENTRY, metadata_bytes(metadata))
@@ -132,7 +132,7 @@ def describe(content: bytes, about: About, task: Task) -> bytes:
     return with_labels(packed, metadata.labels) if metadata.labels else packed
 
 
-def _signature(model: ModelT, output: str):
+def _signature(model: ModelT, outputs: Sequence[str]):
     from ai_edge_litert import schema_py_generated as schema
 
     def port(name: str, index: int):
@@ -142,7 +142,7 @@ def _signature(model: ModelT, output: str):
 
     graph, signature = model.subgraphs[0], schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = SIGNATURE.encode(), 0
-    signature.inputs, signature.outputs = [port(INPUT, graph.inputs[0])], [port(output, graph.outputs[0])]
+    signature.inputs, signature.outputs = [port(INPUT, graph.inputs[0])], list(map(port, outputs, graph.outputs))
     return signature
 
 
@@ -163,16 +163,17 @@ def _set_entry(model: ModelT, name: str, value: bytes | None) -> None:
     model.metadata = list(entries.values())
 
 
-def _metadata(model: ModelT, about: About, task: Task) -> FileMetadata:
+def _metadata(model: ModelT, about: About, outputs: Outputs) -> FileMetadata:
     graph = model.subgraphs[0]
-    image, scores = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
-    _, height, width, channels = map(int, image.shape)
-    classes, kind = int(scores.shape[-1]), _last_operator(model)
+    _, height, width, channels = map(int, graph.tensors[graph.inputs[0]].shape)
+    first, *others = zip(outputs.each, map(int, graph.outputs), strict=True)
+    subject = " and ".join(_subject(model, output, index) for output, index in (first, *others))
+    kind = _maker(model, first[1])
     scale, zero_point = _pixel_scale(model)
     size = f"{width}x{height} pixels"
     return FileMetadata(
         name=about.name,
-        description=about.description or f"{task.subject.format(classes=f'{classes:,}')} for images of {size}.",
+        description=about.description or f"{subject} for images of {size}.",
         version=about.version or f"keras_effnet {keras_effnet.__version__}",
         author=about.author,
         license=about.license,
@@ -182,11 +183,19 @@ def _metadata(model: ModelT, about: About, task: Task) -> FileMetadata:
         mean=(zero_point,),
         std=(1 / scale,),
         pixel_range=(0.0, 255.0),
-        output_name=task.output,
-        output_description=_SCORES.get(kind, task.description),
+        output_name=first[0].name,
+        output_description=_SCORES.get(kind, first[0].task.description),
         score_threshold=0.0 if kind in _SCORES else None,  # logits may be negative
         labels=tuple(about.class_names),
+        more_outputs=tuple(
+            (output.name, _SCORES.get(_maker(model, index), output.task.description)) for output, index in others
+        ),
     )
+
+
+def _subject(model: ModelT, output: Output, index: int) -> str:
+    classes = int(model.subgraphs[0].tensors[index].shape[-1])
+    return output.task.subject.format(classes=f"{classes:,}")
 
 
 def _pixel_scale(model: ModelT) -> tuple[float, float]:
@@ -201,11 +210,10 @@ def _pixel_scale(model: ModelT) -> tuple[float, float]:
     return float(quantization.scale[0]), float(quantization.zeroPoint[0])
 
 
-def _last_operator(model: ModelT) -> str:
-    """Name of the operator that computes the output, not counting a conversion to float."""
+def _maker(model: ModelT, index: int) -> str:
+    """Name of the operator that computes a tensor, not counting a conversion to float."""
     graph = model.subgraphs[0]
     makers = {int(index): operator for operator in graph.operators for index in operator.outputs}
-    index = int(graph.outputs[0])
     while index in makers:
         name = operator_name(model, makers[index])
         if name not in ("DEQUANTIZE", "QUANTIZE"):

@@ -199,15 +199,19 @@ class Precision:
 
     def meets(self, report: VerifyReport) -> bool:
         """Whether the measured agreement and SQNR reach the bounds of this precision."""
-        return report.score >= self.min_agreement(report.task) and report.sqnr_db >= self.bounds.sqnr_db
+        return all(
+            each.score >= self.min_agreement(each.task) and each.sqnr_db >= self.bounds.sqnr_db for each in report.each
+        )
 
     def accepts(self, report: VerifyReport) -> bool:
         """Whether a report is consistent with the bounds: the interval of the agreement includes or exceeds its bound.
 
         With few images, an agreement just below the bound is no evidence against the file.
         """
-        enough = report.agreement_interval[1] >= self.min_agreement(report.task)
-        return enough and report.sqnr_db >= self.bounds.sqnr_db
+        return all(
+            each.agreement_interval[1] >= self.min_agreement(each.task) and each.sqnr_db >= self.bounds.sqnr_db
+            for each in report.each
+        )
 
     def min_agreement(self, task: TaskName) -> float:
         """The bound of the agreement for a task."""

@@ -91,6 +91,9 @@ def _verdicts(rows: Sequence[ReportRow]) -> dict[str, tuple[Verdict, ...]]:
 
 def _comparison(report: VerifyReport) -> dict[str, str]:
     """Column header -> text of a cell, for the columns of a comparison; those that the task lacks are left out."""
+    if report.outputs:
+        parts = {f"{name}: {TASKS[each.task].header}": _agreement(each) for name, each in report.outputs.items()}
+        return parts | {"SQNR": f"{report.sqnr_db:.1f} dB"}
     task = TASKS[report.task]
     accuracies = {"top-1": _share(report.accuracy_tflite), "top-5": _share(report.top5_tflite)}
     figures = {name: task.shown(value) for name, value in report.figures.items()}
@@ -127,7 +130,7 @@ def cells(row: ReportRow, headers: Sequence[str]) -> tuple[str, ...]:
 
 
 def _sound(report: VerifyReport) -> bool:
-    return report.score >= TASKS[report.task].sound
+    return all(each.score >= TASKS[each.task].sound for each in report.each)
 
 
 def _compared(rows: Sequence[ReportRow]) -> list[KeptFile]:
@@ -188,12 +191,16 @@ def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
         five = "" if report.top5_keras is None else f" (top-5 {report.top5_keras:.1%})"
         remarks.append(f"The Keras model on the same {report.samples} images: {report.accuracy_keras:.1%}{five}.")
     if report:
-        task = TASKS[report.task]
+        tasks = [TASKS[name] for name in dict.fromkeys(each.task for each in report.each)]
+        measured = " and ".join(dict.fromkeys(task.measured for task in tasks))
         remarks += [
             f"Latency: median of one image, one thread, on {cpu_name()}.",
             "Memory: peak of loading and running the file.",
-            f"{task.header[0].upper()}{task.header[1:]}: {task.explanation}; number of images, 95% interval. SQNR: of "
-            f"the {task.measured}.",
+            *(
+                f"{task.header[0].upper()}{task.header[1:]}: {task.explanation}; number of images, 95% interval."
+                for task in tasks
+            ),
+            f"SQNR: of the {measured}{', of the worst output' if report.outputs else ''}.",
             "Runtimes: expected from operators and types, by rules from trials with files of each precision or from "
             "documents; on this machine the files were run with LiteRT.",
         ]
@@ -263,13 +270,16 @@ def _plot(rows: Sequence[ReportRow], folder: Path) -> list[Path]:
     kept = [file for row in rows if (file := row.kept)]
     images = []
     if kept:
-        task = TASKS[kept[0].report.task]
-        scale, unit = (100, " (%)") if task.percent else (1, "")
         panels = {
             "size (MB)": [file.export.size_bytes / 1e6 for file in kept],
             "latency (ms)": [file.latency.median_ms for file in kept],
-            f"{task.header}{unit} of {kept[0].report.samples}": [scale * file.report.score for file in kept],
         }
+        for place, output in enumerate(kept[0].report.each):
+            task = TASKS[output.task]
+            scale, unit = (100, " (%)") if task.percent else (1, "")
+            name = "".join(f"{name}: " for name in list(kept[0].report.outputs)[place : place + 1])
+            scores = [scale * file.report.each[place].score for file in kept]
+            panels[f"{name}{task.header}{unit} of {output.samples}"] = scores
         accuracies = [accuracy for file in kept if (accuracy := file.report.accuracy_tflite) is not None]
         if len(accuracies) == len(kept):
             panels["accuracy (%)"] = [100 * accuracy for accuracy in accuracies]

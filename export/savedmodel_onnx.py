@@ -21,12 +21,13 @@ from keras_effnet.export.calibration import Images, load_images, synthetic_image
 from keras_effnet.export.conversion.float_graph import check_exportable
 from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.conversion.structure import float32_copy, plain
+from keras_effnet.export.outputs import Outputs
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.verification import Evidence, VerifyReport, compare
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
 from keras_effnet.system.files import atomic, cannot_write, staging
 from keras_effnet.system.output import captured_output
-from keras_effnet.tasks import Task, task_of
+from keras_effnet.tasks import Task
 
 _BATCH = 16
 _GRAPH = "saved_model.pb"  # identifies a folder as a SavedModel
@@ -217,7 +218,7 @@ def _export(
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; pass overwrite=True to replace it.")
     spec = image_spec or ImageSpec.of_model(model)
-    task = task_of(model)
+    task = Outputs.of(model).only.task
     labels = verification.labels if isinstance(verification, Split) and task.accuracy else None
     evidence: Evidence = "synthetic" if verification is None else "held-out"
     if verification is None:

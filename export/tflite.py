@@ -24,11 +24,11 @@ from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.description import About, output_names
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
+from keras_effnet.export.outputs import Tasks
 from keras_effnet.export.recipes import Settings, check_settings
 from keras_effnet.export.verification import Evidence, Reference
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.files import atomic_group, cannot_write
-from keras_effnet.tasks import TaskName
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def prepare_inputs(
     samples: int,
     seed: int,
     training_samples: int = 0,
-    task: TaskName | None = None,
+    task: Tasks | None = None,
 ) -> tuple[ExportSource, Reference]:
     """Load the images of an export: the source with its calibration images, and the reference to compare with.
 
@@ -60,13 +60,12 @@ def prepare_inputs(
             logger.warning("Only %d calibration images; use %d or more.", len(pixels), MIN_IMAGES)
     # Files are compared with the source's float32 copy, so that float16 noise of the model does not count.
     source = ExportSource(model, pixels, samples, task)
-    name = source.task.name
     if held_out is None:
         shown = synthetic_images(model.input_shape[1:]) if pixels is None else pixels[:samples]
         evidence: Evidence = "synthetic" if pixels is None else "calibration"
-        reference = Reference.of(source.model, shown, image_spec, samples=samples, task=name)
+        reference = Reference.of(source.model, shown, image_spec, samples=samples, outputs=source.outputs)
         return source, replace(reference, evidence=evidence)
-    reference = Reference.of(source.model, held_out, image_spec, samples=samples, seed=seed, task=name)
+    reference = Reference.of(source.model, held_out, image_spec, samples=samples, seed=seed, outputs=source.outputs)
     reference = replace(reference, evidence="held-out") if pixels is None else reference.apart_from(pixels)
     if reference.remark:
         logger.warning(reference.remark)
@@ -86,7 +85,7 @@ def export_tflite(
     tuning: FineTuning | None = None,
     training_samples: int = 1000,
     min_agreement: float | None = None,
-    task: TaskName | None = None,
+    task: Tasks | None = None,
     labels: Sequence[str] | None = None,
     about: About | None = None,
     image_spec: ImageSpec | None = None,
@@ -103,7 +102,8 @@ def export_tflite(
     only. It is written only after LiteRT ran it and its predictions agreed with the model's.
 
     Args:
-        model: Functional Keras model with one image input of fixed size and one output.
+        model: Functional Keras model with one image input of fixed size. With several outputs, each is compared by its
+            own task and keeps its name.
         path: Path that ends in `.tflite`.
         quantization: `"none"` (float32), `"float16"`, `"dynamic"` (int8 weights, activations quantized at run time),
             `"weight_only"` (int8 weights, arithmetic in float32), `"int8"` (weights and activations), `"int16x8"` (int8
@@ -128,8 +128,9 @@ def export_tflite(
             lies below the bound; one whose interval includes the bound is written with a warning.
         task: String, what the output means and so what agreement is: `"classification"`, `"binary"`, `"multilabel"`,
             `"regression"`, `"embedding"` or `"segmentation"`; by default told by the model, see `tasks.task_of`.
-        labels: Class names, written beside the file as `labels.txt` and into its metadata. Of a binary network: the
-            negative and the positive class, or the positive one alone.
+            For several outputs a dict of output name to task.
+        labels: Class names of the first output, written beside the file as `labels.txt` and into its metadata. Of a
+            binary network: the negative and the positive class, or the positive one alone.
         about: `About`, the name, author and licence in the file's metadata, and what people call the classes.
         image_spec: `ImageSpec`, how images are cropped.
         image_size: Int, the size of the file's input in pixels, if the model takes images of any size.
@@ -155,7 +156,7 @@ def export_tflite(
     path, model = Path(path), plain(model, image_size)
     settings = Settings(input_type, method, tuple(float_blocks), tuning, announce)
     check_arguments(model, path, quantization, calibration, settings, labels, overwrite)
-    about = (about or About()).completed(model.name, model.output_shape[-1], labels)
+    about = (about or About()).completed(model.name, model.outputs[0].shape[-1], labels)
     spec = image_spec or ImageSpec.of_model(model)
     trained_on = training_samples if method == "qat" else 0
     source, reference = prepare_inputs(model, calibration, verification, spec, samples, seed, trained_on, task)
@@ -199,8 +200,9 @@ def check_arguments(
             f"{quantization} needs images to calibrate on: calibration=FOLDER (--calibration FOLDER), "
             f"{MIN_IMAGES} to 500 like those the network will see."
         )
-    if labels is not None and len(output_names(labels, model.output_shape[-1])) != model.output_shape[-1]:
-        raise UserError(f"{len(labels)} labels for a model of {model.output_shape[-1]} classes.")
+    classes = model.outputs[0].shape[-1]
+    if labels is not None and len(output_names(labels, classes)) != classes:
+        raise UserError(f"{len(labels)} labels for a model of {classes} classes.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

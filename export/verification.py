@@ -17,9 +17,10 @@ from keras_effnet.export.calibration import Images, load_images, occurring_in
 from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.isolation.isolated import IsolatedModel
-from keras_effnet.export.tflite_file.interpreter import ImageModel
+from keras_effnet.export.outputs import CLASSIFIER, Outputs, Tasks
+from keras_effnet.export.tflite_file.interpreter import ImageModel, joined
 from keras_effnet.preprocessing import ImageSpec, check_range
-from keras_effnet.tasks import TASKS, Task, TaskName, task_of
+from keras_effnet.tasks import TASKS, Task, TaskName
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class VerifyReport:
         figures: Dict of the task's further figures, by name.
         agreement_interval: `(low, high)`, 95% interval of the score; by default Wilson's of a share of the images.
         agreeing: Int, number of images that agree; None if the score is not a share of the images.
+        outputs: Dict of output name to its `VerifyReport`, for a model with several outputs; the figures above are then
+            those of the output with the lowest score.
         top1_agreement: Float in [0, 1], the score of a classifier; None for other tasks.
     """
 
@@ -69,6 +72,7 @@ class VerifyReport:
     figures: dict[str, float] = field(default_factory=dict)
     agreement_interval: tuple[float, float] = ()  # type: ignore[assignment]  # never empty after `__post_init__`
     agreeing: int | None = None
+    outputs: dict[str, VerifyReport] = field(default_factory=dict)
     top1_agreement: float | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,8 +93,16 @@ class VerifyReport:
         return _KIND.get(self.evidence, "images")
 
     @property
+    def each(self) -> tuple[VerifyReport, ...]:
+        """The reports of all outputs: of a model with one, this report."""
+        return tuple(self.outputs.values()) or (self,)
+
+    @property
     def agreement(self) -> str:
         """Agreement with its count, kind of images and interval, as text for a sentence."""
+        if self.outputs:
+            said = [f"{name}: {replace(each, evidence=self.evidence).agreement}" for name, each in self.outputs.items()]
+            return "; ".join(said)
         low, high = self.agreement_interval
         return TASKS[self.task].sentence.format(
             agreeing=self.agreeing, samples=self.samples, kind=self.kind, score=self.score, low=low, high=high
@@ -135,23 +147,41 @@ def compare(
     )
 
 
+def compare_outputs(
+    expected: np.ndarray, got: np.ndarray, outputs: Outputs, labels: np.ndarray | None = None
+) -> VerifyReport:
+    """Compare joined outputs for the same images, each by the measure of its task, see `outputs.Outputs`.
+
+    Args:
+        expected, got: Arrays of the same shape, `(N, ...)`.
+        outputs: `Outputs`.
+        labels: Int array of shape `(N,)` or None, classes of a model with one output.
+    """
+    if len(outputs.each) == 1:
+        return compare(expected, got, labels, outputs.only.task)
+    parts = zip(outputs.each, outputs.parts(expected), outputs.parts(got), strict=True)
+    reports = {output.name: compare(wanted, found, task=output.task) for output, wanted, found in parts}
+    worst = min(reports.values(), key=lambda report: report.score)
+    return replace(worst, sqnr_db=min(report.sqnr_db for report in reports.values()), outputs=reports)
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """Held-out images and the Keras model's predictions, with which all files of a model are compared.
 
     Args:
         images: Array of shape `(N, height, width, channels)`, values 0..255.
-        answers: Array of shape `(N, ...)`, the Keras model's outputs.
+        answers: Array of shape `(N, ...)`, the Keras model's outputs, joined if there are several.
         labels: Int array of shape `(N,)`, or None.
         evidence: Origin of the images, as in `VerifyReport`.
-        task: `Task` of the model.
+        outputs: `Outputs` of the model.
     """
 
     images: np.ndarray
     answers: np.ndarray
     labels: np.ndarray | None = None
     evidence: Evidence = "given"
-    task: Task = TASKS["classification"]
+    outputs: Outputs = CLASSIFIER
 
     @classmethod
     def of(
@@ -162,33 +192,31 @@ class Reference:
         labels: np.ndarray | None = None,
         samples: int = 500,
         seed: int = 0,
-        task: TaskName | None = None,
+        outputs: Outputs | None = None,
     ) -> Reference:
         """Load the images and predict with the model; the arguments are those of `verify`."""
-        found = task_of(model, task)
-        if labels is not None and not found.judged:
-            raise UserError(f"labels are classes or decisions, and the model's task is {found.name}.")
-        if isinstance(images, Split) and found.judged:
+        outputs = outputs or Outputs.of(model)
+        tasks = [output.task for output in outputs.each]
+        rated = len(tasks) == 1 and tasks[0].judged
+        if labels is not None and not rated:
+            told = " and ".join(task.name for task in tasks)
+            raise UserError(f"labels are classes or decisions, and the model's task is {told}.")
+        if isinstance(images, Split) and rated:
             labels = images.labels
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
             raise UserError("labels need an array of images of the same length.")
         pixels = load_images(images, image_spec, samples if labels is None else len(labels), seed)
         check_range(pixels)
         batch = max(1, min(32, _BATCH_PIXELS // pixels[0, :, :, 0].size))
-        answers = np.asarray(model.predict(pixels, batch_size=batch, verbose=0))
+        given = keras.tree.flatten(model.predict(pixels, batch_size=batch, verbose=0))
+        answers = joined([np.asarray(output) for output in given])
         check_predictions(model, pixels, answers)
-        return cls(pixels, answers, labels, task=found)
+        return cls(pixels, answers, labels, outputs=outputs)
 
     @property
     def remark(self) -> str:
         """Remark on predictions that make an agreement meaningless; empty if there is nothing to say."""
-        outcomes = self.task.outcomes(self.answers)
-        if (outcomes != outcomes[0]).any() or len(outcomes) < 2 or self.evidence == "synthetic":
-            return ""
-        return (
-            f"The model {self.task.alike.format(outcomes[0])} for all {len(outcomes)} images, so the agreement proves "
-            "little. Is it trained?"
-        )
+        return "" if self.evidence == "synthetic" else self.outputs.remark(self.answers)
 
     def apart_from(self, calibration: np.ndarray) -> Reference:
         """Leave out the images that occur among the calibration images, unless all of them do."""
@@ -199,11 +227,11 @@ class Reference:
         if seen.any():
             logger.warning("%d of %d images to compare on are calibration images; left out.", seen.sum(), len(seen))
         labels = None if self.labels is None else self.labels[~seen]
-        return Reference(self.images[~seen], self.answers[~seen], labels, "held-out", self.task)
+        return Reference(self.images[~seen], self.answers[~seen], labels, "held-out", self.outputs)
 
     def compare(self, file: ImageModel) -> VerifyReport:
         """Runs a file on the images and compares it with the model."""
-        found = compare(self.answers, file.predict(self.images), self.labels, self.task)
+        found = compare_outputs(self.answers, file.predict(self.images), self.outputs, self.labels)
         return replace(found, evidence=self.evidence)
 
 
@@ -216,7 +244,7 @@ def verify(
     samples: int = 500,
     seed: int = 0,
     image_spec: ImageSpec | None = None,
-    task: TaskName | None = None,
+    task: Tasks | None = None,
 ) -> VerifyReport:
     """Compare a `.tflite` file with its Keras model on the same images.
 
@@ -232,7 +260,7 @@ def verify(
         seed: Int, seed of the draw from a folder.
         image_spec: `ImageSpec`, how images are cropped; by default the whole central square.
         task: String, what the output means, one of `tasks.TASK_NAMES`; by default told by the model, see
-            `tasks.task_of`.
+            `tasks.task_of`. For several outputs a dict of output name to task.
 
     Returns:
         A `VerifyReport`.
@@ -247,9 +275,11 @@ def verify(
     """
     file = IsolatedModel(tflite_path)
     model = plain(model)
-    if tuple(model.output_shape[1:]) != file.output_shape[1:]:
-        raise UserError(f"The file gives outputs of {file.output_shape[1:]}, the model of {model.output_shape[1:]}.")
+    given, expected = [shape[1:] for shape in file.output_shapes], [tuple(each.shape[1:]) for each in model.outputs]
+    if given != expected:
+        shapes = (" and ".join(map(str, each)) for each in (given, expected))
+        raise UserError("The file gives outputs of {}, the model of {}.".format(*shapes))
     if tuple(model.input_shape[1:]) != file.input_shape[1:]:
         raise UserError(f"The file takes images of {file.input_shape[1:]}, the model of {model.input_shape[1:]}.")
     spec = image_spec or ImageSpec.raw(file.input_shape)
-    return Reference.of(model, images, spec, labels, samples, seed, task).compare(file)
+    return Reference.of(model, images, spec, labels, samples, seed, Outputs.of(model, task)).compare(file)

@@ -21,9 +21,9 @@ from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.conversion.plausibility import check_activations, check_weights
 from keras_effnet.export.conversion.ranges import Observed, observe, with_ranges
 from keras_effnet.export.conversion.structure import float32_copy
+from keras_effnet.export.outputs import CLASSIFIER, Outputs, Tasks
 from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
 from keras_effnet.export.tflite_file.tensors import layer_of
-from keras_effnet.tasks import TASKS, Task, TaskName, task_of
 
 BULK = 0.998  # share of a tensor's values that percentile ranges cover
 
@@ -34,14 +34,13 @@ def weight_count(model: keras.Model) -> int:
 
 
 def check_exportable(model: keras.Model) -> None:
-    """Check that a model has one image input of fixed size, one output and finite weights.
+    """Check that a model has one image input of fixed size and finite weights.
 
     Raises:
-        UserError: The model has other inputs or outputs, or a weight is NaN, infinite or absurdly large.
+        UserError: The model has other inputs, or a weight is NaN, infinite or absurdly large.
     """
-    inputs, outputs = len(model.inputs), len(model.outputs)
-    if (inputs, outputs) != (1, 1):
-        raise UserError(f"Export takes one input and one output; the model has {inputs} and {outputs}.")
+    if len(model.inputs) != 1:
+        raise UserError(f"Export takes one input, an image; the model has {len(model.inputs)}.")
     shape = model.input_shape
     if len(shape) != 4 or None in shape[1:]:
         cure = "build it with input_shape=(H, W, 3), or pass image_size."
@@ -87,7 +86,8 @@ def _converted(model: keras.Model, constants: Sequence) -> bytes:
     @tf.function(autograph=False)
     def serve(image):
         values = [tf.constant(*each) if isinstance(each, tuple) else tf.constant(each) for each in constants]
-        return model.stateless_call(values[:trainable], values[trainable:], image, training=False)[0]
+        outputs, _ = model.stateless_call(values[:trainable], values[trainable:], image, training=False)
+        return outputs
 
     # No trackable argument: with a Keras 3 model as the second argument the file has no weights.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function(signature)])
@@ -148,14 +148,14 @@ class FloatGraph:
         model: Functional Keras model in float32.
         pixels: Calibration images of shape `(N, height, width, channels)`, values 0..255, or None.
         scale, offset: Floats. The graph takes `pixels * scale + offset`.
-        task: `Task` of the model.
+        outputs: `Outputs` of the model.
     """
 
     model: keras.Model
     pixels: np.ndarray | None = None
     scale: float = 1.0
     offset: float = 0.0
-    task: Task = TASKS["classification"]
+    outputs: Outputs = CLASSIFIER
 
     @property
     def calibration(self) -> np.ndarray:
@@ -214,9 +214,9 @@ class ExportSource:
         model: keras.Model,
         pixels: np.ndarray | None = None,
         samples: int | None = None,
-        task: TaskName | None = None,
+        task: Tasks | None = None,
     ):
-        self.task = task_of(model, task)
+        self.outputs = Outputs.of(model, task)
         self.model = float32_copy(model)
         self.pixels = pixels
         self._calibration = None if pixels is None else pixels[:samples]
@@ -232,7 +232,7 @@ class ExportSource:
 
     @cached_property
     def _on_pixels(self) -> FloatGraph:
-        return FloatGraph(self.model, self._calibration, task=self.task)
+        return FloatGraph(self.model, self._calibration, outputs=self.outputs)
 
     @cached_property
     def _on_bytes(self) -> FloatGraph:
@@ -244,4 +244,4 @@ class ExportSource:
         if not isinstance(first, keras.layers.Rescaling) or np.size(first.scale) > 1 or np.size(first.offset) > 1:
             return self._on_pixels
         rest = keras.Model(first.output, self.model.output, name=self.model.name)
-        return FloatGraph(rest, self._calibration, float(first.scale), float(first.offset), self.task)
+        return FloatGraph(rest, self._calibration, float(first.scale), float(first.offset), self.outputs)

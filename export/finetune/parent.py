@@ -27,8 +27,8 @@ from keras_effnet.export.conversion.float_graph import check_exportable
 from keras_effnet.export.conversion.folding import input_layers
 from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.conversion.structure import plain
+from keras_effnet.export.outputs import Outputs
 from keras_effnet.preprocessing import ImageSpec
-from keras_effnet.tasks import task_of
 
 _TRAINER = "keras_effnet.export.finetune.worker"
 PROGRESS = "epoch "  # prefix of progress lines
@@ -87,7 +87,8 @@ def training_images(
     """
     model = plain(model)
     check_exportable(model)
-    if (task := task_of(model)).name != "classification":
+    task = Outputs.of(model).only.task
+    if task.name != "classification":
         raise UserError(f"Fine-tuning needs an output of shape (N, classes); the task of this one is {task.name}.")
     spec = ImageSpec.of_model(model)
     if not spec.in_network:

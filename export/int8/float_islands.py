@@ -96,7 +96,7 @@ def by_sensitivity(graph: FloatGraph, input_type: str) -> Iterator[tuple[tuple[s
 
     def fidelity(name: str) -> float:
         file = TFLiteModel(with_islands(calibrated, graph.model, (name,), "float32"))
-        return graph.task.sqnr_db(answers, file.predict(images))
+        return graph.outputs.sqnr_db(answers, file.predict(images))
 
     gains = {name: fidelity(name) for name in _candidates(graph.model)}
     ranked = sorted(gains, key=gains.__getitem__, reverse=True)

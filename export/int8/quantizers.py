@@ -29,17 +29,17 @@ def quantize_int8(calibrated: bytes, input_type: str = "float32", float_tensors:
         calibrated,
         input_type=input_type,
         float_operators=["SOFTMAX"],
-        float_tensors=[*float_tensors, *_final_sigmoid(calibrated)],
+        float_tensors=[*float_tensors, *_final_sigmoids(calibrated)],
     )
 
 
-def _final_sigmoid(content: bytes) -> list[str]:
-    """Name of the output of a file that ends in a sigmoid; nothing for other files."""
+def _final_sigmoids(content: bytes) -> list[str]:
+    """Names of the outputs of a file that are sigmoids."""
     model = parse(content)
     graph = model.subgraphs[0]
-    last = graph.operators[-1]
-    ends = int(graph.outputs[0]) in map(int, last.outputs) and operator_name(model, last) == "LOGISTIC"
-    return [graph.tensors[graph.outputs[0]].name.decode()] if ends else []
+    ends = set(map(int, graph.outputs))
+    made = [int(each.outputs[0]) for each in graph.operators if operator_name(model, each) == "LOGISTIC"]
+    return [graph.tensors[index].name.decode() for index in made if index in ends]
 
 
 def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
@@ -52,18 +52,18 @@ def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
     answers = TFLiteModel(graph.content).predict(images)
 
     def fidelity(calibrated: bytes) -> float:
-        return graph.task.sqnr_db(answers, TFLiteModel(quantize_int8(calibrated)).predict(images))
+        return graph.outputs.sqnr_db(answers, TFLiteModel(quantize_int8(calibrated)).predict(images))
 
     return max((graph.minmax, graph.percentile), key=fidelity)
 
 
 def quantize_int16x8(calibrated: bytes) -> bytes:
-    """Quantize weights to int8, activations to int16, biases to int64; a final softmax or sigmoid stays in float."""
+    """Quantize weights to int8, activations to int16, biases to int64; final softmaxes and sigmoids stay in float."""
     return _with_float_probabilities(private_api.quantize_int16x8(calibrated))
 
 
 def _with_float_probabilities(content: bytes) -> bytes:
-    """Replace a final int16 softmax or sigmoid and DEQUANTIZE by a DEQUANTIZE and the same operator in float.
+    """Replace each final int16 softmax or sigmoid and DEQUANTIZE by a DEQUANTIZE and the same operator in float.
 
     In int16 it has steps of 1/32768, which round most of a thousand probabilities to 0.
     """
@@ -71,13 +71,18 @@ def _with_float_probabilities(content: bytes) -> bytes:
 
     model = parse(content)
     graph = model.subgraphs[0]
-    *_, last, dequantize = graph.operators
-    first, second = (operator_name(model, operator) for operator in (last, dequantize))
-    if first not in ("SOFTMAX", "LOGISTIC") or second != "DEQUANTIZE":
-        return content
-    between = graph.tensors[last.outputs[0]]
-    between.type, between.quantization = schema.TensorType.FLOAT32, None
-    dequantize.inputs, last.inputs = last.inputs, last.outputs
-    dequantize.outputs, last.outputs = last.inputs, dequantize.outputs
-    graph.operators[-2:] = [dequantize, last]
+    makers = {int(index): place for place, operator in enumerate(graph.operators) for index in operator.outputs}
+    for output in map(int, graph.outputs):
+        dequantize = graph.operators[makers[output]]
+        place = makers.get(int(dequantize.inputs[0]))
+        if operator_name(model, dequantize) != "DEQUANTIZE" or place is None:
+            continue
+        last = graph.operators[place]
+        if operator_name(model, last) not in ("SOFTMAX", "LOGISTIC"):
+            continue
+        between = graph.tensors[last.outputs[0]]
+        between.type, between.quantization = schema.TensorType.FLOAT32, None
+        dequantize.inputs, last.inputs = last.inputs, last.outputs
+        dequantize.outputs, last.outputs = last.inputs, dequantize.outputs
+        graph.operators[place], graph.operators[makers[output]] = dequantize, last
     return pack(model)

@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
@@ -205,14 +206,14 @@ class IsolatedModel(ImageModel):
             threads=threads,
             seconds=facts.seconds,
         )
-        ports = [found[side] | {"dtype": np.dtype(found[side]["dtype"]).type} for side in ("input", "output")]
+        ports = [port | {"dtype": np.dtype(port["dtype"]).type} for port in (found["input"], *found["outputs"])]
         super().__init__(name, ports[:1], ports[1:])
 
-    def run(self, batch: np.ndarray) -> np.ndarray:  # noqa: D102  as in the base class
-        (output,) = self.run_each([batch])
-        return output
+    def run(self, batch: np.ndarray) -> list[np.ndarray]:  # noqa: D102  as in the base class
+        (outputs,) = self.run_each([batch])
+        return outputs
 
-    def run_each(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def run_each(self, batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Run images one after the other; each is sent while the one before it runs."""
         under_way = 0
         try:
@@ -228,10 +229,14 @@ class IsolatedModel(ImageModel):
             self._worker.close()
             raise
 
-    def _result(self) -> np.ndarray:
+    def _result(self) -> list[np.ndarray]:
         self._worker.expect(self._seconds)
         _, payload = self._worker.receive()
-        return np.frombuffer(payload, self.output["dtype"]).reshape(self.output_shape)
+        found, start = [], 0
+        for port, shape in zip(self.outputs, self.output_shapes, strict=True):
+            found.append(np.frombuffer(payload, port["dtype"], prod(shape), start).reshape(shape))
+            start += found[-1].nbytes
+        return found
 
     def timer(self, *, runs: int, warmup: int, max_seconds: float) -> IsolatedTimer:
         """Warm up and return a timer of runs in the worker process; the arguments are those of `Timer`."""

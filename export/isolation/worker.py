@@ -72,14 +72,14 @@ class Session:
         self._wait = wait
 
     def load(self, payload: bytes, *, path: str, named: str, threads: int, seconds: float) -> dict[str, Any]:
-        """Load a file from its path, or from the payload; return its input and output. A run may take `seconds`."""
+        """Load a file from its path, or from the payload; return its input and outputs. A run may take `seconds`."""
         self._model, self._seconds = TFLiteModel(payload or path, threads, name=named), seconds
-        return {"input": _described(self._model.input), "output": _described(self._model.output)}
+        return {"input": _described(self._model.input), "outputs": list(map(_described, self._model.outputs))}
 
-    def run(self, payload: bytes) -> tuple[dict[str, Any], memoryview]:
+    def run(self, payload: bytes) -> tuple[dict[str, Any], bytes]:
         """Run one image."""
         batch = np.frombuffer(payload, self._model.input["dtype"]).reshape(self._model.input_shape)
-        return {}, np.ascontiguousarray(self._model.run(batch)).data.cast("B")
+        return {}, b"".join(output.tobytes() for output in self._model.run(batch))
 
     def start_timer(self, payload: bytes, *, runs: int, warmup: int, max_seconds: float) -> dict[str, Any]:
         """Warm up with a noise image."""

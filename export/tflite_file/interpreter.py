@@ -6,7 +6,7 @@ LiteRT and numpy; never TensorFlow.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ def open_interpreter(source: str | bytes, threads: int | None = 1) -> Interprete
 
 
 class ImageModel(ABC):
-    """A `.tflite` file that maps one image to one tensor: scores, values, features or masks.
+    """A `.tflite` file that maps one image to tensors: scores, values, features or masks.
 
     Args:
         name: String, the file's name in messages.
@@ -59,22 +59,24 @@ class ImageModel(ABC):
     """
 
     def __init__(self, name: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]):
-        if len(inputs) != 1 or len(outputs) != 1:
+        if len(inputs) != 1 or not outputs:
             ports = f"{len(inputs)} inputs and {len(outputs)} outputs"
-            raise UserError(f"{name} is not an image classifier or the like: it has {ports}, not one of each.")
-        self.name, self.input, self.output = name, inputs[0], outputs[0]
-        takes, gives = ([int(side) for side in port["shape"]] for port in (self.input, self.output))
-        if len(takes) != 4 or len(gives) not in (2, 4) or takes[0] != 1 or gives[0] != 1:
-            raise UserError(
-                f"{name} is not an image classifier or the like: it maps shape {takes} to {gives}, not (1, H, W, C) to "
-                "(1, N) or (1, H, W, N)."
-            )
+            raise UserError(f"{name} is not an image classifier or the like: it has {ports}, not one input.")
+        self.name, self.input, self.outputs = name, inputs[0], outputs
+        takes = [int(side) for side in self.input["shape"]]
+        for gives in map(list, self.output_shapes):
+            if len(takes) != 4 or len(gives) not in (2, 4) or takes[0] != 1 or gives[0] != 1:
+                raise UserError(
+                    f"{name} is not an image classifier or the like: it maps shape {takes} to {gives}, not "
+                    "(1, H, W, C) to (1, N) or (1, H, W, N)."
+                )
         if -1 in self.input["shape_signature"][1:]:
             signature = [int(side) for side in self.input["shape_signature"]]
             raise UserError(f"{name} takes images of no fixed size, {signature}; convert it with a fixed input shape.")
-        taken, given = (np.dtype(port["dtype"]).name for port in (self.input, self.output))
-        if taken not in _IMAGES or given not in _SCORES:
-            raise UserError(f"{name} maps {taken} to {given}; expected {', '.join(_IMAGES)} for images and scores.")
+        taken = np.dtype(self.input["dtype"]).name
+        for given in (np.dtype(port["dtype"]).name for port in outputs):
+            if taken not in _IMAGES or given not in _SCORES:
+                raise UserError(f"{name} maps {taken} to {given}; expected {', '.join(_IMAGES)} for images and scores.")
         if taken in ("int8", "int16") and not self.input["quantization"][0]:
             raise UserError(f"{name} takes {taken} without a scale; convert it again.")
 
@@ -84,14 +86,19 @@ class ImageModel(ABC):
         return tuple(int(side) for side in self.input["shape"])
 
     @property
-    def output_shape(self) -> tuple[int, ...]:
-        """`(1, classes)`, or `(1, height, width, classes)`."""
-        return tuple(int(side) for side in self.output["shape"])
+    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of each output: `(1, classes)`, or `(1, height, width, classes)`."""
+        return tuple(tuple(int(side) for side in port["shape"]) for port in self.outputs)
+
+    @property
+    def output(self) -> dict[str, Any]:
+        """Description of the first output, the only one of most files."""
+        return self.outputs[0]
 
     @property
     def classes(self) -> int:
-        """Size of the output's last axis."""
-        return self.output_shape[-1]
+        """Size of the first output's last axis."""
+        return self.output_shapes[0][-1]
 
     def quantized_input(self, image: np.ndarray) -> np.ndarray:
         """Convert an image with values in 0..255 to the file's input type; uint8 files take the bytes unchanged."""
@@ -104,14 +111,14 @@ class ImageModel(ABC):
         return np.clip(np.round(image / scale + zero_point), limits.min, limits.max).astype(self.input["dtype"])
 
     @abstractmethod
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        """Run one image of shape `(1, height, width, channels)` in the file's input type and return the raw output.
+    def run(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Run one image of shape `(1, height, width, channels)` in the file's input type and return the raw outputs.
 
         Raises:
             CannotRunError: LiteRT fails on it.
         """
 
-    def run_each(self, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def run_each(self, batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
         """Run images one after the other, as `run`."""
         return map(self.run, batches)
 
@@ -119,16 +126,28 @@ class ImageModel(ABC):
         """Compute the outputs for images of shape `(N, height, width, channels)`, values 0..255.
 
         Returns:
-            A `float32` array of shape `(N, classes)` or `(N, height, width, classes)`.
+            A `float32` array of shape `(N, classes)` or `(N, height, width, classes)`; of shape `(N, size)` if the
+            file has several outputs, which are joined, see `export.outputs`.
         """
         if images.shape[1:] != self.input_shape[1:]:
             raise UserError(f"The model takes images of {self.input_shape[1:]}, got {images.shape[1:]}.")
-        rows = [row[0] for row in self.run_each(self.quantized_input(image)[None] for image in images)]
-        outputs = np.asarray(rows)
-        if np.issubdtype(self.output["dtype"], np.integer):
-            scale, zero_point = self.output["quantization"]
-            return (outputs.astype("float32") - zero_point) * (scale or 1)  # without a scale: plain integers
-        return outputs.astype("float32", copy=False)
+        rows = self.run_each(self.quantized_input(image)[None] for image in images)
+        found = [np.concatenate(each) for each in zip(*rows, strict=True)]
+        return joined([_as_floats(outputs, port) for outputs, port in zip(found, self.outputs, strict=True)])
+
+
+def joined(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Join what several outputs give, arrays of shape `(N, ...)`, to one row per image; a single one is unchanged."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return np.concatenate([output.reshape(len(output), -1) for output in outputs], axis=1)
+
+
+def _as_floats(outputs: np.ndarray, port: dict[str, Any]) -> np.ndarray:
+    if np.issubdtype(port["dtype"], np.integer):
+        scale, zero_point = port["quantization"]
+        return (outputs.astype("float32") - zero_point) * (scale or 1)  # without a scale: plain integers
+    return outputs.astype("float32", copy=False)
 
 
 class TFLiteModel(ImageModel):
@@ -157,13 +176,14 @@ class TFLiteModel(ImageModel):
         super().__init__(name, self._interpreter.get_input_details(), self._interpreter.get_output_details())
         self._content = content  # the interpreter reads from these bytes: keep them alive
 
-    def run(self, batch: np.ndarray) -> np.ndarray:  # noqa: D102  as in the base class
+    def run(self, batch: np.ndarray) -> list[np.ndarray]:  # noqa: D102  as in the base class
         try:
             self._interpreter.set_tensor(self.input["index"], batch)
             self._interpreter.invoke()
-            output = self._interpreter.get_tensor(self.output["index"])
+            found = [self._interpreter.get_tensor(port["index"]) for port in self.outputs]
         except (ValueError, RuntimeError) as error:
             raise CannotRunError(f"{self.name} cannot be run by LiteRT: {first_line(error)}") from None
-        if output.shape != self.output_shape:
-            raise CannotRunError(f"{self.name} gives outputs of shape {output.shape}, not {self.output_shape}.")
-        return output
+        for output, shape in zip(found, self.output_shapes, strict=True):
+            if output.shape != shape:
+                raise CannotRunError(f"{self.name} gives outputs of shape {output.shape}, not {shape}.")
+        return found

@@ -73,6 +73,7 @@ class FileMetadata:
         output_name, output_description: Strings.
         score_threshold: Float, clients drop classes with a lower score; None if absent.
         labels: Tuple of class names, from the file that belongs to the output.
+        more_outputs: Tuple of `(name, description)` of further outputs.
         min_parser_version: String.
     """
 
@@ -91,6 +92,7 @@ class FileMetadata:
     output_description: str = ""
     score_threshold: float | None = None
     labels: tuple[str, ...] = ()
+    more_outputs: tuple[tuple[str, str], ...] = ()
     min_parser_version: str = _PARSER
 
 
@@ -141,6 +143,11 @@ def _ports(tables: SimpleNamespace) -> tuple[SimpleNamespace | None, SimpleNames
     return next(iter(graph.inputs if graph else ()), None), next(iter(graph.outputs if graph else ()), None)
 
 
+def _further_outputs(tables: SimpleNamespace) -> list[SimpleNamespace]:
+    graph = next(iter(tables.graphs), None)
+    return list(graph.outputs[1:]) if graph else []
+
+
 def _unit(port: SimpleNamespace | None, kind: int) -> SimpleNamespace | None:
     units = port.units if port else ()
     return next((unit.options or SimpleNamespace() for unit in units if unit.kind == kind), None)
@@ -172,6 +179,7 @@ def _metadata(tables: SimpleNamespace, content: bytes) -> FileMetadata:
         output_description=_text(scores.description) if scores else "",
         score_threshold=None if threshold is None else float(getattr(threshold, "threshold", 0.0)),
         labels=_labels(scores, content),
+        more_outputs=tuple((_text(port.name), _text(port.description)) for port in _further_outputs(tables)),
         min_parser_version=_text(tables.min_parser_version),
     )
 
@@ -234,7 +242,7 @@ def _values(metadata: FileMetadata) -> dict[str, Any]:
     scores: dict[str, Any] = {
         "name": metadata.output_name,
         "description": metadata.output_description,
-        "content": {"kind": _FEATURE, "properties": {}},
+        "content": _content(None),
     }
     if metadata.score_threshold is not None:
         scores["units"] = [{"kind": _THRESHOLD, "options": {"threshold": metadata.score_threshold}}]
@@ -247,9 +255,14 @@ def _values(metadata: FileMetadata) -> dict[str, Any]:
         "version": metadata.version,
         "author": metadata.author,
         "license": metadata.license,
-        "graphs": [{"inputs": [image], "outputs": [scores]}],
+        "graphs": [{"inputs": [image], "outputs": [scores, *map(_feature, metadata.more_outputs)]}],
         "min_parser_version": metadata.min_parser_version,
     }
+
+
+def _feature(output: tuple[str, str]) -> dict[str, Any]:
+    name, description = output
+    return {"name": name, "description": description, "content": _content(None)}
 
 
 def _content(color_space: str | None) -> dict[str, Any]:

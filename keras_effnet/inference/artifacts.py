@@ -128,12 +128,14 @@ def resolve(path: str | Path) -> Path:
     return path
 
 
-def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
+def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = False) -> Artifact:
     """Load a trained network from a `.keras` file, a `.tflite` file, a run folder, or by the name of a published one.
 
     Args:
         path: Path, or a name such as `"lite0"`.
         batch_size: Int, images per call of a Keras network. A `.tflite` always processes one at a time.
+        several_outputs: Bool, whether a `.keras` file may have several outputs; `predict` and `task` are then those of
+            the first.
 
     Returns:
         An `Artifact`.
@@ -155,9 +157,11 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
         from keras_effnet.export.isolation.isolated import IsolatedModel
 
         file = IsolatedModel(path)
+        if len(file.outputs) > 1:
+            raise UserError(f"{path} has {len(file.outputs)} outputs; this takes files with one.")
         names, task = _described_inside(path)
-        if len(file.output_shape) not in TASKS[task].ranks:
-            raise UserError(f"{path} is not an image classifier: its output has the shape {file.output_shape}.")
+        if len(file.output_shapes[0]) not in TASKS[task].ranks:
+            raise UserError(f"{path} is not an image classifier: its output has the shape {file.output_shapes[0]}.")
         square_side(str(path), file.input_shape)
         spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
         found = _description(path, file.classes)
@@ -168,7 +172,9 @@ def load(path: str | Path, *, batch_size: int = 32) -> Artifact:
     model = load_model(path, compile=False)
     shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
     count, ranks = len(model.inputs), [len(shape) for shape in shapes]
-    if ranks not in ([4, 2], [4, 4]) or None in (shapes[0][3], shapes[1][-1]):
+    most = len(ranks) if several_outputs else 2  # the input and the outputs
+    images = count == 1 and ranks[0] == 4 and 2 <= len(ranks) <= most and {*ranks[1:]} <= {2, 4}
+    if not images or None in (shapes[0][3], shapes[1][-1]):
         inputs, outputs = (" and ".join(map(str, part)) for part in (shapes[:count], shapes[count:]))
         raise UserError(f"{path} is not an image classifier or the like: input {inputs}, output {outputs}.")
     side = square_side(str(path), shapes[0])

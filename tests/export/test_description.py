@@ -15,10 +15,10 @@ from keras_effnet.errors import UserError
 from keras_effnet.export import About, export_tflite, inspect
 from keras_effnet.export.conversion.float_graph import convert
 from keras_effnet.export.description import describe, read_class_names
+from keras_effnet.export.outputs import CLASSIFIER
 from keras_effnet.export.tflite_file.clients import ACCEPTS, MEDIAPIPE
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.imagenet import imagenet_classes, readable
-from keras_effnet.tasks import TASKS
 
 WNIDS = ("n01440764", "n01443537", "n01484850")
 
@@ -81,14 +81,14 @@ def test_the_same_export_gives_the_same_bytes(toy, tmp_path):
 
 def test_what_is_known_of_a_network_is_written(plain_file):
     about = About("flowers", "Three flowers.", "7", "A. Gardener", "MIT", ("rose", "tulip", "lily"))
-    found = inspect(describe(plain_file, about, TASKS["classification"])).metadata
+    found = inspect(describe(plain_file, about, CLASSIFIER)).metadata
     assert (found.name, found.description, found.version) == ("flowers", "Three flowers.", "7")
     assert (found.author, found.license, found.labels) == ("A. Gardener", "MIT", about.class_names)
 
 
 def test_a_file_can_be_described_again(plain_file):
-    once = describe(plain_file, About("one", class_names=("a", "b", "c")), TASKS["classification"])
-    again = inspect(describe(once, About("two"), TASKS["classification"]))
+    once = describe(plain_file, About("one", class_names=("a", "b", "c")), CLASSIFIER)
+    again = inspect(describe(once, About("two"), CLASSIFIER))
     assert (again.metadata.name, again.metadata.labels) == ("two", ())
     assert len(again.signatures) == 1
 
@@ -97,7 +97,7 @@ def test_logits_have_no_score_threshold(toy):
     """They may be negative; a threshold of 0 would drop classes."""
     dense = toy.layers[-1]
     logits = keras.Model(toy.input, keras.layers.Dense(3)(dense.input), name="logits")
-    found = inspect(describe(convert(logits), About("logits"), TASKS["classification"])).metadata
+    found = inspect(describe(convert(logits), About("logits"), CLASSIFIER)).metadata
     assert found.score_threshold is None and "highest" in found.output_description
 
 

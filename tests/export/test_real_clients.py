@@ -16,6 +16,7 @@ from client_verdicts import FILES, VERDICTS
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.description import About, describe
+from keras_effnet.export.outputs import CLASSIFIER
 from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.tflite import prepare_inputs
 from keras_effnet.export.tflite_file import clients
@@ -86,7 +87,7 @@ def files(lite0, images_root, tmp_path_factory) -> dict[tuple[str, str], Path]:
         choices = {"int8": {"method": "minmax"}, "mixed": {"float_blocks": ("stem",)}}.get(precision, {})
         candidate = next(PRECISIONS[precision].candidates(source, Settings(input_type=input_type, **choices)))
         made[precision, input_type] = folder / f"lite0_{precision}_{input_type}.tflite"
-        made[precision, input_type].write_bytes(describe(candidate.content, about, TASKS["classification"]))
+        made[precision, input_type].write_bytes(describe(candidate.content, about, CLASSIFIER))
     return made
 
 

@@ -279,13 +279,14 @@ def command(
     if not app_bundle:
         refuse_unused(["test_image"], "only --bundle contains one.")
     defects = tolerated(max_bad_files, skip_empty_classes)
-    artifact = artifacts.load(model)
-    if artifact.task != "classification" and (app_bundle or web):
+    artifact = artifacts.load(model, several_outputs=True)
+    several = artifact.model is not None and len(artifact.model.outputs) > 1
+    meaning = "several outputs" if several else artifact.task
+    if meaning != "classification" and (app_bundle or web):
         option = "--bundle" if app_bundle else "--web"
-        raise UserError(
-            f"{option} shows classes, and the task of {model} is {artifact.task}: export it without {option}."
-        )
-    options["task"] = options["task"] or artifact.task
+        raise UserError(f"{option} shows classes, and the task of {model} is {meaning}: export it without {option}.")
+    if not several:
+        options["task"] = options["task"] or artifact.task
     if artifact.model is None:
         raise UserError(f"{model} is already exported; pass the .keras file or the run folder.")
     if calibration is None and not artifact.data_origin:
@@ -355,5 +356,5 @@ def command(
             click.echo(line)
         kept = [row.export.path for row in bundle.rows if row.export]
         contents = "report.html, report.md" + (f", {BUNDLE}/" if app_bundle and kept else "")
-        console.finish(f"{folder} ({contents})", _next(artifact.task, kept, folder))
+        console.finish(f"{folder} ({contents})", _next(meaning, kept, folder))
     bundle.raise_if_refused()
