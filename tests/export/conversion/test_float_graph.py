@@ -144,14 +144,12 @@ def test_a_model_of_unknown_size_is_refused_with_the_cure(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_of_several_inputs_or_outputs_is_refused(tmp_path):
-    first, second = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
-    pooled = [keras.layers.GlobalAveragePooling2D()(image) for image in (first, second)]
-    two_in = keras.Model([first, second], keras.layers.Concatenate()(pooled))
-    two_out = keras.Model(first, [pooled[0], keras.layers.Dense(2)(pooled[0])])
-    for model, counts in ((two_in, "2 and 1"), (two_out, "1 and 2")):
-        with pytest.raises(UserError, match=f"one input and one output; the model has {counts}"):
-            export_tflite(model, tmp_path / "model.tflite")
+def test_a_model_of_several_inputs_is_refused(tmp_path):
+    images = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
+    pooled = [keras.layers.GlobalAveragePooling2D()(image) for image in images]
+    model = keras.Model(images, keras.layers.Concatenate()(pooled))
+    with pytest.raises(UserError, match="takes one input, an image; the model has 2"):
+        export_tflite(model, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
 
 
