@@ -57,12 +57,12 @@ def test_a_mistaken_input_shape_is_refused(shape, message):
 
 @pytest.mark.parametrize("classes", ["10", 10.0, 2.5, None, True, [10], float("nan")])
 def test_classes_are_a_whole_number(classes):
-    for attempt in (
-        lambda: EfficientNet(SPEC, classes=classes),
-        lambda: keras_effnet.complexity.count(SPEC, classes=classes),
-    ):
-        with pytest.raises(UserError, match="classes must be a whole number, got"):
-            attempt()
+    with pytest.raises(UserError, match="classes must be a whole number, got"):
+        EfficientNet(SPEC, classes=classes)
+    if classes is None:  # counts the network's own number
+        return
+    with pytest.raises(UserError, match="classes must be a whole number, got"):
+        keras_effnet.complexity.count(SPEC, classes=classes)
 
 
 def test_classes_may_be_of_any_integer_type():
