@@ -209,20 +209,6 @@ def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size:
     return Artifact(path, predict, classes, image_spec, model=model, batch_size=batch_size, task=task, **description)
 
 
-def classifier(artifact: Artifact) -> Artifact:
-    """Return an artifact whose task is classification.
-
-    Raises:
-        UserError: It has another one.
-    """
-    if artifact.task != "classification":
-        raise UserError(
-            f"{artifact.path} is no classifier: its task is {artifact.task}, and this command knows one class an "
-            "image. train, eval, predict and export know every task."
-        )
-    return artifact
-
-
 def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -> Callable[[np.ndarray], np.ndarray]:
     """Wrap `run` to accept images with values 0..255; the first batch in another range is warned of, no further one."""
     warned = False

@@ -304,16 +304,15 @@ def image(shape=(32, 32, 3), **options):
         (lambda: (image(), lambda x: [head(x), head(x)]), r"output \(None, 2\) and \(None, 2\)"),
         (lambda: (image(), lambda x: {"a": head(x), "b": head(x, 3)}), r"output \(None, 2\) and \(None, 3\)"),
         (lambda: ([image(), image()], lambda x: head(x[0] + x[1])), r"input \(None, 32, 32, 3\) and \(None, 32"),
-        (lambda: (image(), lambda x: x + 1), "is no classifier: its task is embedding"),
         (lambda: (image((32,)), keras.layers.Dense(2)), r"input \(None, 32\)"),
     ],
-    ids=["oblong", "channels first", "two outputs", "two in a dict", "two inputs", "an image", "no image"],
+    ids=["oblong", "channels first", "two outputs", "two in a dict", "two inputs", "no image"],
 )
 def test_a_model_that_is_no_image_classifier_is_refused_in_one_line(make, message, tmp_path):
     inputs, outputs = make()
     keras.Model(inputs, outputs(inputs)).save(tmp_path / "model.keras")
     with pytest.raises(UserError, match=message):
-        artifacts.classifier(artifacts.load(tmp_path / "model.keras"))
+        artifacts.load(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize(
