@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 # Variables that pytest changes, and that libraries set when they are imported.
-HARMLESS = ("PYTEST_", "KMP_", "OMP_", "RAY_", "TORCH", "TPU_")
+HARMLESS = ("PYTEST_", "KMP_", "OMP_", "PYTHONBREAKPOINT", "PYTORCH_", "RAY_", "TORCH", "TPU_")
 
 
 def process_state() -> dict[str, object]:

@@ -16,8 +16,8 @@ sys.modules["fcntl"] = sys.modules["resource"] = None  # to import one is an Imp
 
 import keras_effnet
 
-# The fine-tuning worker imports tf_keras, in a process of its own.
-skipped = ("__main__", "worker", "twin_training")
+# The fine-tuning worker imports tf_keras, in a process of its own; the build backend finds its neighbours by its path.
+skipped = ("__main__", "worker", "build_backend")
 names = [found.name for found in pkgutil.walk_packages(keras_effnet.__path__, "keras_effnet.")]
 names = [name for name in names if name.rpartition(".")[2] not in skipped]
 for name in names:
