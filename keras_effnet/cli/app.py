@@ -19,7 +19,7 @@ _SURPLUS = "Got unexpected extra"  # click, of arguments
 
 # One-line help texts, kept here so that --help imports no command.
 COMMANDS = {
-    "quickstart": "Train on handwritten digits, export at four precisions, compare. Takes three minutes.",
+    "quickstart": "Train on handwritten digits, export at five precisions, compare. Takes three minutes.",
     "info": "List the networks, or show the scaling, cost and blocks of one.",
     "pack": "Write images as TFRecord shards, optionally downscaled to the training size.",
     "train": "Train a network on a folder of images or on the embedded digits.",

@@ -34,7 +34,7 @@ CONFIG = TrainConfig(
 @click.option("--epochs", type=Whole(1), default=CONFIG.epochs, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(out, epochs, as_json) -> None:
-    """Train a small EfficientNet on handwritten digits, export it at four precisions, run and compare each file."""
+    """Train a small EfficientNet on handwritten digits, export it at five precisions, run and compare each file."""
     started = time.perf_counter()
     console.prepare_tensorflow()
     from dataclasses import replace
