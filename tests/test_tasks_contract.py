@@ -1,6 +1,6 @@
 """Tasks from files on disk to a proven file: train, eval, predict, export, verify, by the command line.
 
-The images are handwritten digits: which digit, which of two, and two attributes.
+The images are handwritten digits: which digit, which of two, two attributes, the ink as a number, and its pixels.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ FIGURES = {
     "classification": ("accuracy", 0.0, 0.1),
     "binary": ("auc", 1e-3, 0.05),
     "multilabel": ("mean_ap", 1e-3, 0.05),
+    "regression": ("r2", 1e-3, 0.1),
+    "segmentation": ("mean_iou", 1e-3, 0.03),
 }
+INK = 100  # of 255, from where a pixel belongs to the digit
 
 
 def written(digits: ImageDataset, task: str, folder: Path) -> Path:
     """Write digits as files, with the labels of a task."""
     pixels, labels = digits.train.pixels, digits.train.labels
     chosen = np.flatnonzero(labels < 2) if task == "binary" else np.arange(len(labels))
-    lines = ["path,label"]
+    lines = ["path,ink" if task == "regression" else "path,label"]
     for number in chosen[:COUNT].tolist():
         image, digit = pixels[number], int(labels[number])
         named = {"classification": f"{digit}/", "binary": ("one/", "zero/")[digit == 0]}
@@ -39,9 +42,16 @@ def written(digits: ImageDataset, task: str, folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
         attributes = [name for name, has in (("even", digit % 2 == 0), ("round", digit in (0, 6, 8, 9))) if has]
-        lines.append(f"{path.relative_to(folder)},{'|'.join(attributes)}")
-    if task == "multilabel":
+        told = f"{image.mean() / 255:.4f}" if task == "regression" else "|".join(attributes)
+        lines.append(f"{path.relative_to(folder)},{told}")
+        if task == "segmentation":
+            mask = folder / "masks" / path.name
+            mask.parent.mkdir(exist_ok=True)
+            Image.fromarray((image.mean(axis=-1) > INK).astype("uint8")).save(mask)
+    if task in ("multilabel", "regression"):
         (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    if task == "segmentation":
+        (folder / "classes.txt").write_text("ground\ndigit\n")
     return folder
 
 

@@ -44,13 +44,14 @@ class Packed:
     Args:
         folder: Path.
         images: Int, number of images written.
-        classes: Int, number of classes.
+        classes: Int, number of classes, labels or values.
         shards: Int, number of files.
         bytes: Int, total size of the shards.
         shrunk: Int, number of images that were downscaled.
         skipped: Tuple of `BadFile`.
         left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
         changes: String or None, how the data differ from those of the pack that was replaced.
+        task: String, the task of the data.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class Packed:
     skipped: tuple[BadFile, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     changes: str | None = None
+    task: str = "classification"
 
 
 class _Image(NamedTuple):
@@ -285,7 +287,7 @@ def pack(
     size_on_disk = sum(shard["bytes"] for shard in every)
     counts = (totals.images, len(parts.class_names), len(every), size_on_disk, totals.shrunk)
     changes = difference(replaced, index["data"]) if replaced else None
-    return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped), parts.left_out, changes)
+    return Packed(out, *counts, tuple(parts.skipped) + tuple(totals.skipped), parts.left_out, changes, parts.task)
 
 
 def _describe(parts: SourceData, size: int | None, totals: _Totals) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class Learning:
         mixed: Bool, whether MixUp and CutMix apply.
         weighted: Bool, whether rare labels can be weighted.
         guessable: Bool, whether there is an accuracy that guessing reaches.
+        named: What the names of a dataset name, in singular and plural.
     """
 
     labels: LabelKind
@@ -82,6 +83,7 @@ class Learning:
     mixed: bool = True
     weighted: bool = True
     guessable: bool = False
+    named: tuple[str, str] = ("class", "classes")
 
 
 ACCURACY = Watched("accuracy", "accuracy")
@@ -111,6 +113,7 @@ LEARN_LABELS = Learning(
     metrics=("map", "accuracy"),
     watched=Watched("map", "mAP"),
     sentence="mAP {score} on {samples} validation images",
+    named=("label", "labels"),
 )
 LEARN_VALUES = Learning(
     labels="values",
@@ -121,6 +124,7 @@ LEARN_VALUES = Learning(
     sentence="R² {score} on {samples} validation images",
     smoothed=False,
     weighted=False,
+    named=("value", "values"),
 )
 LEARN_MASKS = Learning(
     labels="mask",

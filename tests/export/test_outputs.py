@@ -110,6 +110,20 @@ def test_tasks_are_told_by_losses_or_named(model):
         Outputs.of(two, "regression")
 
 
+def test_the_command_line_exports_them_and_names_a_next_step_that_knows_them(cli, model, images, tmp_path):
+    model.save(tmp_path / "several.keras")
+    photos = tmp_path / "photos" / "any"
+    photos.mkdir(parents=True)
+    for number, image in enumerate(images[:40]):
+        keras.utils.save_img(photos / f"{number}.png", image, scale=False)
+    shown = cli("export", "several.keras", "--quantize", "none", "--calibration", "photos", "--out", "files")
+    assert shown.status == 0, shown.err
+    assert "weight: R²" in shown.out
+    assert "keras-effnet benchmark" in shown.out.splitlines()[-1]
+    shown = cli("export", "several.keras", "--calibration", "photos", "--bundle", "--out", "more")
+    assert shown.status == 2 and "its task" not in shown.err and "several outputs" in shown.err
+
+
 def test_what_takes_one_output_says_so(model, result, tmp_path):
     with pytest.raises(UserError, match="has 3 outputs; this takes files with one"):
         artifacts.load(result.path)

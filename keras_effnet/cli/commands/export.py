@@ -117,7 +117,7 @@ def _next(task, files, folder) -> tuple:
         return "less", folder / "report.md"
     from keras_effnet.tasks import TASKS
 
-    command, *data = ("eval", "DATA") if TASKS[task].learning else ("benchmark",)
+    command, *data = ("eval", "DATA") if task in TASKS and TASKS[task].learning else ("benchmark",)
     return "keras-effnet", command, files[-1], *data
 
 

@@ -8,6 +8,7 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.options import IMAGE_SIZE, SEED, Whole, task_option, tolerant
+from keras_effnet.tasks import TASKS
 
 
 @click.command("pack")
@@ -50,7 +51,9 @@ def command(
         named = {"skipped": [item.path for item in packed.skipped], "left_out": [item.path for item in packed.left_out]}
         return console.emit_json(vars(packed) | named)
     left_out = f", {len(packed.skipped)} skipped (listed in index.json)" if packed.skipped else ""
-    click.echo(f"{packed.images:,} images of {packed.classes} classes, {packed.shrunk:,} downscaled{left_out}.")
+    one, several = TASKS[packed.task].learning.named
+    names = f"{packed.classes} {one if packed.classes == 1 else several}"
+    click.echo(f"{packed.images:,} images of {names}, {packed.shrunk:,} downscaled{left_out}.")
     if packed.changes:
         click.echo(f"The data have changed since the pack that was replaced: {packed.changes}.")
     at = ("--image-size", size) if size else ()

@@ -91,7 +91,8 @@ def command(images, model, top, threshold, labels, form, output, batch_size, as_
     where = f" in {output}" if output else ""
     if "folder" in vars(asked):
         click.echo(f"Masks and overlays, at the size of the network's input: {asked.folder}.")
-    console.finish(f"{done} images {answering.done} by {artifact.path}{where}", *_following(artifact, model, output))
+    images = "image" if done == 1 else "images"
+    console.finish(f"{done} {images} {answering.done} by {artifact.path}{where}", *_following(artifact, model, output))
 
 
 def _file_form(output: Path | None, form: str | None) -> str | None:
