@@ -10,7 +10,7 @@ from keras_effnet.architecture.efficientnet_v2 import V2_B0, V2_L, V2_M, V2_S, V
 from keras_effnet.architecture.scaling import PUBLISHED, CompoundScaling
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.architecture.yaml_files import SUFFIXES, read_spec
-from keras_effnet.errors import one_of
+from keras_effnet.errors import UserError, one_of
 
 LITE_MEAN, LITE_STD = 127.0, 128.0
 
@@ -162,11 +162,25 @@ SPECS: dict[str, ArchitectureSpec] = (
 )
 
 
+def refuse_detector(name: object) -> None:
+    """Refuse the name of a detector where networks of one output are meant: the closest of their names misleads.
+
+    Raises:
+        UserError: It is one, such as `"det-lite0"`.
+    """
+    if str(name).lower().startswith("det-"):
+        raise UserError(
+            f"{name} is a detector: keras_effnet.EfficientDet builds it and `keras-effnet info` counts it, but it "
+            "cannot be trained, evaluated or exported yet."
+        )
+
+
 def _named(name: str | ArchitectureSpec) -> ArchitectureSpec:
     if isinstance(name, ArchitectureSpec):
         return name
     if str(name).endswith(SUFFIXES):
         return read_spec(name)
+    refuse_detector(name)
     return SPECS[one_of("model", str(name).lower(), SPECS)]
 
 

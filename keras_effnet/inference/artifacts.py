@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 import keras
 import numpy as np
 
-from keras_effnet.architecture.baselines import SPECS
+from keras_effnet.architecture.baselines import SPECS, refuse_detector
 from keras_effnet.config.run_record import RunRecord
 from keras_effnet.errors import UserError, check_path, closest
 from keras_effnet.imagenet import imagenet_classes, readable
@@ -123,6 +123,7 @@ def resolve(path: str | Path) -> Path:
             raise UserError(f"{path} is a folder without {BEST}; expected a run folder, a .keras or a .tflite file.")
         return path / BEST
     if not path.is_file():
+        refuse_detector(path)
         near = f" Did you mean {close!r}?" if (close := closest(str(path), SPECS)) else ""
         raise UserError(f"Model {path} {why_no_file(path)}.{near} Expected a run folder, a .keras or a .tflite file.")
     return path

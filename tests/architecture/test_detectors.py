@@ -1,5 +1,7 @@
 """Detectors as data: the published table beside independent figures, the paper's rule, and what is refused."""
 
+import re
+
 import pytest
 
 from keras_effnet.architecture.detectors import DETECTORS, DetectorSpec, detector_scaling, detector_spec
@@ -143,3 +145,10 @@ def test_unknown_names_are_answered_with_the_closest():
         detector_spec("d77")
     with pytest.raises(UserError, match="must be an ArchitectureSpec"):
         DetectorSpec("mine", "b0", 512, 64, 3, 3)
+
+
+def test_a_detector_is_no_network_to_train_or_export(cli):
+    for command in (("train", "digits", "--model", "det-lite0"), ("export", "det-lite0"), ("eval", "det-d0", "digits")):
+        shown = cli(*command)
+        assert shown.status == 2
+        assert re.search(r"error: det-\w+ is a detector: .* cannot be trained, evaluated or exported yet\.", shown.err)

@@ -51,7 +51,9 @@ def command(
         named = {"skipped": [item.path for item in packed.skipped], "left_out": [item.path for item in packed.left_out]}
         return console.emit_json(vars(packed) | named)
     left_out = f", {len(packed.skipped)} skipped (listed in index.json)" if packed.skipped else ""
-    one, several = TASKS[packed.task].learning.named
+    learning = TASKS[packed.task].learning
+    assert learning  # what data teach
+    one, several = learning.named
     names = f"{packed.classes} {one if packed.classes == 1 else several}"
     click.echo(f"{packed.images:,} images of {names}, {packed.shrunk:,} downscaled{left_out}.")
     if packed.changes:

@@ -252,7 +252,7 @@ def test_predict_writes_masks_with_a_palette_and_over_the_image(cli, tmp_path):
         assert mask.mode == "P" and np.array_equal(np.asarray(mask), pixels[..., 0] // 200)
         assert mask.getpalette()[3:6] == [128, 0, 0] and over.getpixel((0, 0)) == (164, 0, 0)
     shown = cli("predict", tmp_path / "a.png", "--model", tmp_path / "net/model.keras")
-    assert "1 images segmented" in shown.out and "a_mask.png: dark 75.0%, red 25.0%" in shown.out
+    assert "1 image segmented" in shown.out and "a_mask.png: dark 75.0%, red 25.0%" in shown.out
 
 
 # ------------------------------------------------------------------ explain
