@@ -25,7 +25,7 @@ def _progress_console():
     """Console on a duplicate of stderr, so that progress stays visible while C++ output is captured."""
     from rich.console import Console
 
-    return Console(file=os.fdopen(os.dup(2), "w", errors="backslashreplace"))
+    return Console(file=os.fdopen(os.dup(2), "w", errors="backslashreplace"), markup=False, emoji=False)
 
 
 def prepare_tensorflow() -> None:
@@ -65,7 +65,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
         def on_broken_pipe(self):  # rich exits with status 1
             raise BrokenPipeError
 
-    Terminal().print(drawn)
+    Terminal(markup=False, emoji=False).print(drawn)
 
 
 def say(line: str) -> None:
@@ -137,20 +137,40 @@ def finish(result: str, following: Sequence[object] = (), note: str = "") -> Non
         click.echo(f"Next:   {command_line(*following)}" + (f"   # {note}" if note else ""))
 
 
-@contextmanager
-def status(text: str) -> Iterator[Any]:
+class Spinner:
+    """Spinner on stderr whose text may contain square brackets."""
+
+    def __init__(self, text: str):
+        from rich.text import Text
+
+        self._text = Text
+        self._status = _progress_console().status(Text(text))
+
+    def update(self, text: str) -> None:
+        """Change the text."""
+        self._status.update(self._text(text))
+
+    def __enter__(self) -> Spinner:
+        self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._status.stop()
+
+
+def status(text: str) -> Spinner:
     """Show a spinner on stderr; `.update(text)` changes its text."""
-    with _progress_console().status(text) as spinner:
-        yield spinner
+    return Spinner(text)
 
 
 def track(description: str, total: int | None = None):
     """Return a function that wraps an iterable in a progress bar on stderr, if that is a terminal."""
+    from rich.markup import escape
     from rich.progress import track as rich_track
 
     console = _progress_console()
     options = {"console": console, "transient": True, "disable": not console.is_terminal}
-    return lambda items: rich_track(items, description, total=total, **options)
+    return lambda items: rich_track(items, escape(description), total=total, **options)
 
 
 @contextmanager
@@ -186,7 +206,7 @@ def training_progress(epochs: int, watched: Watched | None = None):
 
     shown = watched or ACCURACY
     name = "" if shown == ACCURACY else f"{shown.title} "
-    task, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+    task, note = (TextColumn(f"{{task.{each}}}", markup=False) for each in ("description", "fields[note]"))
     columns = (task, BarColumn(bar_width=12), MofNCompleteColumn(), TimeRemainingColumn(), note)
 
     class Bars(keras.callbacks.Callback):
@@ -233,7 +253,7 @@ def study_progress() -> Iterator[Any]:
         TimeRemainingColumn,
     )
 
-    text = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}"))
+    text = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     columns = (BarColumn(bar_width=20), TaskProgressColumn(), TimeElapsedColumn(), *text)
     console = _progress_console()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:

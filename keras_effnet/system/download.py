@@ -35,7 +35,7 @@ def _receive(url: str, part: Path) -> None:
             have = 0  # a server that cannot resume sends everything
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
         bars = Progress(*columns, console=Console(stderr=True), transient=True)
         with part.open("ab" if have else "wb") as stream, bars:
             task = bars.add_task(f"Downloading {url.rsplit('/', 1)[-1]}", total=total, completed=have)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shlex
 import subprocess
 from contextlib import nullcontext
@@ -35,6 +36,39 @@ def test_a_log_file_gets_a_line_an_epoch_in_place_of_bars(not_a_terminal):
         "Epoch 1/2: loss 1.5  val 25.0%  120 images/s, 7% of the time waiting for data.",
         "Epoch 2/2: loss 0.5  val 25.0%  120 images/s, 7% of the time waiting for data.",
     ]
+
+
+BRACKETED = "pip install 'keras-effnet[study]' /data/[red]:cat:.jpg"
+
+
+def test_square_brackets_and_colons_are_text_wherever_they_are_printed(not_a_terminal):
+    """Not markup, nor emoji: an extra was missing from the command that installs it."""
+    console.say(BRACKETED)
+    console.table([BRACKETED], [[BRACKETED]], title=BRACKETED)
+    with console.study_progress() as progress:
+        progress(BRACKETED, 1, 2)
+    shown = not_a_terminal.readouterr()
+    assert shown.err.splitlines() == [BRACKETED, f"1/2 {BRACKETED}"]
+    assert shown.out.count(BRACKETED) == 3
+
+
+def test_square_brackets_are_text_beside_a_bar_and_a_spinner(monkeypatch):
+    from io import StringIO
+
+    from rich.console import Console
+
+    terminal = Console(file=StringIO(), force_terminal=True, width=200, markup=False, emoji=False)
+    monkeypatch.setattr(console, "_progress_console", lambda: terminal)
+    with console.study_progress() as progress:
+        progress(f"bar {BRACKETED}", 1, 2)
+    with console.status(f"spinner {BRACKETED}"):
+        pass
+    with console.status("") as spinner:
+        spinner.update(f"updated {BRACKETED}")
+    list(console.track("track [red]")(range(2)))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.file.getvalue())
+    for place in (f"bar {BRACKETED}", f"spinner {BRACKETED}", f"updated {BRACKETED}", "track [red]"):
+        assert place in shown, place
 
 
 def test_a_log_file_gets_no_progress_bar(not_a_terminal):
