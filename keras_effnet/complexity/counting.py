@@ -5,67 +5,16 @@ Pure Python: a Keras model is read by the attributes of its layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import replace
 from typing import Any
 
 from keras_effnet.architecture.block_specs import ConvSpec, NormSpec
 from keras_effnet.architecture.detectors import DetectorSpec
-from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.architecture.pyramid import HeadSpec, expand_detector
 from keras_effnet.architecture.specs import ArchitectureSpec, expand
+from keras_effnet.complexity.cost import Complexity, Cost
+from keras_effnet.complexity.layers import layer_costs
 from keras_effnet.errors import UserError, whole_number
-from keras_effnet.system.private_api import output_shapes
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of one part of a network for one image.
-
-    Args:
-        name: String, name of the block or layer.
-        macs: Int, multiply-adds of convolutions and dense layers, plus one per output element where there is a bias.
-        params: Int, trainable parameters.
-        activations: Int, output elements of convolutions and dense layers.
-        non_trainable: Int, parameters that are not trained: moving means and variances, and weights of frozen layers.
-    """
-
-    name: str
-    macs: int = 0
-    params: int = 0
-    activations: int = 0
-    non_trainable: int = 0
-
-    @classmethod
-    def total(cls, name: str, parts: Iterable[Cost]) -> Cost:
-        """Sum of the costs of some parts."""
-        parts = list(parts)
-        fields = ("macs", "params", "activations", "non_trainable")
-        return cls(name, *(sum(getattr(part, field) for part in parts) for field in fields))
-
-
-@dataclass(frozen=True)
-class Complexity:
-    """Cost of a whole network for one image, and of each of its `blocks` (of a Keras model: its layers)."""
-
-    macs: int
-    params: int
-    activations: int
-    blocks: tuple[Cost, ...]
-    total_params: int
-
-    @property
-    def flops(self) -> int:
-        """2 x MACs. The paper's "FLOPs" are MACs."""
-        return 2 * self.macs
-
-    @classmethod
-    def of(cls, blocks: Iterable[Cost]) -> Complexity:
-        """Total of the given blocks."""
-        blocks = tuple(blocks)
-        total = Cost.total("total", blocks)
-        return cls(total.macs, total.params, total.activations, blocks, total.params + total.non_trainable)
 
 
 def part_cost(part: ConvSpec | NormSpec) -> Cost:
@@ -99,24 +48,6 @@ def _count_spec(spec: ArchitectureSpec, image_size: int | None, classes: int, in
     if include_top:
         parts.append(_dense_cost("predictions", network.features, classes))
     return Complexity.of(parts)
-
-
-def _layer_cost(layer: Any) -> Cost:
-    """Cost of one layer of a Keras model; layers other than convolutions and dense ones have no MACs."""
-    params = sum(prod(weight.shape) for weight in layer.trainable_weights)
-    frozen = sum(prod(weight.shape) for weight in layer.non_trainable_weights)
-    kind = type(layer).__name__
-    if kind not in ("Conv2D", "DepthwiseConv2D", "Dense"):
-        return Cost(layer.name, params=params, non_trainable=frozen)
-    shapes = output_shapes(layer)  # one for every call: a detector's heads run on all levels
-    sizes = [prod(side for side in shape if side is not None) for shape in shapes]
-    if any(None in shape for shape in shapes):
-        raise UserError(f"Layer {layer.name!r} has no fixed size; build the model with an input_shape to count it.")
-    # A frozen layer computes as much as a trained one.
-    kernel = prod(layer.kernel.shape)
-    channels = shapes[0][-1] or 1
-    positions = sum(size // channels for size in sizes) if kind != "Dense" else len(sizes)
-    return Cost(layer.name, (kernel + layer.use_bias * channels) * positions, params, sum(sizes), frozen)
 
 
 def _count_detector(spec: DetectorSpec, image_size: int | None, classes: int | None) -> Complexity:
@@ -158,8 +89,9 @@ def count(
     counted: inference folds or fuses them.
 
     Args:
-        spec_or_model: `ArchitectureSpec` or `DetectorSpec`, or any built Keras model of Conv2D, DepthwiseConv2D and
-            Dense layers (nested models included). A layer that is called several times counts each time.
+        spec_or_model: `ArchitectureSpec` or `DetectorSpec`, or a built Keras model of convolutions of any kind and
+            Dense layers, nested models included. A layer that is called several times counts each time; layers without
+            weight matrices count as elementwise.
         image_size: Int, side of the input in pixels, for a spec; the spec's by default.
         classes: Int, outputs of the classifier, for a spec; 1000 by default, for a detector its spec's.
         include_top: Bool, whether to count the classifier, for an `ArchitectureSpec`.
@@ -168,7 +100,8 @@ def count(
         `Complexity(macs, params, activations, blocks, total_params)`.
 
     Raises:
-        UserError: Not a spec or model, or a Keras model without a fixed input size.
+        UserError: Not a spec or model, a Keras model without a fixed input size, or one with a layer whose MACs are not
+            known, such as attention; the message names the layer.
 
     Example:
 
@@ -186,4 +119,4 @@ def count(
             f"count() takes an ArchitectureSpec or a built Keras model, got {type(spec_or_model).__name__}; "
             "turn a name into a spec with architecture_spec(name)."
         )
-    return Complexity.of(_layer_cost(layer) for layer in computing_layers(spec_or_model))
+    return Complexity.of(layer_costs(spec_or_model))

@@ -115,19 +115,22 @@ def create_torch_parameters(layer: keras.layers.Layer) -> None:
     getattr(layer, _TORCH_PARAMS, None)
 
 
-def output_shapes(layer: keras.layers.Layer) -> list[tuple[int | None, ...]]:
-    """Shapes of the outputs of every call of a layer in functional models, without the batch dimension.
+Shape = tuple[int | None, ...]
+
+
+def call_shapes(layer: keras.layers.Layer) -> list[tuple[Shape, Shape]]:
+    """Shapes of input and output of every call of a layer in functional models, without the batch dimension.
 
     Private name: `Layer._inbound_nodes`, which has one node per call; `Layer.output` shows the first alone. Fallback:
-    the shape of the first call.
+    the shapes of the first call.
 
     Args:
-        layer: Keras layer with a single output tensor.
+        layer: Keras layer with a single input and output tensor.
     """
     nodes = getattr(layer, _NODES, None)
     if not nodes or not hasattr(nodes[0], "output_tensors"):
-        return [tuple(layer.output.shape[1:])]
-    return [tuple(node.output_tensors[0].shape[1:]) for node in nodes]
+        return [(tuple(layer.input.shape[1:]), tuple(layer.output.shape[1:]))]
+    return [(tuple(node.input_tensors[0].shape[1:]), tuple(node.output_tensors[0].shape[1:])) for node in nodes]
 
 
 def quantize_int8(

@@ -228,3 +228,68 @@ def test_a_model_of_no_fixed_size_is_refused():
     model = built(TINY["tiny lite"], include_top=False, input_shape=(None, None, 3))
     with pytest.raises(UserError, match=r"Layer 'stem_conv' has no fixed size; build the model with an input_shape"):
         count(model)
+
+
+# --- models of other making
+
+
+@pytest.mark.parametrize(("name", "published"), [("ConvNeXtTiny", 4.47), ("Xception", 8.4)])
+def test_networks_of_others_have_the_published_macs(name, published):
+    """Dense on a feature map and separable convolutions: 0.32 and 0.65 billion were counted."""
+    import keras
+
+    with keras.StatelessScope():  # without values for the weights
+        model = getattr(keras.applications, name)(weights=None)
+        assert count(model).macs / 1e9 == pytest.approx(published, rel=0.01)
+
+
+def layered(*layers, shape=(8, 6, 4)):
+    import keras
+
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+FOREIGN = ("dense on a map", "separable", "transposed", "groups", "depthwise", "elementwise", "normalization")
+
+
+def foreign():
+    """Layers on an image of 8 x 6 pixels and 4 channels, with the MACs of each worked out by hand."""
+    from keras import layers
+
+    return {
+        "dense on a map": (layers.Dense(3), 48 * (4 * 3 + 3)),
+        "separable": (layers.SeparableConv2D(5, 3, padding="same"), 48 * (9 * 4 + 4 * 5 + 5)),
+        "transposed": (layers.Conv2DTranspose(5, 3, strides=2, padding="same"), 48 * 9 * 4 * 5 + 4 * 48 * 5),
+        "groups": (layers.Conv2D(6, 3, groups=2, use_bias=False), 6 * 4 * 9 * 2 * 6),
+        "depthwise": (layers.DepthwiseConv2D(3, depth_multiplier=2), 6 * 4 * (9 * 8 + 8)),
+        "elementwise": (layers.PReLU(), 0),
+        "normalization": (layers.LayerNormalization(axis=(1, 2, 3)), 0),
+    }
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_layers_that_this_package_does_not_use_are_counted(name):
+    layer, macs = foreign()[name]
+    assert count(layered(layer)).macs == macs
+
+
+def uncountable():
+    import keras
+    from keras.layers import LSTM, Dense, Dot, MultiHeadAttention, TimeDistributed
+
+    image = keras.Input((4, 6))
+    scores = keras.ops.matmul(image, keras.ops.transpose(image, (0, 2, 1)))
+    return {
+        "'lstm' (LSTM)": layered(LSTM(3, name="lstm"), shape=(5, 4)),
+        "'mha' (MultiHeadAttention)": keras.Model(image, MultiHeadAttention(2, 3, name="mha")(image, image)),
+        "'dot' (Dot)": keras.Model(image, Dot(2, name="dot")([image, image])),
+        " (Matmul)": keras.Sequential([keras.Input((4, 6)), keras.Model(image, scores)]),
+        "'each' (TimeDistributed)": layered(TimeDistributed(Dense(2), name="each"), shape=(5, 4)),
+    }
+
+
+def test_a_layer_whose_macs_are_unknown_is_named():
+    for name, model in uncountable().items():
+        with pytest.raises(UserError) as caught:
+            count(model)
+        assert f"{name} cannot be counted" in str(caught.value)
