@@ -117,6 +117,27 @@ def was_given(name: str) -> bool:
     return source is ParameterSource.COMMANDLINE
 
 
+def given_words(*without: str) -> list[str]:
+    """Words of the options that stand on the running command's command line, to pass them on to the next command.
+
+    Args:
+        *without: Parameters to leave out.
+    """
+    context = click.get_current_context()
+    words: list[str] = []
+    for param in context.command.params:
+        name = param.name or ""
+        if not isinstance(param, click.Option) or name in without or not was_given(name):
+            continue
+        value = context.params[name]
+        if param.is_flag:
+            words.append((param.opts if value else param.secondary_opts)[0])
+            continue
+        for each in value if param.multiple else [value]:
+            words += [param.opts[0], f"{each:.10g}" if isinstance(each, float) else str(each)]
+    return words
+
+
 def refuse_unused(names: Sequence[str], reason: str) -> None:
     """Refuse options that would have no effect.
 

@@ -77,7 +77,7 @@ def resolved_name(model: str) -> str:
     return str(Path(model).resolve()) if str(model).endswith(SUFFIXES) else str(model).lower()
 
 
-def _resolution(model: str) -> float:
+def relative_resolution(model: str) -> float:
     """Resolution of an EfficientNet relative to the baseline, B0; 1 for any other network."""
     published = model in PUBLISHED or model in ("v2-s", "v2-m", "v2-l", "v2-xl")
     return architecture_spec(model).image_size / BASE_RESOLUTION if published else 1.0
@@ -100,7 +100,7 @@ def family(models: Iterable[str], image_size: int = 64) -> list[Member]:
             axis=FAMILY,
             phi=PUBLISHED[name].phi if name in PUBLISHED else 0.0,
             model=name,
-            resolution=_resolution(name),
+            resolution=relative_resolution(name),
             base_size=image_size,
         )
         for name in map(resolved_name, models)
@@ -157,7 +157,7 @@ def scaled(
             factors = factors_along(axis, phi, scaling)
             stem, way = Path(baseline).stem, "" if axis == "compound" else f"{axis}-"
             name = f"{stem}-{way}phi{phi:+g}" if phi else stem
-            resolution = factors.resolution * _resolution(baseline)
+            resolution = factors.resolution * relative_resolution(baseline)
             shape = (factors.depth, factors.width, resolution, image_size)
             members[name] = Member(name, axis if phi else BASELINE, float(phi), baseline, *shape)
             if image_size * resolution < SMALLEST - RESOLUTION_DIVISOR / 2:  # rounds to less than SMALLEST

@@ -16,11 +16,11 @@ from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Budget, Protocol
 from keras_effnet.study.results import kept_results
 from keras_effnet.study.trial import check_data, load_data
-from keras_effnet.system.documents import read_yaml
+from keras_effnet.system.documents import read_json, read_yaml
 from keras_effnet.system.files import write_text
 from keras_effnet.system.portable_paths import located, located_values, portable_values
 from keras_effnet.system.run_folders import locked, write_environment
-from keras_effnet.system.typed_values import build
+from keras_effnet.system.typed_values import build, conform
 
 PROTOCOL = "protocol.yaml"
 MOST_SEEDS = 1000
@@ -192,3 +192,18 @@ def begin(folder: Path, plan: Plan, dataset: Any) -> Iterator[Plan]:
         write_environment(folder)
         with kept_results(folder):
             yield plan
+
+
+def image_counts(folder: Path) -> tuple[int, int] | None:
+    """Numbers of training and validation images of a study, from its `data.json`; None if it has none.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = folder / "data.json"  # as `datasets.findings.data_identity` writes it, which loads TensorFlow
+    if not path.is_file():
+        return None
+    values = conform(read_json(path), dict[str, Any], str(path))
+    classes = conform(values.get("classes"), dict[str, dict[str, int]], f"{path}, classes")
+    train, val = (sum(each.get(split, 0) for each in classes.values()) for split in ("train", "val"))
+    return train, val

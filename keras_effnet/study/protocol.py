@@ -96,3 +96,26 @@ def macs_per_epoch(config: TrainConfig, member: Member, images: int, classes: in
     """Multiply-adds of one epoch: three forward passes for each image, averaged over the member's image sizes."""
     costs = [count(config.spec, image_size=size, classes=classes).macs for size in member.sizes]
     return _BACKWARD * images * sum(costs) / len(costs)
+
+
+def training_epochs(
+    protocol: Protocol, member: Member, cost: Mapping[str, Any], classes: int, images: tuple[int, int]
+) -> int:
+    """Number of epochs of each training of a network, at least one for each of its image sizes.
+
+    Args:
+        protocol: `Protocol`, with the budget.
+        member: `Member`.
+        cost: Mapping with `step_ms` and `predict_ms`, times of a batch in milliseconds.
+        classes: Int, number of classes of the data.
+        images: Pair of ints, numbers of training and validation images.
+    """
+    train, val = images
+    config = protocol.config(member)
+    milliseconds = (
+        train // config.batch_size * cost["step_ms"] + math.ceil(val / config.batch_size) * cost["predict_ms"]
+    )
+    epochs = protocol.budget.epochs(
+        seconds_per_epoch=milliseconds / 1e3, macs_per_epoch=macs_per_epoch(config, member, train, classes)
+    )
+    return max(epochs, len(member.sizes))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.complexity.counting import Complexity, count
-from keras_effnet.errors import UserError
-from keras_effnet.study.networks import BASELINE, Member
+from keras_effnet.errors import UserError, one_of
+from keras_effnet.study.networks import BASELINE, Member, relative_resolution
 from keras_effnet.study.power_law import PowerLaw, error_law
+from keras_effnet.study.protocol import Protocol, training_epochs
 from keras_effnet.study.summary import Summary
 
 _REACH = 4.0  # how far phi may go beyond the measured range: further extrapolation is unreliable
@@ -41,11 +42,18 @@ class Scaled:
     scaling: CompoundScaling
     options: tuple[tuple[str, Any], ...] = ()
 
-    def spec(self, phi: float) -> ArchitectureSpec:
-        """The network at a compound coefficient."""
-        base = architecture_spec(self.baseline, image_size=self.base_size, **dict(self.options))
+    def member(self, phi: float) -> Member:
+        """The network at a compound coefficient, as a study trains it."""
         factors = self.scaling.factors(phi)
-        return base.scaled(factors.depth, factors.width, factors.resolution)
+        resolution = factors.resolution * relative_resolution(self.baseline)
+        depth, width, resolution = (round(value, 6) for value in (factors.depth, factors.width, resolution))
+        return Member(f"phi{phi:+g}", "compound", phi, self.baseline, depth, width, resolution, self.base_size)
+
+    def spec(self, phi: float) -> ArchitectureSpec:
+        """Architecture of the network at a compound coefficient."""
+        member = self.member(phi)
+        options = dict(self.options) | {"image_size": member.image_size}
+        return architecture_spec(self.baseline, depth=member.depth, width=member.width, **options)
 
 
 def scaled_of(members: Sequence[Member], options: dict[str, Any] | None = None) -> tuple[Scaled, list[str]]:
@@ -65,7 +73,8 @@ def scaled_of(members: Sequence[Member], options: dict[str, Any] | None = None) 
             "FOLDER --phi -2,-1,0."
         )
     far = max(compound, key=lambda member: abs(member.phi))
-    alpha, beta, gamma = (round(value ** (1 / far.phi), 6) for value in (far.depth, far.width, far.resolution))
+    resolution = far.resolution / relative_resolution(far.model)
+    alpha, beta, gamma = (round(value ** (1 / far.phi), 6) for value in (far.depth, far.width, resolution))
     shape = {name: value for name, value in (options or {}).items() if name == "stem_stride"}
     scaling = CompoundScaling(alpha, beta, gamma)
     return Scaled(far.model, far.base_size, scaling, tuple(shape.items())), [member.name for member in chosen]
@@ -73,6 +82,27 @@ def scaled_of(members: Sequence[Member], options: dict[str, Any] | None = None) 
 
 def _is_base(member: Member, other: Member) -> bool:
     return member.axis == BASELINE and (member.model, member.base_size) == (other.model, other.base_size)
+
+
+class LimitUnit(NamedTuple):
+    """Unit in which a limit is given and reported: its size in the unit of the `Summary` field, and its name."""
+
+    size: float
+    name: str
+
+    def shown(self, amount: float) -> str:
+        """Format an amount that is in the field's unit, such as `"4.1 MB"`."""
+        value = amount / self.size
+        return f"{value:,.0f} {self.name}" if abs(value) >= 1000 else f"{value:.3g} {self.name}"
+
+
+# Fields of `Summary` that can be limited.
+LIMITS = {
+    "tflite_ms": LimitUnit(1.0, "ms"),
+    "macs": LimitUnit(1.0, "MACs"),
+    "tflite_bytes": LimitUnit(1e6, "MB"),
+    "params": LimitUnit(1.0, "parameters"),
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +116,15 @@ class CostLimit:
 
     kind: str
     amount: float
+
+    def __post_init__(self):
+        one_of("cost limit", self.kind, LIMITS)
+        if not 0 < self.amount < math.inf:
+            raise UserError(f"The budget must be above 0 and finite, got {self.shown(self.amount)}.")
+
+    def shown(self, amount: float) -> str:
+        """Format an amount in the unit in which limits of this kind are given."""
+        return LIMITS[self.kind].shown(amount)
 
 
 @dataclass(frozen=True)
@@ -117,6 +156,12 @@ class Recommendation:
     band: tuple[float, float]
     measured: tuple[float, float]
     limited: bool
+
+    @property
+    def member(self) -> Member:
+        """The network as a study trains it."""
+        name = f"phi{self.phi:+g}"
+        return Member(name, "compound", self.phi, self.model, self.depth, self.width, base_size=self.image_size)
 
     @property
     def extrapolated(self) -> bool:
@@ -161,8 +206,6 @@ def recommend(
 
     >>> recommend(summarize(rows), plan.members, CostLimit("tflite_ms", 10)).phi
     """
-    if not budget.amount > 0:
-        raise UserError(f"The budget must be above 0, got {budget.amount!r}.")
     scaled, names = scaled_of(members, options)
     used = [summary for summary in summaries if summary.member in names]
     law, cost = error_law(used), _cost_of(used, budget.kind)
@@ -177,19 +220,19 @@ def recommend(
     if not within:
         smallest, (amount, _) = next(iter(costs.items()))
         raise UserError(
-            f"The budget is too small: {budget.amount:g} is below the {amount:.3g} of phi {smallest:g}, the smallest "
-            "network that this study can predict."
+            f"The budget of {budget.shown(budget.amount)} is too small: the smallest network that this study can "
+            f"predict, at phi {smallest:g}, has {budget.shown(amount)}."
         )
     phi = max(within)
     amount, counted = costs[phi]
-    factors, spec = scaled.scaling.factors(phi), scaled.spec(phi)
+    member = scaled.member(phi)
     low, high = law.band(counted.macs)
     return Recommendation(
         model=scaled.baseline,
         phi=phi,
-        depth=factors.depth,
-        width=factors.width,
-        image_size=spec.image_size,
+        depth=member.depth,
+        width=member.width,
+        image_size=member.image_size,
         macs=counted.macs,
         params=counted.params,
         cost=amount,
@@ -198,3 +241,31 @@ def recommend(
         measured=(phis[0], phis[-1]),
         limited=phi == max(costs),
     )
+
+
+def planned_epochs(
+    found: Recommendation,
+    protocol: Protocol,
+    summaries: Sequence[Summary],
+    *,
+    classes: int = 1000,
+    images: tuple[int, int] | None = None,
+) -> int:
+    """Number of epochs that the study's budget gives to a recommended network.
+
+    Args:
+        found: `Recommendation`.
+        protocol: `Protocol` of the study.
+        summaries: `Summary`s of the study, whose times predict those of the network.
+        classes: Int, number of classes of the study's data.
+        images: Pair of ints, numbers of training and validation images; None where they are not known, which gives the
+            epochs of the network closest in MACs.
+    """
+    if images is None and protocol.budget.kind != "epochs":
+        return min(summaries, key=lambda each: abs(math.log(each.macs / found.macs))).epochs
+    macs = [each.macs for each in summaries]
+    cost = {
+        name: PowerLaw.fit(macs, [getattr(each, name) for each in summaries], minimum=2).at(found.macs)
+        for name in ("step_ms", "predict_ms")
+    }
+    return training_epochs(protocol, found.member, cost, classes, images or (1, 1))

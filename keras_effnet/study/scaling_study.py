@@ -5,7 +5,6 @@ Results are written as soon as they exist, and an interrupted study can be resum
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from keras_effnet.study.costs import measure_cost, measure_roofline
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member
 from keras_effnet.study.plan import Plan, begin, prepare
-from keras_effnet.study.protocol import Budget, Protocol, macs_per_epoch
+from keras_effnet.study.protocol import Budget, training_epochs
 from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
 from keras_effnet.study.trial import TrainingRun
@@ -133,21 +132,9 @@ def _trials(
     trials = []
     for seed in range(plan.seeds):
         for member in plan.members:
-            epochs = _epochs(plan.protocol, member, costs[member.name], classes, images)
+            epochs = training_epochs(plan.protocol, member, costs[member.name], classes, images)
             place = folder / "trials" / member.name / f"seed{seed}"
             trials.append(
                 TrainingRun(plan.protocol, member, seed, epochs, str(place.resolve()), study=str(folder.resolve()))
             )
     return trials
-
-
-def _epochs(protocol: Protocol, member: Member, cost: Mapping[str, Any], classes: int, images) -> int:
-    train, val = images
-    config = protocol.config(member)
-    milliseconds = (
-        train // config.batch_size * cost["step_ms"] + math.ceil(val / config.batch_size) * cost["predict_ms"]
-    )
-    epochs = protocol.budget.epochs(
-        seconds_per_epoch=milliseconds / 1e3, macs_per_epoch=macs_per_epoch(config, member, train, classes)
-    )
-    return max(epochs, len(member.sizes))  # at least one epoch for each image size

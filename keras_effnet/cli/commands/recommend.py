@@ -8,15 +8,11 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.training_words import training_words
 from keras_effnet.errors import UserError
 
-# Option -> field of `Summary`, factor from the option's unit to the field's, and the unit's name.
-_BUDGETS = {
-    "ms": ("tflite_ms", 1.0, "ms"),
-    "macs": ("macs", 1.0, "MACs"),
-    "mb": ("tflite_bytes", 1e6, "MB"),
-    "params": ("params", 1.0, "parameters"),
-}
+# Option -> field of `Summary`.
+_BUDGETS = {"ms": "tflite_ms", "macs": "macs", "mb": "tflite_bytes", "params": "params"}
 
 
 @click.command("recommend")
@@ -28,8 +24,8 @@ _BUDGETS = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study, as_json, **amounts) -> None:
     """Recommend the phi that fits a budget and predict its accuracy from the results of a study."""
-    from keras_effnet.study.plan import Plan
-    from keras_effnet.study.recommendation import CostLimit, recommend
+    from keras_effnet.study.plan import Plan, image_counts
+    from keras_effnet.study.recommendation import LIMITS, CostLimit, planned_epochs, recommend
     from keras_effnet.study.results import read_complete_results
     from keras_effnet.study.summary import summarize
 
@@ -37,21 +33,25 @@ def command(study, as_json, **amounts) -> None:
     if len(given) != 1:
         raise UserError("Give one budget: --budget-ms, --budget-macs, --budget-mb or --budget-params.")
     ((name, amount),) = given.items()
-    kind, unit, label = _BUDGETS[name]
+    kind = _BUDGETS[name]
+    limit = CostLimit(kind, amount * LIMITS[kind].size)
     plan, rows = Plan.read(study), read_complete_results(study)
     classes = next((row["classes"] for row in rows if "classes" in row), 1000)
-    found = recommend(
-        summarize(rows), plan.members, CostLimit(kind, amount * unit), classes=classes, options=plan.protocol.options
-    )
+    summaries = summarize(rows)
+    found = recommend(summaries, plan.members, limit, classes=classes, options=plan.protocol.options)
+    epochs = planned_epochs(found, plan.protocol, summaries, classes=classes, images=image_counts(study))
+    config = plan.protocol.config(found.member, epochs=epochs)
+    words, note = training_words(plan.protocol.data, config)
     if as_json:
-        return console.emit_json(asdict(found) | {"extrapolated": found.extrapolated})
+        return console.emit_json(asdict(found) | {"extrapolated": found.extrapolated, "train": list(map(str, words))})
     counted = name in ("macs", "params")
     click.echo(
         f"phi {found.phi:g}: depth x{found.depth:.3f}, width x{found.width:.3f}, {found.image_size} pixels; "
         f"{found.macs:,} MACs, {found.params:,} parameters (counted)."
     )
     click.echo(
-        f"Uses {found.cost / unit:.3g} of {amount:g} {label}" + ("." if counted else ", predicted from the study.")
+        f"Uses {limit.shown(found.cost)} of {limit.shown(limit.amount)}"
+        + ("." if counted else ", predicted from the study.")
     )
     click.echo(
         f"{'Extrapolated' if found.extrapolated else 'Interpolated'}: accuracy {found.accuracy:.1%}; one training "
@@ -60,6 +60,5 @@ def command(study, as_json, **amounts) -> None:
     )
     if found.limited:
         click.echo("The budget allows a larger network, but that is too far outside the range of the study.")
-    shape = ("--depth", f"{found.depth:.4f}", "--width", f"{found.width:.4f}", "--image-size", found.image_size)
-    console.finish(str(study), ("keras-effnet", "train", "DATA", "--model", found.model, *shape))
+    console.finish(str(study), words, note)
     return None

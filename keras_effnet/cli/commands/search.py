@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import THREADS, Choice, Name, Whole, default_threads, read_settings, tolerant, tolerated
+from keras_effnet.cli.options import (
+    THREADS,
+    Choice,
+    Name,
+    Whole,
+    default_threads,
+    given_words,
+    read_settings,
+    tolerant,
+    tolerated,
+)
+from keras_effnet.cli.training_words import training_words
 from keras_effnet.errors import UserError
 from keras_effnet.search.grid import CONSTRAINED, ScalingCandidate, candidates, format_constants, networks
 
@@ -94,7 +106,7 @@ def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> No
     constraint = f"{grid['by']} within {tolerance:.0%} of {target:g}"
     console.finish(
         f"the list above ({baseline}, {constraint}); nothing was trained",
-        ("keras-effnet", "search", "DATA", "--baseline", baseline),
+        ("keras-effnet", "search", "DATA", "--baseline", baseline, *given_words("baseline", "dry_run")),
     )
 
 
@@ -133,7 +145,8 @@ def _search(
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
     from keras_effnet.search.arguments import ARGUMENTS, kept_arguments
-    from keras_effnet.search.halving import grid_search
+    from keras_effnet.search.halving import grid_search, member
+    from keras_effnet.study.plan import Plan
     from keras_effnet.study.results import kept_results
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
@@ -160,11 +173,12 @@ def _search(
         console.emit_json({"search": folder, "ranking": ranking, "tied": tied, "failures": result.failures})
     else:
         _show(result)
-        spec = ("--model", f"{folder}/family/phi0.yaml", "--image-size", arguments["image_size"])
-        console.finish(
-            f"{folder} (results.jsonl, search.png, family/phi0.yaml ... phi7.yaml)",
-            ("keras-effnet", "train", arguments["data"]["source"], *spec),
-        )
+        plan, best = Plan.read(folder), result.ranking[0]
+        trained = member(best.candidate, arguments["baseline"], arguments["image_size"])
+        config = plan.protocol.config(trained, epochs=arguments["epochs"])
+        config = replace(config, model=f"{folder}/family/phi1.yaml", depth=1.0, width=1.0)  # the best, already scaled
+        words, note = training_words(plan.protocol.data, config)
+        console.finish(f"{folder} (results.jsonl, search.png, family/phi0.yaml ... phi7.yaml)", words, note)
     if result.failures:
         first, why = next(iter(result.failures.items()))
         raise UserError(
