@@ -45,7 +45,8 @@ def _call(layer: keras.layers.BatchNormalization, inputs: Any, training: bool | 
     return tf.cast(fused.y, layer.compute_dtype)
 
 
-def _trains_on_cpu() -> bool:
+def trains_on_cpu() -> bool:
+    """Whether the backend is TensorFlow and it sees no GPU."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -55,7 +56,7 @@ def _trains_on_cpu() -> bool:
 
 def _replaceable_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The stock layers whose `call` nobody has replaced yet, an enclosing block included."""
-    if not _trains_on_cpu():
+    if not trains_on_cpu():
         return []
     return [
         layer

@@ -32,6 +32,7 @@ from keras_effnet.training.distribution import (
 from keras_effnet.training.ema import AveragedWeights
 from keras_effnet.training.optimizers import build_optimizer, epochs_done
 from keras_effnet.training.tracking import LossScale, Throughput
+from keras_effnet.training.update_kernels import fused_updates
 from keras_effnet.training.watchers import ChanceWatch, EpochSeeds, FiniteWatch
 
 
@@ -112,8 +113,9 @@ def train(
     averaged = AveragedWeights(val, batches(first), watched.metric) if config.ema else None
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
-    with writing_to(folder), synchronized_batch_norm(model, config.strategy), fused_batch_norm(model):
-        compile_model(model, config, steps, name, class_weights)
+    compile_model(model, config, steps, name, class_weights)
+    fused = (fused_batch_norm(model), fused_updates(model))
+    with writing_to(folder), synchronized_batch_norm(model, config.strategy), fused[0], fused[1]:
         first_epoch = _restore(model, folder, steps) if resume and folder else 0
         run = RunFolder(folder, first_epoch, averaged, watched) if folder and is_chief() else None
         watchers = [FiniteWatch(folder, watched), EpochSeeds(config.seed), throughput, LossScale()]
