@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.training_words import training_words
+from keras_effnet.cli.command_words import training_words
 from keras_effnet.errors import UserError
 
 # Option -> field of `Summary`.

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from keras_effnet.cli import console
+from keras_effnet.cli.command_words import training_words
 from keras_effnet.cli.options import (
     THREADS,
     Choice,
@@ -20,7 +21,6 @@ from keras_effnet.cli.options import (
     tolerant,
     tolerated,
 )
-from keras_effnet.cli.training_words import training_words
 from keras_effnet.errors import UserError
 from keras_effnet.search.grid import CONSTRAINED, ScalingCandidate, candidates, format_constants, networks
 
