@@ -85,6 +85,24 @@ def test_an_output_that_does_not_fit_the_task_is_refused(head, name, message):
         task_of(network(*head), name)
 
 
+def detector(**outputs):
+    images = keras.Input((8, 8, 3))
+    rows = layers.Reshape((64, 3))(images)
+    return keras.Model(images, {name: layers.Dense(size)(rows) for name, size in outputs.items()})
+
+
+@pytest.mark.parametrize("scores", ["scores", "logits"])
+def test_a_detector_is_told_by_the_names_of_its_outputs(scores):
+    assert task_of(detector(boxes=4, **{scores: 2})).name == "detection"
+
+
+def test_a_detector_has_no_other_task_and_no_other_network_is_one():
+    with pytest.raises(UserError, match="do not fit the task classification: a detector has two, named boxes and"):
+        task_of(detector(boxes=4, scores=2), "classification")
+    with pytest.raises(UserError, match="do not fit the task detection"):
+        task_of(pooled(layers.Dense(3)), "detection")
+
+
 def test_every_task_has_an_output_of_its_own_that_tells_it():
     assert tuple(TASKS) == TASK_NAMES
     assert [task_of_output(task.output) for task in TASKS.values()] == list(TASK_NAMES)

@@ -14,11 +14,15 @@ from typing import Any, TypedDict
 
 import keras
 import numpy as np
+from scipy.special import expit
 
 from keras_effnet.architecture.baselines import SPECS, refuse_detector
+from keras_effnet.architecture.detector_files import DETECTOR_JSON
+from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.config.run_record import RunRecord
 from keras_effnet.errors import UserError, check_path, closest
 from keras_effnet.imagenet import imagenet_classes, readable
+from keras_effnet.inference.detectors import detector_of
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side
@@ -26,11 +30,12 @@ from keras_effnet.system.documents import read_lines
 from keras_effnet.system.files import why_no_file
 from keras_effnet.tasks import TASKS, TaskName, task_of, task_of_output
 from keras_effnet.tasks.learning import LabelKind
+from keras_effnet.tasks.recognition import is_detector
 from keras_effnet.training.run import BEST
 
 logger = logging.getLogger(__name__)
 
-_NOUNS: dict[LabelKind, str] = {"class": "class", "flags": "label", "values": "value", "mask": "class"}
+_NOUNS: dict[LabelKind, str] = {"flags": "label", "values": "value"}  # others are classes
 _TOLD_APART = ("class", "mask")  # kinds of labels of which one output tells two classes apart
 
 
@@ -40,7 +45,8 @@ class Artifact:
 
     Args:
         path: Path of the file.
-        predict: Function from images `(N, size, size, channels)`, values 0..255, to outputs `(N, ..., classes)`.
+        predict: Function from images `(N, size, size, channels)`, values 0..255, to outputs `(N, ..., classes)`;
+            of a detector a dict of `"boxes"` `(N, anchors, 4)` and `"scores"` `(N, anchors, classes)`.
         classes: Int, size of the output's last axis.
         image_spec: `ImageSpec`, how images are cropped and resized.
         class_names: Names of the classes, labels or values, from `labels.txt`, else from a `.tflite` file's metadata,
@@ -50,10 +56,11 @@ class Artifact:
         model: The Keras model, or None for a `.tflite`.
         batch_size: Int, images per call of the network; `predict` divides its input into such batches.
         task: String, what the output means, see `tasks.TASKS`.
+        detector: `DetectorSpec` of a detector, whose anchors its boxes refer to; None if it is not known.
     """
 
     path: Path
-    predict: Callable[[np.ndarray], np.ndarray]
+    predict: Callable[[np.ndarray], Any]
     classes: int
     image_spec: ImageSpec
     class_names: tuple[str, ...] | None = None
@@ -61,6 +68,7 @@ class Artifact:
     model: keras.Model | None = None
     batch_size: int = 1
     task: TaskName = "classification"
+    detector: DetectorSpec | None = None
 
 
 def _sidecar(path: Path, name: str) -> Path | None:
@@ -100,7 +108,7 @@ def _described_inside(path: Path) -> tuple[tuple[str, ...], TaskName]:
 def _recorded(origin: dict[str, Any] | None, model: keras.Model) -> TaskName | None:
     """Task that a network was trained for, from `args.yaml`; None if the model is no network of it."""
     name = (origin or {}).get("task")
-    return name if name in TASKS and len(model.outputs[0].shape) in TASKS[name].ranks else None
+    return name if name in TASKS and name != "detection" and len(model.outputs[0].shape) in TASKS[name].ranks else None
 
 
 def _image_spec(path: Path, input_shape: tuple[int | None, ...]) -> ImageSpec | None:
@@ -171,6 +179,8 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
     if path.suffix != ".keras":
         raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
     model = load_model(path, compile=False)
+    if is_detector(model):
+        return _of_detector(path, model, batch_size)
     shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
     count, ranks = len(model.inputs), [len(shape) for shape in shapes]
     most = len(ranks) if several_outputs else 2  # the input and the outputs
@@ -187,6 +197,30 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
         )
     spec = saved or ImageSpec.of_model(model)
     return _of_model(path, model, spec, batch_size, **_description(path, shapes[1][-1]))
+
+
+def _of_detector(path: Path, model: keras.Model, batch_size: int) -> Artifact:
+    square_side(str(path), model.input_shape)
+    spec = _image_spec(path, model.input_shape) or ImageSpec.of_model(model)
+    scores = "scores" if "scores" in model.output else "logits"
+    classes = int(model.output[scores].shape[-1])
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = [model.predict_on_batch(images[at : at + batch_size]) for at in range(0, len(images), batch_size)]
+        codes, values = (np.concatenate([each[name] for each in found]) for name in ("boxes", scores))
+        return {"boxes": codes, "scores": values if scores == "scores" else expit(values)}
+
+    return Artifact(
+        path,
+        _on_pixels(run, spec),
+        classes,
+        spec,
+        model=model,
+        batch_size=batch_size,
+        task="detection",
+        detector=detector_of(model, path, _sidecar(path, DETECTOR_JSON)),
+        **_description(path, classes),
+    )
 
 
 def _published(name: str, batch_size: int) -> Artifact:
@@ -210,11 +244,11 @@ def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size:
     return Artifact(path, predict, classes, image_spec, model=model, batch_size=batch_size, task=task, **description)
 
 
-def _on_pixels(run: Callable[[np.ndarray], np.ndarray], image_spec: ImageSpec) -> Callable[[np.ndarray], np.ndarray]:
+def _on_pixels(run: Callable[[np.ndarray], Any], image_spec: ImageSpec) -> Callable[[np.ndarray], Any]:
     """Wrap `run` to accept images with values 0..255; the first batch in another range is warned of, no further one."""
     warned = False
 
-    def predict(images: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray) -> Any:
         nonlocal warned
         inputs = network_input(images, image_spec)
         warned = warned or check_range(images)
@@ -258,5 +292,5 @@ def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:
             )
     if artifact.classes == 1 and kind in _TOLD_APART:
         return [f"not {names[0]}", names[0]] if len(names) == 1 else list(names or ("negative", "positive"))
-    names = names or tuple(f"{_NOUNS[kind]} {index}" for index in range(artifact.classes))
+    names = names or tuple(f"{_NOUNS.get(kind, 'class')} {index}" for index in range(artifact.classes))
     return list(names[-artifact.classes :])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-LabelKind: TypeAlias = Literal["class", "flags", "values", "mask"]
+LabelKind: TypeAlias = Literal["class", "flags", "values", "mask", "boxes"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Learning:
 
     Args:
         labels: Kind of a split's labels: `"class"`, one of the classes per image; `"flags"`, 0 or 1 for each label;
-            `"values"`, numbers; `"mask"`, a class per pixel.
+            `"values"`, numbers; `"mask"`, a class per pixel; `"boxes"`, boxes with a class each.
         activation: Name of the activation of the head.
         loss: Name of the loss, a class of `keras.losses` or of this package.
         metrics: Names of the metrics, as in `results.csv`.
@@ -135,4 +135,15 @@ LEARN_MASKS = Learning(
     sentence="mean IoU {score} on {samples} validation images",
     smoothed=False,
     mixed=False,
+)
+LEARN_BOXES = Learning(
+    labels="boxes",
+    activation="sigmoid",
+    loss="DetectionLoss",
+    metrics=("ap", "ap50"),
+    watched=Watched("ap", "AP"),
+    sentence="AP {score} on {samples} validation images",
+    smoothed=False,
+    mixed=False,
+    weighted=False,
 )

@@ -34,15 +34,21 @@ _LOSSES: tuple[tuple[str, TaskName], ...] = (
 )
 _PAINTING = ("Conv2D", "Conv2DTranspose", "UpSampling2D", "Resizing")  # whose output may be masks
 _OF_MASKS = ("linear", "softmax", "sigmoid")
+_DETECTING = ({"boxes", "scores"}, {"boxes", "logits"})  # names of the outputs, each a value or more per anchor
 _TRANSPARENT = ("Dropout", "Identity")
 _ACTIVATIONS = ("Activation", "Softmax")
+_UNFIT_DETECTOR = (
+    "The outputs of {} do not fit the task {}: a detector has two, named boxes and scores, each of shape (N, anchors, "
+    "values), and no other task has them."
+)
 
 
 def task_of(model: keras.Model, name: TaskName | None = None) -> Task:
-    """Tell the task of a network with one output from that output, and from its loss where the output leaves it open.
+    """Tell the task of a network from its output, and from its loss where the output leaves it open.
 
     | output | task |
     |---|---|
+    | two, named `"boxes"` and `"scores"` or `"logits"`, each of shape `(N, anchors, values)` | detection |
     | `(N, height, width, classes)` of a convolution or resizing, or of a softmax or sigmoid | segmentation |
     | softmax | classification |
     | sigmoid | binary (one output) or multilabel |
@@ -52,7 +58,7 @@ def task_of(model: keras.Model, name: TaskName | None = None) -> Task:
     | otherwise, such as features | embedding |
 
     Args:
-        model: Keras model with one output.
+        model: Keras model with one output, or a detector.
         name: String, one of `TASK_NAMES`, to use instead of the one found.
 
     Raises:
@@ -65,6 +71,8 @@ def task_of(model: keras.Model, name: TaskName | None = None) -> Task:
     """
     shape = tuple(model.outputs[0].shape)
     task = TASKS[one_of("task", name, TASKS) if name else _found(model, shape)]
+    if (task.name == "detection") != is_detector(model):
+        raise UserError(_UNFIT_DETECTOR.format(model.name, task.name))
     if len(shape) not in task.ranks or (task.name == "binary" and shape[-1] != 1):
         raise UserError(f"The output {shape} does not fit the task {task.name}.")
     if task.name == "classification" and shape[-1] == 1:
@@ -72,7 +80,15 @@ def task_of(model: keras.Model, name: TaskName | None = None) -> Task:
     return task
 
 
+def is_detector(model: keras.Model) -> bool:
+    """Whether a network has the outputs of a detector: `"boxes"` and `"scores"` or `"logits"`, a row per anchor."""
+    outputs = model.output if len(model.outputs) == 2 else None
+    return isinstance(outputs, dict) and {*outputs} in _DETECTING and {len(x.shape) for x in outputs.values()} == {3}
+
+
 def _found(model: keras.Model, shape: tuple[int | None, ...]) -> TaskName:
+    if is_detector(model):
+        return "detection"
     layer, activation = _head(model)
     if len(shape) == 4:
         return "segmentation" if _kind(layer) in _PAINTING and activation in _OF_MASKS else "embedding"

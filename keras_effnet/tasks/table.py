@@ -6,6 +6,7 @@ from keras_effnet.evaluation import agreement
 from keras_effnet.evaluation.by_task.decisions import auc_drift
 from keras_effnet.tasks.learning import (
     LEARN_BINARY,
+    LEARN_BOXES,
     LEARN_CLASSES,
     LEARN_LABELS,
     LEARN_MASKS,
@@ -133,6 +134,25 @@ _TABLE = (
         subject="Segmentation of {classes} classes",
         output="masks",
         description="Score of each class for each pixel.",
+    ),
+    Task(
+        "detection",
+        ranks=(3,),
+        learning=LEARN_BOXES,
+        agreement=agreement.same_decisions,
+        signal=agreement.sigmoid_logits,
+        measured="logits",
+        sqnr=agreement.pooled_sqnr,
+        outcomes=agreement.rounded,
+        bound="decisions",
+        sound=0.97,
+        percent=True,
+        header="agreement",
+        explanation="share of the Keras model's decisions, at a score of 0.5, over all anchors, classes and images",
+        sentence="{score:.1%} of the decisions the same on {samples} {kind} (" + _SHARE + ")",
+        subject="Object detector of {classes} classes",
+        output="detections",
+        description="Score of each class for each anchor.",
     ),
 )
 

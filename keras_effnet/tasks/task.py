@@ -11,7 +11,9 @@ import numpy as np
 from keras_effnet.evaluation.agreement import Agreement
 from keras_effnet.tasks.learning import Learning
 
-TaskName: TypeAlias = Literal["classification", "binary", "multilabel", "regression", "embedding", "segmentation"]
+TaskName: TypeAlias = Literal[
+    "classification", "binary", "multilabel", "regression", "embedding", "segmentation", "detection"
+]
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
 Bound: TypeAlias = Literal["decisions", "r2", "cosine", "iou"]
 

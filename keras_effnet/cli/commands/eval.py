@@ -47,6 +47,8 @@ def command(model, data, split, per_class, threshold, batch_size, max_bad_files,
     from keras_effnet.tasks import TASKS
 
     artifact = artifacts.load(model, batch_size=batch_size)
+    if artifact.task == "detection" and artifact.task not in EVALUATIONS:
+        raise UserError(f"{artifact.path} is a detector, which eval does not measure yet.")
     if artifact.task not in EVALUATIONS:
         words = ("keras-effnet", "predict", "IMAGES", "--model", model, "--output", "vectors.npy")
         raise UserError(

@@ -53,6 +53,8 @@ def command(images, model, top, threshold, labels, form, output, batch_size, as_
 
     artifact = artifacts.load(model, batch_size=batch_size)
     _refuse_unfit(artifact, output)
+    if artifact.task not in ANSWERS:
+        raise UserError(f"{artifact.path} is a detector, whose boxes predict does not draw yet.")
     answering = ANSWERS[artifact.task]
     names = artifacts.class_names(artifact, labels)
     paths = image_files.image_paths(images)
