@@ -147,6 +147,15 @@ def test_without_the_private_names_keras_updates(monkeypatch):
     assert_alike(got, expected)
 
 
+def test_an_eager_step_updates_as_keras_does():
+    models = [compiled(adamw()) for _ in range(2)]
+    for model, block in zip(models, (nullcontext(), fused_updates(models[1])), strict=True):
+        with block:
+            for _ in range(2):
+                model.optimizer.apply([tf.ones(each.shape) for each in model.trainable_variables])
+    assert_alike(*([np.asarray(each) for each in model.variables] for model in models))
+
+
 def test_a_strategy_updates_as_keras_does():
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         model = compiled(adamw())
