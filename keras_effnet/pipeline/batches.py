@@ -21,6 +21,7 @@ from keras_effnet.pipeline.caching import (
     decoded_label,
     elements,
     in_memory,
+    without_autograph,
 )
 from keras_effnet.pipeline.geometry import (
     crop,
@@ -135,11 +136,7 @@ def image_pipeline(
     )
     data = _with_one_hot_labels(data.batch(batch_size, drop_remainder=True), classes)
     # The seed of the first image is also that of the batch: each use folds a number of its own into it.
-    data = data.map(
-        lambda images, labels, seeds: (
-            mix_batch(images, labels, seeds[0], augmentation) if augmentation.mixes else (images, labels)
-        )
-    )
+    data = data.map(_mixing(augmentation))
     first, last = epochs or (0, 1)
     if service:
         data = data.apply(tf.data.experimental.service.distribute(_sharding_policy(split), service))
@@ -149,12 +146,21 @@ def image_pipeline(
     return _prefetch(data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))))
 
 
+def _mixing(augmentation: Augmentation) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    @without_autograph
+    def mix(images, labels, seeds):
+        return mix_batch(images, labels, seeds[0], augmentation) if augmentation.mixes else (images, labels)
+
+    return mix
+
+
 def _parallel_calls(images: CachedSplit) -> int:
     """Two calls per core, so that one works while another waits; one if they decode, which may take 0.5 GB each."""
     return 2 * _CORES if images.decoded else _CORES
 
 
 def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: int | None) -> tf.data.Dataset:
+    @without_autograph
     def prepare(image, label):
         pixels = image if in_memory(split) else decode(contents(image, split))
         if isinstance(split.labels, Masks):
@@ -184,6 +190,7 @@ def _epoch_elements(images: CachedSplit, epochs: tuple[int, int] | None, length:
         numbers = tf.data.Dataset.range(*epochs)
     count = len(images)
 
+    @without_autograph
     def epoch(number):
         number += seed << 20
         tf.random.set_seed(1)  # of this function's graph only, so that the order does not depend on the global seed
@@ -194,7 +201,7 @@ def _epoch_elements(images: CachedSplit, epochs: tuple[int, int] | None, length:
         data = tf.data.Dataset.zip((order, *map(tf.data.Dataset.from_tensor_slices, (seeds, draws))))
         if images.buffer > count:  # the shuffle has read all elements, which completes a cache
             return data.take(length)
-        return data.filter(lambda example, seed, draws: seed[1] < length)
+        return data.filter(without_autograph(lambda example, seed, draws: seed[1] < length))
 
     return numbers.flat_map(epoch)
 
@@ -209,6 +216,7 @@ def _service_elements(images: CachedSplit, epochs: tuple[int, int] | None, seed:
     if epochs is not None:
         shuffled = shuffled.repeat()
 
+    @without_autograph
     def with_random_seed(*example):
         image_seed = tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64, seed=seed)
         return example, image_seed, tf.random.stateless_uniform((CROP_DRAWS,), image_seed)
@@ -228,6 +236,7 @@ def _sharding_policy(split: Split) -> tf.data.experimental.service.ShardingPolic
 def _training_map(images: CachedSplit, input_spec: ImageSpec, augmentation: Augmentation) -> Callable[..., _Sample]:
     """Return the function that maps an element, its seed and draws to an augmented image, its label and the seed."""
 
+    @without_autograph
     def prepare(example, seed, draws):
         image, label = example
 
@@ -253,7 +262,7 @@ def _training_map(images: CachedSplit, input_spec: ImageSpec, augmentation: Augm
 def _with_one_hot_labels(data: tf.data.Dataset, classes: int | None) -> tf.data.Dataset:
     if classes is None:
         return data
-    return data.map(lambda images, labels, *rest: (images, one_hot(labels, classes), *rest))
+    return data.map(without_autograph(lambda images, labels, *rest: (images, one_hot(labels, classes), *rest)))
 
 
 def one_hot(labels: tf.Tensor, classes: int) -> tf.Tensor:

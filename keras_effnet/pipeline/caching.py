@@ -18,6 +18,9 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.files import make_folder
 from keras_effnet.system.machine import host_bytes
 
+# For functions of `Dataset.map`: they have no statement that AutoGraph would have to convert, which takes it seconds.
+without_autograph = tf.autograph.experimental.do_not_convert
+
 _SHUFFLE_BYTES = 256 << 20  # size of the shuffle buffer of a stream, which is already shuffled on disk
 _SAMPLE_SIZE = 16  # images used to estimate the total size
 
@@ -159,6 +162,7 @@ def cached_split(split: Split, cache: Cache) -> CachedSplit:
         return CachedSplit(split, data, in_memory(split), buffer)
     # Autotuning needs longer than the iterator of a single epoch lives.
 
+    @without_autograph
     def decoded(image, label):
         return decode(contents(image, split)), decoded_label(label, split)
 

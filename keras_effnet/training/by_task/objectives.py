@@ -20,6 +20,7 @@ from keras_effnet.datasets.stratification import class_weights
 from keras_effnet.errors import UserError
 from keras_effnet.models.losses.weighted import StandardizedError, WeightedBinaryCrossentropy
 from keras_effnet.pipeline.batches import one_hot
+from keras_effnet.pipeline.caching import without_autograph
 from keras_effnet.tasks import TASKS, Learning, TaskName
 from keras_effnet.training.by_task.networks import UNITS
 
@@ -50,6 +51,7 @@ class Objective:
     def prepared(self, data: tf.data.Dataset, outputs: int, weights: np.ndarray | None) -> tf.data.Dataset:
         """Batches with the targets of the loss, and with sample weights if classes have weights."""
 
+        @without_autograph
         def convert(images, labels):
             targets = self.targets(labels, outputs)
             if weights is None or self.weigh is None:
