@@ -126,8 +126,8 @@ def _masks(batches: Batches, asked: Question) -> Iterator[tuple[str, Any]]:
     """Write the mask of each image, at the network's size, as a palette PNG and over the image."""
     from PIL import Image
 
+    from keras_effnet.datasets.labels.mask_colours import overlay, palette
     from keras_effnet.evaluation.agreement import masks
-    from keras_effnet.evaluation.by_task.segments import overlay, palette
 
     names, colours = asked.names, palette(256)
     for paths, images, outputs in batches:

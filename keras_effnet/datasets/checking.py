@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,19 +15,24 @@ import numpy as np
 from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.findings.data_report import DataReport, Duplicate, DuplicateGroup, Sizes
 from keras_effnet.datasets.findings.fingerprints import Fingerprint, fingerprint, group_duplicates, sheet_tile
+from keras_effnet.datasets.findings.label_findings import LABEL_FINDINGS, LabelFindings
 from keras_effnet.datasets.folders import Progress
-from keras_effnet.datasets.labels.conversion import require_task
+from keras_effnet.datasets.labels.kinds import KINDS
+from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.loading import load
 from keras_effnet.datasets.many_files import decode_files
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
+from keras_effnet.errors import UserError
 
 IMBALANCED = 3.0  # ratio of the largest to the smallest class above which class weights are suggested
 _TINY = 32  # pixels of the shorter side
+_ALL = 10**9  # unusable files are findings here
 
 
 @dataclass(frozen=True, eq=False)
 class _Examined:
     member: Duplicate
+    index: int
     print: Fingerprint
     tile: np.ndarray | None
 
@@ -43,19 +48,23 @@ def _decoded(part: Split, names: Sequence[str]) -> Iterator[tuple[bytes | None, 
 
 
 def _examine(
-    split: str, part: Split, class_names: Sequence[str], examples: int, progress: Progress
+    split: str,
+    part: Split,
+    class_names: Sequence[str],
+    kind: LabelFindings,
+    shown: Collection[int],
+    progress: Progress,
 ) -> list[_Examined | BadFile]:
-    """Fingerprint all images of a split, in order, and keep thumbnails of the first training images of each class."""
-    labels = set(part.labels.tolist()) if split == "train" else set()
-    shown = {index for label in labels for index in np.flatnonzero(part.labels == label)[:examples]}
+    """Fingerprint all images of a split, in order, and keep thumbnails of those at the indices `shown`."""
     names = part.images if isinstance(part.images, tuple) else [f"{split}[{index}]" for index in range(len(part))]
 
     def examined(index: int, found: tuple[bytes | None, np.ndarray] | BadFile) -> _Examined | BadFile:
         if isinstance(found, BadFile):
             return found
         contents, pixels = found
-        member = Duplicate(names[index], split, class_names[part.labels[index]])
-        return _Examined(member, fingerprint(pixels, contents), sheet_tile(pixels) if index in shown else None)
+        member = Duplicate(names[index], split, kind.text(part.labels, index, class_names))
+        drawn = kind.draw(pixels, part.labels, index, len(class_names)) if index in shown else None
+        return _Examined(member, index, fingerprint(pixels, contents), None if drawn is None else sheet_tile(drawn))
 
     return [examined(index, found) for index, found in enumerate(progress(_decoded(part, names)))]
 
@@ -99,6 +108,7 @@ def check_data(
     val_split: float = 0.2,
     seed: int = 0,
     skip_empty_classes: bool = False,
+    task: DataTask | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> DataReport:
     """Check every image of a dataset for defects that would spoil training or its evaluation.
@@ -112,10 +122,11 @@ def check_data(
         near_duplicates: Bool, whether to search for near duplicates in addition to exact ones.
         max_images: Int, size of a random sample to check; by default all images are checked. Duplicates are found
             within the sample only.
-        examples: Int, thumbnails kept of each class.
+        examples: Int, thumbnails kept of each class or label. Of values and masks, 24 images are kept.
         val_split: Float in (0, 1), as in `datasets.load`.
         seed: Int, seed of the split and of the sample.
         skip_empty_classes: Bool, whether class folders may be empty.
+        task: String, what the labels are for, as in `datasets.load`; by default it follows from the data.
         progress: Wraps the iteration over images, for a progress bar.
 
     Returns:
@@ -133,24 +144,36 @@ def check_data(
     if isinstance(source, ImageDataset):
         dataset = source
     else:
-        dataset = load(source, val_split=val_split, seed=seed, skip_empty_classes=skip_empty_classes, check=False)
-    require_task(dataset.name, dataset.task, "classification", "The check knows one class per image.")
+        dataset = load(
+            source,
+            task=task,
+            val_split=val_split,
+            seed=seed,
+            skip_empty_classes=skip_empty_classes,
+            check=False,
+            max_bad_files=_ALL,
+        )
+    kind = LABEL_FINDINGS.get(dataset.task)
+    if kind is None:
+        raise UserError(f"{dataset.name} has labels for {dataset.task}, which the check does not know yet.")
     splits = {name: part for name in ("train", "val", "test") if (part := getattr(dataset, name)) is not None}
     total = sum(map(len, splits.values()))
     if max_images is not None and max_images < total:
         splits = {name: part.sample(round(max_images * len(part) / total), seed) for name, part in splits.items()}
 
-    found = [
-        item for name, part in splits.items() for item in _examine(name, part, dataset.class_names, examples, progress)
-    ]
-    seen = [item for item in found if isinstance(item, _Examined)]
-    bad = [*dataset.skipped, *(item for item in found if isinstance(item, BadFile))]
-    tally = Counter((item.member.split, item.member.class_name) for item in seen)
-    counts = {split: tuple(tally[split, name] for name in dataset.class_names) for split in splits}
-    shown: dict[str, list[np.ndarray]] = {name: [] for name in dataset.class_names}
-    for item in seen:
-        if item.tile is not None:
-            shown[item.member.class_name].append(item.tile)
+    shown = kind.shown(splits["train"].labels, dataset.class_names, examples)
+    chosen = {"train": {index for places in shown.values() for index in places}}
+    found = {
+        name: _examine(name, part, dataset.class_names, kind, chosen.get(name, ()), progress)
+        for name, part in splits.items()
+    }
+    good = {name: [item for item in items if isinstance(item, _Examined)] for name, items in found.items()}
+    seen = [item for items in good.values() for item in items]
+    bad = [*dataset.skipped, *(item for items in found.values() for item in items if isinstance(item, BadFile))]
+    labels = {name: part.labels[np.array([item.index for item in good[name]], int)] for name, part in splits.items()}
+    names = len(dataset.class_names)
+    counts = {name: tuple(KINDS[dataset.task].counts(each, names).tolist()) for name, each in labels.items()}
+    tiles = {item.index: item.tile for item in good["train"]}
     return DataReport(
         name=dataset.name,
         class_names=tuple(dataset.class_names),
@@ -161,5 +184,11 @@ def check_data(
         modes=dict(Counter(item.print.mode for item in seen).most_common()),
         total=total + len(dataset.skipped),
         left_out=dataset.left_out,
-        examples=shown,
+        examples={
+            title: [tile for index in places if (tile := tiles.get(index)) is not None]
+            for title, places in shown.items()
+        },
+        task=dataset.task,
+        images={name: len(items) for name, items in good.items()},
+        labels=kind.summarize(labels, dataset.class_names),
     )

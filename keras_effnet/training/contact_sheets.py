@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet.datasets.labels.mask_colours import overlay, palette
+from keras_effnet.datasets.labels.masks import IGNORED
 from keras_effnet.evaluation import plots
-from keras_effnet.evaluation.by_task.segments import IGNORED, overlay, palette
 from keras_effnet.pipeline.augmentation import (
     Augmentation,
     augment_image,

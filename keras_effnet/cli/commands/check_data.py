@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import IMAGE_SIZE, SEED, SKIP_EMPTY_HELP, Whole
+from keras_effnet.cli.options import IMAGE_SIZE, SEED, SKIP_EMPTY_HELP, Whole, task_option
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.html_pages import markdown_text
 
@@ -17,6 +17,7 @@ _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 
 @click.command("check-data")
 @click.argument("data")
+@task_option
 @click.option("--image-size", type=IMAGE_SIZE, default=224, show_default=True, help="Input size in pixels.")
 @click.option("--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Also find near copies.")
 @click.option("--max", "most", type=Whole(1), help="Check a random sample of this many images.")
@@ -26,12 +27,13 @@ _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 @click.option("--strict", is_flag=True, help="Exit with status 3 on a leak or an unreadable file.")
 @click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(data, image_size, near_duplicates, most, val_split, seed, skip_empty_classes, strict, out, as_json) -> None:
-    """Check every image of DATA, a folder of class folders, for problems that affect training or evaluation."""
+def command(
+    data, task, image_size, near_duplicates, most, val_split, seed, skip_empty_classes, strict, out, as_json
+) -> None:
+    """Check every image and label of DATA for problems that affect training or evaluation."""
     console.prepare_tensorflow()
     from keras_effnet.datasets.checking import check_data
     from keras_effnet.errors import VerificationError
-    from keras_effnet.evaluation import plots
     from keras_effnet.system.files import atomic_group, write_text
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
@@ -45,11 +47,12 @@ def command(data, image_size, near_duplicates, most, val_split, seed, skip_empty
             val_split=val_split,
             seed=seed,
             skip_empty_classes=skip_empty_classes,
+            task=task,
             progress=console.track("Checking images"),
         )
     folder = new_run("check-data", report.name, out)
     with kept_if_used(folder), atomic_group(folder) as staged:
-        drawn = _draw(report, staged, plots)
+        drawn = _draw(report, staged)
         write_text(staged / "report.json", json_text(report.to_dict()) + "\n")
         write_text(staged / "report.md", markdown(report, drawn))
     if as_json:
@@ -66,20 +69,21 @@ def command(data, image_size, near_duplicates, most, val_split, seed, skip_empty
         )
 
 
-def _draw(report, folder: Path, plots) -> list[str]:
+def _draw(report, folder: Path) -> list[str]:
     """Draw the figures of the report and return their file names."""
     import numpy as np
 
+    from keras_effnet.cli.evaluations.label_figures import LABEL_FIGURES
     from keras_effnet.datasets.decoding import BadFile
     from keras_effnet.datasets.findings.fingerprints import sheet_tile
     from keras_effnet.datasets.many_files import decode_files
+    from keras_effnet.evaluation import plots
 
-    plots.class_counts(report.counts, report.class_names, folder / "classes.png")
-    drawn = ["classes.png"]
-    chosen = np.unique(np.linspace(0, len(report.class_names) - 1, _SHEET_CLASSES).round().astype(int))
-    tiles = [
-        (report.class_names[index], tile) for index in chosen for tile in report.examples[report.class_names[index]]
-    ]
+    name, draw = LABEL_FIGURES[report.task]
+    draw(report, folder / name)
+    drawn, titles = [name], list(report.examples)
+    chosen = np.unique(np.linspace(0, len(titles) - 1, _SHEET_CLASSES).round().astype(int)) if titles else ()
+    tiles = [(titles[index], tile) for index in chosen for tile in report.examples[titles[index]]]
     if tiles:
         plots.image_grid(np.stack([tile for _, tile in tiles]), [_short(n) for n, _ in tiles], folder / "images.png")
         drawn.append("images.png")
@@ -107,22 +111,43 @@ def findings(report) -> list[tuple[str, int, str]]:
     copies = sum(len(group.members) - 1 for group in report.groups if group.exact)
     near = sum(len(group.members) - 1 for group in report.groups if not group.exact)
     labels = sum(len(group.members) for group in report.contradictions)
+    unreadable, contradicting = _WORDS.get(report.task, _WORDS["classification"])
     sampled = "" if report.checked == report.total else f"a sample of {report.total}"
     leaked = ", ".join(f"{count} of {split}" for split, count in report.leaked.items())
     rows = [
         ("checked", report.checked, sampled),
-        ("unreadable", len(report.unreadable), "skipped in training"),
+        (unreadable, len(report.unreadable), "skipped in training"),
+        *_defects(report),
         *_left_out(report),
         ("leaks", sum(report.leaked.values()), f"held out and also in training: {leaked}"),
         ("exact copies", copies, "not counting the first of each"),
         ("near copies", near, "recompressed, resized, edited, or burst shots"),
-        ("contradictions", labels, "the same image in several classes"),
+        ("contradictions", labels, contradicting),
     ]
     if report.sizes:
         small = f"shorter side below {report.sizes.image_size}: upscaled in training"
         rows += [("small", report.sizes.below, small), ("tiny", report.sizes.tiny, "shorter side below 32")]
-    counts = report.counts["train"]
-    return [*rows, ("largest class", max(counts), f"smallest {min(counts)}, ratio {report.imbalance:.3g}")]
+    return [*rows, *report.labels.rows]
+
+
+# Unusable images, and copies that contradict each other.
+_WORDS = {
+    "classification": ("unreadable", "the same image in several classes"),
+    "multilabel": ("unreadable", "the same image with other labels"),
+    "regression": ("unreadable", "the same image with other values"),
+    "segmentation": ("unusable", "the same image with other masks"),
+}
+
+
+def _defects(report) -> list[tuple[str, int, str]]:
+    """Rows of what is wrong with pairs of images and masks."""
+    from keras_effnet.datasets.segmentation.pairs import DEFECTS
+
+    kinds = Counter(
+        next((name for start, name in DEFECTS.items() if bad.reason.startswith(start)), None)
+        for bad in report.unreadable
+    )
+    return [(f"- {name}", count, "of the unusable") for name, count in kinds.items() if name]
 
 
 def _left_out(report) -> list[tuple[str, int, str]]:
@@ -160,18 +185,10 @@ def markdown(report, drawn: list[str]) -> str:
     ):
         if kept:
             lines += ["", f"## {title}", *_listing([_in_words(group) for group in _worst_first(kept)])]
-    lines += [
-        "",
-        "## Classes",
-        "",
-        "| class | " + " | ".join(report.counts) + " |",
-        "|---|" + "---|" * len(report.counts),
-    ]
-    for label, name in enumerate(report.class_names):
-        lines.append(
-            f"| {markdown_text(name)} | " + " | ".join(str(counts[label]) for counts in report.counts.values()) + " |"
-        )
-    if report.imbalance > IMBALANCED:
+    for title, (header, rows) in report.labels.tables.items():
+        lines += ["", f"## {title}", "", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+        lines += [f"| {markdown_text(str(row[0]))} | {' | '.join(map(str, row[1:]))} |" for row in rows]
+    if report.weighed and report.imbalance > IMBALANCED:
         lines += ["", "The classes are imbalanced. Weights that balance them, for `fit(class_weight=...)`:"]
         lines += ["", f"```python\n{report.class_weights}\n```"]
     return "\n".join([*lines, "", *(f"![{name}]({name})" for name in drawn), ""])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.datasets.decoding import BadFile
+from keras_effnet.datasets.findings.label_findings import LABEL_FINDINGS, LabelSummary
 from keras_effnet.datasets.listing.tree import LeftOut
 
 
@@ -18,7 +19,7 @@ class Duplicate:
     Args:
         name: String, its path, or its index in the split: `"train[12]"`.
         split: String, `"train"`, `"val"` or `"test"`.
-        class_name: String.
+        class_name: String, its class; or its labels, values or mask as text.
     """
 
     name: str
@@ -77,14 +78,17 @@ class DataReport:
     Args:
         name: String, name of the dataset.
         class_names: Tuple of strings.
-        counts: Dict of split to tuple of ints, the decodable images of each class.
+        counts: Dict of split to tuple of ints, the decodable images of each class or label; of values and masks, all.
         unreadable: Tuple of `BadFile`.
         groups: Tuple of `DuplicateGroup`.
         sizes: `Sizes`; None if no image can be decoded.
         modes: Dict of file format and colour mode to number of files: `{"JPEG RGB": 498, "JPEG L": 2}`.
         left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
         total: Int, images in the dataset; larger than `checked` if only a sample was checked.
-        examples: Dict of class to thumbnails, `uint8` arrays of shape `(96, 96, 3)`; not part of `to_dict`.
+        examples: Dict of class or title to thumbnails, `uint8` arrays of shape `(96, 96, 3)`; not part of `to_dict`.
+        task: String, what the labels are for.
+        images: Dict of split to the number of images that can be decoded.
+        labels: `LabelSummary`.
     """
 
     name: str
@@ -97,11 +101,14 @@ class DataReport:
     total: int
     left_out: tuple[LeftOut, ...] = ()
     examples: dict[str, list[np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
+    task: str = "classification"
+    images: dict[str, int] = field(default_factory=dict)
+    labels: LabelSummary = field(default_factory=lambda: LabelSummary((), {}), repr=False)
 
     @property
     def checked(self) -> int:
         """Number of images checked, including unreadable ones."""
-        return sum(map(sum, self.counts.values())) + len(self.unreadable)
+        return sum(self.images.values()) + len(self.unreadable)
 
     @property
     def empty_classes(self) -> tuple[str, ...]:
@@ -139,6 +146,11 @@ class DataReport:
         return max(counts) / min(counts) if min(counts) else float("inf")
 
     @property
+    def weighed(self) -> bool:
+        """Whether weights can balance the classes, in `fit(class_weight=...)`."""
+        return LABEL_FINDINGS[self.task].weighed
+
+    @property
     def class_weights(self) -> dict[int, float]:
         """Balanced weights for `model.fit(class_weight=...)`; 0 for a class without training images."""
         counts = self.counts["train"]
@@ -156,8 +168,11 @@ class DataReport:
             "empty_classes": list(self.empty_classes),
             "checked": self.checked,
         }
-        del kept["examples"]
+        del kept["examples"], kept["labels"]
         for group, written in zip(self.groups, kept["groups"], strict=True):
             written |= {"leaks": group.leaks, "contradicts": group.contradicts}
+        kept |= {"leaked": self.leaked} | self.labels.details
+        if not self.weighed:
+            return kept
         imbalance = self.imbalance if self.imbalance < float("inf") else None  # JSON has no infinity
-        return kept | {"leaked": self.leaked, "imbalance": imbalance, "class_weights": self.class_weights}
+        return kept | {"imbalance": imbalance, "class_weights": self.class_weights}

@@ -19,6 +19,8 @@ from keras_effnet.datasets.splits import SourceData, Split
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_lines
 
+# What a reason begins with, and what it is called where such pairs are counted.
+DEFECTS = {"no mask": "no mask", "a mask of": "mask of another size", "value ": "unknown value in a mask"}
 CLASS_FILES = ("classes.txt", "labels.txt")  # a name on each line, the first is that of class 0
 
 
@@ -60,7 +62,8 @@ def read_pairs(layout: Layout, max_bad_files: int, check: bool, progress: Progre
     Args:
         layout: `Layout`.
         max_bad_files: Int, number of unusable pairs allowed.
-        check: Bool, whether to decode every image once.
+        check: Bool, whether to decode every image once, and to refuse values beyond the named classes; without it,
+            such pairs are skipped too.
         progress: Wraps the iteration over pairs, for a progress bar.
 
     Raises:
@@ -70,6 +73,9 @@ def read_pairs(layout: Layout, max_bad_files: int, check: bool, progress: Progre
     with ThreadPoolExecutor() as pool:
         seen = dict(zip(every, progress(_ordered(pool.map(_look, every))), strict=True))
     bad = {pair: BadFile(pair.mask or pair.image, each.reason) for pair, each in seen.items() if each.reason}
+    given = _given_names(layout)
+    if given and not check:
+        bad |= {pair: found for pair, each in seen.items() if (found := _beyond(pair, each.counts, given))}
     if check:
         images = [pair.image for pair in every if pair not in bad]
         failed = {item.path: item for item in find_bad_files(images)}
@@ -80,7 +86,7 @@ def read_pairs(layout: Layout, max_bad_files: int, check: bool, progress: Progre
     if not usable:
         raise UserError(f"{layout.name} has no image with a mask that can be decoded.")
     counts = np.stack([seen[pair].counts for pair in usable])
-    names, white = _classes(layout, usable, counts)
+    names, white = _classes(layout.name, usable, counts, given)
     splits = {
         split: Split(tuple(pair.image for pair in pairs), Masks(tuple(str(pair.mask) for pair in pairs), white=white))
         for split, pairs in good.items()
@@ -108,25 +114,46 @@ def _look(pair: Pair) -> _Seen:
     return _Seen(np.bincount(mask.ravel(), minlength=VALUES), None)
 
 
-def _classes(layout: Layout, pairs: Sequence[Pair], counts: np.ndarray) -> tuple[tuple[str, ...], bool]:
-    """Names of the classes, and whether the masks are black and white, so that 255 is a class."""
+class _Given(NamedTuple):
+    file: Path
+    names: list[str]
+
+
+def _given_names(layout: Layout) -> _Given | None:
+    """Names of the classes from the file that lists them."""
     file = next((layout.folder / name for name in CLASS_FILES if (layout.folder / name).is_file()), None)
-    given = [line.strip() for line in read_lines(file) if line.strip()] if file else None
+    return _Given(file, [line.strip() for line in read_lines(file) if line.strip()]) if file else None
+
+
+def _beyond(pair: Pair, counts: np.ndarray | None, given: _Given) -> BadFile | None:
+    """A pair whose mask holds a value beyond the named classes; black and white masks hold 255 for class 1."""
+    if counts is None:
+        return None
+    values = np.flatnonzero(counts[:IGNORED]).tolist()
+    if not values or values[-1] < len(given.names):
+        return None
+    return BadFile(str(pair.mask), f"value {values[-1]}, but {given.file.name} names {len(given.names)} classes")
+
+
+def _classes(
+    name: str, pairs: Sequence[Pair], counts: np.ndarray, given: _Given | None
+) -> tuple[tuple[str, ...], bool]:
+    """Names of the classes, and whether the masks are black and white, so that 255 is a class."""
     used = np.flatnonzero(counts.any(axis=0)).tolist()
     white = used == [0, IGNORED]
     if white:
         used = [0, 1]
     classes = [value for value in used if value != IGNORED or white]
-    if given and classes and max(classes) >= len(given):
+    if given and classes and max(classes) >= len(given.names):
         first = pairs[int(np.flatnonzero(counts[:, max(classes)])[0])]
         raise UserError(
-            f"{first.mask} holds class {max(classes)}, but {file} names {len(given)} classes, from 0 to "
-            f"{len(given) - 1}. Add its name, or use 255 for pixels to ignore."
+            f"{first.mask} holds class {max(classes)}, but {given.file} names {len(given.names)} classes, from 0 to "
+            f"{len(given.names) - 1}. Add its name, or use 255 for pixels to ignore."
         )
-    names = mask_names(classes, given)
+    names = mask_names(classes, given.names if given else None)
     if len(names) < 2:
         raise UserError(
-            f"{layout.name}: all masks are of one class ({names[0] if names else 'none'}); at least two are needed."
+            f"{name}: all masks are of one class ({names[0] if names else 'none'}); at least two are needed."
         )
     return names, white
 

@@ -8,8 +8,8 @@ from textwrap import shorten
 
 import numpy as np
 
+from keras_effnet.datasets.labels.mask_colours import overlay, palette
 from keras_effnet.evaluation.by_task.decisions import Decision
-from keras_effnet.evaluation.by_task.segments import overlay, palette
 from keras_effnet.evaluation.by_task.values import ValueErrors, Values
 from keras_effnet.evaluation.canvas import new_figure, percent_ticks, save
 
@@ -78,6 +78,24 @@ def bars(series: Mapping[str, Sequence[float]], names: Sequence[str], path: str 
     figure.legend(fontsize=8, loc="outside lower center", ncols=len(series))
     if len(names) > len(order):
         axis.set_title(f"the lowest {len(order)} of {len(names)}", fontsize=10)
+    save(figure, path)
+
+
+def histograms(values: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[int]]]], path: str | Path) -> None:
+    """Draw the histogram of each value, splits over each other; up to eight values.
+
+    Args:
+        values: Mapping of the value's name to the edges of the bins and the images in each, by split.
+        path: Image file to write.
+    """
+    shown = list(values.items())[:_SCATTERS]
+    figure, axes = new_figure(len(shown), 1, figsize=(6.4, 2.6 * len(shown)), squeeze=False)
+    for (axis,), (name, (edges, counts)) in zip(axes, shown, strict=True):
+        for split, heights in counts.items():
+            axis.stairs(heights, edges, fill=True, alpha=0.5, label=split)
+        axis.set(xlabel=_brief(name), ylabel="images")
+        axis.yaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=8)
     save(figure, path)
 
 

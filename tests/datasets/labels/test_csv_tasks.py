@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet.datasets import check_data, from_arrays
+from keras_effnet.datasets import from_arrays
 from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.loading import load
 from keras_effnet.datasets.packing import pack
@@ -128,13 +128,11 @@ def test_data_of_another_kind_are_refused_for_a_task(image_folder):
         load("digits", task="binary")
 
 
-def test_studies_and_data_checks_refuse_other_tasks_in_one_line(listed):
+def test_studies_refuse_other_tasks_in_one_line(listed):
     source = listed("label", *["x|y", "y", "x", ""] * 2)
     protocol, member = SimpleNamespace(data={"source": str(source), "val_split": 0.5}), SimpleNamespace(image_size=32)
     with pytest.raises(UserError, match=r"any number of labels per image \(task multilabel\).*keras-effnet train"):
         load_data(protocol, member)
-    with pytest.raises(UserError, match=r"task multilabel.*The check knows one class per image"):
-        check_data(source, val_split=0.5)
 
 
 # ------------------------------------------------------------------ splits

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
+from keras_effnet.datasets.labels.mask_colours import overlay, palette
 from keras_effnet.evaluation import canvas
 from keras_effnet.evaluation.by_task import drawings
 from keras_effnet.evaluation.by_task.decisions import collect_decisions, evaluate_labels
-from keras_effnet.evaluation.by_task.segments import overlay, palette
 from keras_effnet.evaluation.by_task.values import collect_values, evaluate_values
 
 TRUTH = np.array([[0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]])

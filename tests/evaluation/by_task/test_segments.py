@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from keras_effnet.datasets.labels.mask_colours import palette
 from keras_effnet.errors import UserError
-from keras_effnet.evaluation.by_task.segments import IGNORED, evaluate_masks, palette, worst_masks
+from keras_effnet.evaluation.by_task.segments import IGNORED, evaluate_masks, worst_masks
 
 RNG = np.random.default_rng(1)
 TRUTH = RNG.integers(0, 3, (5, 8, 6))
