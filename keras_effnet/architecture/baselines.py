@@ -170,8 +170,8 @@ def refuse_detector(name: object) -> None:
     """
     if str(name).lower().startswith("det-"):
         raise UserError(
-            f"{name} is a detector: keras_effnet.EfficientDet builds it and `keras-effnet info` counts it, but it "
-            "cannot be trained, evaluated or exported yet."
+            f"{name} is a detector, and this takes other networks: keras_effnet.EfficientDet builds it, "
+            "`keras-effnet info` counts it and `keras-effnet train --model` trains it."
         )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from keras_effnet.config.detectors import names_detector
 from keras_effnet.config.resizing import growing
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.errors import one_of
+from keras_effnet.errors import UserError, one_of
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,55 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+# Detectors: pyramid and heads learn on fixed features first, then all weights at what is left of the rate.
+FINETUNE_DETECTOR = Recipe(
+    "a detector on new classes, from ImageNet weights: backbone frozen for the first half; 16 epochs",
+    TrainConfig(
+        model="det-lite0",
+        epochs=16,
+        frozen_epochs=8,
+        batch_size=8,
+        weights="imagenet",
+        learning_rate=3e-3,
+        warmup_epochs=1.0,
+        global_clip_norm=10.0,
+        drop_connect_rate=0.0,
+    ),
+    batch=8,
+)
+
+# EfficientDet (CVPR 2020), section 5.1: SGD with momentum 0.9 and weight decay 4e-5, 0.16 at a batch of 128 after an
+# epoch of warm-up, cosine decay, 300 epochs of COCO (D7: 500); clipping of 10 and the moving average are the release's.
+PAPER_DETECTOR = Recipe(
+    "EfficientDet as published: SGD, cosine decay, moving average; 300 epochs of COCO",
+    TrainConfig(
+        model="det-d0",
+        epochs=300,
+        weights="imagenet",
+        optimizer="sgd",
+        learning_rate=0.16,
+        warmup_epochs=1.0,
+        weight_decay=4e-5,
+        global_clip_norm=10.0,
+        bn_momentum=0.99,
+        ema=0.9998,
+    ),
+    batch=128,
+)
+
+DETECTOR_RECIPES: dict[str, Recipe] = {"finetune": FINETUNE_DETECTOR, "paper": PAPER_DETECTOR}
+
+
+def _chosen(name: str, model: str) -> Recipe:
+    """Recipe of a name for the kind of network."""
+    recipe = RECIPES[one_of("recipe", name, RECIPES)]
+    if not names_detector(model):
+        return recipe
+    if name not in DETECTOR_RECIPES:
+        raise UserError(f"recipe {name} is for classifiers; those of detectors are {', '.join(DETECTOR_RECIPES)}.")
+    return DETECTOR_RECIPES[name]
+
+
 def recipe_config(name: str, **changes: Any) -> TrainConfig:
     """Build the config of a named recipe.
 
@@ -142,7 +192,8 @@ def recipe_config(name: str, **changes: Any) -> TrainConfig:
         name: String, one of `RECIPES`.
         **changes: Options that replace the recipe's. Unless they set `learning_rate`, the recipe's rate is scaled in
             proportion to the images of an update, `batch_size` times `accumulate`. Unless they set `progressive`, its
-            image sizes follow from the network's own.
+            image sizes follow from the network's own. With the `model` of a detector the recipe is one of
+            `DETECTOR_RECIPES`.
 
     Returns:
         A `TrainConfig`.
@@ -157,8 +208,10 @@ def recipe_config(name: str, **changes: Any) -> TrainConfig:
 
     Source: linear scaling of the learning rate, Goyal et al., Accurate, Large Minibatch SGD (2017).
     """
-    recipe = RECIPES[one_of("recipe", name, RECIPES)]
+    recipe = _chosen(name, str(changes.get("model", TrainConfig.model)))
     values = {**recipe.values, **changes}
+    if recipe.config.frozen_epochs and "frozen_epochs" not in changes:
+        values["frozen_epochs"] = int(values["epochs"]) * recipe.config.frozen_epochs // recipe.config.epochs
     config = TrainConfig.from_dict(values)
     if recipe.stages > 1 and "progressive" not in changes:
         count = min(recipe.stages, config.epochs)

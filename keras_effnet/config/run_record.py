@@ -48,7 +48,7 @@ def is_path(name: str, value: Any) -> bool:
         return False
     if name in ("source", "data_dir"):  # `datasets.load` records paths as absolute ones
         return Path(value).is_absolute()
-    if name in ("model", "baseline"):
+    if name in ("model", "baseline", "backbone"):
         return value.endswith(SUFFIXES)
     return name == "weights" and value != "imagenet" and Path(value).is_file()
 

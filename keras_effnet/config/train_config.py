@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.config.declarations import declared_options, documented, option
+from keras_effnet.config.detectors import check_detector_options, detector_of
 from keras_effnet.config.resizing import LARGEST, SMALLEST, ResizeStage, image_sizes, stages
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.documents import parse_yaml
@@ -43,7 +45,11 @@ class TrainConfig:
 
     model: str = option("b0", "A name that `keras-effnet info` lists, or a `.yaml` file of a network.")
     phi: float | None = option(
-        None, "Compound scaling on top of `model`; -2 is about a quarter of its cost.", at_least=-20, at_most=20
+        None,
+        "Compound scaling on top of `model`; -2 is about a quarter of its cost. Of a detector: the paper's rule, with "
+        "model det-d0.",
+        at_least=-20,
+        at_most=20,
     )
     depth: float = option(1.0, "Multiplier of the layers, on top of `phi`.", above=0, at_most=100)
     width: float = option(1.0, "Multiplier of the channels, on top of `phi`.", above=0, at_most=100)
@@ -62,11 +68,29 @@ class TrainConfig:
     decoder: Literal["unet", "fpn", "deeplab-lite"] = option(
         "unet", "Decoder behind the network for segmentation, finest and most expensive first."
     )
+    backbone: str | None = option(
+        None, "Network below a detector's pyramid: a name or a `.yaml` file; its own by default."
+    )
+    bifpn_width: int | None = option(None, "Channels of a detector's feature pyramid and heads.", at_least=1)
+    bifpn_cells: int | None = option(None, "Repeats of the cell of that pyramid.", at_least=1)
+    head_depth: int | None = option(None, "Convolutions of each of a detector's heads.", at_least=1)
+    anchor_scale: float | None = option(
+        None,
+        "Side of a detector's smallest anchor in strides of its level; by default chosen to fit the boxes of the data.",
+        above=0,
+        at_most=100,
+    )
+    anchor_aspects: str | None = option(
+        None, "Factors of width and height of the anchors, such as 1x1,1.4x0.7,0.7x1.4; by default as the scale."
+    )
     weights: str | None = option(None, 'A weights file or `"imagenet"`; random weights by default.')
     freeze: str | None = option(
         None,
         'The last part that keeps its weights: `"stem"`, a stage or block (`"block4"`, `"block4b"`), or '
         '`"backbone"`, everything but the classifier. Nothing by default; for fine-tuning.',
+    )
+    frozen_epochs: int = option(
+        0, "First epochs, in which all but the head (of a detector: pyramid and heads) keep their weights.", at_least=0
     )
     epochs: int = option(30, "Passes over the training images.", at_least=1)
     batch_size: int = option(32, "Images per step, over all devices together.", at_least=1)
@@ -101,6 +125,9 @@ class TrainConfig:
         at_least=0,
     )
     clip_norm: float | None = option(1.0, "Largest norm of one variable's gradient.", above=0)
+    global_clip_norm: float | None = option(
+        None, "Largest norm of all gradients together, instead of `clip_norm`.", above=0
+    )
     ema: float = option(
         0.0,
         "Decay of the moving average of the weights, which is evaluated beside them; 0 for none. In a short run the "
@@ -113,6 +140,7 @@ class TrainConfig:
         "none",
         "`balanced` lets rare classes count as much as frequent ones.",
     )
+    ap_every: int = option(1, "Epochs between two measurements of a detector's average precision.", at_least=1)
     precision: TrainingPrecision = option(
         "auto", "`auto` is float32 on CPU, mixed_float16 on GPU, mixed_bfloat16 on TPU."
     )
@@ -159,6 +187,12 @@ class TrainConfig:
         above=0,
         at_most=1,
     )
+    fit: Literal["stretch", "letterbox"] = option(
+        "stretch", "How images become the square input of a detector; MediaPipe stretches them."
+    )
+    scale_low: float = option(0.7, "Smallest scale of an image in a detector's training.", above=0, at_most=1)
+    scale_high: float = option(1.4, "Largest scale; what exceeds the input is cropped.", at_least=1, at_most=10)
+    mosaic: float = option(0.0, "Share of a detector's training images made of four.", at_least=0, at_most=1)
     cache: CacheChoice = option("auto", "Where decoded images are kept; `auto` decides by their size.")
     data_service: str | None = option(None, "Address of a tf.data service that prepares the training images.")
     strategy: Strategy = option(
@@ -179,8 +213,13 @@ class TrainConfig:
             raise UserError(
                 "ema averages the weights of a single optimizer, layer_decay uses one per stage: set only one of them."
             )
+        if self.ema and self.frozen_epochs:
+            raise UserError(
+                "ema would average weights that frozen_epochs has not begun to train: set only one of them."
+            )
         if self.progressive is not None:
             image_sizes(self.progressive)
+        check_detector_options(self)
 
     def to_yaml(self) -> str:
         """All options as YAML text, which `from_yaml` reads."""
@@ -223,13 +262,21 @@ class TrainConfig:
         return cls(**values)
 
     @property
+    def _dropout(self) -> dict[str, float]:
+        rates = {name: getattr(self, name) for name in ("dropout_rate", "drop_connect_rate")}
+        return {name: rate for name, rate in rates.items() if rate is not None}
+
+    @property
+    def detector(self) -> DetectorSpec | None:
+        """The detector that the config describes, with the table's number of classes; None for other networks."""
+        return detector_of(self, **self._dropout)
+
+    @property
     def spec(self) -> ArchitectureSpec:
-        """The scaled architecture that the config describes."""
-        changes = {
-            name: getattr(self, name)
-            for name in ("dropout_rate", "drop_connect_rate")
-            if getattr(self, name) is not None
-        }
+        """The scaled architecture that the config describes; of a detector its backbone, at the detector's size."""
+        detector = self.detector
+        if detector is not None:
+            return replace(detector.backbone, image_size=detector.image_size)
         return architecture_spec(
             self.model,
             phi=self.phi,
@@ -238,7 +285,7 @@ class TrainConfig:
             image_size=self.image_size,
             stem_stride=self.stem_stride,
             bn_momentum=self.bn_momentum,
-            **changes,
+            **self._dropout,
         )
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -81,6 +82,16 @@ def average_precision(truth: Sequence[Truth], found: Sequence[Detections], class
     return _evaluate(truth, found, classes)
 
 
+def check_installed() -> None:
+    """Check that average precision can be computed, before hours of training.
+
+    Raises:
+        UserError: faster-coco-eval is not installed.
+    """
+    if find_spec("faster_coco_eval") is None:
+        raise UserError("Average precision needs faster-coco-eval: pip install 'keras-effnet[detect]'.")
+
+
 def _nothing_found(truth: Sequence[Truth], classes: int, present: set[int]) -> AveragePrecision:
     sizes = np.concatenate([areas(np.asarray(each.boxes, float).reshape(-1, 4)) for each in truth])
     ranges = ((0, 32**2), (32**2, 96**2), (96**2, np.inf))
@@ -115,10 +126,9 @@ def _annotations(truth: Sequence[Truth]) -> list[dict[str, object]]:
 
 
 def _evaluate(truth: Sequence[Truth], found: Sequence[Detections], classes: int) -> AveragePrecision:
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise UserError("Average precision needs faster-coco-eval: pip install 'keras-effnet[detect]'.") from None
+    check_installed()
+    from faster_coco_eval import COCO, COCOeval_faster
+
     results = [
         {"image_id": image, "category_id": int(label), "bbox": _as_coco(box), "score": float(score)}
         for image, each in enumerate(found)

@@ -27,6 +27,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def above(self, threshold: float) -> Detections:
+        """Those with a score of at least a threshold."""
+        kept = self.scores >= threshold
+        return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
+
 
 def _candidates(scores: np.ndarray, threshold: float, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Anchors and classes of the best scores above a threshold, best first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import shorten
@@ -25,19 +26,20 @@ def curves(
     """Plot loss and a metric of training and validation by epoch.
 
     Args:
-        rows: One mapping per epoch, with the keys `epoch`, `loss`, `METRIC`, `val_loss`, `val_METRIC` and
-            optionally `val_ema_loss`, `val_ema_METRIC`.
+        rows: One mapping per epoch, with the keys `epoch`, `loss`, `val_loss`, `val_METRIC` and optionally `METRIC`,
+            `val_ema_loss`, `val_ema_METRIC`; what was not measured is nan or absent.
         path: Image file to write.
         metric: String, name of the metric.
         title: String, the metric in words; its name by default.
         percent: Bool, whether the metric is shown in percent.
     """
-    epochs = [row["epoch"] for row in rows]
     figure, axes = new_figure(1, 2, figsize=(9, 3.4))
     marker = "." if len(rows) <= 30 else None  # a line through a single epoch would be invisible
     for axis, key in zip(axes, ("loss", metric), strict=True):
-        axis.plot(epochs, [row[key] for row in rows], marker=marker, label="train")
-        axis.plot(epochs, [row[f"val_{key}"] for row in rows], marker=marker, label="validation")
+        for column, label in ((key, "train"), (f"val_{key}", "validation")):
+            known = [(row["epoch"], row[column]) for row in rows if not math.isnan(row.get(column, math.nan))]
+            if known:  # not every metric is measured in training, or in every epoch
+                axis.plot(*zip(*known, strict=True), marker=marker, label=label)
         averaged = [(row["epoch"], row[f"val_ema_{key}"]) for row in rows if f"val_ema_{key}" in row]
         if averaged:
             axis.plot(*zip(*averaged, strict=True), marker=marker, label="validation, averaged weights")

@@ -23,7 +23,7 @@ import numpy as np
 from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError, check_path
 from keras_effnet.models.initial_values import build_with
-from keras_effnet.models.losses import weighted  # noqa: F401 - registers the losses that files may name
+from keras_effnet.models.losses import boxes, weighted  # noqa: F401 - registers the losses that files may name
 from keras_effnet.system.files import why_no_file
 from keras_effnet.weights.archives import stored_member
 from keras_effnet.weights.hdf5 import check_contents

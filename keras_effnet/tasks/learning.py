@@ -50,7 +50,9 @@ class Watched:
         return self.score(row) > self.score({self.column: row[self.column]})
 
     def shown(self, value: float) -> str:
-        """A value as text."""
+        """A value as text; a dash for one that was not measured."""
+        if math.isnan(value):
+            return "-"
         return f"{value:.1%}" if self.percent else f"{value:.4g}"
 
 

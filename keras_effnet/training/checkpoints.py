@@ -87,8 +87,15 @@ def resumable(error: Exception, folder: Path) -> WriteError:
 
 
 def uncompiled(model: keras.Model) -> keras.Model:
-    """Copy of a model without its optimizer, sharing the layers: its file is a third of the size."""
-    return keras.Model(model.input, model.output, name=model.name)
+    """Copy of a model without its optimizer, sharing the layers: its file is a third of the size.
+
+    A detector trains on logits; the copy ends in scores.
+    """
+    outputs = model.output
+    if len(model.outputs) > 1 and isinstance(outputs, dict) and "logits" in outputs:
+        scores = keras.layers.Activation("sigmoid", dtype="float32", name="scores")(outputs["logits"])
+        outputs = {"boxes": outputs["boxes"], "scores": scores}
+    return keras.Model(model.input, outputs, name=model.name)
 
 
 def save_model(model: keras.Model, path: Path) -> None:

@@ -10,7 +10,10 @@ import tensorflow as tf
 
 from keras_effnet.datasets.labels.mask_colours import overlay, palette
 from keras_effnet.datasets.labels.masks import IGNORED
+from keras_effnet.detection.boxes import decode
+from keras_effnet.detection.precision import Truth
 from keras_effnet.evaluation import plots
+from keras_effnet.evaluation.by_task.box_drawings import box_grid, true_boxes
 from keras_effnet.pipeline.augmentation import (
     Augmentation,
     augment_image,
@@ -99,6 +102,28 @@ def augmented_batch(images, augmentation: Augmentation, seed: int = 0) -> tuple[
     )
     batch, labels = mix_batch(batch, tf.eye(count), tf.constant((seed, count)), augmentation)
     return batch.numpy(), labels.numpy()
+
+
+def box_sheet(
+    images, labels: Mapping[str, np.ndarray], anchors: np.ndarray, path: str | Path, class_names: Sequence[str]
+) -> None:
+    """Draw a training batch of a detector with the boxes that it learns, decoded from the targets of the anchors.
+
+    Args:
+        images: Array of shape `(N, height, width, 3)`, values 0..255.
+        labels: Dict of `"labels"` and `"codes"`, as `image_pipeline` gives them.
+        anchors: Array of shape `(anchors, 4)`, from `detection.anchor_boxes`.
+        path: File to write.
+        class_names: Names of the classes.
+    """
+    drawn = []
+    for numbers, codes in zip(np.asarray(labels["labels"]), np.asarray(labels["codes"]), strict=True):
+        own = numbers >= 0
+        rows = np.column_stack([decode(codes[own], anchors[own]).round(1), numbers[own]])
+        rows = np.unique(rows, axis=0)  # several anchors have the same box
+        drawn.append(true_boxes(Truth(rows[:, :4], rows[:, 4].astype(int)), class_names))
+    titles = [f"{len(each)} boxes" for each in drawn]
+    box_grid(np.asarray(images), drawn, titles, path)
 
 
 def contact_sheet(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import keras
@@ -25,10 +25,18 @@ class AveragedWeights(keras.callbacks.Callback):
         val: `tf.data.Dataset` that `model.evaluate` accepts.
         batches: Batches of training images, the same ones in every iteration.
         metric: String, the metric that decides which weights are better.
+        measure: Function from the network to the loss and that metric; by default `model.evaluate`.
     """
 
-    def __init__(self, val, batches: Iterable, metric: str = "accuracy"):
+    def __init__(
+        self,
+        val,
+        batches: Iterable,
+        metric: str = "accuracy",
+        measure: Callable[[keras.Model], dict[str, float]] | None = None,
+    ):
         super().__init__()
+        self._measure = measure or (lambda model: model.evaluate(val, return_dict=True, verbose=0))
         self.val, self.batches, self.metric = val, batches, metric
         self._weights: list[np.ndarray] = []
         self._raw: list[np.ndarray] | None = None
@@ -40,7 +48,7 @@ class AveragedWeights(keras.callbacks.Callback):
         raw = self.model.get_weights()
         innermost(self.model.optimizer).finalize_variable_values(self.model.trainable_variables)
         self._statistics.measure(self.batches, _BATCHES)
-        results = self.model.evaluate(self.val, return_dict=True, verbose=0)
+        results = self._measure(self.model)
         self._weights = self.model.get_weights()
         self.model.set_weights(raw)
         self._raw = raw

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet import transfer
+from keras_effnet.architecture.pyramid import expand_detector
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, check_model, first_line, instance_of
@@ -20,6 +22,7 @@ from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.batches import LABEL_OUT_OF_RANGE
 from keras_effnet.preprocessing import ImageSpec, check_range
 from keras_effnet.tasks import TaskName, task_of
+from keras_effnet.tasks.recognition import is_detector
 from keras_effnet.training.by_task.objectives import objective
 from keras_effnet.training.checkpoints import LAST, RunFolder, writing_to
 from keras_effnet.training.distribution import (
@@ -31,6 +34,7 @@ from keras_effnet.training.distribution import (
 )
 from keras_effnet.training.ema import AveragedWeights
 from keras_effnet.training.optimizers import build_optimizer, epochs_done
+from keras_effnet.training.precision_watch import DetectorValidation, PrecisionWatch
 from keras_effnet.training.tracking import LossScale, Throughput
 from keras_effnet.training.update_kernels import fused_updates
 from keras_effnet.training.watchers import ChanceWatch, EpochSeeds, FiniteWatch
@@ -97,7 +101,7 @@ def train(
     if config.accumulate > steps:
         raise UserError(f"accumulate is {config.accumulate} batches, but an epoch has only {steps}.")
     name = task or task_of(model).name
-    aim, classes = objective(name), model.output_shape[-1]
+    aim, classes = objective(name), output_size(model)
     watched = aim.learning.watched
     images = next(iter(val_data))[0].numpy()  # validation data: a shuffled dataset fills its buffer first
     check_range(images, ImageSpec.of_model(model, size=images.shape[1]).input_range)
@@ -108,9 +112,10 @@ def train(
     def shared(data, weights=None):
         return local_part(aim.prepared(data, classes, weights), config.strategy)
 
-    val, throughput = shared(val_data), Throughput(config.batch_size)
+    measure = _detector_validation(model, val_data, config) if name == "detection" else None
+    val, throughput = None if measure else shared(val_data), Throughput(config.batch_size)
     first = replace(stages[-1], first=0, last=1)
-    averaged = AveragedWeights(val, batches(first), watched.metric) if config.ema else None
+    averaged = AveragedWeights(val, batches(first), watched.metric, measure) if config.ema else None
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
     compile_model(model, config, steps, name, class_weights)
@@ -119,9 +124,11 @@ def train(
         first_epoch = _restore(model, folder, steps) if resume and folder else 0
         run = RunFolder(folder, first_epoch, averaged, watched) if folder and is_chief() else None
         watchers = [FiniteWatch(folder, watched), EpochSeeds(config.seed), throughput, LossScale()]
-        watchers += [each for each in (averaged, run) if each is not None]
-        for stage in _remaining(stages, first_epoch):
+        precision = PrecisionWatch(measure, config.ap_every, config.epochs) if measure else None
+        watchers += [each for each in (precision, averaged, run) if each is not None]
+        for stage in _thawing(_remaining(stages, first_epoch), config.frozen_epochs):
             _set_dropout(model, config, stage.strength)
+            _set_frozen(model, config, stage)
             # An early stage may know only images of another size than validation uses.
             watches = aim.learning.guessable and stage.last == config.epochs
             chance = [ChanceWatch(max(classes, 2))] if watches else []
@@ -144,6 +151,29 @@ def train(
     return history
 
 
+def output_size(model: keras.Model) -> int:
+    """Classes, labels or values of a network; classes of a detector."""
+    if not is_detector(model):
+        return model.output_shape[-1]
+    return model.output["logits" if "logits" in model.output else "scores"].shape[-1]
+
+
+def _detector_validation(model: keras.Model, val: tf.data.Dataset, config: TrainConfig) -> DetectorValidation:
+    detector = config.detector
+    if detector is None or "logits" not in model.output:
+        raise UserError(
+            "A detector trains with the config that describes it, such as TrainConfig(model='det-lite0'), and with "
+            "logits: build it by training.build_model(config, classes, task='detection')."
+        )
+    anchors, size = model.output["boxes"].shape[1], model.input_shape[1:3]
+    spec = replace(detector, classes=output_size(model), image_size=size[0])
+    if expand_detector(spec).anchors != anchors:
+        raise UserError(
+            f"The detector of the config has {expand_detector(spec).anchors:,} anchors, the model {anchors:,}."
+        )
+    return DetectorValidation(val, spec, size)
+
+
 def compile_model(
     model: keras.Model,
     config: TrainConfig,
@@ -164,7 +194,7 @@ def compile_model(
     model.compile(
         build_optimizer(model, config, steps),
         aim.loss(model, config, class_weights),
-        metrics=aim.metrics(model.output_shape[-1]),
+        metrics=aim.metrics(output_size(model)),
     )
     # Optimizer slots created while the first step is traced cause a second trace, as expensive as a small training.
     model.optimizer.build(model.trainable_variables)
@@ -193,6 +223,23 @@ def _steps_per_epoch(data: tf.data.Dataset, stage: ResizeStage | None) -> int:
 def _remaining(stages: Sequence[ResizeStage], first_epoch: int) -> list[ResizeStage]:
     """Stages from an epoch on; the first may start in its middle."""
     return [replace(stage, first=max(first_epoch, stage.first)) for stage in stages if stage.last > first_epoch]
+
+
+def _thawing(stages: Sequence[ResizeStage], frozen: int) -> list[ResizeStage]:
+    """Stages divided where the frozen epochs end."""
+    parts = []
+    for stage in stages:
+        middle = min(max(stage.first, frozen), stage.last)
+        parts += [replace(stage, last=middle), replace(stage, first=middle)]
+    return [part for part in parts if part.last > part.first]
+
+
+def _set_frozen(model: keras.Model, config: TrainConfig, stage: ResizeStage) -> None:
+    """Freeze the backbone in the first epochs, and thaw it after them; the next `fit` traces the step again."""
+    if not config.frozen_epochs:
+        return
+    transfer.freeze(model, transfer.BACKBONE if stage.last <= config.frozen_epochs else config.freeze)
+    model.train_function = None
 
 
 def _set_dropout(model: keras.Model, config: TrainConfig, strength: float) -> None:

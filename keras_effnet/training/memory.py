@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from keras_effnet.complexity.memory import TrainingMemory, training_bytes
 from keras_effnet.config.train_config import TrainConfig
@@ -135,6 +136,11 @@ def _main(job: str) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch_size, size, size, 3)).astype("float32")
     numbers = np.arange(batch_size) % classes
+    if task == "detection":
+        found = _targets(config, batch_size, classes)
+        batch, val = (tf.data.Dataset.from_tensors((images, each)) for each in found)
+        training.train(model, batch.repeat(max(_STEPS, config.accumulate)), val, config, task=task)
+        return _report(before)
     labels = {
         "multilabel": np.eye(classes, dtype="float32")[numbers],
         "regression": np.eye(classes, dtype="float32")[numbers],
@@ -142,9 +148,35 @@ def _main(job: str) -> None:
     }
     batch = tf.data.Dataset.from_tensors((images, labels.get(task, numbers)))
     training.train(model, batch.repeat(max(_STEPS, config.accumulate)), batch, config, task=task)
+    _report(before)
+
+
+def _report(before: int) -> None:
+    """Print the peak of this process."""
+    import tensorflow as tf
+
     on_gpu = tf.config.list_physical_devices("GPU")
     peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else peak_resident_bytes() - before
     print(max(peak, 0))
+
+
+def _targets(config: TrainConfig, batch_size: int, classes: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Labels of a training batch and of an evaluation batch with one box per image."""
+    import numpy as np
+
+    from keras_effnet.architecture.pyramid import expand_detector
+
+    assert config.detector is not None
+    labels = np.full((batch_size, expand_detector(config.detector).anchors), -1, "int32")
+    labels[:, 0] = np.arange(batch_size) % classes
+    train = {"labels": labels, "codes": np.zeros((*labels.shape, 4), "float32")}
+    val = {
+        "boxes": np.tile(np.array([0, 0, 16, 16], "float32"), (batch_size, 1, 1)),
+        "classes": labels[:, :1],
+        "crowd": np.zeros((batch_size, 1), bool),
+        "scale": np.ones((batch_size, 2), "float32"),
+    }
+    return train, val
 
 
 # ------------------------------------------------------------------ largest batch size
@@ -220,7 +252,7 @@ def predicted_memory(config: TrainConfig, batch_size: int, classes: int) -> Trai
     from keras_effnet.training.by_task.networks import resolve_precision
 
     return training_bytes(
-        config.spec,
+        config.detector or config.spec,
         batch_size,
         precision=resolve_precision(config.precision),
         # Accumulated gradients are stored in slots, too.

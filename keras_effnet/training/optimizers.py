@@ -82,7 +82,8 @@ def _single(config: TrainConfig, steps: int, factor: float = 1.0) -> keras.optim
     optimizer = kinds[config.optimizer](
         learning_rates(config, steps, factor),
         weight_decay=config.weight_decay,
-        clipnorm=config.clip_norm,
+        clipnorm=config.clip_norm if config.global_clip_norm is None else None,
+        global_clipnorm=config.global_clip_norm,
         gradient_accumulation_steps=config.accumulate if config.accumulate > 1 else None,
         **average,
     )

@@ -14,11 +14,13 @@ import keras
 import tensorflow as tf
 
 from keras_effnet import transfer
+from keras_effnet.architecture.detector_files import DETECTOR_JSON, save_detector
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.run_record import RunRecord, data_arguments
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.findings.data_identity import check_identity, save_identity
 from keras_effnet.datasets.splits import ImageDataset
+from keras_effnet.detection.anchors import anchor_boxes
 from keras_effnet.errors import UserError, check_path, instance_of
 from keras_effnet.imagenet import readable
 from keras_effnet.models.saving import load_state
@@ -27,11 +29,12 @@ from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.pipeline.caching import cached_split, choose_cache
 from keras_effnet.system.files import WriteError, atomic_group, disk_full, write_text
 from keras_effnet.system.run_folders import write_environment
+from keras_effnet.training.by_task.boxes import check_detection, detector_for, with_anchors
 from keras_effnet.training.by_task.judging import judge
-from keras_effnet.training.by_task.networks import Units, build_model, precision_reason, resolve_precision
+from keras_effnet.training.by_task.networks import Units, build_model, check_kind, precision_reason, resolve_precision
 from keras_effnet.training.by_task.objectives import balanced_weights, objective
 from keras_effnet.training.checkpoints import BEST, read_rows, resumable, save_model, uncompiled, writing_to
-from keras_effnet.training.contact_sheets import contact_sheet
+from keras_effnet.training.contact_sheets import box_sheet, contact_sheet
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
 from keras_effnet.training.loop import train
 
@@ -74,9 +77,10 @@ class TrainResult:
         run_dir: Path of the run folder.
         model: The network with its best weights.
         evaluation: Metrics of the best weights on the dataset's `val` split: `Evaluation` of a classifier, for other
-            tasks `BinaryEvaluation`, `LabelEvaluation`, `ValueEvaluation` or `MaskEvaluation` of `evaluation.by_task`.
+            tasks `BinaryEvaluation`, `LabelEvaluation`, `ValueEvaluation`, `MaskEvaluation` or `BoxEvaluation` of
+            `evaluation.by_task`.
         epochs: Int, epochs completed at the last checkpoint.
-        score: Float, the watched metric on the `val` split: accuracy, mAP, R² or mean IoU.
+        score: Float, the watched metric on the `val` split: accuracy, mAP, R², mean IoU or AP.
     """
 
     run_dir: Path
@@ -100,7 +104,8 @@ class Pipelines:
 
 
 def _pipelines(dataset: ImageDataset, config: TrainConfig, folder: Path, announce: Callable[[str], None]) -> Pipelines:
-    spec, classes = config.image_spec, len(dataset.class_names)
+    spec, classes, detector = config.image_spec, len(dataset.class_names), detector_for(dataset, config)
+    anchored: dict[str, Any] = {} if detector is None else {"detector": detector}
     cache = choose_cache(dataset.train, config.cache, folder / _CACHE)
     announce(f"Cache: {cache.reason}.")
     images, augmentation = cached_split(dataset.train, cache), _augmentation(dataset, config)
@@ -116,9 +121,10 @@ def _pipelines(dataset: ImageDataset, config: TrainConfig, folder: Path, announc
             classes=classes,
             service=config.data_service,
             seed=config.seed,
+            **anchored,
         )
 
-    return Pipelines(batches, image_pipeline(dataset, spec, config.batch_size))
+    return Pipelines(batches, image_pipeline(dataset, spec, config.batch_size, **anchored))
 
 
 def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
@@ -129,6 +135,8 @@ def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
         RunRecord(data_arguments(dataset.origin), config).save(folder, staged=staged)
         write_text(staged / "labels.txt", "".join(f"{name}\n" for name in dataset.class_names))
         config.image_spec.save(staged / "image_spec.json")
+        if detector := detector_for(dataset, config):
+            save_detector(detector, staged / DETECTOR_JSON)
         save_identity(dataset, staged)
         write_environment(staged)
 
@@ -152,12 +160,17 @@ def _occupied(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 def fit_dataset(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path, **options) -> None:
     """Train without the final evaluation: write checkpoints, results and `args.yaml`. Arguments as `train_dataset`."""
+    _check_options(dataset, config)
+    announce = options.get("announce", lambda line: None)
     with _occupied(Path(run_dir), wait=_ORPHAN):
-        _fit(dataset, config, Path(run_dir), **options)
+        _fit(dataset, with_anchors(dataset, config, announce), Path(run_dir), **options)
 
 
 def _check_options(dataset: ImageDataset, config: TrainConfig) -> None:
     """Refuse options that do not apply to the task of a dataset."""
+    check_kind(config, dataset.task)
+    if config.detector is not None:
+        check_detection(config)
     learning = objective(dataset.task).learning
     if (config.mixup or config.cutmix) and not learning.mixed:
         raise UserError(f"mixup and cutmix mix one label per image; leave them out for {dataset.task}.")
@@ -187,7 +200,6 @@ def _fit(
     """Build the network and the pipelines of a config, train, and return the pipelines for `_finish`."""
     if not len(dataset.train):
         raise UserError(f"{dataset.name} has no images to train on: all of them belong to its test split.")
-    _check_options(dataset, config)
     if resume:
         check_identity(dataset, folder)
     keras.utils.set_random_seed(config.seed)
@@ -229,7 +241,8 @@ def train_dataset(
     the best weights are re-estimated, see `transfer.reestimate_batch_norm`. In addition to the files of `train`, the
     folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json`, `augmented.png` and a figure of the
     task (`confusion.png`, `precision_recall.png`, `scatter.png` or `masks.png`), so that
-    `eval`, `predict` and `export` need only the folder.
+    `eval`, `predict` and `export` need only the folder. A detector gets anchors that fit the boxes of the data, unless
+    the config sets them, and `detector.json`.
 
     Args:
         dataset: `ImageDataset`.
@@ -248,6 +261,8 @@ def train_dataset(
     instance_of("dataset", dataset, ImageDataset, "load it with datasets.load.")
     instance_of("config", config, TrainConfig)
     check_path("run_dir", run_dir)
+    _check_options(dataset, config)
+    config = with_anchors(dataset, config, announce)
     folder = Path(run_dir)
     with _occupied(folder):
         pipelines = _fit(dataset, config, folder, resume=resume, callbacks=callbacks, announce=announce)
@@ -261,11 +276,16 @@ def _finish(dataset: ImageDataset, config: TrainConfig, folder: Path, pipelines:
     batches = pipelines.train(ResizeStage(0, 1, config.image_spec.size))
     transfer.reestimate_batch_norm(model, batches)
     # Before anything is saved: a network that predicts NaN is refused here.
-    result = judge(model, pipelines.val, dataset)
+    detector = detector_for(dataset, config)
+    result = judge(model, pipelines.val, dataset, detector)
     save_model(model, folder / BEST)
     names = readable(dataset.class_names)
     images, labels = next(iter(batches.take(1)))
-    contact_sheet(images[:_SHOWN], labels[:_SHOWN], folder / "augmented.png", class_names=names, task=dataset.task)
+    images, labels = images[:_SHOWN], tf.nest.map_structure(lambda each: each[:_SHOWN], labels)
+    if detector is None:
+        contact_sheet(images, labels, folder / "augmented.png", class_names=names, task=dataset.task)
+    else:
+        box_sheet(images, labels, anchor_boxes(detector), folder / "augmented.png", names)
     result.draw(names, folder)
     epochs = int(read_rows(folder, objective(dataset.task).learning.watched)[-1]["epoch"])
     return TrainResult(folder, model, result.evaluation, epochs, result.score)

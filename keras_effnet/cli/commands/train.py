@@ -12,7 +12,8 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.options import Choice, Name, Whole, config_options, refuse_unused, task_option, tolerant
-from keras_effnet.config.recipes import RECIPES, recipe_config
+from keras_effnet.config.detectors import names_detector
+from keras_effnet.config.recipes import DETECTOR_RECIPES, RECIPES, recipe_config
 from keras_effnet.config.run_record import ARGS, RunRecord
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
@@ -50,7 +51,8 @@ class _BatchSize(click.ParamType):
 
 def _recipes_help() -> str:
     named = "; ".join(f"{name} ({recipe.summary})" for name, recipe in RECIPES.items())
-    return f"Named set of options; options given as well take precedence. {named}."
+    detectors = "; ".join(f"{name} ({recipe.summary})" for name, recipe in DETECTOR_RECIPES.items())
+    return f"Named set of options; options given as well take precedence. {named}. Of detectors: {detectors}."
 
 
 # Given as an argument: `python -OO` drops docstrings.
@@ -98,9 +100,13 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
             raise UserError("Name the data: `keras-effnet train FOLDER` or `keras-effnet train digits`.")
         given = _read_config(config_file) | given
         config = _config(recipe, given)
+        if names_detector(config.model) and source["task"] is None:
+            source["task"] = "detection"
         origin = {"source": data, "seed": config.seed, **_origin(**source)}
 
     size = config.spec.image_size  # reports an unknown network before TensorFlow starts
+    if config.detector is not None and config.weights is None:
+        console.say("Random weights: a detector learns slowly from them; --recipe finetune begins with ImageNet's.")
     check_strategy(config.strategy, gradient_accumulation=config.accumulate)
     console.prepare_tensorflow()
     from keras_effnet import datasets

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.datasets.splits import ImageDataset
+from keras_effnet.detection.anchors import anchor_boxes
 from keras_effnet.evaluation import plots
-from keras_effnet.evaluation.by_task import drawings
+from keras_effnet.evaluation.by_task import box_drawings, drawings
+from keras_effnet.evaluation.by_task.boxes import collect_scenes, evaluate_boxes
 from keras_effnet.evaluation.by_task.decisions import collect_decisions, evaluate_binary, evaluate_labels
 from keras_effnet.evaluation.by_task.segments import evaluate_masks
 from keras_effnet.evaluation.by_task.values import collect_values, evaluate_values
@@ -40,12 +43,16 @@ class Judgement:
     draw: Callable[[Sequence[str], Path], None]
 
 
-def judge(model: keras.Model, val: tf.data.Dataset, dataset: ImageDataset) -> Judgement:
-    """Evaluate a network on validation batches by the task of a dataset.
+def judge(
+    model: keras.Model, val: tf.data.Dataset, dataset: ImageDataset, detector: DetectorSpec | None = None
+) -> Judgement:
+    """Evaluate a network on validation batches by the task of a dataset, a detector with the anchors of its spec.
 
     Raises:
         UserError: A prediction is NaN or infinite.
     """
+    if detector is not None:
+        return _boxes(model, val, dataset, detector)
     return _JUDGES[dataset.task](model, val, dataset)
 
 
@@ -100,6 +107,27 @@ def _masks(model: keras.Model, val: tf.data.Dataset, dataset: ImageDataset) -> J
         drawings.mask_rows(images.numpy(), truths.numpy(), predicted, titles, names, folder / "masks.png")
 
     return Judgement(found, found.mean_iou, draw)
+
+
+def _boxes(model: keras.Model, val: tf.data.Dataset, dataset: ImageDataset, detector: DetectorSpec) -> Judgement:
+    size = (detector.image_size, detector.image_size)
+    batches = ((model.predict_on_batch(images), labels) for images, labels in val)
+    scenes = collect_scenes(batches, anchor_boxes(detector, size), size)
+    found = evaluate_boxes(scenes, len(dataset.class_names))
+
+    def draw(names: Sequence[str], folder: Path) -> None:
+        box_drawings.precision_recall(scenes, found.ap.by_class, names, folder / "precision_recall.png")
+        images, labels = next(iter(val.unbatch().batch(_ROWS)))
+        scale = [np.tile(each, 2) for each in labels["scale"].numpy()]
+        shown = [each.above(found.threshold) for each in scenes.found[: len(images)]]
+        boxes = [
+            box_drawings.detected_boxes(replace(each, boxes=each.boxes * own), names)
+            for each, own in zip(shown, scale, strict=True)
+        ]
+        titles = [f"{len(each)} found, {len(true.boxes)} true" for each, true in zip(shown, scenes.truth, strict=False)]
+        box_drawings.box_grid(images.numpy(), boxes, titles, folder / "detections.png")
+
+    return Judgement(found, found.ap.ap, draw)
 
 
 _JUDGES: dict[str, Callable[[keras.Model, tf.data.Dataset, ImageDataset], Judgement]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -12,8 +12,9 @@ import tensorflow as tf
 from keras_effnet import transfer
 from keras_effnet.config.train_config import TRAINING_PRECISIONS, TrainConfig
 from keras_effnet.datasets.labels.task_names import DataTask
-from keras_effnet.errors import one_of
+from keras_effnet.errors import UserError, one_of
 from keras_effnet.models.decoders import segmentation_model
+from keras_effnet.models.detectors.efficientdet import EfficientDet
 from keras_effnet.models.efficientnet import EfficientNet
 
 UNITS = "units"  # name of the layer that gives predicted values their units
@@ -84,17 +85,31 @@ def build_model(
         any_size: Bool, whether the input accepts images of any size rather than the network's own.
         task: String, what the network is for: `"classification"` ends in a softmax, `"binary"` in one sigmoid,
             `"multilabel"` in a sigmoid for each label, `"regression"` in values, `"segmentation"` in a softmax for each
-            pixel.
+            pixel, `"detection"` in the codes of boxes and logits for each anchor.
         units: `Units` of the values of a regression; by default values are predicted as they are.
 
     Returns:
         A Keras model.
     """
     keras.utils.set_random_seed(config.seed)
+    check_kind(config, task)
     model = _HEADS[task](config, classes, any_size, units)
     if config.freeze is not None:
         transfer.freeze(model, config.freeze)
     return model
+
+
+def check_kind(config: TrainConfig, task: str) -> None:
+    """Refuse a detector for other data than boxes, and other networks for boxes.
+
+    Raises:
+        UserError: The network does not fit the task.
+    """
+    if (task == "detection") == (config.detector is not None):
+        return
+    if task == "detection":
+        raise UserError(f"The data has boxes, and {config.model} is no detector: --model det-lite0 is one.")
+    raise UserError(f"{config.model} is a detector, and the data has no boxes: its task is {task}.")
 
 
 def _network(config: TrainConfig, any_size: bool, **head) -> keras.Model:
@@ -133,15 +148,27 @@ def _masks(config: TrainConfig, classes: int, any_size: bool, units: Units | Non
     return segmentation_model(backbone, classes, config.decoder, dropout_rate=config.spec.dropout_rate)
 
 
+def _boxes(config: TrainConfig, classes: int, any_size: bool, units: Units | None) -> keras.Model:
+    detector = config.detector
+    assert detector is not None  # checked by `check_kind`
+    return EfficientDet(
+        replace(detector, classes=classes),
+        weights=config.weights,
+        classifier_activation=None,
+        dtype=resolve_precision(config.precision),
+    )
+
+
 def _with_policy(model: keras.Model, part: keras.Model) -> keras.Model:
     model.dtype_policy = part.dtype_policy  # `compile` reads it to decide on loss scaling
     return model
 
 
-_HEADS: dict[DataTask, Callable[[TrainConfig, int, bool, Units | None], keras.Model]] = {
+_HEADS: dict[str, Callable[[TrainConfig, int, bool, Units | None], keras.Model]] = {
     "classification": _classes,
     "binary": _decision,
     "multilabel": _labels,
     "regression": _values,
     "segmentation": _masks,
+    "detection": _boxes,
 }

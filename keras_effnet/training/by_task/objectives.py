@@ -18,13 +18,14 @@ from keras_effnet.datasets.labels.masks import IGNORED, Masks
 from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.datasets.stratification import class_weights
 from keras_effnet.errors import UserError
+from keras_effnet.models.losses.boxes import AnchorBoxLoss, AnchorFocalLoss, box_targets
 from keras_effnet.models.losses.weighted import StandardizedError, WeightedBinaryCrossentropy
 from keras_effnet.pipeline.batches import one_hot
 from keras_effnet.pipeline.caching import without_autograph
 from keras_effnet.tasks import TASKS, Learning, TaskName
 from keras_effnet.training.by_task.networks import UNITS
 
-_Targets = Callable[[tf.Tensor, int], tf.Tensor]
+_Targets = Callable[[Any, int], Any]
 _Weighting = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
@@ -35,7 +36,7 @@ class Objective:
     Args:
         learning: `Learning` of the task.
         targets: Function from labels as the pipeline gives them, and the outputs of the network, to the loss's.
-        loss: Function from the network, config and weights to a Keras loss.
+        loss: Function from the network, config and weights to a Keras loss, or to one for each output.
         metrics: Function from the outputs of the network to new Keras metrics.
         weigh: Function from targets and class weights to sample weights; None if the loss holds the weights.
         rare: Function from a dataset to its balanced weights.
@@ -43,7 +44,7 @@ class Objective:
 
     learning: Learning
     targets: _Targets
-    loss: Callable[[keras.Model, TrainConfig, np.ndarray | None], keras.losses.Loss]
+    loss: Callable[[keras.Model, TrainConfig, np.ndarray | None], Any]
     metrics: Callable[[int], list[keras.metrics.Metric]]
     weigh: _Weighting | None
     rare: Callable[[ImageDataset], np.ndarray]
@@ -99,6 +100,10 @@ def _numbers(labels: tf.Tensor, outputs: int) -> tf.Tensor:
     return labels[:, None] if labels.shape.rank == 1 else labels
 
 
+def _of_anchors(labels: dict[str, tf.Tensor], outputs: int) -> dict[str, tf.Tensor]:
+    return {"boxes": box_targets(labels["labels"], labels["codes"]), "logits": labels["labels"]}
+
+
 def _unchanged(labels: tf.Tensor, outputs: int) -> tf.Tensor:
     return labels
 
@@ -132,6 +137,10 @@ def _of_labels(dataset: ImageDataset) -> np.ndarray:
 
 def _of_values(dataset: ImageDataset) -> np.ndarray:
     raise UserError("class_weight balanced is for classes and labels; numbers have none: leave it out for regression.")
+
+
+def _of_boxes(dataset: ImageDataset) -> np.ndarray:
+    raise UserError("class_weight balanced is for classes and labels; leave it out for detection.")
 
 
 def _of_pixels(dataset: ImageDataset) -> np.ndarray:
@@ -169,6 +178,10 @@ def _standardized(model: keras.Model, config: TrainConfig, weights: np.ndarray |
 
 def _of_masks(model: keras.Model, config: TrainConfig, weights: np.ndarray | None) -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(ignore_class=IGNORED)
+
+
+def _of_detector(model: keras.Model, config: TrainConfig, weights: np.ndarray | None) -> dict[str, keras.losses.Loss]:
+    return {"boxes": AnchorBoxLoss(), "logits": AnchorFocalLoss()}
 
 
 def _metrics_of_labels(outputs: int) -> list[keras.metrics.Metric]:
@@ -224,5 +237,13 @@ _OBJECTIVES: dict[str, Objective] = {
         metrics=_metrics_of_masks,
         weigh=_pixel_weights,
         rare=_of_pixels,
+    ),
+    "detection": Objective(
+        _learning("detection"),
+        targets=_of_anchors,
+        loss=_of_detector,
+        metrics=lambda outputs: [],
+        weigh=None,
+        rare=_of_boxes,
     ),
 }
