@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,19 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from keras_effnet.inference.layouts import BEST, FLAGS, MASK, VALUES, VECTOR, Flags, Layout, Mask
+from keras_effnet.inference.layouts import (
+    BEST,
+    BOXES,
+    FLAGS,
+    MASK,
+    VALUES,
+    VECTOR,
+    Flags,
+    Found,
+    FoundBox,
+    Layout,
+    Mask,
+)
 
 if TYPE_CHECKING:
     from keras_effnet.tasks import TaskName
@@ -28,21 +41,24 @@ class Question:
         names: Names of the classes, labels or values.
         top: Int, classes per image.
         threshold: Float in [0, 1], probability from which on a decision is yes.
-        new_folder: Function that creates the folder for files of masks.
+        new_folder: Function that creates the folder for files of masks and boxes.
+        found: Function from the outputs for a batch and the sizes of its original images to `Detections` in their
+            pixels; for a detector.
     """
 
     names: Sequence[str]
     top: int
     threshold: float
     new_folder: Callable[[], Path]
+    found: Callable[[Any, Sequence[tuple[int, int]]], Sequence[Any]] | None = None
 
     @cached_property
     def folder(self) -> Path:
-        """Folder for files of masks, created when it is first needed."""
+        """Folder for files of masks and boxes, created when it is first needed."""
         return self.new_folder()
 
 
-Batches = Iterator[tuple[Sequence[str], np.ndarray, np.ndarray]]  # paths, images, outputs
+Batches = Iterator[tuple[Sequence[str], np.ndarray, Any]]  # paths, images, outputs
 
 
 @dataclass(frozen=True)
@@ -142,6 +158,30 @@ def _masks(batches: Batches, asked: Question) -> Iterator[tuple[str, Any]]:
             yield path, Mask(str(file), str(over), dict(zip(names, shares.tolist(), strict=True)))
 
 
+def _boxes(batches: Batches, asked: Question) -> Iterator[tuple[str, Any]]:
+    """Draw the detections of each image over the original."""
+    from keras_effnet.datasets.decoding import read
+    from keras_effnet.evaluation.by_task.box_drawings import detected_boxes, draw_on_file
+
+    assert asked.found is not None
+    for paths, _, outputs in batches:
+        originals = [np.asarray(read(path)) for path in paths]
+        found = asked.found(outputs, [image.shape[:2] for image in originals])
+        for path, image, each in zip(paths, originals, found, strict=True):
+            kept = each.above(asked.threshold)
+            file = free_file(asked.folder, Path(path).stem, "_boxes.png")
+            draw_on_file(np.clip(image, 0, 255).astype("uint8"), detected_boxes(kept, asked.names), file)
+            corners = kept.boxes[:, [1, 0, 3, 2]].tolist()  # x0, y0, x1, y1, as other programs write them
+            rows = zip(kept.labels.tolist(), kept.scores.tolist(), corners, strict=True)
+            boxes = [FoundBox(asked.names[label], label, score, tuple(box)) for label, score, box in rows]
+            yield path, Found(str(file), boxes)
+
+
+def _counted(found: Found) -> str:
+    counts = Counter(each.name for each in found.boxes)
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+
+
 def free_file(folder: Path, stem: str, end: str) -> Path:
     """Return an unused file name: images from different folders may have the same name."""
     names = chain([stem], (f"{stem}-{number}" for number in count(2)))
@@ -177,4 +217,5 @@ ANSWERS: dict[TaskName, Answering] = {
         "mask",
         "segmented",
     ),
+    "detection": Answering(BOXES, _boxes, _counted, "boxes", "searched"),
 }

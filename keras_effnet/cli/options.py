@@ -138,6 +138,14 @@ def given_words(*without: str) -> list[str]:
     return words
 
 
+_FOUND = 0.3  # scores of detectors trained by the focal loss are low
+
+
+def decision_threshold(task: str, given: float) -> float:
+    """The option `threshold` of the running command; for a detector another default than for probabilities."""
+    return _FOUND if task == "detection" and not was_given("threshold") else given
+
+
 def refuse_unused(names: Sequence[str], reason: str) -> None:
     """Refuse options that would have no effect.
 

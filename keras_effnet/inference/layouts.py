@@ -16,12 +16,14 @@ class Layout:
         cells: Function from an answer to the cells of these columns.
         value: Function from an answer to the value of an image's path in JSON.
         members: Function from an answer to the members of its line in JSON Lines, besides `path`.
+        rows: Function from an answer to the cells of several CSV lines, instead of `cells`.
     """
 
     header: Callable[[Any], Sequence[str]]
     cells: Callable[[Any], Sequence[object]]
     value: Callable[[Any], Any]
     members: Callable[[Any], dict[str, Any]]
+    rows: Callable[[Any], Sequence[Sequence[object]]] | None = None
 
 
 class Flags(NamedTuple):
@@ -29,6 +31,22 @@ class Flags(NamedTuple):
 
     probabilities: dict[str, float]
     said: list[str]
+
+
+class FoundBox(NamedTuple):
+    """A detection: class, score, and x0, y0, x1, y1 in pixels of the original image."""
+
+    name: str
+    label: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Found(NamedTuple):
+    """Answer of a detector: file of the image with its boxes drawn, and the detections, best first."""
+
+    drawn: str
+    boxes: list[FoundBox]
 
 
 class Mask(NamedTuple):
@@ -81,4 +99,24 @@ MASK = Layout(
     cells=lambda answer: [answer.mask, answer.overlay, *map(_digits, answer.shares.values())],
     value=lambda answer: answer._asdict(),
     members=lambda answer: answer._asdict(),
+)
+
+
+def _box_cells(each: FoundBox) -> list[object]:
+    return [each.name, _digits(each.score), *(f"{side:.2f}" for side in each.box)]
+
+
+def _box_members(answer: Found) -> list[dict[str, object]]:
+    return [
+        {"class": each.name, "score": each.score, "box": [round(side, 2) for side in each.box]} for each in answer.boxes
+    ]
+
+
+# A line for each detection; one with empty cells for an image without any.
+BOXES = Layout(
+    header=lambda answer: ["class", "score", "x0", "y0", "x1", "y1"],
+    cells=lambda answer: [""] * 6,
+    value=_box_members,
+    members=lambda answer: {"drawn": answer.drawn, "boxes": _box_members(answer)},
+    rows=lambda answer: [_box_cells(each) for each in answer.boxes] or [[""] * 6],
 )

@@ -40,7 +40,8 @@ def _csv_head(layout: Layout, answer: Any) -> str:
 
 
 def _csv_row(layout: Layout, path: str, answer: Any) -> str:
-    return _csv_line([path, *layout.cells(answer)])
+    rows = layout.rows(answer) if layout.rows else [layout.cells(answer)]
+    return "".join(_csv_line([path, *row]) for row in rows)
 
 
 def _json_row(layout: Layout, path: str, answer: Any) -> str:
@@ -52,10 +53,29 @@ def _jsonl_row(layout: Layout, path: str, answer: Any) -> str:
     return json_text({"path": path} | layout.members(answer), indent=None) + "\n"
 
 
+def _coco_row(layout: Layout, path: str, answer: Any) -> str:
+    """Detections of an image as COCO results; the number of COCO's files is their identifier, else the name."""
+    stem = Path(path).stem
+    image = int(stem) if stem.isascii() and stem.isdecimal() else Path(path).name
+    results = [
+        {
+            "image_id": image,
+            "category_id": each.label + 1,
+            "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
+            "score": each.score,
+        }
+        for each in answer.boxes
+        for x0, y0, x1, y1 in [each.box]
+    ]
+    return ",\n".join(json_text(result, indent=None) for result in results)
+
+
+COCO = "coco"
 FORMS = {
     "csv": _Form(_csv_head, _csv_row, "", ""),
     "json": _Form(lambda layout, answer: "{\n", _json_row, ",\n", "\n}\n"),
     "jsonl": _Form(lambda layout, answer: "", _jsonl_row, "", ""),
+    COCO: _Form(lambda layout, answer: "[\n", _coco_row, ",\n", "\n]\n"),
 }
 
 
@@ -66,21 +86,23 @@ def form_of(path: Path) -> str:
         UserError: The suffix is unknown.
     """
     form = path.suffix.lower().removeprefix(".")
-    if form not in FORMS:
-        raise UserError(f"{path.name} has no known format: end it in .{', .'.join(FORMS)}, or use --format.")
+    suffixes = [name for name in FORMS if name != COCO]  # a .json file, too
+    if form not in suffixes:
+        raise UserError(f"{path.name} has no known format: end it in .{', .'.join(suffixes)}, or use --format.")
     return form
 
 
 @contextmanager
 def written(stream: TextIO, form: str, layout: Layout = BEST) -> Iterator[Callable[[str, Any], None]]:
     """Context that yields a function to write an image's path and its answer; the footer is always written."""
-    spelling, started = FORMS[form], False
+    spelling, started, filled = FORMS[form], False, False
 
     def write(path: str, answer: Any) -> None:
-        nonlocal started
-        before = spelling.between if started else spelling.head(layout, answer)
-        stream.write(before + spelling.row(layout, path, answer))
-        started = True
+        nonlocal started, filled
+        row = spelling.row(layout, path, answer)
+        before = "" if started else spelling.head(layout, answer)
+        stream.write(before + (spelling.between if filled and row else "") + row)
+        started, filled = True, filled or bool(row)
 
     try:
         yield write

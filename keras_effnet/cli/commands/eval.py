@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Choice, Number, Whole, refuse_unused, tolerant, was_given
+from keras_effnet.cli.options import Choice, Number, Whole, decision_threshold, refuse_unused, tolerant, was_given
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
 from keras_effnet.system.documents import json_text
@@ -29,7 +30,7 @@ from keras_effnet.system.documents import json_text
     type=Number(0, 1),
     default=0.5,
     show_default=True,
-    help="Probability from which on a binary network or a label says yes.",
+    help="Probability from which on a binary network or a label says yes, or a box is counted (boxes: 0.3 by default).",
 )
 @click.option("--batch-size", type=Whole(1), default=32, show_default=True, help="Images per batch.")
 @tolerant
@@ -47,8 +48,6 @@ def command(model, data, split, per_class, threshold, batch_size, max_bad_files,
     from keras_effnet.tasks import TASKS
 
     artifact = artifacts.load(model, batch_size=batch_size)
-    if artifact.task == "detection" and artifact.task not in EVALUATIONS:
-        raise UserError(f"{artifact.path} is a detector, which eval does not measure yet.")
     if artifact.task not in EVALUATIONS:
         words = ("keras-effnet", "predict", "IMAGES", "--model", model, "--output", "vectors.npy")
         raise UserError(
@@ -62,10 +61,12 @@ def command(model, data, split, per_class, threshold, batch_size, max_bad_files,
     part = getattr(dataset, split) if split else dataset.held_out
     if part is None:
         raise UserError(f"{dataset.name} has no {split} split.")
-    batches = image_pipeline(part, artifact.image_spec, artifact.batch_size)
+    detector: dict[str, Any] = {"detector": artifact.detector} if artifact.detector else {}
+    batches = image_pipeline(part, artifact.image_spec, artifact.batch_size, **detector)
     progress = console.track(f"Evaluating {len(part)} images", -(-len(part) // artifact.batch_size))
-    predicted = ((artifact.predict(images.numpy()), labels.numpy()) for images, labels in progress(batches))
-    subject = Subject(artifact.path, names, part, artifact.image_spec, artifact.predict, threshold)
+    predicted = ((artifact.predict(images.numpy()), _arrays(labels)) for images, labels in progress(batches))
+    threshold = decision_threshold(artifact.task, threshold)
+    subject = Subject(artifact.path, names, part, artifact.image_spec, artifact.predict, threshold, artifact.detector)
     found = EVALUATIONS[artifact.task](predicted, subject)
 
     summary = found.summary | {"task": artifact.task, "model": str(model), "data": dataset.name}
@@ -84,6 +85,11 @@ def command(model, data, split, per_class, threshold, batch_size, max_bad_files,
     for line in found.lines:
         click.echo(line)
     console.finish(f"{folder} ({found.files})", ("keras-effnet", "predict", "IMAGE", "--model", model))
+
+
+def _arrays(labels: Any) -> Any:
+    """Labels as arrays, those of boxes in a dict."""
+    return {name: each.numpy() for name, each in labels.items()} if isinstance(labels, dict) else labels.numpy()
 
 
 def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty_classes: bool):

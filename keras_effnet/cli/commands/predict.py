@@ -11,9 +11,9 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.answers import ANSWERS, Question
-from keras_effnet.cli.options import Choice, Number, Whole, refuse_unused
+from keras_effnet.cli.options import Choice, Number, Whole, decision_threshold, refuse_unused
 from keras_effnet.errors import UserError
-from keras_effnet.inference.writers import FORMS, form_of, part_of, saved_to, written, written_to
+from keras_effnet.inference.writers import COCO, FORMS, form_of, part_of, saved_to, written, written_to
 
 SHOWN = 50  # maximum rows of the table
 ARRAY = ".npy"
@@ -28,7 +28,7 @@ ARRAY = ".npy"
     type=Number(0, 1),
     default=0.5,
     show_default=True,
-    help="Probability from which on a binary network or a label says yes.",
+    help="Probability from which on a binary network or a label says yes, or a box is found (boxes: 0.3 by default).",
 )
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one name per line.")
 @click.option("--format", "form", type=Choice(["table", *FORMS]), help="Format of stdout or the file. [default: table]")
@@ -42,8 +42,10 @@ ARRAY = ".npy"
 def command(images, model, top, threshold, labels, form, output, batch_size, as_json) -> None:
     """Predict IMAGES: files, or folders, which are searched recursively.
 
-    By the network's task: classes, a decision, labels, values, an embedding, or a mask for each image.
+    By the network's task: classes, a decision, labels, values, an embedding, a mask or boxes for each image.
     """
+    if form == COCO and output is None:
+        raise UserError(f"--format {COCO} writes a file: name it with --output results.json.")
     if as_json and form not in (None, "json") and output is None:
         raise UserError(f"--json and --format {form} exclude each other.")
     file_form = _file_form(output, form)
@@ -52,9 +54,7 @@ def command(images, model, top, threshold, labels, form, output, batch_size, as_
     from keras_effnet.inference import artifacts, image_files
 
     artifact = artifacts.load(model, batch_size=batch_size)
-    _refuse_unfit(artifact, output)
-    if artifact.task not in ANSWERS:
-        raise UserError(f"{artifact.path} is a detector, whose boxes predict does not draw yet.")
+    _refuse_unfit(artifact, output, form)
     answering = ANSWERS[artifact.task]
     names = artifacts.class_names(artifact, labels)
     paths = image_files.image_paths(images)
@@ -64,7 +64,9 @@ def command(images, model, top, threshold, labels, form, output, batch_size, as_
 
     progress = console.track(f"Predicting {len(paths)} images", -(-len(paths) // artifact.batch_size))
     batches = image_files.image_batches(paths, artifact.image_spec, artifact.batch_size, progress)
-    asked = Question(names, top, threshold, lambda: _run_folder(model))
+    found = _in_originals(artifact) if artifact.task == "detection" else None
+    threshold = decision_threshold(artifact.task, threshold)
+    asked = Question(names, top, threshold, lambda: _run_folder(model), found)
     rows: list[tuple[str, str]] = []
     done = 0
     try:
@@ -91,10 +93,26 @@ def command(images, model, top, threshold, labels, form, output, batch_size, as_
     if done > len(rows):
         click.echo(f"... and {done - len(rows)} more in {output}.")
     where = f" in {output}" if output else ""
-    if "folder" in vars(asked):
+    if "folder" in vars(asked) and found:
+        click.echo(f"Images with their boxes: {asked.folder}.")
+    elif "folder" in vars(asked):
         click.echo(f"Masks and overlays, at the size of the network's input: {asked.folder}.")
     images = "image" if done == 1 else "images"
     console.finish(f"{done} {images} {answering.done} by {artifact.path}{where}", *_following(artifact, model, output))
+
+
+def _in_originals(artifact):
+    """Return the function that turns outputs of a detector into detections in pixels of the original images."""
+    from keras_effnet.evaluation.by_task.boxes import found_boxes, scaled
+    from keras_effnet.inference.detecting import anchors_of, input_size, original_scale
+
+    anchors = anchors_of(artifact)
+
+    def found(outputs, sizes):
+        here = found_boxes(outputs, anchors, input_size(artifact))
+        return [scaled(each, original_scale(artifact.image_spec, size)) for each, size in zip(here, sizes, strict=True)]
+
+    return found
 
 
 def _file_form(output: Path | None, form: str | None) -> str | None:
@@ -108,7 +126,7 @@ def _file_form(output: Path | None, form: str | None) -> str | None:
     return form if form in FORMS else form_of(output)
 
 
-def _refuse_unfit(artifact, output: Path | None) -> None:
+def _refuse_unfit(artifact, output: Path | None, form: str | None) -> None:
     """Refuse options that the task of the network has no use for."""
     from keras_effnet.tasks import TASKS
 
@@ -118,6 +136,8 @@ def _refuse_unfit(artifact, output: Path | None) -> None:
         refuse_unused(["threshold"], because)
     if artifact.task != "classification":
         refuse_unused(["top"], because)
+    if artifact.task != "detection" and form == COCO:
+        raise UserError(f"--format {COCO} is for boxes, but {because}")
     if artifact.task != "embedding" and output is not None and output.suffix == ARRAY:
         raise UserError(f"{output} would hold embeddings, but {because} End the name in .csv, .json or .jsonl.")
 
@@ -156,5 +176,6 @@ def _outputs(artifact, batches):
 
     for paths, pixels in batches:
         outputs = artifact.predict(pixels)
-        check_finite(outputs)
+        for values in outputs.values() if isinstance(outputs, dict) else [outputs]:
+            check_finite(values)
         yield paths, pixels, outputs

@@ -14,6 +14,7 @@ import numpy as np
 from keras_effnet.cli import console
 
 if TYPE_CHECKING:
+    from keras_effnet.architecture.detectors import DetectorSpec
     from keras_effnet.datasets.splits import Split
     from keras_effnet.preprocessing import ImageSpec
 
@@ -31,7 +32,8 @@ class Subject:
         part: `Split` of labelled images.
         image_spec: `ImageSpec` of the network.
         predict: Function from images to outputs.
-        threshold: Float in [0, 1], probability from which on a decision is yes.
+        threshold: Float in [0, 1], probability from which on a decision is yes, or a box counts.
+        detector: `DetectorSpec` of a detector.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Subject:
     image_spec: ImageSpec
     predict: Callable[[np.ndarray], np.ndarray]
     threshold: float = 0.5
+    detector: DetectorSpec | None = None
 
     @property
     def images(self) -> Sequence[object]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from keras_effnet.cli.evaluations.boxes import find_boxes
 from keras_effnet.cli.evaluations.classes import find_classes
 from keras_effnet.cli.evaluations.decisions import find_decisions, find_labels
 from keras_effnet.cli.evaluations.findings import Findings, Subject
@@ -12,13 +13,13 @@ from keras_effnet.cli.evaluations.segments import find_segments
 from keras_effnet.cli.evaluations.values import find_values
 
 if TYPE_CHECKING:
-    from keras_effnet.evaluation.by_task.outputs import Batches
     from keras_effnet.tasks import TaskName
 
-EVALUATIONS: dict[TaskName, Callable[[Batches, Subject], Findings]] = {
+EVALUATIONS: dict[TaskName, Callable[[Any, Subject], Findings]] = {
     "classification": find_classes,
     "binary": find_decisions,
     "multilabel": find_labels,
     "regression": find_values,
     "segmentation": find_segments,
+    "detection": find_boxes,
 }
