@@ -96,6 +96,8 @@ def without_empty_classes(data: SourceData) -> SourceData:
         UserError: Fewer than two classes are left.
     """
     kind = KINDS[data.task]
+    if not kind.named:
+        return data
     needed = [part.labels for split, part in data.splits.items() if split != "test"]
     everything = np.arange(len(data.class_names))
     kept = everything

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_effnet.datasets.annotations.reading import find_boxes, name_of, read_boxes, scenes
 from keras_effnet.datasets.csv_lists import find_manifest, read_manifest
 from keras_effnet.datasets.digits import cluttered_digits, plain_digits
 from keras_effnet.datasets.folders import Progress, read_folder, without_empty_classes
-from keras_effnet.datasets.labels.conversion import array_labels, array_pixels, array_task, check_conversion
+from keras_effnet.datasets.labels.boxes import Boxes, box_names
+from keras_effnet.datasets.labels.conversion import TAKES, array_labels, array_pixels, array_task, check_conversion
 from keras_effnet.datasets.labels.task_names import DATA_TASKS, DataTask
 from keras_effnet.datasets.segmentation.layouts import find_layout
 from keras_effnet.datasets.segmentation.pairs import in_memory, read_pairs
@@ -27,7 +29,7 @@ from keras_effnet.datasets.tfds import PREFIX, read_tfds
 from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
 from keras_effnet.errors import UserError, check_path, one_of, real_number, unknown, whole_number
 
-EMBEDDED = ("digits", "digits-cluttered")
+EMBEDDED = ("digits", "digits-cluttered", "digits-scenes")
 
 
 def load(
@@ -48,19 +50,20 @@ def load(
 
     Args:
         source: One of:
-            `"digits"`, `"digits-cluttered"`: embedded data;
+            `"digits"`, `"digits-cluttered"`, `"digits-scenes"`: embedded data, the last one with boxes;
             a folder with one folder per class, or with `train/` and `val/` (and `test/`) that contain class folders;
             a CSV file, or a folder with a `manifest.csv` or `labels.csv`: columns `path`, `split`, and `label` (a
             class, `a|b` for several labels, or a number), `mask`, or a column for each label (0 or 1) or value;
             a folder with images and, under the same names, PNG masks, see `segmentation.layouts`;
+            boxes as COCO, YOLO, Pascal VOC or Model Maker have them, see `annotations.reading`;
             a folder of TFRecord shards, written by `keras-effnet pack` or with the features of TensorFlow's ImageNet
             scripts;
             `"tfds:name/config"`: TensorFlow Datasets.
-        task: `"classification"`, `"binary"`, `"multilabel"`, `"regression"` or `"segmentation"`, what the labels are
-            for. By default it follows from the data where these leave no doubt, and is classification otherwise.
+        task: What the labels are for, one of `labels.task_names.DATA_TASKS`, such as `"multilabel"`. By default it
+            follows from the data where these leave no doubt, and is classification otherwise.
         val_split: Float in (0, 1), stratified share held out for validation if the source has no validation images.
         seed: Int, seed of the split and of the cluttered scenes.
-        image_size: Int, canvas of `"digits-cluttered"` in pixels.
+        image_size: Int, canvas of `"digits-cluttered"` and `"digits-scenes"` in pixels.
         max_bad_files: Int, number of undecodable files allowed. They are skipped with a warning and listed in
             `skipped`.
         skip_empty_classes: Bool, whether to leave out classes without an image that can be decoded, for training or,
@@ -120,7 +123,7 @@ def _origin(
     origin: dict[str, Any] = {"source": str(source), "seed": seed}
     if source == "digits":
         return origin
-    if source == "digits-cluttered":
+    if source in ("digits-cluttered", "digits-scenes"):
         return origin | {"image_size": image_size}
     if str(source).startswith(PREFIX):
         place = {"data_dir": str(Path(data_dir).resolve())} if data_dir else {}
@@ -183,17 +186,23 @@ def _read(
         return plain_digits(seed)
     if source == "digits-cluttered":
         return cluttered_digits(seed, image_size)
+    if source == "digits-scenes":
+        return scenes(seed, image_size)
     if str(source).startswith(PREFIX):
         return read_tfds(str(source).removeprefix(PREFIX), str(data_dir) if data_dir else None, reading.progress)
     path = Path(source)
+    if task in (None, "detection") and (boxes := path.is_file() and find_boxes(path)):
+        return read_boxes(name_of(path), boxes, *reading[:3])
+    if path.is_file() and task == "detection":
+        raise UserError(f"{path} has no boxes; the task detection takes {TAKES['detection']}.")
     if path.is_file() and path.suffix.lower() == ".csv":
         return read_manifest(path, *reading, task)
     if path.is_dir():
         return _read_directory(path, reading, task)
     if path.is_file():
         raise UserError(
-            f"{path} is a file; data is a folder of class folders, a .csv list of images, a folder of TFRecord "
-            f"shards, or one of: {', '.join(EMBEDDED)}."
+            f"{path} is a file; data is a folder of class folders, a .csv list of images, a .json or data.yaml with "
+            f"boxes, a folder of TFRecord shards, or one of: {', '.join(EMBEDDED)}."
         )
     if os.sep in str(source) or str(source).startswith("."):
         raise UserError(f"Folder {path} does not exist.")
@@ -218,12 +227,16 @@ def _read_directory(folder: Path, reading: _Reading, task: DataTask | None) -> S
             f"{folder} has no images with masks: put images in {folder.name}/images and, under the same names, PNG "
             f"files in {folder.name}/masks whose values are classes."
         )
+    if task in (None, "detection") and (boxes := find_boxes(folder)):
+        return read_boxes(name_of(folder), boxes, *reading[:3])
+    if task == "detection":
+        raise UserError(f"{folder} has no boxes; the task detection takes {TAKES['detection']}.")
     return read_folder(folder, *reading)
 
 
 def from_arrays(
     images: np.ndarray,
-    labels: np.ndarray,
+    labels: np.ndarray | Boxes,
     class_names: Sequence[str] | None = None,
     *,
     task: DataTask | None = None,
@@ -241,7 +254,7 @@ def from_arrays(
             grayscale images. Values in 0..255; floats are rounded.
         labels: Int array of shape `(N,)` or `(N, 1)`, values from 0, of classes; an array of shape `(N, L)` of 0 and 1
             (multilabel) or of numbers (regression, also `(N,)`); or an int array of shape `(N, height, width)`, masks
-            whose value 255 is ignored (segmentation).
+            whose value 255 is ignored (segmentation); or `Boxes` (detection).
         class_names: Sequence of strings, names of the classes, labels or values; by default their numbers.
         task: String as in `load`; by default it follows from the labels where these leave no doubt.
         val_split: Float in (0, 1), stratified share held out for validation if `val` is not given.
@@ -283,6 +296,8 @@ def _named(data: SourceData, names: tuple[str, ...] | None) -> SourceData:
     """Give the classes, labels or values of arrays their names, and check their number."""
     if data.task == "segmentation":
         return in_memory(data)
+    if data.task == "detection":
+        return replace(data, class_names=box_names(names, [split.labels for split in data.splits.values()]))
     labels = [split.labels for split in data.splits.values()]
     if data.task in ("multilabel", "regression"):
         width = labels[0].shape[1]

@@ -118,10 +118,19 @@ def _opened(path: Path) -> tuple[tuple[int, int], int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turn = image.getexif().get(_ORIENTATION, 1)
+            turn = _turn(image)
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise UserError(f"{path} cannot be read as an image: {str(error).splitlines()[0][:120]}.") from None
-    return (height, width), turn if turn in range(1, 9) else 1
+    return (height, width), turn
+
+
+def _turn(image: Image.Image) -> int:
+    """EXIF orientation of an opened image, 1 if it has none."""
+    try:
+        turn = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow decodes all of a PNG for it; a damaged one is found when all images are decoded
+        return 1
+    return turn if turn in range(1, 9) else 1
 
 
 def turned(boxes: np.ndarray, stored: tuple[int, int], turn: int) -> np.ndarray:

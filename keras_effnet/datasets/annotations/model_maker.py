@@ -14,6 +14,13 @@ _SPLITS = {"TRAIN": "train", "TRAINING": "train", "VALIDATION": "val", "VALIDATE
 _EDGES = (3, 4, 7, 8)  # columns of x0, y0, x1, y1; the other corners are empty or repeat them
 
 
+def is_model_maker(path: Path) -> bool:
+    """Whether a CSV file is one of Model Maker: it has no header, and its first row begins with a split."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        row = next(csv.reader(file), [])
+    return len(row) >= 3 and row[0].strip().upper() in _SPLITS
+
+
 def read_model_maker(path: str | Path, images: str | Path | None = None) -> dict[str, BoxDataset]:
     """Read boxes from a CSV file of Model Maker: `TRAIN,salad.jpg,Tomato,0.1,0.2,,,0.3,0.4,,`.
 

@@ -10,6 +10,7 @@ from keras_effnet.datasets.annotations.boxed_images import BoxDataset, RawBox, R
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.documents import read_lines, read_yaml
 
+_SPLITS = ("train", "val", "test")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -34,12 +35,21 @@ def read_yolo(path: str | Path, split: str = "train") -> BoxDataset:
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a YOLO dataset: it is no mapping.")
     names = _names(content.get("names"), path)
-    one_of(f"split of {path.name}", split, [key for key in ("train", "val", "test") if content.get(key)])
+    one_of(f"split of {path.name}", split, [key for key in _SPLITS if content.get(key)])
     root = path.parent / str(content.get("path") or ".")
     given = content[split]
     places = [root / str(place) for place in (given if isinstance(given, list) else [given])]
     images = [image for place in places for image in _images(place)]
     return finished([_labelled(image, names) for image in images], names, path)
+
+
+def yolo_splits(path: Path) -> list[str]:
+    """The splits that a `data.yaml` has."""
+    content = read_yaml(path)
+    found = [split for split in _SPLITS if isinstance(content, dict) and content.get(split)]
+    if not found:
+        raise UserError(f"{path} is not a YOLO dataset: it has none of {', '.join(_SPLITS)}.")
+    return found
 
 
 def _names(names: Any, path: Path) -> list[str]:

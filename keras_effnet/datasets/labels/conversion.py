@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_effnet.datasets.labels.boxes import Boxes
 from keras_effnet.datasets.labels.masks import VALUES, Masks
 from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.errors import UserError
@@ -17,13 +18,15 @@ _HOLDS: dict[DataTask, str] = {
     "multilabel": "any number of labels per image",
     "regression": "numbers",
     "segmentation": "masks",
+    "detection": "boxes",
 }
-_TAKES: dict[DataTask, str] = {
+TAKES: dict[DataTask, str] = {
     "classification": "class folders, or a CSV file with the columns path and label",
     "binary": "two class folders, or a CSV file with the columns path and label, or with one column of 0 and 1",
     "multilabel": "a CSV file whose column label holds a|b, or with a column of 0 and 1 for each label",
     "regression": "a CSV file with the column path and columns of numbers",
     "segmentation": "a folder with images/ and, under the same names, PNG files in masks/",
+    "detection": "boxes of COCO (.json), YOLO (data.yaml), Pascal VOC (Annotations/, JPEGImages/), Model Maker (.csv)",
 }
 
 
@@ -46,7 +49,7 @@ def check_conversion(name: str, have: DataTask, wanted: DataTask, names: Sequenc
             return
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise UserError(f"The task binary takes exactly two classes, but {name} has {len(names)}: {listed}.")
-    raise UserError(f"{name} has {_HOLDS[have]}, but the task {wanted} takes {_TAKES[wanted]}.")
+    raise UserError(f"{name} has {_HOLDS[have]}, but the task {wanted} takes {TAKES[wanted]}.")
 
 
 def require_task(name: str, have: DataTask, wanted: str, cure: str) -> None:
@@ -92,6 +95,8 @@ def array_pixels(images: np.ndarray, split: str) -> np.ndarray:
 
 def array_task(labels: Any) -> DataTask:
     """Task of an array of labels that its shape and values leave no doubt of; otherwise classification."""
+    if isinstance(labels, Boxes):
+        return "detection"
     labels = np.asarray(labels)
     if labels.ndim >= 3:
         return "segmentation"
@@ -112,6 +117,10 @@ def array_labels(labels: Any, count: int, split: str, task: DataTask) -> Any:
     Raises:
         UserError: The shape or the values do not fit the task.
     """
+    if task == "detection":
+        if not isinstance(labels, Boxes) or len(labels) != count:
+            raise UserError(f"{split} labels of detection are Boxes.of_images(...) of all {count} images.")
+        return labels
     labels = np.asarray(labels)
     if task == "segmentation":
         return _masks(labels, count, split)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_effnet.datasets.labels.masks import Masks, join
+from keras_effnet.datasets.labels import boxes, masks
 
 _RARE = 5  # images of a combination of labels below which it is pooled with others
 _QUANTILES, _LEAST = 10, 10  # strata of numbers, and images in each
@@ -82,6 +82,13 @@ def _all_alike(labels: Any) -> np.ndarray:
     return np.zeros(len(labels), int)
 
 
+def _rarest_class(labels: boxes.Boxes) -> np.ndarray:
+    """Number of the class of each image's boxes that the fewest images have, counted from 1; 0 without boxes."""
+    present = labels.presence(int(labels.classes.max(initial=0)) + 1)
+    totals = np.where(present, present.sum(axis=0), len(labels) + 1)
+    return np.where(present.any(axis=1), totals.argmin(axis=1) + 1, 0)
+
+
 def _every_image(labels: Any, names: int) -> np.ndarray:
     return np.full(names, len(labels))
 
@@ -116,8 +123,17 @@ _MASK = LabelKind(
     plural="classes",
     strata=_all_alike,
     counts=_every_image,
-    encode=Masks.contents,
-    join=join,
+    encode=masks.Masks.contents,
+    join=masks.join,
+    named=False,
+)
+_BOXES = LabelKind(
+    noun="class",
+    plural="classes",
+    strata=_rarest_class,
+    counts=lambda labels, names: labels.presence(names).sum(axis=0),
+    encode=boxes.Boxes.contents,
+    join=boxes.join,
     named=False,
 )
 
@@ -127,4 +143,5 @@ KINDS: dict[str, LabelKind] = {
     "multilabel": _FLAGS,
     "regression": _VALUES,
     "segmentation": _MASK,
+    "detection": _BOXES,
 }

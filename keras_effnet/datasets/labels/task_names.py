@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
-DataTask: TypeAlias = Literal["classification", "binary", "multilabel", "regression", "segmentation"]
+DataTask: TypeAlias = Literal["classification", "binary", "multilabel", "regression", "segmentation", "detection"]
 DATA_TASKS: tuple[DataTask, ...] = get_args(DataTask)

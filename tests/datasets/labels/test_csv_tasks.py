@@ -101,7 +101,7 @@ def test_a_task_that_is_named_decides_how_the_columns_are_read(listed, header, c
         ("label", ["x", "y"] * 4, "segmentation", r"no column 'mask'"),
         ("lable", ["0", "1"] * 4, None, r"no column 'label' or 'class'. Did you mean 'label' instead of 'lable'"),
         ("note", ["old", "new"] * 4, None, r"no column 'label' or 'class'"),
-        ("label", ["x", "y"] * 4, "detection", r"Unknown task 'detection'"),
+        ("label", ["x", "y"] * 4, "depth", r"Unknown task 'depth'"),
     ],
 )
 def test_a_cell_that_does_not_fit_the_task_is_named_in_one_line(listed, header, cells, task, message):
