@@ -8,6 +8,8 @@ from pathlib import Path
 
 import keras
 
+from keras_effnet.architecture.detector_files import DETECTOR_JSON, save_detector
+from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.app_bundle.model_json import of_rows
 from keras_effnet.export.app_bundle.sample_image import choose, png, read_sample
@@ -20,7 +22,7 @@ from keras_effnet.export.description import About
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
-from keras_effnet.export.outputs import Tasks
+from keras_effnet.export.outputs import Tasks, class_count
 from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.report import ReportRow, recommend_precision, recommended_file, write_export_report
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
@@ -106,6 +108,7 @@ def write_bundle(
     training_samples: int = 1000,
     min_agreement: float | None = None,
     task: Tasks | None = None,
+    detector: DetectorSpec | None = None,
     labels: Sequence[str] | None = None,
     about: About | None = None,
     image_spec: ImageSpec | None = None,
@@ -135,8 +138,8 @@ def write_bundle(
         input_type: `"float32"` or `"uint8"`, for the precisions that support bytes.
         method: The only int8 method to try, as in `export_tflite`.
         float_blocks: Float blocks of the mixed file, as in `export_tflite`.
-        tuning, training_samples, min_agreement, task, labels, about, image_spec, image_size, samples, seed, overwrite:
-            As in `export_tflite`.
+        tuning, training_samples, min_agreement, task, detector, labels, about, image_spec, image_size, samples, seed,
+            overwrite: As in `export_tflite`. A detector's spec is also written, to `detector.json`.
         allow_degraded: Bool, as in `export_tflite`.
         notes: Sentences for the report, such as how the model was changed before export.
         app_bundle: Bool, whether to write the folder `bundle` too, which an app can be built from: the files, class
@@ -172,10 +175,10 @@ def write_bundle(
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)
     spec = image_spec or ImageSpec.of_model(model)
     sample = _check_app_bundle(folder, spec, test_images, overwrite) if app_bundle else None
-    about = (about or About()).completed(name, model.outputs[0].shape[-1], labels)
+    about = (about or About()).completed(name, class_count(model), labels)
     announce("Reading images")
     trained_on = training_samples if method == "qat" else 0
-    source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on, task)
+    source, reference = prepare_inputs(model, calibration, held_out, spec, samples, seed, trained_on, task, detector)
     rows: list[ReportRow] = []
     log: list[str] = []
     with atomic_group(folder) as staged:
@@ -194,6 +197,8 @@ def write_bundle(
         best = recommended_file(rows)
         bundle = Bundle(folder, tuple(rows), recommend_precision(rows), best.export.path.name if best else None)
         spec.save(staged / "image_spec.json")
+        if detector is not None:
+            save_detector(detector, staged / DETECTOR_JSON)
         (staged / "converter.log").write_text("".join(f"{line}\n" for line in log), encoding="utf-8")
         remarks = [*notes, *filter(None, [reference.remark])]
         write_export_report(staged, name, rows, bundle.recommendation, remarks)

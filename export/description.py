@@ -15,7 +15,7 @@ import numpy as np
 
 import keras_effnet
 from keras_effnet.errors import UserError
-from keras_effnet.export.outputs import Output, Outputs
+from keras_effnet.export.outputs import Outputs
 from keras_effnet.export.tflite_file.metadata import (
     ENTRY,
     RUNTIME_BYTES,
@@ -123,7 +123,7 @@ def describe(content: bytes, about: About, outputs: Outputs) -> bytes:
         outputs: `Outputs` of the network.
     """
     model = parse(content)
-    model.signatureDefs = [_signature(model, outputs.names)]
+    model.signatureDefs = [_signature(model, [port.name for port in outputs.ports])]
     metadata = _metadata(model, about, outputs)
     runtime = min_runtime_version(model)
     _set_entry(model, RUNTIME_ENTRY, runtime.encode().ljust(RUNTIME_BYTES, b"\0") if runtime else None)
@@ -166,14 +166,13 @@ def _set_entry(model: ModelT, name: str, value: bytes | None) -> None:
 def _metadata(model: ModelT, about: About, outputs: Outputs) -> FileMetadata:
     graph = model.subgraphs[0]
     _, height, width, channels = map(int, graph.tensors[graph.inputs[0]].shape)
-    first, *others = zip(outputs.each, map(int, graph.outputs), strict=True)
-    subject = " and ".join(_subject(model, output, index) for output, index in (first, *others))
+    first, *others = zip(outputs.ports, map(int, graph.outputs), strict=True)
     kind = _maker(model, first[1])
     scale, zero_point = _pixel_scale(model)
     size = f"{width}x{height} pixels"
     return FileMetadata(
         name=about.name,
-        description=about.description or f"{subject} for images of {size}.",
+        description=about.description or f"{_subject(outputs)} for images of {size}.",
         version=about.version or f"keras_effnet {keras_effnet.__version__}",
         author=about.author,
         license=about.license,
@@ -184,18 +183,17 @@ def _metadata(model: ModelT, about: About, outputs: Outputs) -> FileMetadata:
         std=(1 / scale,),
         pixel_range=(0.0, 255.0),
         output_name=first[0].name,
-        output_description=_SCORES.get(kind, first[0].task.description),
+        output_description=_SCORES.get(kind, first[0].description),
         score_threshold=0.0 if kind in _SCORES else None,  # logits may be negative
         labels=tuple(about.class_names),
-        more_outputs=tuple(
-            (output.name, _SCORES.get(_maker(model, index), output.task.description)) for output, index in others
-        ),
+        more_outputs=tuple((port.name, _SCORES.get(_maker(model, index), port.description)) for port, index in others),
     )
 
 
-def _subject(model: ModelT, output: Output, index: int) -> str:
-    classes = int(model.subgraphs[0].tensors[index].shape[-1])
-    return output.task.subject.format(classes=f"{classes:,}")
+def _subject(outputs: Outputs) -> str:
+    """What a file is, in words."""
+    each = (output.task.subject.format(classes=f"{output.ports[-1].shape[-1]:,}") for output in outputs.each)
+    return " and ".join(each)
 
 
 def _pixel_scale(model: ModelT) -> tuple[float, float]:

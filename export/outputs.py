@@ -14,25 +14,57 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from keras_effnet.architecture.detectors import DetectorSpec
+from keras_effnet.detection.anchors import anchor_boxes
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.tasks import TASKS, Task, TaskName, task_of
+from keras_effnet.tasks.detectors import detection_task
+from keras_effnet.tasks.recognition import is_detector
 
 Tasks: TypeAlias = TaskName | Mapping[str, TaskName]
 
 
-@dataclass(frozen=True, eq=False)
-class Output:
-    """One output of a network.
+@dataclass(frozen=True)
+class Port:
+    """A tensor that a file returns.
 
     Args:
-        name: String, its name in a file's signature.
+        name: String, its name in the file's signature.
+        shape: Tuple of ints, without the images' axis.
+        description: String, what it holds, for the file's metadata.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    description: str
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """One output of a network: what one task is about.
+
+    Args:
+        name: String, its name in reports.
         task: `Task`.
         shape: Tuple of ints, without the images' axis.
+        ports: Tuple of `Port`s, the tensors of a file that hold it: the two of a detector, which its task joins along
+            the last axis; by default one of the same name and shape.
     """
 
     name: str
     task: Task
     shape: tuple[int, ...]
+    ports: tuple[Port, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.ports:
+            object.__setattr__(self, "ports", (Port(self.name, self.shape, self.task.description),))
+
+    def of_rows(self, rows: np.ndarray) -> np.ndarray:
+        """The output, an array of shape `(N, *shape)`, from flattened ports, an array of shape `(N, size)`."""
+        ends = np.cumsum([prod(port.shape) for port in self.ports])[:-1]
+        pieces = zip(self.ports, np.split(rows, ends, axis=1), strict=True)
+        return np.concatenate([piece.reshape(-1, *port.shape) for port, piece in pieces], axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +74,21 @@ class Outputs:
     each: tuple[Output, ...]
 
     @classmethod
-    def of(cls, model: keras.Model, task: Tasks | None = None) -> Outputs:
+    def of(cls, model: keras.Model, task: Tasks | None = None, detector: DetectorSpec | None = None) -> Outputs:
         """Describe the outputs of a functional model; a single one is named by its task, several by the model.
 
         Args:
             model: Functional Keras model.
             task: String, the task of a model with one output, or a dict of output name to task; by default told by the
                 output and its loss, see `tasks.task_of`.
+            detector: `DetectorSpec` of a detector, for its anchors.
 
         Raises:
-            UserError: An output fits no task, or `task` does not fit the outputs.
+            UserError: An output fits no task, `task` does not fit the outputs, or the anchors of a detector are not
+                known.
         """
+        if is_detector(model) and task in (None, "detection"):
+            return cls((_detections(model, detector),))
         if len(model.outputs) == 1 and not isinstance(task, Mapping):
             found = task_of(model, task)
             return cls((Output(found.output, found, tuple(model.outputs[0].shape[1:])),))
@@ -83,13 +119,23 @@ class Outputs:
         """Names of the outputs."""
         return tuple(output.name for output in self.each)
 
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """The tensors that a file returns, in its order."""
+        return tuple(port for output in self.each for port in output.ports)
+
+    @property
+    def size(self) -> int:
+        """Values per image, of all outputs."""
+        return sum(prod(int(side or 1) for side in output.shape) for output in self.each)
+
     def parts(self, rows: np.ndarray) -> list[np.ndarray]:
         """Take joined rows apart: an array of shape `(N, ...)` for each output."""
-        if len(self.each) == 1:
+        if len(self.ports) == 1:
             return [rows]
         ends = np.cumsum([prod(output.shape) for output in self.each])[:-1]
         pieces = np.split(rows, ends, axis=1)
-        return [piece.reshape(-1, *output.shape) for piece, output in zip(pieces, self.each, strict=True)]
+        return [output.of_rows(piece) for piece, output in zip(pieces, self.each, strict=True)]
 
     def sqnr_db(self, expected: np.ndarray, got: np.ndarray) -> float:
         """Signal-to-quantization-noise ratio in decibels, that of the worst output."""
@@ -110,6 +156,34 @@ class Outputs:
 
 
 CLASSIFIER = Outputs((Output("scores", TASKS["classification"], ()),))
+
+
+def class_count(model: keras.Model) -> int:
+    """Size of the last axis of the first output; of a detector, of its scores."""
+    return int(model.output["scores"].shape[-1] if is_detector(model) else model.outputs[0].shape[-1])
+
+
+def _detections(model: keras.Model, detector: DetectorSpec | None) -> Output:
+    if "scores" not in model.output:
+        raise UserError(
+            f"{model.name} returns logits, but files return scores: build it with classifier_activation='sigmoid' and "
+            "copy the weights, new.set_weights(old.get_weights())."
+        )
+    if detector is None:
+        raise UserError(
+            f"The anchors of {model.name} are not known, and its boxes mean nothing without: pass "
+            "detector=keras_effnet.detector_spec(...) as it was trained, or put its detector.json beside the file."
+        )
+    height, width = model.input_shape[1:3]
+    task = detection_task(detector, (height, width))
+    anchors, classes = (int(side) for side in model.output["scores"].shape[1:])
+    if (expected := len(anchor_boxes(detector, (height, width)))) != anchors:
+        raise UserError(f"{model.name} has {anchors:,} anchors, the given detector {expected:,}: it is another one's.")
+    ports = (
+        Port("boxes", (anchors, 4), task.description),
+        Port("scores", (anchors, classes), "Score of each class for each anchor, 0 to 1."),
+    )
+    return Output("detections", task, (anchors, 4 + classes), ports)
 
 
 def _output(model: keras.Model, name: str, tensor: Any, task: TaskName | None, loss: Any) -> Output:

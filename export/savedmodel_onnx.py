@@ -28,6 +28,7 @@ from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
 from keras_effnet.system.files import atomic, cannot_write, staging
 from keras_effnet.system.output import captured_output
 from keras_effnet.tasks import Task
+from keras_effnet.tasks.recognition import is_detector
 
 _BATCH = 16
 _GRAPH = "saved_model.pb"  # identifies a folder as a SavedModel
@@ -218,6 +219,8 @@ def _export(
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; pass overwrite=True to replace it.")
     spec = image_spec or ImageSpec.of_model(model)
+    if is_detector(model):
+        raise UserError("SavedModel and ONNX files have one output, a detector has two: export it to .tflite files.")
     task = Outputs.of(model).only.task
     labels = verification.labels if isinstance(verification, Split) and task.accuracy else None
     evidence: Evidence = "synthetic" if verification is None else "held-out"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 
+from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.errors import UserError, VerificationError, check_path
 from keras_effnet.export.calibration import (
     MIN_IMAGES,
@@ -24,7 +25,7 @@ from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.description import About, output_names
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
-from keras_effnet.export.outputs import Tasks
+from keras_effnet.export.outputs import Tasks, class_count
 from keras_effnet.export.recipes import Settings, check_settings
 from keras_effnet.export.verification import Evidence, Reference
 from keras_effnet.preprocessing import ImageSpec
@@ -42,6 +43,7 @@ def prepare_inputs(
     seed: int,
     training_samples: int = 0,
     task: Tasks | None = None,
+    detector: DetectorSpec | None = None,
 ) -> tuple[ExportSource, Reference]:
     """Load the images of an export: the source with its calibration images, and the reference to compare with.
 
@@ -59,7 +61,7 @@ def prepare_inputs(
         if len(pixels) < MIN_IMAGES:
             logger.warning("Only %d calibration images; use %d or more.", len(pixels), MIN_IMAGES)
     # Files are compared with the source's float32 copy, so that float16 noise of the model does not count.
-    source = ExportSource(model, pixels, samples, task)
+    source = ExportSource(model, pixels, samples, task, detector)
     if held_out is None:
         shown = synthetic_images(model.input_shape[1:]) if pixels is None else pixels[:samples]
         evidence: Evidence = "synthetic" if pixels is None else "calibration"
@@ -86,6 +88,7 @@ def export_tflite(
     training_samples: int = 1000,
     min_agreement: float | None = None,
     task: Tasks | None = None,
+    detector: DetectorSpec | None = None,
     labels: Sequence[str] | None = None,
     about: About | None = None,
     image_spec: ImageSpec | None = None,
@@ -129,6 +132,7 @@ def export_tflite(
         task: String, what the output means and so what agreement is: `"classification"`, `"binary"`, `"multilabel"`,
             `"regression"`, `"embedding"` or `"segmentation"`; by default told by the model, see `tasks.task_of`.
             For several outputs a dict of output name to task.
+        detector: `DetectorSpec` of a detector as it was trained, for its anchors.
         labels: Class names of the first output, written beside the file as `labels.txt` and into its metadata. Of a
             binary network: the negative and the positive class, or the positive one alone.
         about: `About`, the name, author and licence in the file's metadata, and what people call the classes.
@@ -156,10 +160,12 @@ def export_tflite(
     path, model = Path(path), plain(model, image_size)
     settings = Settings(input_type, method, tuple(float_blocks), tuning, announce)
     check_arguments(model, path, quantization, calibration, settings, labels, overwrite)
-    about = (about or About()).completed(model.name, model.outputs[0].shape[-1], labels)
+    about = (about or About()).completed(model.name, class_count(model), labels)
     spec = image_spec or ImageSpec.of_model(model)
     trained_on = training_samples if method == "qat" else 0
-    source, reference = prepare_inputs(model, calibration, verification, spec, samples, seed, trained_on, task)
+    source, reference = prepare_inputs(
+        model, calibration, verification, spec, samples, seed, trained_on, task, detector
+    )
     with atomic_group(path.parent) as folder:  # opened first: fails before the work if the folder cannot be written
         trial = try_precision(source, reference, quantization, settings, min_agreement, about)
         if not trial.passed:
@@ -200,7 +206,7 @@ def check_arguments(
             f"{quantization} needs images to calibrate on: calibration=FOLDER (--calibration FOLDER), "
             f"{MIN_IMAGES} to 500 like those the network will see."
         )
-    classes = model.outputs[0].shape[-1]
+    classes = class_count(model)
     if labels is not None and len(output_names(labels, classes)) != classes:
         raise UserError(f"{len(labels)} labels for a model of {classes} classes.")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -10,7 +11,9 @@ from typing import Literal, TypeAlias
 import keras
 import numpy as np
 
+from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.datasets.loading import Split
+from keras_effnet.detection.precision import Truth
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation.intervals import wilson_interval
 from keras_effnet.export.calibration import Images, load_images, occurring_in
@@ -25,10 +28,14 @@ from keras_effnet.tasks import TASKS, Task, TaskName
 logger = logging.getLogger(__name__)
 
 _BATCH_PIXELS = 10 * 224**2  # per batch: B7 at 600 pixels needs half a gigabyte per image
+_HELD_BYTES = 2e9  # outputs of all images: those of a detector of 90 classes take 7 MB per image
+_FEWEST = 20
 
 # Origin of the compared images: passed to `verify`; not used in calibration; used in calibration; made by
 # `synthetic_images`.
 Evidence: TypeAlias = Literal["given", "held-out", "calibration", "synthetic"]
+# True classes, or 0 and 1 for each label, or the true boxes of each image in pixels of the network's input.
+Labels: TypeAlias = np.ndarray | Sequence[Truth]
 _KIND: dict[str, str] = {"calibration": "calibration images", "synthetic": "synthetic images"}
 
 
@@ -109,17 +116,32 @@ class VerifyReport:
         )
 
 
+def true_labels(split: Split, image_spec: ImageSpec, task: TaskName) -> Labels | None:
+    """True labels of a split, as the functions of a task take them."""
+    return None if task == "detection" else split.labels
+
+
+def _as_array(labels: Labels | None) -> np.ndarray | None:
+    """Labels in an array, so that they can be chosen with the images."""
+    if labels is None or isinstance(labels, np.ndarray):
+        return labels
+    boxes = np.empty(len(labels), object)
+    boxes[:] = labels
+    return boxes
+
+
 def compare(
     expected: np.ndarray,
     got: np.ndarray,
-    labels: np.ndarray | None = None,
+    labels: Labels | None = None,
     task: Task = TASKS["classification"],
 ) -> VerifyReport:
     """Compare two sets of outputs for the same images.
 
     Args:
         expected, got: Arrays of the same shape, `(N, ...)`.
-        labels: Array of true labels or None: classes of shape `(N,)`, or 0 and 1 of shape `(N, labels)`.
+        labels: Array of true labels or None: classes of shape `(N,)`, or 0 and 1 of shape `(N, labels)`; `Truth`s of
+            a detector.
         task: `Task`.
     """
     count = len(expected)
@@ -148,7 +170,7 @@ def compare(
 
 
 def compare_outputs(
-    expected: np.ndarray, got: np.ndarray, outputs: Outputs, labels: np.ndarray | None = None
+    expected: np.ndarray, got: np.ndarray, outputs: Outputs, labels: Labels | None = None
 ) -> VerifyReport:
     """Compare joined outputs for the same images, each by the measure of its task, see `outputs.Outputs`.
 
@@ -157,9 +179,10 @@ def compare_outputs(
         outputs: `Outputs`.
         labels: Int array of shape `(N,)` or None, classes of a model with one output.
     """
-    if len(outputs.each) == 1:
-        return compare(expected, got, labels, outputs.only.task)
     parts = zip(outputs.each, outputs.parts(expected), outputs.parts(got), strict=True)
+    if len(outputs.each) == 1:
+        ((output, wanted, found),) = parts
+        return compare(wanted, found, labels, output.task)
     reports = {output.name: compare(wanted, found, task=output.task) for output, wanted, found in parts}
     worst = min(reports.values(), key=lambda report: report.score)
     return replace(worst, sqnr_db=min(report.sqnr_db for report in reports.values()), outputs=reports)
@@ -172,7 +195,7 @@ class Reference:
     Args:
         images: Array of shape `(N, height, width, channels)`, values 0..255.
         answers: Array of shape `(N, ...)`, the Keras model's outputs, joined if there are several.
-        labels: Int array of shape `(N,)`, or None.
+        labels: Int array of shape `(N,)`, array of `Truth`s of a detector, or None.
         evidence: Origin of the images, as in `VerifyReport`.
         outputs: `Outputs` of the model.
     """
@@ -189,7 +212,7 @@ class Reference:
         model: keras.Model,
         images: Images,
         image_spec: ImageSpec,
-        labels: np.ndarray | None = None,
+        labels: Labels | None = None,
         samples: int = 500,
         seed: int = 0,
         outputs: Outputs | None = None,
@@ -202,16 +225,19 @@ class Reference:
             told = " and ".join(task.name for task in tasks)
             raise UserError(f"labels are classes or decisions, and the model's task is {told}.")
         if isinstance(images, Split) and rated:
-            labels = images.labels
+            labels = true_labels(images, image_spec, tasks[0].name)
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
             raise UserError("labels need an array of images of the same length.")
         pixels = load_images(images, image_spec, samples if labels is None else len(labels), seed)
+        if len(pixels) > (most := max(_FEWEST, int(_HELD_BYTES // (4 * outputs.size)))):
+            logger.info("Compared on %d of %d images: their outputs fill the memory.", most, len(pixels))
+            pixels, labels = pixels[:most], None if labels is None else labels[:most]
         check_range(pixels)
         batch = max(1, min(32, _BATCH_PIXELS // pixels[0, :, :, 0].size))
         given = keras.tree.flatten(model.predict(pixels, batch_size=batch, verbose=0))
         answers = joined([np.asarray(output) for output in given])
         check_predictions(model, pixels, answers)
-        return cls(pixels, answers, labels, outputs=outputs)
+        return cls(pixels, answers, _as_array(labels), outputs=outputs)
 
     @property
     def remark(self) -> str:
@@ -240,11 +266,12 @@ def verify(
     model: keras.Model,
     images: Images,
     *,
-    labels: np.ndarray | None = None,
+    labels: Labels | None = None,
     samples: int = 500,
     seed: int = 0,
     image_spec: ImageSpec | None = None,
     task: Tasks | None = None,
+    detector: DetectorSpec | None = None,
 ) -> VerifyReport:
     """Compare a `.tflite` file with its Keras model on the same images.
 
@@ -255,12 +282,14 @@ def verify(
             whose labels are used; pixels in 0..255.
         labels: Int array of shape `(N,)` in the order of `images`, which must then be an array; classes, or 0 and 1 of
             a binary network, or of shape `(N, labels)` of one with several labels. Of the last two the report has the
-            AUC drift: the AUC that the worst label loses in the file.
+            AUC drift: the AUC that the worst label loses in the file. Of a detector a sequence of `detection.Truth` in
+            pixels of the input; the report then has the average precision of both.
         samples: Int, maximum number of images; with labels all are used.
         seed: Int, seed of the draw from a folder.
         image_spec: `ImageSpec`, how images are cropped; by default the whole central square.
         task: String, what the output means, one of `tasks.TASK_NAMES`; by default told by the model, see
             `tasks.task_of`. For several outputs a dict of output name to task.
+        detector: `DetectorSpec` of a detector, for its anchors.
 
     Returns:
         A `VerifyReport`.
@@ -275,11 +304,13 @@ def verify(
     """
     file = IsolatedModel(tflite_path)
     model = plain(model)
-    given, expected = [shape[1:] for shape in file.output_shapes], [tuple(each.shape[1:]) for each in model.outputs]
+    answers = keras.tree.flatten(model.output)  # in the file's order
+    given, expected = [shape[1:] for shape in file.output_shapes], [tuple(each.shape[1:]) for each in answers]
     if given != expected:
         shapes = (" and ".join(map(str, each)) for each in (given, expected))
         raise UserError("The file gives outputs of {}, the model of {}.".format(*shapes))
     if tuple(model.input_shape[1:]) != file.input_shape[1:]:
         raise UserError(f"The file takes images of {file.input_shape[1:]}, the model of {model.input_shape[1:]}.")
     spec = image_spec or ImageSpec.raw(file.input_shape)
-    return Reference.of(model, images, spec, labels, samples, seed, Outputs.of(model, task)).compare(file)
+    outputs = Outputs.of(model, task, detector)
+    return Reference.of(model, images, spec, labels, samples, seed, outputs).compare(file)

@@ -14,16 +14,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.conversion.plausibility import check_activations, check_weights
 from keras_effnet.export.conversion.ranges import Observed, observe, with_ranges
-from keras_effnet.export.conversion.structure import float32_copy
+from keras_effnet.export.conversion.structure import float32_copy, unshared
 from keras_effnet.export.outputs import CLASSIFIER, Outputs, Tasks
 from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
 from keras_effnet.export.tflite_file.tensors import layer_of
+from keras_effnet.tasks.recognition import is_detector
 
 BULK = 0.998  # share of a tensor's values that percentile ranges cover
 
@@ -207,6 +209,7 @@ class ExportSource:
         pixels: Array of shape `(N, height, width, channels)`, values 0..255, or None.
         samples: Int, how many of them the ranges come from; training takes all. By default all.
         task: String, what the output means; by default told by the model, see `tasks.task_of`.
+        detector: `DetectorSpec` of a detector, for its anchors.
     """
 
     def __init__(
@@ -215,9 +218,10 @@ class ExportSource:
         pixels: np.ndarray | None = None,
         samples: int | None = None,
         task: Tasks | None = None,
+        detector: DetectorSpec | None = None,
     ):
-        self.outputs = Outputs.of(model, task)
-        self.model = float32_copy(model)
+        self.outputs = Outputs.of(model, task, detector)
+        self.model = unshared(float32_copy(model)) if is_detector(model) else float32_copy(model)
         self.pixels = pixels
         self._calibration = None if pixels is None else pixels[:samples]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import keras
 
 from keras_effnet.architecture.network_parts import computing_layers
@@ -47,6 +49,35 @@ def float32_copy(model: keras.Model) -> keras.Model:
 
     copy = keras.models.clone_model(model, clone_function=rebuild)
     copy.set_weights(model.get_weights())
+    return copy
+
+
+def unshared(model: keras.Model) -> keras.Model:
+    """Copy a network in which every layer is called once: a layer that several levels of a detector share is repeated.
+
+    Batch normalization then folds at every level, and each copy can be quantized and corrected by itself. The first
+    call keeps the layer's name, the others get a number. A model without shared layers is returned unchanged.
+
+    Args:
+        model: Functional Keras model without nested models.
+    """
+    calls: Counter[str] = Counter()
+    repeated: dict[str, str] = {}
+
+    def connect(layer, *args, **kwargs):
+        calls[layer.name] += 1
+        if calls[layer.name] == 1:
+            return layer(*args, **kwargs)
+        name = f"{layer.name}_{calls[layer.name]}"
+        repeated[name] = layer.name
+        return type(layer).from_config(layer.get_config() | {"name": name})(*args, **kwargs)
+
+    copy = keras.models.clone_model(model, call_function=connect)
+    if not repeated:
+        return model
+    for layer in copy.layers:
+        if layer.weights:
+            layer.set_weights(model.get_layer(repeated.get(layer.name, layer.name)).get_weights())
     return copy
 
 

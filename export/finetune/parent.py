@@ -29,6 +29,7 @@ from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.outputs import Outputs
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.tasks.recognition import is_detector
 
 _TRAINER = "keras_effnet.export.finetune.worker"
 PROGRESS = "epoch "  # prefix of progress lines
@@ -87,9 +88,9 @@ def training_images(
     """
     model = plain(model)
     check_exportable(model)
-    task = Outputs.of(model).only.task
-    if task.name != "classification":
-        raise UserError(f"Fine-tuning needs an output of shape (N, classes); the task of this one is {task.name}.")
+    task = "detection" if is_detector(model) else Outputs.of(model).only.task.name
+    if task != "classification":
+        raise UserError(f"Fine-tuning needs an output of shape (N, classes); the task of this one is {task}.")
     spec = ImageSpec.of_model(model)
     if not spec.in_network:
         raise UserError(f"{model.name} was built with include_preprocessing=False; fine-tuning needs pixels in 0..255.")

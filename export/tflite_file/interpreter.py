@@ -65,7 +65,8 @@ class ImageModel(ABC):
         self.name, self.input, self.outputs = name, inputs[0], outputs
         takes = [int(side) for side in self.input["shape"]]
         for gives in map(list, self.output_shapes):
-            if len(takes) != 4 or len(gives) not in (2, 4) or takes[0] != 1 or gives[0] != 1:
+            ranks = (2, 4) if len(outputs) == 1 else (2, 3, 4)
+            if len(takes) != 4 or len(gives) not in ranks or takes[0] != 1 or gives[0] != 1:
                 raise UserError(
                     f"{name} is not an image classifier or the like: it maps shape {takes} to {gives}, not "
                     "(1, H, W, C) to (1, N) or (1, H, W, N)."
@@ -87,7 +88,7 @@ class ImageModel(ABC):
 
     @property
     def output_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of each output: `(1, classes)`, or `(1, height, width, classes)`."""
+        """Of each output: `(1, classes)`, `(1, height, width, classes)`, or of a detector `(1, anchors, values)`."""
         return tuple(tuple(int(side) for side in port["shape"]) for port in self.outputs)
 
     @property

@@ -37,7 +37,7 @@ def _counted(agrees: np.ndarray, **figures: float) -> Agreement:
     return Agreement(agreeing / count, wilson_interval(agreeing, count), agreeing, figures)
 
 
-def _resampled(score: Callable[[np.ndarray], float], count: int, figures: dict[str, float]) -> Agreement:
+def resampled(score: Callable[[np.ndarray], float], count: int, figures: dict[str, float]) -> Agreement:
     """Agreement by a score of the images at some indices, with a bootstrap interval."""
     rng = np.random.default_rng(0)
     value = score(np.arange(count))
@@ -106,7 +106,7 @@ def same_decisions(expected: np.ndarray, got: np.ndarray) -> Agreement:
     yes = decisions(expected)
     same = yes == decisions(got)
     figures = {"worst label": float(same.mean(axis=0).min())} | _auc(yes, got)
-    return _resampled(lambda chosen: float(same[chosen].mean()), len(same), figures)
+    return resampled(lambda chosen: float(same[chosen].mean()), len(same), figures)
 
 
 def _auc(yes: np.ndarray, got: np.ndarray) -> dict[str, float]:
@@ -136,7 +136,7 @@ def explained_variance(expected: np.ndarray, got: np.ndarray) -> Agreement:
     span = np.maximum(np.ptp(expected, axis=0), _TINY)
     errors = np.abs(got - expected) / span
     figures = {"largest error": float(errors.max()), "mean error": float(errors.mean(axis=0).max())}
-    return _resampled(score, len(expected), figures)
+    return resampled(score, len(expected), figures)
 
 
 def same_direction(expected: np.ndarray, got: np.ndarray) -> Agreement:
@@ -150,7 +150,7 @@ def same_direction(expected: np.ndarray, got: np.ndarray) -> Agreement:
     figures = {"lowest cosine": float(cosines.min())}
     if len(expected) > 2:
         figures["recall@1"] = float(np.mean(_neighbours(first) == _neighbours(second)))
-    return _resampled(lambda chosen: float(cosines[chosen].mean()), len(cosines), figures)
+    return resampled(lambda chosen: float(cosines[chosen].mean()), len(cosines), figures)
 
 
 def _neighbours(directions: np.ndarray) -> np.ndarray:
@@ -173,7 +173,7 @@ def same_masks(expected: np.ndarray, got: np.ndarray) -> Agreement:
         overlap, union = overlaps[:, chosen].sum(axis=1), unions[:, chosen].sum(axis=1)
         return float(np.mean(overlap[union > 0] / union[union > 0]))
 
-    return _resampled(score, len(first), {"same pixels": float(np.mean(first == second))})
+    return resampled(score, len(first), {"same pixels": float(np.mean(first == second))})
 
 
 # --- the signal of an output, and the noise in it

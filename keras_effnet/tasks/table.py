@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from keras_effnet.evaluation import agreement
+from keras_effnet.evaluation.by_task.box_agreement import box_sqnr
 from keras_effnet.evaluation.by_task.decisions import auc_drift
 from keras_effnet.tasks.learning import (
     LEARN_BINARY,
@@ -139,20 +140,23 @@ _TABLE = (
         "detection",
         ranks=(3,),
         learning=LEARN_BOXES,
-        agreement=agreement.same_decisions,
-        signal=agreement.sigmoid_logits,
-        measured="logits",
-        sqnr=agreement.pooled_sqnr,
+        agreement=agreement.same_decisions,  # `detectors.detection_task` replaces it: boxes need anchors
+        signal=agreement.unchanged,
+        measured="output",
+        sqnr=box_sqnr,
         outcomes=agreement.rounded,
-        bound="decisions",
-        sound=0.97,
+        alike="finds nothing",
+        bound="boxes",
+        sound=0.9,
         percent=True,
-        header="agreement",
-        explanation="share of the Keras model's decisions, at a score of 0.5, over all anchors, classes and images",
-        sentence="{score:.1%} of the decisions the same on {samples} {kind} (" + _SHARE + ")",
+        header="same boxes",
+        explanation="share of detections with a score of at least 0.3, of the Keras model or the file, that the other "
+        "makes too: same class, overlap of at least 0.9; score drift: mean change of the scores of these",
+        sentence="{score:.1%} of the detections the same on {samples} {kind} (" + _SHARE + ")",
         subject="Object detector of {classes} classes",
-        output="detections",
-        description="Score of each class for each anchor.",
+        output="boxes",
+        description="Box code (ty, tx, th, tw) for each anchor: offsets of the center in anchor sizes, logarithms of "
+        "the ratios of the sizes.",
     ),
 )
 

@@ -15,7 +15,7 @@ TaskName: TypeAlias = Literal[
     "classification", "binary", "multilabel", "regression", "embedding", "segmentation", "detection"
 ]
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
-Bound: TypeAlias = Literal["decisions", "r2", "cosine", "iou"]
+Bound: TypeAlias = Literal["decisions", "r2", "cosine", "iou", "boxes"]
 
 
 @dataclass(frozen=True, eq=False)
