@@ -15,7 +15,8 @@ from typing import Any
 
 from keras_effnet.study.networks import AXES, BASELINE
 from keras_effnet.study.power_law import error_law
-from keras_effnet.study.summary import Summary, answer, ratios, summarize
+from keras_effnet.study.statistics.answers import answer
+from keras_effnet.study.summary import Summary, ratios, summarize
 from keras_effnet.system import jsonl
 
 DOCS = Path(__file__).resolve().parent
@@ -94,8 +95,8 @@ def law(rows: Sequence[dict[str, Any]]) -> str:
     return (
         f"The error rate falls as MACs to the power {fitted.slope:.2f}, fitted to {fitted.points} trainings of "
         f"{len(scaled)} networks. At four times the MACs of {scaled[-1].member} this predicts an accuracy of "
-        f"{1 - fitted.at(more):.1%}, {1 - high:.1%} to {1 - low:.1%} with 95% confidence if the law holds: an "
-        "extrapolation, not a measurement."
+        f"{1 - fitted.at(more):.1%}, {max(0.0, 1 - high):.1%} to {1 - low:.1%} over as many seeds with 95% confidence "
+        "if the law holds: an extrapolation, not a measurement."
     )
 
 

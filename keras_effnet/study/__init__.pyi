@@ -3,7 +3,8 @@ from .protocol import Budget
 from .recommendation import recommend
 from .report.write import write_report
 from .scaling_study import StudyResult, run
-from .summary import answer, summarize
+from .statistics.answers import answer
+from .summary import summarize
 
 __all__ = [
     "Budget",

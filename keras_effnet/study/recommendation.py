@@ -139,7 +139,8 @@ class Recommendation:
         macs, params: Ints, counted.
         cost: Float, in the unit of the limit; predicted for `"tflite_ms"` and `"tflite_bytes"`.
         accuracy: Float in [0, 1], predicted.
-        band: Pair of floats, 95% prediction interval of the accuracy of one training, if the law holds.
+        band: Pair of floats, 95% prediction interval of the accuracy over as many seeds as the study's, if the law
+            holds; 0 and 1 for a study of two networks, which cannot show how networks scatter around a law.
         measured: Pair of floats, the smallest and the largest phi of the study.
         limited: Bool, True where the limit allows larger networks than the study can predict.
     """

@@ -32,6 +32,7 @@ class _TrainingCosts(TypedDict, total=False):
     input_bound: float | None
     energy_joules: float | None
     peak_memory_mb: float | None
+    val_images: int | None
     curve: list[_Epoch]
 
 
@@ -93,7 +94,7 @@ class RooflineRow(_Row):
     kinds: list[_Kind]
 
 
-_OPTIONAL = {"input_bound", "energy_joules", "classes"}  # not measured by earlier versions
+_OPTIONAL = {"input_bound", "energy_joules", "classes", "val_images"}  # not measured by earlier versions
 
 _KINDS: dict[str, type] = {
     "training": TrainingRow,

@@ -5,7 +5,7 @@ Results are written as soon as they exist, and an interrupted study can be resum
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, training_epochs
 from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
+from keras_effnet.study.statistics.answers import power_sentence
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
 from keras_effnet.system.portable_paths import portable_values
@@ -53,6 +54,7 @@ def run(
     workers: int = 1,
     cluster: str | None = None,
     progress: StudyProgress = lambda text, done, total: None,
+    announce: Callable[[str], None] = lambda text: None,
 ) -> StudyResult:
     """Train every network with every seed and measure the cost of each; an existing study is resumed.
 
@@ -71,6 +73,8 @@ def run(
         workers: Int, number of parallel trainings.
         cluster: String or None, the Ray cluster to train on: `"local"`, `"auto"` or its address.
         progress: Function that is called with a text, the epochs completed and the total epochs.
+        announce: Function that is called with what to know before the first training: the seeds that it takes to see
+            a difference.
 
     Returns:
         A `StudyResult`. Failed trainings are listed in `failures`; the next run repeats them.
@@ -87,6 +91,8 @@ def run(
     progress("Loading the data", 0, 1)
     plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads)
     classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
+    if len(members) > 1:
+        announce(power_sentence(images[1], len(members) - 1))
     folder = Path(folder)
     with begin(folder, plan, dataset) as whole:
         costs = _measured(folder, whole, classes, progress)

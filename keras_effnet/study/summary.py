@@ -1,17 +1,15 @@
-"""Summarize the rows of a study: means over seeds, Pareto fronts, ratios, and the findings in words.
+"""Summarize the rows of a study: means over seeds, Pareto fronts and ratios.
 
 Pure Python.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.errors import one_of
 
 
@@ -73,6 +71,8 @@ class Summary(OverSeeds):
         phi: Float, see `Member`.
         image_size: Int, pixels.
         accuracies: Tuple of floats, validation accuracy after the last epoch, by seed.
+        seed_numbers: Tuple of ints, the seeds.
+        images: Int or None, number of validation images; None in results of earlier versions.
         epochs: Int, of each training.
         params, macs, activations: Ints, for one image.
         train_images_per_second, predict_images_per_second: Floats.
@@ -92,6 +92,8 @@ class Summary(OverSeeds):
     model: str
     image_size: int
     accuracies: tuple[float, ...]
+    seed_numbers: tuple[int, ...]
+    images: int | None
     epochs: int
     params: int
     macs: int
@@ -110,6 +112,11 @@ class Summary(OverSeeds):
     input_bound: float | None
     peak_memory_mb: float | None
     energy_joules: float | None
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """Accuracy of each seed."""
+        return dict(zip(self.seed_numbers, self.accuracies, strict=True))
 
     def cost(self, metric: str) -> float | None:
         """Value of a metric in the unit of `METRICS`; None where it was not measured."""
@@ -166,10 +173,13 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
         runs = [row for row in rows if row["kind"] == "training" and row["member"] == member]
         if not runs:
             continue
+        runs.sort(key=lambda run: run["seed"])
         found.append(
             Summary(
                 member=member,
-                accuracies=tuple(run["accuracy"] for run in sorted(runs, key=lambda run: run["seed"])),
+                accuracies=tuple(run["accuracy"] for run in runs),
+                seed_numbers=tuple(run["seed"] for run in runs),
+                images=runs[0].get("val_images"),
                 epochs=runs[0]["epochs"],
                 train_seconds=fmean(run["train_seconds"] for run in runs),
                 seconds_to_target=None if target is None else _mean(seconds_to(run["curve"], target) for run in runs),
@@ -196,65 +206,3 @@ def ratios(first: Summary, last: Summary) -> dict[str, float]:
     """Ratio of each cost of `last` to that of `first`, where both have it."""
     pairs = {metric: (first.cost(metric), last.cost(metric)) for metric in METRICS}
     return {metric: after / before for metric, (before, after) in pairs.items() if before and after}
-
-
-def answer(summaries: Sequence[Summary]) -> list[str]:
-    """Findings of a study, one sentence each: how time grew with MACs, and how accuracy grew with size."""
-    if len(summaries) < 2:
-        return ["A study of one network has nothing to compare; add another."]
-    series = _series(summaries)
-    first, last = series[0], series[-1]
-    grown = ratios(first, last)
-    times = ("step_ms", "predict_ms", "tflite_ms")
-    growth = ", ".join(f"{METRICS[name].label} x{grown[name]:.2f}" for name in times if name in grown)
-    sentences = [f"From {first.member} to {last.member} MACs grew x{grown['macs']:.2f}; {growth}."]
-    share = math.log(grown["step_ms"]) / math.log(grown["macs"]) if grown["macs"] > 1 else math.nan
-    if math.isfinite(share):
-        sentences.append(
-            f"The time of a training step grew as MACs to the power {share:.2f}; a power of 1 would mean time "
-            "proportional to MACs."
-        )
-    sentences.append(_gain(first, last))
-    return sentences + [line for line in [_rivals(summaries)] if line]
-
-
-def _series(summaries: Sequence[Summary]) -> Sequence[Summary]:
-    """Networks that differ only in size: compound scaling if it has two, else all EfficientNets, else all."""
-    compound = [each for each in summaries if each.axis in ("compound", "baseline")]
-    efficient = [each for each in summaries if each.model in PUBLISHED]
-    return next((some for some in (compound, efficient) if len(some) > 1), summaries)
-
-
-def _noise(*summaries: Summary) -> float | None:
-    """Standard error of the difference of two means, from the standard deviations over seeds."""
-    errors = [
-        summary.spread / math.sqrt(len(summary.accuracies)) for summary in summaries if summary.spread is not None
-    ]
-    return math.hypot(*errors) if len(errors) == len(summaries) else None
-
-
-def _gain(first: Summary, last: Summary) -> str:
-    points = 100 * (last.accuracy - first.accuracy)
-    noise = _noise(first, last)
-    if noise is None:
-        return f"Accuracy changed by {points:+.1f} points with one seed, too few to tell it from chance."
-    verdict = "more than" if abs(points) > 200 * noise else "no more than"
-    return (
-        f"Accuracy changed by {points:+.1f} points, {verdict} twice its standard error over seeds, {100 * noise:.1f}."
-    )
-
-
-def _rivals(summaries: Sequence[Summary]) -> str | None:
-    """Compare every other network with the EfficientNet closest in MACs."""
-    ours = [each for each in summaries if each.model in PUBLISHED]
-    others = [each for each in summaries if each.model not in PUBLISHED]
-    if not ours or not others:
-        return None
-    parts = []
-    for other in others:
-        near = min(ours, key=lambda each: abs(math.log(each.macs / other.macs)))
-        parts.append(
-            f"{near.member} against {other.member} at x{other.macs / near.macs:.2f} its MACs and "
-            f"x{other.step_ms / near.step_ms:.2f} its step: {near.accuracy:.1%} to {other.accuracy:.1%}"
-        )
-    return "Compared with other networks: " + "; ".join(parts) + "."

@@ -136,6 +136,7 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
         "best_accuracy": max(row["val_accuracy"] for row in rows),
         "epochs": len(rows),
         "scheduled_epochs": trial.epochs,
+        "val_images": len(dataset.val),
         "train_seconds": round(sum(row["seconds"] for row in rows), 2),
         "input_bound": round(fmean(waits), 4) if waits else None,
         "energy_joules": None if resume else energy.joules,

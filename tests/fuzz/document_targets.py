@@ -20,7 +20,8 @@ from keras_effnet.study.protocol import Protocol
 from keras_effnet.study.recommendation import CostLimit, recommend
 from keras_effnet.study.report.records import report_data
 from keras_effnet.study.results import read_complete_results, read_results
-from keras_effnet.study.summary import answer, summarize
+from keras_effnet.study.statistics.answers import answer
+from keras_effnet.study.summary import summarize
 from keras_effnet.system.documents import read_lines, read_text
 from keras_effnet.training.checkpoints import read_rows
 

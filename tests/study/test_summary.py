@@ -5,43 +5,18 @@ from __future__ import annotations
 import math
 
 import pytest
+from study_rows import CURVE, ROWS, cost, training
 
 from keras_effnet.errors import UserError
 from keras_effnet.study.summary import (
     METRICS,
     Summary,
-    answer,
     default_target,
     pareto_front,
     ratios,
     seconds_to,
     summarize,
 )
-
-CURVE = [{"val_accuracy": accuracy, "seconds": 10.0} for accuracy in (0.2, 0.5, 0.4, 0.6)]
-
-
-def cost(member, macs, step_ms, model="b0", axis="compound"):
-    names = ("params", "activations", "step_iqr_ms", "train_images_per_second", "predict_ms", "predict_iqr_ms")
-    names += ("predict_images_per_second", "tflite_ms", "tflite_iqr_ms", "tflite_bytes", "phi")
-    values = dict.fromkeys(names, 1.0) | {"axis": axis, "model": model, "image_size": 64}
-    return {"kind": "cost", "member": member, "macs": macs, "step_ms": step_ms, **values}
-
-
-def training(member, seed, accuracy, seconds=40.0, curve=CURVE, **changes):
-    row = {"kind": "training", "member": member, "seed": seed, "accuracy": accuracy, "epochs": 4, "curve": curve}
-    row |= {"train_seconds": seconds, "input_bound": 0.25, "energy_joules": None, "peak_memory_mb": 100.0}
-    return row | changes
-
-
-ROWS = [
-    cost("large", 8e6, 40.0),
-    cost("small", 2e6, 20.0),
-    training("small", 1, 0.52),
-    training("small", 0, 0.5),
-    training("large", 0, 0.6, seconds=80),
-    training("large", 1, 0.64, seconds=90),
-]
 
 
 def test_means_and_spread_over_seeds_cheapest_first():
@@ -84,45 +59,15 @@ def test_the_front_is_what_nothing_beats():
     assert pareto_front(summarize(rows), "energy_joules") == []
 
 
-def test_the_answer_holds_the_ratios():
+def test_ratios_are_of_the_costs_that_both_have():
     small, large = summarize(ROWS)
     grown = ratios(small, large)
     assert (grown["macs"], grown["step_ms"]) == (4, 2) and "energy_joules" not in grown
-    text = " ".join(answer([small, large]))
-    assert "MACs grew x4.00; training step x2.00" in text
-    assert "to the power 0.50;" in text  # log 2 / log 4
-    # 11 points; the standard error of a difference of means is sqrt(.02^2/2/2 + .04^2/2/2) = 2.2 points.
-    assert "+11.0 points, more than twice its standard error over seeds, 2.2." in text
 
 
-@pytest.mark.parametrize(("points", "verdict"), [(4, "no more than"), (5, "more than")])
-def test_twice_the_standard_error_is_the_border(points, verdict):
-    """That is 4.5 points here, as in the test above."""
-    middle = 0.51 + points / 100
-    rows = [*ROWS[:4], training("large", 0, middle - 0.02), training("large", 1, middle + 0.02)]
-    assert f"+{points}.0 points, {verdict} twice" in " ".join(answer(summarize(rows)))
-
-
-def test_noise_is_called_noise():
-    rows = [*ROWS[:4], training("large", 0, 0.51), training("large", 1, 0.55)]
-    assert "+2.0 points, no more than twice its standard error" in " ".join(answer(summarize(rows)))
-
-
-def test_one_seed_says_nothing_of_chance():
-    rows = [row for row in ROWS if row.get("seed") != 1]
-    assert "with one seed, too few to tell it from chance" in " ".join(answer(summarize(rows)))
-
-
-def test_others_are_set_beside_the_nearest_in_macs():
-    rows = [*ROWS, cost("resnet18", 9e6, 30.0, model="resnet18", axis="family"), training("resnet18", 0, 0.55)]
-    assert "large against resnet18 at x1.12 its MACs and x0.75 its step: 62.0% to 55.0%" in answer(summarize(rows))[-1]
-
-
-def test_the_answer_is_of_the_efficientnets_alone():
-    """A ResNet may have the most MACs: what it grew by is no answer to how EfficientNets scale."""
-    rows = [*ROWS, cost("resnet18", 9e7, 30.0, model="resnet18", axis="family"), training("resnet18", 0, 0.55)]
-    assert answer(summarize(rows))[0].startswith("From small to large MACs grew x4.00")
-
-
-def test_one_network_answers_nothing():
-    assert answer(summarize(ROWS[1:4])) == ["A study of one network has nothing to compare; add another."]
+def test_accuracies_are_known_by_seed():
+    """Networks are compared over the seeds that both have."""
+    rows = [*ROWS, training("small", 5, 0.7, val_images=100)]
+    small = summarize(rows)[0]
+    assert small.by_seed == {0: 0.5, 1: 0.52, 5: 0.7} and small.images is None
+    assert summarize([{**row, "val_images": 50} for row in rows])[0].images == 50

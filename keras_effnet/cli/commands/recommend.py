@@ -53,9 +53,11 @@ def command(study, as_json, **amounts) -> None:
         f"Uses {limit.shown(found.cost)} of {limit.shown(limit.amount)}"
         + ("." if counted else ", predicted from the study.")
     )
+    reach = f"{found.band[0]:.1%} to {found.band[1]:.1%} over as many seeds, with 95% confidence if the power law holds"
+    if found.band == (0.0, 1.0):
+        reach = "no interval, because two networks cannot show how networks scatter around a law"
     click.echo(
-        f"{'Extrapolated' if found.extrapolated else 'Interpolated'}: accuracy {found.accuracy:.1%}; one training "
-        f"reaches {found.band[0]:.1%} to {found.band[1]:.1%} with 95% confidence if the power law holds. Measured "
+        f"{'Extrapolated' if found.extrapolated else 'Interpolated'}: accuracy {found.accuracy:.1%}; {reach}. Measured "
         f"range: phi {found.measured[0]:g} to {found.measured[1]:g}."
     )
     if found.limited:

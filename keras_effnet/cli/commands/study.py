@@ -87,7 +87,8 @@ def command(
     from keras_effnet.study.plan import PROTOCOL, Plan
     from keras_effnet.study.report import write
     from keras_effnet.study.results import RESULTS_JSONL, kept_results
-    from keras_effnet.study.summary import answer, summarize
+    from keras_effnet.study.statistics.answers import answer
+    from keras_effnet.study.summary import summarize
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:
@@ -100,8 +101,9 @@ def command(
         given = {"seeds": plan.seeds, **plan.protocol.arguments} | given
     with kept_if_used(folder), console.resumable("study", folder, PROTOCOL):
         with console.study_progress() as progress:
+            where = {"workers": workers, "cluster": cluster}
             result = study.run(
-                members=members, folder=folder, workers=workers, cluster=cluster, progress=progress, **given
+                members=members, folder=folder, progress=progress, announce=console.say, **where, **given
             )
         summaries = summarize(result.rows, target)
         drawn = drawn and bool(summaries)

@@ -40,6 +40,7 @@ _FURTHER = ("#d6456b", "#9a7d1c", "#1792a6", "#7f6ae0", "#6d8f1f", "#c2571a")
 _RAMP = ((0x3B, 0x82, 0xC4), (0x1F, 0x9D, 0x8B), (0xB8, 0x86, 0x0B), (0xD1, 0x49, 0x5B))  # by increasing cost
 _GREY = "#7d8590"
 _HEIGHT = 360
+_LETTER, _SYMBOL = 7, 30  # width in pixels of a letter of a legend at most, and of a symbol with its margins
 _SOFT = 0.12  # opacity of marks that are not selected in the legend
 
 
@@ -66,10 +67,12 @@ def _ramp(count: int) -> list[str]:
     return colours
 
 
-def _legend(title: str | None = None, **options: Any) -> alt.Legend:
-    """Legend above the chart, with as many columns as fit its width."""
-    columns = alt.ExprRef("max(2, floor(width / 135))")
-    return alt.Legend(title=title, orient="top", direction="horizontal", columns=columns, labelLimit=130, **options)
+def _legend(names: Sequence[str], **options: Any) -> alt.Legend:
+    """Legend above the chart, with as many columns as fit its width with whole names."""
+    label = _LETTER * max(map(len, names), default=1)
+    columns = alt.ExprRef(f"max(1, floor(width / {label + _SYMBOL}))")
+    limit = alt.ExprRef(f"max(60, width - {_SYMBOL})")  # a name that is wider than the chart
+    return alt.Legend(title=None, orient="top", direction="horizontal", columns=columns, labelLimit=limit, **options)
 
 
 def _by_group(records: Sequence[Mapping[str, Any]], field: str = "group") -> alt.Color:
@@ -78,13 +81,13 @@ def _by_group(records: Sequence[Mapping[str, Any]], field: str = "group") -> alt
     others = [name for name in names if name not in _COLOURS]
     further = {name: _FURTHER[place % len(_FURTHER)] for place, name in enumerate(others)}
     scale = alt.Scale(domain=names, range=[(_COLOURS | further)[name] for name in names])
-    return alt.Color(f"{field}:N", scale=scale, legend=_legend())
+    return alt.Color(f"{field}:N", scale=scale, legend=_legend(names))
 
 
 def _by_order(names: Sequence[str], field: str) -> alt.Color:
     """Colour scale that runs from the first name to the last."""
     scale = alt.Scale(domain=list(names), range=_ramp(len(names)))
-    return alt.Color(f"{field}:N", scale=scale, legend=_legend(symbolType="stroke", symbolStrokeWidth=3))
+    return alt.Color(f"{field}:N", scale=scale, legend=_legend(names, symbolType="stroke", symbolStrokeWidth=3))
 
 
 def _picked(chart: str, field: str) -> alt.Parameter:
@@ -197,7 +200,7 @@ def times(data: Data) -> alt.LayerChart:
     y = _logarithmic(alt.Y, "time_ratio", "time, relative to the smallest network", **ticks)
     names = [METRICS[clock].label for clock in CLOCKS]
     range_ = [_COLOURS["compound"], _COLOURS["depth"], _COLOURS["width"]]
-    colour = alt.Color("clock:N", scale=alt.Scale(domain=names, range=range_), legend=_legend())
+    colour = alt.Color("clock:N", scale=alt.Scale(domain=names, range=range_), legend=_legend(names))
     tooltip = [
         alt.Tooltip("member:N", title="network"),
         alt.Tooltip("clock:N", title="time of"),
@@ -260,13 +263,23 @@ def law(data: Data) -> alt.LayerChart:
     )
     known = known.mark_line(color=_COLOURS["compound"], strokeWidth=2)
     beyond = beyond.mark_line(color=_COLOURS["compound"], strokeWidth=2, strokeDash=[5, 4])
-    measured = alt.Chart(alt.NamedData("scaling")).transform_filter("datum.axis === 'compound'")
-    points = measured.transform_calculate(millions="datum.macs / 1e6").mark_point(
-        size=70, filled=True, color=_COLOURS["compound"]
+    millions = {"millions": "datum.macs / 1e6"}
+    trainings = (
+        alt.Chart(alt.NamedData("fitted"))
+        .transform_calculate(**millions)
+        .mark_point(size=16, filled=True, fillOpacity=0.7, color=_COLOURS["compound"])
     )
+    networks = alt.Chart(alt.NamedData("scaling")).transform_filter("datum.axis === 'compound'")
+    means = networks.transform_calculate(**millions).mark_point(size=80, color=_COLOURS["compound"])
     tooltip = [alt.Tooltip("member:N", title="network"), alt.Tooltip("accuracy:Q", format=".1%")]
-    shown = points.encode(x=x, y=_accuracy(), tooltip=tooltip).properties(name="fitted")
-    return alt.LayerChart(layer=[band, known, beyond, shown], width="container", height=_HEIGHT)
+    layers = [
+        band,
+        known,
+        beyond,
+        trainings.encode(x=x, y=_accuracy()).properties(name="trainings"),
+        means.encode(x=x, y=_accuracy(), tooltip=tooltip).properties(name="fitted"),
+    ]
+    return alt.LayerChart(layer=layers, width="container", height=_HEIGHT)
 
 
 def roofline(data: Data) -> alt.LayerChart:

@@ -16,7 +16,8 @@ from keras_effnet.study.protocol import Budget
 from keras_effnet.study.report import charts as report_charts
 from keras_effnet.study.report.charts import Data
 from keras_effnet.study.report.records import figure, labelled, measured
-from keras_effnet.study.summary import METRICS, Summary, answer
+from keras_effnet.study.statistics.answers import answer
+from keras_effnet.study.summary import METRICS, Summary
 from keras_effnet.system import html_pages
 
 _TEMPLATE = Path(__file__).parent / "templates/study.html.j2"
@@ -90,10 +91,10 @@ SECTIONS = (
         "law",
         "What larger networks would gain",
         lambda data: (
-            "Error rate as a power law of MACs, fitted to all trainings of the compound scaling: solid over the "
-            "measured range, dashed where it is extrapolated. The band is the 95% prediction interval of one more "
-            "training. It assumes that the law continues to hold, which no fit can prove. `keras-effnet recommend` "
-            "uses this fit."
+            "Error rate as a power law of MACs, fitted to all trainings of the compound scaling (dots; circles are the "
+            "means of their networks): solid over the measured range, dashed where it is extrapolated. The band is the "
+            "95% prediction interval of one more network, averaged over as many seeds; two networks have none. It "
+            "assumes that the law continues to hold, which no fit can prove. `keras-effnet recommend` uses this fit."
         ),
         report_charts.law,
         "law",

@@ -5,6 +5,7 @@ Pure Python and numpy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath
@@ -19,7 +20,8 @@ from keras_effnet.study.summary import METRICS, Summary, default_target, pareto_
 Record = dict[str, Any]
 # Metrics of time that are compared with MACs.
 CLOCKS = ("step_ms", "predict_ms", "tflite_ms")
-_BEYOND, _STEPS = 4, 40  # the power law is drawn up to this multiple of the largest network's MACs, in so many steps
+# The power law is drawn up to this multiple of the largest network's MACs, both parts in so many steps.
+_BEYOND, _STEPS = 4, 20
 
 
 def figure(value: float) -> str:
@@ -170,28 +172,47 @@ def _roof(row: Mapping[str, Any]) -> list[Record]:
     ]
 
 
+def _scaled(summaries: Sequence[Summary]) -> list[Summary]:
+    """Networks of the compound scaling, to which the power law is fitted."""
+    return [summary for summary in summaries if summary.axis in ("compound", BASELINE)]
+
+
 def _law(summaries: Sequence[Summary]) -> list[Record]:
-    """Points along the power law of the compound scaling, with its prediction interval."""
-    scaled = [summary for summary in summaries if summary.axis in ("compound", BASELINE)]
+    """Points along the power law of the compound scaling, with its prediction interval where it has one.
+
+    The largest network has two, one at the end of the measured range and one at the beginning of the extrapolation.
+    """
+    scaled = _scaled(summaries)
     try:
         law = error_law(scaled)
     except UserError:  # too few results for a fit
         return []
     first, last = scaled[0].macs, scaled[-1].macs
     records = []
-    for step in range(_STEPS + 1):
-        macs = first * (_BEYOND * last / first) ** (step / _STEPS)
-        low, high = law.band(macs)
-        records.append(
-            {
-                "macs": macs,
-                "accuracy": 1 - law.at(macs),
-                "low": max(0.0, 1 - high),
-                "high": 1 - low,
-                "extrapolated": macs > last,
-            }
-        )
+    for start, end, extrapolated in ((first, last, False), (last, _BEYOND * last, True)):
+        for step in range(_STEPS + 1):
+            macs = start * (end / start) ** (step / _STEPS)
+            low, high = law.band(macs)
+            known = math.isfinite(high)
+            records.append(
+                {
+                    "macs": macs,
+                    "accuracy": 1 - law.at(macs),
+                    "low": max(0.0, 1 - high) if known else None,
+                    "high": 1 - low if known else None,
+                    "extrapolated": extrapolated,
+                }
+            )
     return records
+
+
+def _fitted(summaries: Sequence[Summary]) -> list[Record]:
+    """The trainings to which the power law is fitted."""
+    return [
+        {"member": each.member, "macs": each.macs, "accuracy": accuracy}
+        for each in _scaled(summaries)
+        for accuracy in each.accuracies
+    ]
 
 
 def _failures(rows: Sequence[Mapping[str, Any]]) -> list[Record]:
@@ -211,7 +232,8 @@ def report_data(rows: Sequence[Mapping[str, Any]], target: float | None = None) 
 
     Returns:
         Dict with `networks`, one record for each network with the fields of `Summary`, by increasing MACs; the tables
-        of the charts: `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `roofs` and `roofline`;
+        of the charts: `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `fitted`, `roofs` and
+        `roofline`;
         `failures`, rows of failed trainings; and `target`. Accuracies are in [0, 1].
     """
     target = default_target(rows) if target is None else target
@@ -227,6 +249,7 @@ def report_data(rows: Sequence[Mapping[str, Any]], target: float | None = None) 
         "diagonal": _diagonal(times),
         "curves": _curves(rows, summaries),
         "law": _law(summaries),
+        "fitted": _fitted(summaries),
         "roofs": [record for row in roofs for record in _roof(row)],
         "roofline": [{**kind, "member": row["member"]} for row in roofs for kind in row["kinds"]],
         "failures": _failures(rows),

@@ -1,0 +1,196 @@
+"""Findings of a study in words, each difference of accuracy with its interval.
+
+NumPy and SciPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from keras_effnet.architecture.scaling import PUBLISHED
+from keras_effnet.study.networks import AXES, BASELINE
+from keras_effnet.study.power_law import time_law
+from keras_effnet.study.statistics.comparisons import (
+    Comparison,
+    Judged,
+    basis,
+    compare,
+    image_count,
+    in_words,
+    judged,
+    points,
+    scatter,
+    uncertainty,
+)
+from keras_effnet.study.statistics.power import TO_SEE, expected_scatter, seeds_needed
+from keras_effnet.study.summary import METRICS, Summary, ratios
+
+CLOCKS = ("step_ms", "predict_ms", "tflite_ms")
+_UNEQUAL = 1.1  # ratio of MACs from which on networks do not cost the same
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Comparisons and how they are told once they are judged, together with all others of the answer."""
+
+    comparisons: list[Comparison]
+    told: Callable[[list[Judged]], str]
+
+
+def answer(summaries: Sequence[Summary]) -> list[str]:
+    """Findings of a study, one sentence each: how time and accuracy grew with size, and who beat whom.
+
+    Differences of accuracy are compared over paired seeds and corrected for the number of comparisons; where the seeds
+    cannot tell, the sentence says so, and how many could.
+    """
+    if len(summaries) < 2:
+        return ["A study of one network has nothing to compare; add another."]
+    series = _series(summaries)
+    questions = [each for each in (_gain(series), *_axes(summaries), *_rivals(summaries)) if each]
+    verdicts = judged([each for question in questions for each in question.comparisons])
+    sentences, place = [*_growth(series)], 0
+    for question in questions:
+        own = verdicts[place : place + len(question.comparisons)]
+        place += len(own)
+        sentences.append(question.told(own))
+    return sentences + [line for line in (basis(verdicts), _needed(summaries, verdicts)) if line]
+
+
+def _series(summaries: Sequence[Summary]) -> Sequence[Summary]:
+    """Networks that differ only in size: compound scaling if it has two, else all EfficientNets, else all."""
+    compound = [each for each in summaries if each.axis in ("compound", BASELINE)]
+    efficient = [each for each in summaries if each.model in PUBLISHED]
+    return next((some for some in (compound, efficient) if len(some) > 1), summaries)
+
+
+def _growth(series: Sequence[Summary]) -> list[str]:
+    """How the measured times grew with MACs, by least squares over all networks of a series."""
+    first, last = series[0], series[-1]
+    grown = ratios(first, last)
+    growth = ", ".join(f"{METRICS[name].label} x{grown[name]:.2f}" for name in CLOCKS if name in grown)
+    sentences = [f"From {first.member} to {last.member} MACs grew x{grown['macs']:.2f}; {growth}."]
+    powers = [f"{METRICS[clock].label} {text}" for clock in CLOCKS if (text := _power(series, clock))]
+    if powers:
+        of = "two networks, which give no interval" if len(series) == 2 else f"{len(series)} networks"
+        sentences.append(
+            f"By least squares over {of}, times grew as MACs to a power of: {'; '.join(powers)}. A power of 1 would "
+            "mean time proportional to MACs."
+        )
+    return sentences
+
+
+def _power(series: Sequence[Summary], clock: str) -> str | None:
+    law = time_law(series, clock)
+    if law is None:
+        return None
+    interval = law.slope_interval()
+    return f"{law.slope:.2f}" + (f" (95% interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
+
+
+def _compared(first: Summary, last: Summary) -> Comparison | None:
+    return compare(first.member, last.member, (first.by_seed, last.by_seed), first.images)
+
+
+def _gain(series: Sequence[Summary]) -> _Question | None:
+    found = _compared(series[0], series[-1])
+    return _Question([found], lambda verdicts: f"By accuracy, {in_words(verdicts[0])}.") if found else None
+
+
+def _rivals(summaries: Sequence[Summary]) -> list[_Question]:
+    """Compare every other network with the EfficientNet closest in MACs."""
+    ours = [each for each in summaries if each.model in PUBLISHED]
+    others = [each for each in summaries if each.model not in PUBLISHED]
+    pairs = [(min(ours, key=lambda each: abs(math.log(each.macs / other.macs))), other) for other in others if ours]
+    asked = [(near, other, found) for near, other in pairs if (found := _compared(near, other))]
+
+    def told(near: Summary, other: Summary) -> Callable[[list[Judged]], str]:
+        costs = f"x{other.macs / near.macs:.2f} the MACs and x{other.step_ms / near.step_ms:.2f} the training step"
+        return lambda verdicts: f"Against {near.member}, at {costs}, {in_words(verdicts[0])}."
+
+    return [_Question([found], told(near, other)) for near, other, found in asked]
+
+
+def _axes(summaries: Sequence[Summary]) -> list[_Question]:
+    """Which axis won: all pairs of axes at the largest step that two or more of them share, for each baseline."""
+    questions = []
+    for model in dict.fromkeys(each.model for each in summaries if each.axis in AXES):
+        scaled = [each for each in summaries if each.axis in AXES and each.model == model]
+        steps = {phi: {each.axis: each for each in scaled if each.phi == phi} for phi in {each.phi for each in scaled}}
+        shared = [phi for phi, rivals in steps.items() if len(rivals) > 1]
+        if shared:
+            phi = max(shared, key=abs)
+            questions.append(_axis_question([*steps[phi].values()], phi))
+    return [each for each in questions if each]
+
+
+def _axis_question(rivals: Sequence[Summary], phi: float) -> _Question | None:
+    best = max(rivals, key=lambda each: each.accuracy)
+    pairs = [(first, last) for first, last in combinations(rivals, 2)]
+    asked = [(first, last, found) for first, last in pairs if (found := _compared(first, last))]
+    if not asked:
+        return None
+    costs = [each.macs for each in rivals]
+    unequal = max(costs) / min(costs)
+
+    def told(verdicts: list[Judged]) -> str:
+        own = [
+            (last if first is best else first, found)
+            for (first, last, _), found in zip(asked, verdicts, strict=True)
+            if best in (first, last)
+        ]
+        parts = [_against(best, rival, found) for rival, found in own]
+        text = (
+            f"At phi {phi:g}, {best.axis} scaling is the most accurate, with {best.accuracy:.1%}: {'; '.join(parts)}."
+        )
+        if unequal > _UNEQUAL:
+            text += f" Their MACs differ by x{unequal:.2f}, so this is no comparison at equal cost."
+        return text
+
+    return _Question([found for *_, found in asked], told)
+
+
+def _against(best: Summary, rival: Summary, found: Judged) -> str:
+    sign = 1 if found.comparison.last == best.member else -1
+    verdict = {"equal": "the same as", "unclear": "cannot be told from"}.get(found.verdict, "better than")
+    low, high = sorted((sign * found.low, sign * found.high))
+    size = points(sign * found.comparison.difference)
+    turned = Judged(found.comparison, found.p, low, high, found.verdict)
+    return f"{verdict} {rival.axis}, {size} points ({uncertainty(turned)})"
+
+
+def _needed(summaries: Sequence[Summary], verdicts: Sequence[Judged]) -> str | None:
+    """Seeds that would settle what is unclear, from the scatter that was found."""
+    unclear = [abs(each.comparison.difference) for each in verdicts if each.verdict == "unclear"]
+    if not unclear:
+        return None
+    accuracies = [value for each in summaries for value in each.accuracies]
+    images = summaries[0].images or image_count(accuracies)
+    found = scatter([each.accuracies for each in summaries])
+    text = power_sentence(images, len(verdicts), found)
+    largest = max(unclear)
+    needed = seeds_needed(largest, images, scatter=found, comparisons=len(verdicts)) if 0 < largest < 1 else None
+    if largest > 1.01 * TO_SEE and needed:
+        text += f" For the largest difference that is unclear, {100 * largest:.1f} points, {needed} are enough."
+    return text
+
+
+def power_sentence(images: int, comparisons: int, found: float | None = None, difference: float = TO_SEE) -> str:
+    """Say how many seeds would show a difference between two networks, in 8 of 10 studies.
+
+    Args:
+        images: Int, number of validation images.
+        comparisons: Int, comparisons that are judged together.
+        found: Float or None, standard deviation of the accuracy over seeds; None before anything was trained.
+        difference: Float, difference of accuracies to see.
+    """
+    needed = seeds_needed(difference, images, scatter=found, comparisons=comparisons)
+    what = f"To see a difference of {100 * difference:g} points on {images:,} validation images"
+    if needed is None:
+        return f"{what} no number of seeds is enough: validate on more images."
+    among = f" among {comparisons} comparisons" if comparisons > 1 else ""
+    usual = found or expected_scatter(images)
+    source = "as usual" if found is None else "as found here"
+    return f"{what}{among}, {needed} seeds are needed if they scatter by {100 * usual:.1f} points, {source}."
