@@ -2,35 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Protocol
 from keras_effnet.study.trial import _start
+from keras_effnet.system.load import OtherLoad
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.output import captured_output
 
+if TYPE_CHECKING:
+    from keras_effnet.export.measure.latency import LatencyReport
+    from keras_effnet.study.measurement.speed import Clock
 
-def measure_cost(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]:
-    """Count and time a network on this machine and return its row of `results.jsonl`.
+_LATENCY_SECONDS = 3  # for each file
 
-    Times are medians of warmed-up, synchronized calls on one batch in memory; with progressive resizing the step time
-    is the mean over its image sizes.
+
+def measure_costs(protocol: Protocol, members: Sequence[Member], classes: int) -> list[dict[str, Any]]:
+    """Count and time networks on this machine and return their rows of `results.jsonl`.
+
+    Times are medians of warmed-up, synchronized calls on one batch in memory, without tracing. All networks are timed
+    in turn, in short bursts, so that other load on the machine affects them alike; how much there was is recorded.
+    With progressive resizing the step time is the mean over the image sizes.
     """
     with captured_output():
-        return _measure(protocol, member, classes)
+        _start(protocol.threads)
+        from keras_effnet.export.measure.latency import benchmark_in_turn
+        from keras_effnet.study.measurement.speed import run_in_turn
+
+        subjects = [_subject(protocol, member, classes) for member in members]
+        with OtherLoad() as load:
+            run_in_turn(clock for subject in subjects for clock in subject.clocks)
+        files = [subject.content for subject in subjects]
+        latencies = benchmark_in_turn(files, threads=1, max_seconds=_LATENCY_SECONDS)
+        return [_row(protocol, *pair, classes, load.cores) for pair in zip(subjects, latencies, strict=True)]
 
 
-def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]:
-    _start(protocol.threads)
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A network ready to be timed: the clocks of its training steps at each image size and of its prediction."""
+
+    member: Member
+    steps: list[Clock]
+    prediction: Clock
+    content: bytes
+
+    @property
+    def clocks(self) -> list[Clock]:
+        return [*self.steps, self.prediction]
+
+
+def _subject(protocol: Protocol, member: Member, classes: int) -> _Subject:
     import numpy as np
 
-    from keras_effnet import complexity
     from keras_effnet.export.conversion.float_graph import convert
     from keras_effnet.export.conversion.structure import float32_copy
-    from keras_effnet.export.measure.latency import benchmark
     from keras_effnet.study.measurement import speed
     from keras_effnet.training.loop import compile_model
     from keras_effnet.training.run import build_model
@@ -44,13 +74,21 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
     def images(size: int):
         return rng.integers(0, 256, (batch, size, size, 3)).astype("float32")
 
-    steps = [speed.training_step(model, images(size), labels) for size in member.sizes]
-    predicted = speed.prediction(model, images(member.image_size))
+    steps = [speed.step_clock(model, images(size), labels) for size in member.sizes]
+    prediction = speed.prediction_clock(model, images(member.image_size))
     fixed = model if member.progressive is None else build_model(config, classes)
-    content = convert(float32_copy(fixed))
-    latency = benchmark(content, threads=1, max_seconds=3)
+    return _Subject(member, steps, prediction, convert(float32_copy(fixed)))
+
+
+def _row(
+    protocol: Protocol, subject: _Subject, latency: LatencyReport, classes: int, others: float | None
+) -> dict[str, Any]:
+    from keras_effnet import complexity
+
+    member, config = subject.member, protocol.config(subject.member)
+    steps, predicted = [clock.timing() for clock in subject.steps], subject.prediction.timing()
     cost = complexity.count(config.spec, classes=classes)
-    step_ms = fmean(step.median_ms for step in steps)
+    batch, step_ms = config.batch_size, fmean(step.median_ms for step in steps)
     return {
         "kind": "cost",
         "member": member.name,
@@ -63,15 +101,18 @@ def _measure(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]
         "batch_size": batch,
         "step_ms": round(step_ms, 3),
         "step_iqr_ms": round(fmean(step.iqr_ms for step in steps), 3),
+        "trace_seconds": round(sum(clock.trace_seconds for clock in subject.steps), 2),
         "train_images_per_second": round(1e3 * batch / step_ms, 2),
         "predict_ms": round(predicted.median_ms, 3),
         "predict_iqr_ms": round(predicted.iqr_ms, 3),
         "predict_images_per_second": round(1e3 * batch / predicted.median_ms, 2),
-        "tflite_bytes": len(content),
+        "tflite_bytes": len(subject.content),
         "tflite_ms": round(latency.median_ms, 4),
         "tflite_iqr_ms": round(latency.iqr_ms, 4),
         "threads": protocol.threads,
         "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "other_cores": None if others is None else round(others, 2),
     }
 
 
@@ -82,8 +123,7 @@ def measure_roofline(protocol: Protocol, member: Member, classes: int) -> dict[s
         from keras_effnet.study.measurement.roofline import measure_kinds
 
         config = protocol.config(member)
-        return {
-            "kind": "roofline",
-            "member": member.name,
-            **asdict(measure_kinds(config.spec, config.batch_size, classes=classes)),
-        }
+        with OtherLoad() as load:
+            kinds = asdict(measure_kinds(config.spec, config.batch_size, classes=classes))
+        others = {"cores": os.cpu_count(), "other_cores": None if load.cores is None else round(load.cores, 2)}
+        return {"kind": "roofline", "member": member.name, **kinds, **others}

@@ -60,6 +60,9 @@ class _CostFigures(TypedDict, total=False):
     tflite_bytes: int
     tflite_ms: float
     tflite_iqr_ms: float
+    trace_seconds: float | None
+    cores: int | None
+    other_cores: float | None
 
 
 class CostRow(_Row, _CostFigures):
@@ -95,6 +98,7 @@ class RooflineRow(_Row):
 
 
 _OPTIONAL = {"input_bound", "energy_joules", "classes", "val_images"}  # not measured by earlier versions
+_OPTIONAL |= {"trace_seconds", "cores", "other_cores"}
 
 _KINDS: dict[str, type] = {
     "training": TrainingRow,

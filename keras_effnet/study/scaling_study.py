@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.config.run_record import is_path
-from keras_effnet.study.costs import measure_cost, measure_roofline
+from keras_effnet.study.costs import measure_costs, measure_roofline
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member
 from keras_effnet.study.plan import Plan, begin, prepare
@@ -21,6 +21,7 @@ from keras_effnet.study.protocol import Budget, training_epochs
 from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
 from keras_effnet.study.statistics.answers import power_sentence
+from keras_effnet.study.summary import check_target
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
 from keras_effnet.system.portable_paths import portable_values
@@ -55,11 +56,13 @@ def run(
     cluster: str | None = None,
     progress: StudyProgress = lambda text, done, total: None,
     announce: Callable[[str], None] = lambda text: None,
+    target: float | None = None,
 ) -> StudyResult:
     """Train every network with every seed and measure the cost of each; an existing study is resumed.
 
-    Costs are measured one network at a time, before any training, so that parallel trainings do not disturb the
-    timing. A finished training is never repeated; one that was killed continues from its last epoch.
+    Costs are measured before any training, so that trainings do not disturb the timing, and all networks in turn, so
+    that other load affects them alike. A finished training is never repeated; one that was killed continues from its
+    last epoch.
 
     Args:
         data: Source for `datasets.load`, or a mapping of its arguments.
@@ -75,12 +78,14 @@ def run(
         progress: Function that is called with a text, the epochs completed and the total epochs.
         announce: Function that is called with what to know before the first training: the seeds that it takes to see
             a difference.
+        target: Float in (0, 1) or None, accuracy for the time to a target, which is checked before any training.
 
     Returns:
         A `StudyResult`. Failed trainings are listed in `failures`; the next run repeats them.
 
     Raises:
-        UserError: The folder has another protocol, there is no data, the disk is full, or a process was killed.
+        UserError: The folder has another protocol, there is no data, the target is at chance level, the disk is full, or a
+            process was killed.
 
     Example:
 
@@ -91,6 +96,7 @@ def run(
     progress("Loading the data", 0, 1)
     plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads)
     classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
+    check_target(target, classes, images[1])
     if len(members) > 1:
         announce(power_sentence(images[1], len(members) - 1))
     folder = Path(folder)
@@ -106,19 +112,25 @@ def _measured(folder: Path, plan: Plan, classes: int, progress: StudyProgress) -
     rows = read_results(folder)
     costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
     seen = {row["member"] for row in rows if row["kind"] == "roofline"}
-    work = [(measure_cost, member) for member in plan.members if member.name not in costs]
-    work += [(measure_roofline, member) for member in _kinds(plan.members) if member.name not in seen]
+    new = [member for member in plan.members if member.name not in costs]
+    kinds = [member for member in _kinds(plan.members) if member.name not in seen]
+    work: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
+    if new:
+        names = ", ".join(member.name for member in new)
+        work.append((f"Measuring {names}", measure_costs, (plan.protocol, new, classes)))
+    work += [(f"Measuring layers of {each.name}", measure_roofline, (plan.protocol, each, classes)) for each in kinds]
     with engine() as submit:
-        for number, (measure, member) in enumerate(work):
-            progress(f"Measuring {member.name}", number, len(work))
+        for number, (text, measure, arguments) in enumerate(work):
+            progress(text, number, len(work))
             try:
-                row = submit(measure, plan.protocol, member, classes).result()
+                found = submit(measure, *arguments).result()
             except BrokenProcessPool:
-                raise killed(folder, f"measuring {member.name}") from None
-            (row,), _ = portable_values([row], folder, is_path)
-            jsonl.append(folder / RESULTS_JSONL, row)
-            if row["kind"] == "cost":
-                costs[member.name] = row
+                raise killed(folder, text[0].lower() + text[1:]) from None
+            for each in found if isinstance(found, list) else [found]:
+                (row,), _ = portable_values([each], folder, is_path)
+                jsonl.append(folder / RESULTS_JSONL, row)
+                if row["kind"] == "cost":
+                    costs[row["member"]] = row
     return costs
 
 

@@ -5,12 +5,13 @@ Pure Python.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from keras_effnet.errors import one_of
+from keras_effnet.errors import UserError, one_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ METRICS: dict[str, Metric] = {
     "predict_ms": Metric("inference, one batch", "ms"),
     "tflite_ms": Metric("TFLite latency", "ms"),
     "tflite_bytes": Metric("TFLite file", "MB", 1e-6),
+    "trace_seconds": Metric("tracing", "s"),
     "peak_memory_mb": Metric("peak memory of training", "MB"),
     "energy_joules": Metric("energy of training", "kJ", 1e-3),
 }
@@ -78,6 +80,9 @@ class Summary(OverSeeds):
         train_images_per_second, predict_images_per_second: Floats.
         step_ms, predict_ms, tflite_ms: Floats, medians in milliseconds; `..._iqr_ms` are their interquartile ranges.
         tflite_bytes: Int, size of the float32 file.
+        trace_seconds: Float or None, of the first training step, which traces the graph; not part of any other time.
+        cores: Int or None, of the machine.
+        other_cores: Float or None, cores that other processes used while the network was timed.
         train_seconds: Float, wall time of the epochs, mean over seeds.
         seconds_to_target: Float or None, wall time to the target accuracy, mean over seeds; None if a seed missed it.
         input_bound: Float or None, fraction of the training time spent waiting for data.
@@ -107,6 +112,9 @@ class Summary(OverSeeds):
     tflite_ms: float
     tflite_iqr_ms: float
     tflite_bytes: int
+    trace_seconds: float | None
+    cores: int | None
+    other_cores: float | None
     train_seconds: float
     seconds_to_target: float | None
     input_bound: float | None
@@ -117,6 +125,11 @@ class Summary(OverSeeds):
     def by_seed(self) -> dict[int, float]:
         """Accuracy of each seed."""
         return dict(zip(self.seed_numbers, self.accuracies, strict=True))
+
+    def noise(self, metric: str) -> float | None:
+        """Interquartile range of a measured time, in the unit of `METRICS`; None where there is none."""
+        value = getattr(self, f"{metric.removesuffix('_ms')}_iqr_ms", None) if metric.endswith("_ms") else None
+        return None if value is None else value * METRICS[metric].scale
 
     def cost(self, metric: str) -> float | None:
         """Value of a metric in the unit of `METRICS`; None where it was not measured."""
@@ -134,10 +147,45 @@ def seconds_to(curve: Sequence[Mapping[str, float]], target: float) -> float | N
     return None
 
 
-def default_target(rows: Iterable[Mapping[str, Any]]) -> float | None:
-    """95% of the lowest final accuracy, which nearly every training reaches; None without trainings."""
+def chance_level(classes: int, images: int | None = None) -> float:
+    """Accuracy up to which a network may know nothing: half as much again as guessing, or three standard errors more.
+
+    Args:
+        classes: Int, number of classes.
+        images: Int or None, number of validation images.
+    """
+    chance = 1 / classes
+    error = math.sqrt(chance * (1 - chance) / images) if images else 0.0
+    return min(1.0, max(1.5 * chance, chance + 3 * error)) if classes > 2 else min(1.0, chance + max(0.1, 3 * error))
+
+
+def check_target(target: float | None, classes: int | None, images: int | None = None) -> None:
+    """Refuse a target accuracy that guessing reaches.
+
+    Raises:
+        UserError: The target is at chance level.
+    """
+    if target is None or classes is None:
+        return
+    if target <= (level := chance_level(classes, images)):
+        raise UserError(
+            f"A target of {target:.1%} is at the level of chance for {classes} classes: a network that reaches it may "
+            f"have learned nothing. Choose a --target above {level:.1%}."
+        )
+
+
+def _known(rows: Iterable[Mapping[str, Any]]) -> tuple[int | None, int | None]:
+    """Numbers of classes and of validation images, where the rows of a study have them."""
+    classes = next((row["classes"] for row in rows if row["kind"] == "cost" and "classes" in row), None)
+    return classes, next((row["val_images"] for row in rows if row.get("val_images")), None)
+
+
+def default_target(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """95% of the lowest final accuracy that is above chance, which nearly every training reaches; None without one."""
+    classes, images = _known(rows)
+    level = chance_level(classes, images) if classes else 0.0
     final = [row["accuracy"] for row in rows if row["kind"] == "training"]
-    return 0.95 * min(final) if final else None
+    return min((target for accuracy in final if (target := 0.95 * accuracy) > level), default=None)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -165,7 +213,11 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
 
     Returns:
         List of `Summary`s by increasing MACs.
+
+    Raises:
+        UserError: The target is at chance level.
     """
+    check_target(target, *_known(rows))
     target = default_target(rows) if target is None else target
     costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
     found = []
@@ -186,6 +238,9 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
                 input_bound=_mean(run.get("input_bound") for run in runs),
                 peak_memory_mb=_mean([run["peak_memory_mb"] for run in runs if run["peak_memory_mb"]]),
                 energy_joules=_mean(run.get("energy_joules") for run in runs),
+                trace_seconds=cost.get("trace_seconds"),  # earlier versions did not record these three
+                cores=cost.get("cores"),
+                other_cores=cost.get("other_cores"),
                 **{name: cost[name] for name in _FROM_COST},
             )
         )

@@ -11,6 +11,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.study.summary import (
     METRICS,
     Summary,
+    chance_level,
     default_target,
     pareto_front,
     ratios,
@@ -37,6 +38,25 @@ def test_time_to_an_accuracy_counts_whole_epochs():
     assert default_target(ROWS) == pytest.approx(0.475) and default_target(ROWS[:2]) is None
     assert [each.seconds_to_target for each in summarize(ROWS, target=0.5)] == [20, 20]
     assert [each.seconds_to_target for each in summarize(ROWS, target=0.9)] == [None, None]
+
+
+def test_a_target_that_guessing_reaches_is_no_target():
+    """It was 10.9% of ten classes, on 1,000 images."""
+    known = [{**row, "classes": 10} if row["kind"] == "cost" else {**row, "val_images": 1000} for row in ROWS]
+    weak = [{**row, "accuracy": 0.115} if row["kind"] == "training" and row["seed"] else row for row in known]
+    assert default_target(known) == pytest.approx(0.475)
+    assert default_target(weak) == pytest.approx(0.475)  # of the others
+    assert default_target([{**row, "accuracy": 0.115} if "accuracy" in row else row for row in known]) is None
+    with pytest.raises(UserError, match=r"A target of 10.9% is at the level of chance for 10 classes.*above 15.0%"):
+        summarize(known, target=0.109)
+    assert summarize(known, target=0.2)
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "level"), [(10, 1000, 0.15), (10, 20, 0.3012), (2, 10_000, 0.6), (1000, 50_000, 0.0015)]
+)
+def test_chance_leaves_room_for_luck(classes, images, level):
+    assert chance_level(classes, images) == pytest.approx(level, abs=1e-4)
 
 
 def test_units_of_costs():

@@ -101,7 +101,7 @@ def command(
         given = {"seeds": plan.seeds, **plan.protocol.arguments} | given
     with kept_if_used(folder), console.resumable("study", folder, PROTOCOL):
         with console.study_progress() as progress:
-            where = {"workers": workers, "cluster": cluster}
+            where = {"workers": workers, "cluster": cluster, "target": target}
             result = study.run(
                 members=members, folder=folder, progress=progress, announce=console.say, **where, **given
             )
@@ -188,9 +188,9 @@ def _show(summaries, sentences) -> None:
             f"{summary.macs / 1e6:.1f}",
             f"{summary.params / 1e6:.2f} M",
             f"{summary.accuracy:.1%}" + (f" ±{100 * summary.spread:.1f}" if summary.spread is not None else ""),
-            f"{summary.step_ms:.0f} ms",
+            f"{summary.step_ms:.0f} ±{summary.step_iqr_ms:.0f} ms",
             f"{summary.train_seconds:.0f} s",
-            f"{summary.tflite_ms:.2f} ms",
+            f"{summary.tflite_ms:.2f} ±{summary.tflite_iqr_ms:.2f} ms",
         )
         for summary in summaries
     ]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import lazy_loader
 
 from keras_effnet.errors import UserError
-from keras_effnet.study.report.records import CLOCKS, labelled
+from keras_effnet.study.report.records import labelled
+from keras_effnet.study.statistics.clock_noise import CLOCKS
 from keras_effnet.study.summary import METRICS
 
 if TYPE_CHECKING:

@@ -105,8 +105,8 @@ SECTIONS = (
         lambda data: (
             "Throughput of each kind of layer against its arithmetic intensity, the FLOPs for each byte moved. The "
             "line is this machine's limit: memory bandwidth where it rises, arithmetic where it is flat. The larger "
-            "a dot, the larger that kind's share of the time."
-        ),
+            f"a dot, the larger that kind's share of the time. {data['roofline_doubts'] or ''}"
+        ).rstrip(),
         report_charts.roofline,
         "roofline",
     ),
@@ -169,10 +169,6 @@ class Column:
     bar: bool = False
 
 
-def _figure(value: float | None, scale: float) -> str:
-    return "-" if value is None else figure(value * scale)
-
-
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
@@ -187,8 +183,10 @@ def _columns(summaries: Sequence[Summary]) -> list[Column]:
         return Column(title, lambda network: network[field], lambda network: figure(network[field]))
 
     def cost(metric: str) -> Column:
-        scale = METRICS[metric].scale
-        return Column(labelled(metric), lambda row: row[metric], lambda row: _figure(row[metric], scale), bar=True)
+        def text(row: Mapping[str, Any]) -> str:
+            return row["shown"][metric].removesuffix(f" {METRICS[metric].unit}")
+
+        return Column(labelled(metric), lambda row: row[metric], text, bar=True)
 
     found = [plain("member", "network", True), plain("group", "axis or family", True), plain("image_size", "pixels")]
     found.append(Column("accuracy", lambda row: row["accuracy"], lambda row: row["shown"]["accuracy"], bar=True))

@@ -15,11 +15,10 @@ from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import AXES, BASELINE, FAMILY
 from keras_effnet.study.power_law import error_law
+from keras_effnet.study.statistics.clock_noise import CLOCKS, roofline_doubts
 from keras_effnet.study.summary import METRICS, Summary, default_target, pareto_front, summarize
 
 Record = dict[str, Any]
-# Metrics of time that are compared with MACs.
-CLOCKS = ("step_ms", "predict_ms", "tflite_ms")
 # The power law is drawn up to this multiple of the largest network's MACs, both parts in so many steps.
 _BEYOND, _STEPS = 4, 20
 
@@ -50,12 +49,18 @@ def measured(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _shown(summary: Summary) -> dict[str, str]:
-    """Formatted figures of a network by metric, with units; accuracy with its standard deviation."""
+    """Formatted figures of a network by metric, with units; ± is a standard deviation or an interquartile range."""
     costs = {metric: summary.cost(metric) for metric in METRICS}
     spread = "" if summary.spread is None else f" ± {100 * summary.spread:.1f}"
     return {"accuracy": f"{100 * summary.accuracy:.1f}%{spread}"} | {
-        metric: "-" if cost is None else f"{figure(cost)} {METRICS[metric].unit}" for metric, cost in costs.items()
+        metric: "-" if cost is None else f"{with_noise(cost, summary.noise(metric))} {METRICS[metric].unit}"
+        for metric, cost in costs.items()
     }
+
+
+def with_noise(value: float, noise: float | None) -> str:
+    """Format a figure, with its interquartile range if it has one: `12.0 ± 0.40`."""
+    return figure(value) + ("" if noise is None else f" ± {figure(noise)}")
 
 
 def _network(summary: Summary) -> Record:
@@ -233,8 +238,8 @@ def report_data(rows: Sequence[Mapping[str, Any]], target: float | None = None) 
     Returns:
         Dict with `networks`, one record for each network with the fields of `Summary`, by increasing MACs; the tables
         of the charts: `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `fitted`, `roofs` and
-        `roofline`;
-        `failures`, rows of failed trainings; and `target`. Accuracies are in [0, 1].
+        `roofline`; `failures`, rows of failed trainings; `roofline_doubts`, a sentence or None; and `target`.
+        Accuracies are in [0, 1].
     """
     target = default_target(rows) if target is None else target
     summaries = summarize(rows, target)
@@ -253,5 +258,6 @@ def report_data(rows: Sequence[Mapping[str, Any]], target: float | None = None) 
         "roofs": [record for row in roofs for record in _roof(row)],
         "roofline": [{**kind, "member": row["member"]} for row in roofs for kind in row["kinds"]],
         "failures": _failures(rows),
+        "roofline_doubts": roofline_doubts(roofs),
         "target": target,
     }

@@ -13,6 +13,7 @@ from itertools import combinations
 from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.study.networks import AXES, BASELINE
 from keras_effnet.study.power_law import time_law
+from keras_effnet.study.statistics.clock_noise import CLOCKS, clock_sentences
 from keras_effnet.study.statistics.comparisons import (
     Comparison,
     Judged,
@@ -28,7 +29,6 @@ from keras_effnet.study.statistics.comparisons import (
 from keras_effnet.study.statistics.power import TO_SEE, expected_scatter, seeds_needed
 from keras_effnet.study.summary import METRICS, Summary, ratios
 
-CLOCKS = ("step_ms", "predict_ms", "tflite_ms")
 _UNEQUAL = 1.1  # ratio of MACs from which on networks do not cost the same
 
 
@@ -51,7 +51,7 @@ def answer(summaries: Sequence[Summary]) -> list[str]:
     series = _series(summaries)
     questions = [each for each in (_gain(series), *_axes(summaries), *_rivals(summaries)) if each]
     verdicts = judged([each for question in questions for each in question.comparisons])
-    sentences, place = [*_growth(series)], 0
+    sentences, place = [*_growth(series), *clock_sentences(summaries)], 0
     for question in questions:
         own = verdicts[place : place + len(question.comparisons)]
         place += len(own)

@@ -444,7 +444,7 @@ def test_hovering_tells_all_figures(opened, written):
     tab = opened(written)
     tab.locator(MEANS).last.hover()
     tip = tab.locator("#vg-tooltip-element.visible").inner_text()
-    for text in ("resnet18", "80.0% ± 1.4", "148 million", "TFLite latency", "7.40 ms", "59.2 MB"):
+    for text in ("resnet18", "80.0% ± 1.4", "148 million", "TFLite latency", "7.40 ± 0.370 ms", "59.2 MB"):
         assert text in tip
 
 
