@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from keras_effnet.architecture.scaling import (
 from keras_effnet.architecture.yaml_files import SUFFIXES
 from keras_effnet.config.resizing import SMALLEST, image_sizes
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.study.counted_cost import counted, size_jump, solved_factor
 
 AXES = ("compound", "depth", "width", "resolution")
 BASELINE, FAMILY, PROGRESSIVE = "baseline", "family", "progressive"
+_UNEQUAL = 1.1  # ratio of MACs from which on networks do not cost the same
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Member:
     @property
     def image_size(self) -> int:
         """Input size in pixels."""
-        return self.base_size if self.resolution == 1.0 else round_resolution(self.base_size * self.resolution)
+        return _pixels(self.base_size, self.resolution)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -65,6 +67,10 @@ class Member:
     def sizes(self) -> list[int]:
         """Image sizes it is trained at, in pixels."""
         return image_sizes(self.progressive) if self.progressive else [self.image_size]
+
+
+def _pixels(base_size: int, resolution: float) -> int:
+    return base_size if resolution == 1.0 else round_resolution(base_size * resolution)
 
 
 def resolved_name(model: str) -> str:
@@ -129,8 +135,13 @@ def scaled(
     *,
     image_size: int = 64,
     scaling: CompoundScaling | None = None,
+    stem_stride: int | None = None,
 ) -> list[Member]:
-    """Scale a baseline along one or several axes, at equal cost before rounding.
+    """Scale a baseline along one or several axes, at equal counted cost.
+
+    With several axes, the factor of each single dimension is solved for the MACs of the rounded network: those that
+    compound scaling has at the same phi, or `scaling.cost_per_phi ** phi` times the baseline's where it is not among
+    the axes. With one axis, factors follow from the formula.
 
     Args:
         baseline: String, one of `list_models()` or a `.yaml` file.
@@ -138,6 +149,7 @@ def scaled(
         axes: Strings out of `"compound"`, `"depth"`, `"width"`, `"resolution"`.
         image_size: Int, input size of the baseline in pixels.
         scaling: `CompoundScaling`; default: the constants of the paper.
+        stem_stride: Int, the study's option, which changes the MACs; default: the baseline's.
 
     Returns:
         List of `Member`s, axis by axis, in the order of `phis`, each network once.
@@ -151,13 +163,23 @@ def scaled(
     [48, 56, 64]
     """
     baseline, scaling = resolved_name(baseline), scaling or CompoundScaling()
+    relative = relative_resolution(baseline)
+    changes = {} if stem_stride is None else {"stem_stride": stem_stride}
+    base = architecture_spec(baseline, image_size=_pixels(image_size, relative), **changes)
     members: dict[str, Member] = {}
     for axis in axes:
         for phi in phis:
             factors = factors_along(axis, phi, scaling)
+            if phi and axis != "compound" and len(set(axes)) > 1:
+                wanted = counted(base) * scaling.cost_per_phi**phi
+                if "compound" in axes:
+                    compound = scaling.factors(phi)
+                    grown = base.scaled(compound.depth, compound.width)
+                    wanted = counted(replace(grown, image_size=_pixels(image_size, relative * compound.resolution)))
+                factors = ScalingFactors(**{axis: solved_factor(axis, base, wanted)})
             stem, way = Path(baseline).stem, "" if axis == "compound" else f"{axis}-"
             name = f"{stem}-{way}phi{phi:+g}" if phi else stem
-            resolution = factors.resolution * relative_resolution(baseline)
+            resolution = factors.resolution * relative
             shape = (factors.depth, factors.width, resolution, image_size)
             members[name] = Member(name, axis if phi else BASELINE, float(phi), baseline, *shape)
             if image_size * resolution < SMALLEST - RESOLUTION_DIVISOR / 2:  # rounds to less than SMALLEST
@@ -166,6 +188,44 @@ def scaled(
                     f"choose an --image-size above {image_size}, or leave that phi out."
                 )
     return list(members.values())
+
+
+def cost_warnings(members: Sequence[Member], options: Mapping[str, Any] | None = None) -> list[str]:
+    """Say what is unequal about the counted costs of networks, before they are trained.
+
+    Args:
+        members: `Member`s.
+        options: Mapping, options of the study's protocol that change every network (`stem_stride`).
+
+    Returns:
+        List of sentences: one for the sizes at which MACs jump, one for axes that could not be given equal MACs.
+    """
+    changes = {name: value for name, value in (options or {}).items() if name == "stem_stride"}
+    specs = {}
+    for each in members:
+        specs[each] = architecture_spec(
+            each.model, depth=each.depth, width=each.width, image_size=each.image_size, **changes
+        )
+    found = []
+    jumps = {each: jump for each, spec in specs.items() if (jump := size_jump(spec))}
+    if jumps:
+        first, jump = next(iter(jumps.items()))
+        others = f" (and {len(jumps) - 1} other networks)" if len(jumps) > 1 else ""
+        finer = ", or --set stem_stride=1" if specs[first].stem_stride > 1 else ""
+        found.append(
+            f"{first.name}{others}: {jump}. Such sizes pay for a map of which most is border. There is no jump at "
+            f"multiples of {jump.above - jump.below} pixels, such as {jump.above}; choose another --image-size{finer}."
+        )
+    for model, phi in dict.fromkeys((each.model, each.phi) for each in members if each.axis in AXES):
+        rivals = {each: counted(specs[each]) for each in members if (each.model, each.phi) == (model, phi)}
+        rivals = {each: macs for each, macs in rivals.items() if each.axis in AXES}
+        low, high = min(rivals, key=rivals.__getitem__), max(rivals, key=rivals.__getitem__)
+        if rivals[high] > _UNEQUAL * rivals[low]:
+            found.append(
+                f"At phi {phi:g} the axes cannot cost the same at these sizes: {low.name} has {rivals[low] / 1e6:.1f} "
+                f"million MACs, {high.name} {rivals[high] / 1e6:.1f}."
+            )
+    return found
 
 
 def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: int = 3) -> list[Member]:

@@ -15,7 +15,7 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.config.run_record import is_path
 from keras_effnet.study.costs import measure_costs, measure_roofline
 from keras_effnet.study.executors import engine
-from keras_effnet.study.networks import Member
+from keras_effnet.study.networks import Member, cost_warnings
 from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, training_epochs
 from keras_effnet.study.results import RESULTS_JSONL, read_results
@@ -76,16 +76,16 @@ def run(
         workers: Int, number of parallel trainings.
         cluster: String or None, the Ray cluster to train on: `"local"`, `"auto"` or its address.
         progress: Function that is called with a text, the epochs completed and the total epochs.
-        announce: Function that is called with what to know before the first training: the seeds that it takes to see
-            a difference.
+        announce: Function that is called with what to know before the first training: sizes at which MACs jump, axes
+            of unequal cost, and the seeds that it takes to see a difference.
         target: Float in (0, 1) or None, accuracy for the time to a target, which is checked before any training.
 
     Returns:
         A `StudyResult`. Failed trainings are listed in `failures`; the next run repeats them.
 
     Raises:
-        UserError: The folder has another protocol, there is no data, the target is at chance level, the disk is full, or a
-            process was killed.
+        UserError: The folder has another protocol, there is no data, the target is at chance level, the disk is full,
+            or a process was killed.
 
     Example:
 
@@ -97,6 +97,8 @@ def run(
     plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads)
     classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
     check_target(target, classes, images[1])
+    for warning in cost_warnings(members, plan.protocol.options):
+        announce(warning)
     if len(members) > 1:
         announce(power_sentence(images[1], len(members) - 1))
     folder = Path(folder)

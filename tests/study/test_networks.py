@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from keras_effnet.architecture.specs import expand
 from keras_effnet.complexity.counting import count
 from keras_effnet.config.recipes import RECIPES
 from keras_effnet.errors import UserError
-from keras_effnet.study.networks import AXES, Member, factors_along, family, progressive, scaled
+from keras_effnet.study.networks import AXES, Member, cost_warnings, factors_along, family, progressive, scaled
 from keras_effnet.study.protocol import Budget, Protocol, macs_per_epoch
 
 PAPER = CompoundScaling()
@@ -89,6 +90,58 @@ def test_the_baseline_is_shared_by_all_axes():
         "b0-resolution-phi-1",
     ]
     assert [member.axis for member in members if member.phi == 0] == ["baseline"]
+
+
+def macs_of(member, **changes):
+    shape = {"depth": member.depth, "width": member.width, "image_size": member.image_size}
+    return count(architecture_spec(member.model, **shape, **changes), include_top=False).macs
+
+
+@pytest.mark.parametrize(("baseline", "size", "phis"), [("b0", 64, [1, 2]), ("lite0", 96, [1]), ("resnet18", 64, [1])])
+def test_several_axes_are_given_the_counted_macs_of_compound_scaling(baseline, size, phis):
+    """By the formula resolution cost half as much again as depth, and compound scaling twice as much."""
+    members = scaled(baseline, phis, AXES, image_size=size)
+    for phi in phis:
+        macs = {each.axis: macs_of(each) for each in members if each.phi == phi}
+        assert len(macs) == 4
+        for each in macs.values():
+            assert each / macs["compound"] == pytest.approx(1, abs=0.08)
+
+
+def test_axes_without_compound_scaling_meet_its_formula():
+    base, *others = scaled("b0", [0, 1], ["depth", "width"], image_size=96)
+    assert [each.axis for each in others] == ["depth", "width"]
+    for each in others:
+        assert macs_of(each) / macs_of(base) == pytest.approx(CompoundScaling().cost_per_phi, rel=0.06)
+
+
+def test_a_single_axis_follows_the_formula():
+    (member,) = scaled("b0", [1], ["depth"])
+    assert member.depth == pytest.approx(CompoundScaling().cost_per_phi)
+
+
+def test_the_stride_of_the_stem_counts_for_equal_costs():
+    depth, compound = scaled("lite0", [1], ["depth", "compound"], image_size=48, stem_stride=1)
+    assert macs_of(depth, stem_stride=1) / macs_of(compound, stem_stride=1) == pytest.approx(1, abs=0.08)
+
+
+def test_a_size_at_which_macs_jump_is_told_with_its_cost():
+    """At 36 pixels they are 2.4 times those at 32, where the area is 1.27 times as large."""
+    (jump,) = cost_warnings(scaled("lite0", [1], image_size=32))
+    spec = architecture_spec("lite0", depth=1.2, width=1.1)
+    growth = [count(replace(spec, image_size=size), include_top=False).macs for size in (32, 36)]
+    assert f"{growth[1] / 1e6:.1f} million MACs, x{growth[1] / growth[0]:.2f} those at 32 pixels, for x1.27" in jump
+    assert "has just grown to 2x2" in jump and "multiples of 32 pixels, such as 64" in jump
+    assert cost_warnings(scaled("lite0", [0], image_size=32)) == []
+    assert (
+        "multiples of 16 pixels, such as 48"
+        in cost_warnings(scaled("lite0", [1], image_size=32), {"stem_stride": 1})[0]
+    )
+
+
+def test_axes_that_cannot_cost_the_same_are_named():
+    found = cost_warnings(scaled("lite0", [2], AXES, image_size=32))
+    assert any(each.startswith("At phi 2 the axes cannot cost the same at these sizes: ") for each in found)
 
 
 def test_other_constants_scale_otherwise():

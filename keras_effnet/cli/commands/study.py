@@ -73,7 +73,8 @@ def command(
 
     A first look takes about ten minutes: `keras-effnet study digits-cluttered --phi -3,-2,-1 --seeds 2`.
     """
-    members = _members(**{key: options.pop(key) for key in _NETWORKS})
+    stem_stride = read_settings(options["settings"]).get("stem_stride")
+    members = _members(**{key: options.pop(key) for key in _NETWORKS}, stem_stride=stem_stride)
     given, defects = _given(options), tolerated(max_bad_files, skip_empty_classes)
     if resume is None:
         _check_new(data, members)
@@ -129,13 +130,13 @@ def command(
 _NETWORKS = ("models", "baseline", "phis", "axes", "alpha", "beta", "gamma", "image_size")
 
 
-def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size) -> list[Member]:
+def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size, stem_stride) -> list[Member]:
     """Return the requested networks without duplicates: a baseline that --models also names counts as the baseline."""
     dimensions = [axis for axis in axes if axis != PROGRESSIVE]
     if not phis and dimensions not in ([], ["compound"]):
         raise UserError(f"--axis {','.join(dimensions)} needs scaling steps, e.g. --phi -2,-1,0.")
     scaling = CompoundScaling(alpha, beta, gamma)
-    found = scaled(baseline, phis, dimensions, image_size=image_size, scaling=scaling)
+    found = scaled(baseline, phis, dimensions, image_size=image_size, scaling=scaling, stem_stride=stem_stride)
     shapes = [member.options for member in found]
     named = [member for member in family(models, image_size) if member.options not in shapes]
     return named + found + (progressive(baseline, image_size) if PROGRESSIVE in axes else [])

@@ -26,7 +26,7 @@ from keras_effnet.study.statistics.comparisons import (
     scatter,
     uncertainty,
 )
-from keras_effnet.study.statistics.power import TO_SEE, expected_scatter, seeds_needed
+from keras_effnet.study.statistics.sample_size import TO_SEE, expected_scatter, seeds_needed
 from keras_effnet.study.summary import METRICS, Summary, ratios
 
 _UNEQUAL = 1.1  # ratio of MACs from which on networks do not cost the same

@@ -7,7 +7,7 @@ from scipy.stats import linregress, t
 from study_rows import ROWS, cost, training
 
 from keras_effnet.study.statistics.answers import answer, power_sentence
-from keras_effnet.study.statistics.power import seeds_needed
+from keras_effnet.study.statistics.sample_size import seeds_needed
 from keras_effnet.study.summary import summarize
 
 

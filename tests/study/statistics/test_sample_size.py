@@ -7,7 +7,7 @@ import pytest
 from simulated_studies import found, simulated
 
 from keras_effnet.errors import UserError
-from keras_effnet.study.statistics.power import expected_scatter, power, seeds_needed
+from keras_effnet.study.statistics.sample_size import expected_scatter, power, seeds_needed
 
 
 @pytest.mark.parametrize(("points", "images"), [(2, 1000), (5, 500), (10, 100), (2, 10_000)])
