@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from keras_effnet.study.measurement.load import OtherLoad
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Protocol
 from keras_effnet.study.trial import _start
-from keras_effnet.system.load import OtherLoad
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.output import captured_output
 

@@ -115,7 +115,17 @@ def test_a_step_is_the_one_that_fit_runs(toy_model):
 
 
 def test_several_steps_an_execution_share_its_time(observed_model, events, monkeypatch):
-    monkeypatch.setattr(speed, "measure", lambda execute, **options: execute() and Timing(60.0, 9.0, 5))
+    class Timer:
+        def __init__(self, execute, **options):
+            execute()
+
+        def burst(self):
+            return False
+
+        def timing(self):
+            return Timing(60.0, 9.0, 5)
+
+    monkeypatch.setattr(speed, "Timer", Timer)
     timed = training_step(observed_model(steps_per_execution=3), IMAGES, LABELS)
     assert timed == Timing(20.0, 3.0, 5)
     assert events.count("run") == 3 * 2
@@ -132,7 +142,18 @@ def test_predictions_change_nothing(toy_model):
 def test_every_timed_step_ends_with_all_devices_waited_for(observed_model, events, monkeypatch):
     monkeypatch.setattr(speed, "synchronize", lambda value: events.append("waited"))
     training_step(observed_model(), IMAGES, LABELS, runs=5, warmup=1)
-    assert [event for event in events if event != "traced"] == ["run"] + ["run", "waited"] * 6
+    assert [event for event in events if event != "traced"] == ["run", "waited"] * 7  # the first traces
+
+
+def test_networks_are_timed_in_turn(observed_model, events):
+    """So that other load affects all of them alike; it met one of them alone."""
+    clocks = {name: speed.prediction_clock(observed_model(), IMAGES, runs=10, warmup=1) for name in "ab"}
+    events.clear()
+    for name, clock in clocks.items():
+        clock.timer._function = lambda name=name: events.append(name)
+    speed.run_in_turn(clocks.values())
+    assert events == ["a"] * 5 + ["b"] * 5 + ["a"] * 5 + ["b"] * 5
+    assert all(clock.timing().runs == 10 and clock.trace_seconds > 0 for clock in clocks.values())
 
 
 @pytest.fixture

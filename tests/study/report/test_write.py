@@ -206,6 +206,28 @@ def test_times_are_multiples_of_the_cheapest(written):
     assert found["b0-phi-2", "training step"]["time_ratio"] == 1
 
 
+def test_the_law_has_no_gap_and_shows_the_trainings_it_was_fitted_to(written):
+    data = page(written).data
+    measured, beyond = ([each for each in data["law"] if each["extrapolated"] is value] for value in (False, True))
+    assert measured[-1]["macs"] == beyond[0]["macs"] == 32e6 and measured[-1]["accuracy"] == beyond[0]["accuracy"]
+    assert measured[0]["macs"] == 15e6 and beyond[-1]["macs"] == pytest.approx(4 * 32e6)
+    names = ("b0-phi-2", "b0-phi-1", "b0")
+    expected = [(name, accuracy) for name in names for accuracy in NETWORKS[name][3]]
+    assert [(each["member"], each["accuracy"]) for each in data["fitted"]] == expected
+
+
+def test_two_networks_have_a_line_without_a_band():
+    two = {name: NETWORKS[name] for name in ("b0-phi-1", "b0")}
+    assert {(each["low"], each["high"]) for each in report_data(study_rows(two))["law"]} == {(None, None)}
+
+
+def test_times_have_their_interquartile_range_in_page_and_table(written):
+    found = page(written)
+    step = next(cells[9][1] for cells in found.rows[1:] if cells[0][0] == "b0")
+    assert step == next(each["shown"]["step_ms"] for each in found.data["networks"] if each["member"] == "b0")[:-3]
+    assert re.fullmatch(r"90\.5 ± 4\.53", step) and "interquartile ranges are up to 5% of them" in found.text
+
+
 def test_the_roof_bends_where_memory_is_as_slow_as_arithmetic(written):
     assert [(each["intensity"], each["gflops"]) for each in page(written).data["roofs"]] == [
         (1.0, 20.0),
@@ -438,6 +460,30 @@ def test_a_click_on_the_legend_singles_a_name_out(opened, written, chart, marks,
     tab.locator(f"#chart-{chart} .role-legend-label text", has_text=name).click(force=True)
     points = f"[...document.querySelectorAll('#chart-{chart} .{marks}_marks path')]"
     tab.wait_for_function(f"() => {points}.filter(point => point.getAttribute('opacity') > 0.9).length === {kept}")
+
+
+ALIKE = {f"lite0-resolution-phi+{step}": ("resolution", "lite0", 20 + step, (0.7, 0.71)) for step in range(6)}
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_legends_show_whole_names_inside_their_chart(opened, write, width):
+    """Names that differ only at their ends were cut alike."""
+    tab = opened(write(study_rows(ALIKE)), viewport={"width": width, "height": 900})
+    assert set(tab.locator("#chart-curves .role-legend-label text").all_text_contents()) == set(ALIKE)
+    tab.wait_for_function(
+        """() => { const chart = document.querySelector("#chart-curves svg"), outer = chart.getBoundingClientRect();
+        const boxes = [...chart.querySelectorAll(".role-legend-label text")].map(each => each.getBoundingClientRect());
+        return boxes.every(box => box.top >= outer.top && box.right <= outer.right); }"""
+    )
+
+
+def test_all_columns_of_the_table_are_seen_at_once(opened, write):
+    """8 of 19 were, at 1280 pixels."""
+    tab = opened(write(study_rows()), viewport={"width": 1280, "height": 900})
+    columns = tab.locator("thead th").count()
+    assert columns == 20
+    seen, whole = tab.evaluate("['clientWidth', 'scrollWidth'].map(name => document.querySelector('.scroll')[name])")
+    assert whole <= seen + 2
 
 
 def test_hovering_tells_all_figures(opened, written):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from study_rows import ROWS
 
+from keras_effnet.study.measurement.load import OtherLoad
 from keras_effnet.study.statistics.answers import answer
 from keras_effnet.study.statistics.clock_noise import roofline_doubts
 from keras_effnet.study.summary import summarize
-from keras_effnet.system.load import OtherLoad
 
 
 def timed(**changes):
