@@ -468,8 +468,9 @@ ALIKE = {f"lite0-resolution-phi+{step}": ("resolution", "lite0", 20 + step, (0.7
 @pytest.mark.parametrize("width", [400, 1280])
 def test_legends_show_whole_names_inside_their_chart(opened, write, width):
     """Names that differ only at their ends were cut alike."""
-    tab = opened(write(study_rows(ALIKE)), viewport={"width": width, "height": 900})
-    assert set(tab.locator("#chart-curves .role-legend-label text").all_text_contents()) == set(ALIKE)
+    networks = NETWORKS | ALIKE
+    tab = opened(write(study_rows(networks)), viewport={"width": width, "height": 900})
+    assert set(tab.locator("#chart-curves .role-legend-label text").all_text_contents()) == set(networks)
     tab.wait_for_function(
         """() => { const chart = document.querySelector("#chart-curves svg"), outer = chart.getBoundingClientRect();
         const boxes = [...chart.querySelectorAll(".role-legend-label text")].map(each => each.getBoundingClientRect());
