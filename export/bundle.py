@@ -11,6 +11,7 @@ import keras
 from keras_effnet.architecture.detector_files import DETECTOR_JSON, save_detector
 from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.export.app_bundle.answers import Shown, shown
 from keras_effnet.export.app_bundle.model_json import of_rows
 from keras_effnet.export.app_bundle.sample_image import choose, png, read_sample
 from keras_effnet.export.app_bundle.writing import BUNDLE, check_absent, fill
@@ -22,7 +23,7 @@ from keras_effnet.export.description import About
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
-from keras_effnet.export.outputs import Tasks, class_count
+from keras_effnet.export.outputs import Outputs, Tasks, class_count
 from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.report import ReportRow, recommend_precision, recommended_file, write_export_report
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
@@ -30,6 +31,7 @@ from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.files import atomic_group
+from keras_effnet.tasks.thresholds import THRESHOLDS, write_thresholds
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def write_bundle(
     notes: Sequence[str] = (),
     app_bundle: bool = False,
     test_images: Images | None = None,
+    thresholds: Sequence[float] | None = None,
     announce: Callable[[str], None] = lambda step: None,
 ) -> Bundle:
     """Export several precisions, compare each with the model on held-out images, measure them, and write a report.
@@ -146,6 +149,8 @@ def write_bundle(
             names, `model.json`, a model card, a test image, an Android project and example code.
         test_images: Path of the bundle's test image, or images to choose one from that the network is sure of; by
             default the bundle has none. The image travels in the bundle, as a PNG without metadata.
+        thresholds: Floats in [0, 1], probability from which on each label is present, for apps and pages, written to
+            `thresholds.csv`; 0.5 by default.
         announce: Called with a line of text before each step.
 
     Returns:
@@ -174,6 +179,7 @@ def write_bundle(
     for quantization, path in paths.items():
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)
     spec = image_spec or ImageSpec.of_model(model)
+    meaning = shown(Outputs.of(model, task).only.task.name, name) if app_bundle else None
     sample = _check_app_bundle(folder, spec, test_images, overwrite) if app_bundle else None
     about = (about or About()).completed(name, class_count(model), labels)
     announce("Reading images")
@@ -203,10 +209,12 @@ def write_bundle(
         remarks = [*notes, *filter(None, [reference.remark])]
         write_export_report(staged, name, rows, bundle.recommendation, remarks)
         (staged / "report.json").write_text(bundle.to_json() + "\n", encoding="utf-8")
-        document = of_rows(rows, spec, name=name, recommended=bundle.recommended)
-        if app_bundle and document.files:
+        if thresholds is not None:
+            write_thresholds(staged / THRESHOLDS, labels or (), thresholds)
+        if meaning and any(row.export for row in rows):
             announce("Writing the app bundle")
-            sample = sample or _chosen_image(source.model, test_images, spec, seed)
+            document = of_rows(rows, spec, name=name, recommended=bundle.recommended, thresholds=thresholds)
+            sample = sample or _chosen_image(source.model, test_images, spec, seed, meaning)
             fill(staged / BUNDLE, document, staged, sample)
     return bundle
 
@@ -223,11 +231,11 @@ def _check_app_bundle(folder: Path, spec: ImageSpec, test_images: Images | None,
     return None
 
 
-def _chosen_image(model: keras.Model, source: Images | None, spec: ImageSpec, seed: int) -> bytes | None:
+def _chosen_image(model: keras.Model, source: Images | None, spec: ImageSpec, seed: int, rule: Shown) -> bytes | None:
     """PNG of an image that the network is sure of; None without images, or if it is right about none."""
     if source is None:
         return None
-    chosen = choose(lambda pixels: model.predict(pixels, batch_size=8, verbose=0), source, spec, seed)
+    chosen = choose(lambda pixels: model.predict(pixels, batch_size=8, verbose=0), source, spec, seed, rule)
     return None if chosen is None else png(chosen, spec.size)
 
 

@@ -86,10 +86,10 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Share of images with the Keras model's most probable class.
+    """Agreement with the Keras model: share of images with its most probable class, or the measure of the task.
 
     Args:
-        fraction: Float in [0, 1].
+        fraction: Float, 1 if nothing differs.
         samples: Int, number of images.
         interval: Pair of floats, 95% Wilson interval.
         evidence: `"held-out"`, `"calibration"`, `"synthetic"` or `"given"`, as in `VerifyReport`.
@@ -113,7 +113,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Answer:
-    """A class, its name and its score."""
+    """A class or label with its score, a value with its number, or a class of masks with its share of the pixels."""
 
     index: int
     label: str
@@ -139,7 +139,8 @@ class ModelFile:
         min_runtime_version: String or None.
         calibration_images: Int, number of images that the ranges of its integers come from, or None.
         clients: Tuple of `Verdict`s.
-        expected_top5: Tuple of `Answer`s, what LiteRT's CPU kernels give for the test image, or None.
+        expected_top5: Tuple of `Answer`s, what LiteRT's CPU kernels give for the test image, or None: the five best
+            classes or labels, best first; the five classes with most pixels; or all values.
     """
 
     file: str
@@ -174,6 +175,9 @@ class ModelDocument:
         image: `ImageRule`.
         files: Tuple of `ModelFile`s.
         recommended: String, the file that the export's report recommends, or None.
+        task: String, what the output means: `"classification"`, `"binary"`, `"multilabel"`, `"regression"` or
+            `"segmentation"`.
+        thresholds: Tuple of floats, score from which on each label is present (binary, multilabel), or None.
         test_image: String, name of the image of `expected_top5` beside the document, or None.
     """
 
@@ -187,6 +191,8 @@ class ModelDocument:
     files: tuple[ModelFile, ...]
     recommended: str | None = None
     test_image: str | None = None
+    task: str = "classification"
+    thresholds: tuple[float, ...] | None = None
     labels: str = LABELS
     format: int = FORMAT
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.errors import UserError
+from keras_effnet.export.app_bundle.answers import shown
 from keras_effnet.export.app_bundle.document import (
     LABELS,
     Accuracy,
@@ -34,6 +35,8 @@ from keras_effnet.preprocessing import PIXELS, ImageSpec
 from keras_effnet.system.documents import read_json, read_lines
 from keras_effnet.system.machine import environment
 from keras_effnet.system.typed_values import conform
+from keras_effnet.tasks import task_of_output
+from keras_effnet.tasks.thresholds import THRESHOLDS, read_thresholds
 
 if TYPE_CHECKING:
     from keras_effnet.export.report import ReportRow
@@ -47,7 +50,12 @@ _ACCURACY = {"accuracy_tflite": float, "accuracy_keras": float, "samples": int}
 
 
 def of_rows(
-    rows: Sequence[ReportRow], image_spec: ImageSpec, *, name: str, recommended: str | None = None
+    rows: Sequence[ReportRow],
+    image_spec: ImageSpec,
+    *,
+    name: str,
+    recommended: str | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> ModelDocument:
     """Describe the files of an export that were kept.
 
@@ -56,6 +64,7 @@ def of_rows(
         image_spec: `ImageSpec`.
         name: String.
         recommended: String, name of the recommended file.
+        thresholds: Floats, score from which on each label is present; 0.5 by default.
     """
     kept = [file for row in rows if (file := row.kept)]
     files = [
@@ -67,7 +76,8 @@ def of_rows(
         )
         for file in kept
     ]
-    return _document(files, [file.inspection for file in kept], image_spec, name, recommended, environment())
+    found = [file.inspection for file in kept]
+    return _document(files, found, image_spec, name, recommended, environment(), thresholds)
 
 
 def of_files(paths: Sequence[str | Path], *, name: str | None = None) -> ModelDocument:
@@ -78,7 +88,7 @@ def of_files(paths: Sequence[str | Path], *, name: str | None = None) -> ModelDo
         name: String, by default the name in the first file's metadata, or else the file's.
 
     Raises:
-        UserError: A file is missing, damaged, or not an image classifier; there are no files.
+        UserError: A file is missing, damaged, or of a task that has nothing to show; there are no files.
     """
     files, found, made_by = [], [], None
     if not paths:
@@ -88,7 +98,7 @@ def of_files(paths: Sequence[str | Path], *, name: str | None = None) -> ModelDo
         content = content_of(path)
         digest = hashlib.sha256(content).hexdigest()
         inspection = inspect(path)
-        _check_classifier(path, inspection)
+        _check_shapes(path, inspection)
         record = _record(path, digest)
         files.append(_file(path.name, digest, inspection, record))
         found.append(inspection)
@@ -97,7 +107,10 @@ def of_files(paths: Sequence[str | Path], *, name: str | None = None) -> ModelDo
             recommended = path.name
     metadata = found[0].metadata
     name = name or (metadata.name if metadata else "") or files[0].file.removesuffix(".tflite")
-    return _document(files, found, _image_spec(Path(paths[0]), found[0]), name, recommended, made_by)
+    first = Path(paths[0])
+    names = class_names(first, found[0]) if (listed := first.with_name(THRESHOLDS)).is_file() else ()
+    thresholds = read_thresholds(listed, names) if names else None
+    return _document(files, found, _image_spec(first, found[0]), name, recommended, made_by, thresholds)
 
 
 def class_names(path: str | Path, inspection: Inspection | None = None) -> tuple[str, ...]:
@@ -112,13 +125,23 @@ def class_names(path: str | Path, inspection: Inspection | None = None) -> tuple
     labels = Path(path).with_name(LABELS)
     known = [found.metadata.labels] if found.metadata else []
     known += [readable(read_lines(labels))] if labels.is_file() else []
+    if classes == 1:  # of two names, the last one is that of the positive class
+        known = [names[-1:] for names in known if len(names) <= 2]
     return next((names for names in known if len(names) == classes), tuple(f"class {n}" for n in range(classes)))
 
 
-def _check_classifier(path: Path, found: Inspection) -> None:
+def task_of_file(found: Inspection) -> str:
+    """Task of a file, from its metadata; classification without."""
+    return task_of_output(found.metadata.output_name) if found.metadata else "classification"
+
+
+def _check_shapes(path: Path, found: Inspection) -> None:
     shapes = [port.signature for port in (*found.inputs, *found.outputs)]
-    if (len(found.inputs), len(found.outputs)) != (1, 1) or [len(shape) for shape in shapes] != [4, 2]:
-        raise UserError(f"{path} is not an image classifier: it maps {list(shapes[:-1])} to {list(shapes[-1:])}.")
+    task = task_of_file(found)
+    kind = "an image classifier" if task == "classification" else f"a network for {task} of images"
+    ranks = [4, shown(task, path).rank]
+    if (len(found.inputs), len(found.outputs)) != (1, 1) or [len(shape) for shape in shapes] != ranks:
+        raise UserError(f"{path} is not {kind}: it maps {list(shapes[:-1])} to {list(shapes[-1:])}.")
     if -1 in shapes[0][1:]:
         raise UserError(
             f"{path} takes images of no fixed size, {list(shapes[0])}; convert it with a fixed input shape."
@@ -132,8 +155,12 @@ def _document(
     name: str,
     recommended: str | None,
     made_by: Any,
+    thresholds: Sequence[float] | None = None,
 ) -> ModelDocument:
     metadata = found[0].metadata if found else None
+    task = task_of_file(found[0]) if found else "classification"
+    classes = files[0].outputs[0].shape[-1] if files else 0
+    decides = shown(task, name).decides
     versions = made_by.get("packages", {}) if isinstance(made_by, Mapping) else {}
     return ModelDocument(
         name=name,
@@ -141,7 +168,7 @@ def _document(
         license=metadata.license if metadata else "",
         author=metadata.author if metadata else "",
         created_with={name: versions.get(package) for name, package in _MAKERS.items()},
-        classes=files[0].outputs[0].shape[-1] if files else 0,
+        classes=classes,
         image=ImageRule(
             spec.size,
             spec.size,
@@ -151,6 +178,8 @@ def _document(
         ),
         files=tuple(files),
         recommended=recommended,
+        task=task,
+        thresholds=tuple(thresholds or [0.5] * classes) if decides else None,
     )
 
 

@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from keras_effnet.export.app_bundle.answers import shown as shown_by
 from keras_effnet.export.app_bundle.document import ModelDocument, ModelFile
 from keras_effnet.export.client_table import client_headers, client_rows
 from keras_effnet.export.tflite_file.clients import MEDIAPIPE, REFUSES
@@ -89,6 +90,7 @@ def render_all(document: ModelDocument, shown: ModelFile) -> Iterator[tuple[str,
     verdicts = {f"`{file.file}`": file.clients for file in document.files}
     values = {
         "document": document,
+        "rule": shown_by(document.task, document.name),
         "name": document.name,
         "image": document.image,
         "crop": document.image.resize.crop,
@@ -199,11 +201,12 @@ _FILTERS: dict[str, Callable[..., Any]] = {
 
 def _card_header(document: ModelDocument) -> str:
     """Metadata of the card as model hubs read it."""
+    tag = shown_by(document.task, document.name).tag
     header = {
         "license": document.license.lower() or "unknown",
         "library_name": "litert",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "tflite", "litert", "efficientnet", "on-device"],
+        "pipeline_tag": tag,
+        "tags": [tag, "tflite", "litert", "efficientnet", "on-device"],
     }
     return yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
 

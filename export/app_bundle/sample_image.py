@@ -12,27 +12,30 @@ from PIL import Image
 
 from keras_effnet.datasets.decoding import decode, read
 from keras_effnet.datasets.loading import Split
+from keras_effnet.export.app_bundle.answers import SHOWN, Shown
 from keras_effnet.export.calibration import Images, original_images
 from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec
 
 _TRIED = 64  # images to choose from
 _LONGEST = 512  # side in pixels; a network of larger images keeps its own size
-_SURE = 0.5  # probability of the first class from which the ranks behind it count
-_RANKS = 6  # five, and the one that the fifth must be distinguished from
-_LEAST = 1e-6  # probabilities below are equal
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def choose(predict: Predict, source: Images, image_spec: ImageSpec, seed: int = 0) -> np.ndarray | None:
-    """Choose an image whose five most probable classes are far apart, so that rounding does not change their order.
+def choose(
+    predict: Predict, source: Images, image_spec: ImageSpec, seed: int = 0, rule: Shown = SHOWN["classification"]
+) -> np.ndarray | None:
+    """Choose an image whose answers rounding does not change: five most probable classes that are far apart.
+
+    Of decisions, those furthest from one half; of masks, the one with most pixels that are not of the largest class.
 
     Args:
         predict: Function from images `(N, size, size, 3)`, values 0..255, to probabilities `(N, classes)`.
         source: Images of any size, as for calibration.
         image_spec: `ImageSpec` of the network.
         seed: Int, seed of the draw.
+        rule: `Shown` of the network's task.
 
     Returns:
         `uint8` array of shape `(height, width, 3)`; None if no image is classified right.
@@ -40,19 +43,12 @@ def choose(predict: Predict, source: Images, image_spec: ImageSpec, seed: int = 
     labels = None
     if isinstance(source, Split):
         source = source.sample(_TRIED, seed)
-        labels = source.labels
+        labels = source.labels if rule.kind == "classes" else None
     images = original_images(source, _TRIED, seed)
     scores = predict(np.stack([evaluation_image(tf.constant(image), image_spec).numpy() for image in images]))
     right = np.arange(len(images)) if labels is None else np.flatnonzero(scores.argmax(axis=1) == labels)
-    best = max(right.tolist(), key=lambda index: _distinctness(scores[index]), default=None)
+    best = max(right.tolist(), key=lambda index: rule.sure(rule.scores(scores[index])), default=None)
     return None if best is None else np.clip(np.round(images[best]), 0, 255).astype("uint8")
-
-
-def _distinctness(scores: np.ndarray) -> tuple[float, float]:
-    """How sure the first class is, up to a point, then the smallest ratio of neighbours among the first ranks."""
-    first = np.maximum(np.sort(scores)[::-1][:_RANKS], _LEAST)
-    ratios = first[:-1] / first[1:]
-    return min(float(first[0]), _SURE), float(ratios.min(initial=np.inf))
 
 
 def read_sample(path: str | Path) -> np.ndarray:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from keras_effnet.errors import UserError, check_path
-from keras_effnet.export.app_bundle.document import LABELS, MODEL_JSON, Answer, ModelDocument, ModelFile
+from keras_effnet.export.app_bundle.answers import shown
+from keras_effnet.export.app_bundle.document import LABELS, MODEL_JSON, ModelDocument, ModelFile
 from keras_effnet.export.app_bundle.model_json import class_names, of_files
 from keras_effnet.export.app_bundle.rendering import ASSETS, render_all
 from keras_effnet.export.app_bundle.sample_image import network_images, png, read_sample
@@ -97,6 +95,11 @@ def fill(folder: Path, document: ModelDocument, files: Path, image: bytes | None
     """
     for file in document.files:
         _check_supported(file)
+        if document.task == "segmentation" and file.outputs[0].shape[-1] < 2:
+            raise UserError(
+                f"A bundle needs masks with a channel for each class, and {file.file} has one for both classes: train "
+                "a network with two."
+            )
     if image is not None:
         document = _with_answers(document, files, image)
     shown = shown_file(document)
@@ -137,10 +140,6 @@ def _with_answers(document: ModelDocument, folder: Path, image: bytes) -> ModelD
     answered = []
     for file in document.files:
         path = folder / file.file
-        answered.append(replace(file, expected_top5=_top5(IsolatedModel(path).predict(pixels)[0], class_names(path))))
+        answers = shown(document.task, path).answers(IsolatedModel(path).predict(pixels)[0], class_names(path))
+        answered.append(replace(file, expected_top5=answers))
     return replace(document, files=tuple(answered), test_image=TEST_IMAGE)
-
-
-def _top5(scores: np.ndarray, names: Sequence[str]) -> tuple[Answer, ...]:
-    best = np.argsort(-scores, kind="stable")[:5].tolist()
-    return tuple(Answer(index, names[index], float(scores[index])) for index in best)

@@ -40,7 +40,7 @@ class Question:
     Args:
         names: Names of the classes, labels or values.
         top: Int, classes per image.
-        threshold: Float in [0, 1], probability from which on a decision is yes.
+        threshold: Float in [0, 1], probability from which on a decision is yes; or a sequence, one for each label.
         new_folder: Function that creates the folder for files of masks and boxes.
         found: Function from the outputs for a batch and the sizes of its original images to `Detections` in their
             pixels; for a detector.
@@ -48,7 +48,7 @@ class Question:
 
     names: Sequence[str]
     top: int
-    threshold: float
+    threshold: float | Sequence[float]
     new_folder: Callable[[], Path]
     found: Callable[[Any, Sequence[tuple[int, int]]], Sequence[Any]] | None = None
 
@@ -123,7 +123,8 @@ def _decisions(batches: Batches, asked: Question) -> Iterator[tuple[str, Any]]:
 def _labels(batches: Batches, asked: Question) -> Iterator[tuple[str, Any]]:
     for path, shares in _probabilities(batches):
         known = dict(zip(asked.names, shares.tolist(), strict=True))
-        said = [name for name in sorted(known, key=lambda name: -known[name]) if known[name] >= asked.threshold]
+        present = dict(zip(asked.names, (shares >= np.asarray(asked.threshold)).tolist(), strict=True))
+        said = [name for name in sorted(known, key=lambda name: -known[name]) if present[name]]
         yield path, Flags(known, said)
 
 

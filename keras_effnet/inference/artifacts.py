@@ -31,6 +31,7 @@ from keras_effnet.system.files import why_no_file
 from keras_effnet.tasks import TASKS, TaskName, task_of, task_of_output
 from keras_effnet.tasks.learning import LabelKind
 from keras_effnet.tasks.recognition import is_detector
+from keras_effnet.tasks.thresholds import THRESHOLDS, read_thresholds
 from keras_effnet.training.run import BEST
 
 logger = logging.getLogger(__name__)
@@ -264,6 +265,16 @@ def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
         wanted = (image_spec.size, image_spec.size, image_spec.channels)
         raise UserError(f"The network takes images of shape (N, {', '.join(map(str, wanted))}), got {images.shape}.")
     return images if image_spec.in_network else preprocess_input(images, image_spec)
+
+
+def thresholds(artifact: Artifact) -> tuple[float, ...] | None:
+    """Probability from which on each label is present, from `thresholds.csv` of a run or an export; None without.
+
+    Raises:
+        UserError: The file is damaged, or lacks a label.
+    """
+    path = _sidecar(artifact.path, THRESHOLDS) if artifact.task == "multilabel" else None
+    return read_thresholds(path, class_names(artifact)) if path else None
 
 
 def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:

@@ -240,7 +240,7 @@ def train_dataset(
     The network and its input pipelines are built from the config. After training, the batch normalization statistics of
     the best weights are re-estimated, see `transfer.reestimate_batch_norm`. In addition to the files of `train`, the
     folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json`, `augmented.png` and a figure of the
-    task (`confusion.png`, `precision_recall.png`, `scatter.png` or `masks.png`), so that
+    task (`confusion.png`, `precision_recall.png` with `thresholds.csv`, `scatter.png` or `masks.png`), so that
     `eval`, `predict` and `export` need only the folder. A detector gets anchors that fit the boxes of the data, unless
     the config sets them, and `detector.json`.
 

@@ -1,8 +1,9 @@
 // The page: reads model.json, classifies images with the chosen file, shows the result.
 
 import { Classifier, obstacle, refusal } from "./classifier.js";
+import { decode, overlay, ranked } from "./decode.js";
 import { imageFile, paint, pixelsOf, startCamera, stopCamera } from "./images.js";
-import { announce, fail, showAgreement, showClasses, showFiles, showLatency, sizeText, topFive } from "./view.js";
+import { announce, fail, showAgreement, showClasses, showFiles, showLatency, sizeText } from "./view.js";
 
 const PROCESSORS = { wasm: "CPU (WebAssembly)", webgpu: "GPU (WebGPU)" };
 const RUNS = { most: 10, least: 3, milliseconds: 1000 };
@@ -62,15 +63,15 @@ async function classify(pixels) {
   if (!classifier) await openModel();
   last = pixels;
   announce("Classifying …");
-  const { scores } = await classifier.run(pixels);
-  const found = topFive(scores, labels);
-  paint(element("seen"), pixels, model.image);
-  showClasses(found);
+  const { shape } = chosen().outputs[0];
+  const { scores, answers, mask } = decode((await classifier.run(pixels)).scores, labels, model, shape);
+  paint(element("seen"), mask ? overlay(pixels, mask, model.image, shape) : pixels, model.image);
+  showClasses(answers);
   showLatency("");
   element("agreement").hidden = true;
-  announce(`${found[0].label}, ${found[0].text}.`);
+  announce(`${answers[0].label}, ${answers[0].text}.`);
   showLatency(`${await latency(pixels)} on ${PROCESSORS[element("accelerator").value]}.${partly()}`);
-  return { scores, found };
+  return scores;
 }
 
 function partly() {
@@ -90,8 +91,8 @@ async function latency(pixels) {
 
 async function compare() {
   const image = await (await fetched(model.test_image)).blob();
-  const { scores } = await classify(await pixelsOf(image, model.image));
-  showAgreement(scores, chosen().expected_top5);
+  const scores = await classify(await pixelsOf(image, model.image));
+  showAgreement(scores, chosen().expected_top5, ranked(model));
 }
 
 const classifyFile = (file) => queue(async () => classify(await pixelsOf(file, model.image)));
@@ -144,7 +145,7 @@ function listen() {
 
 /** Offer the files, the recommended one first chosen, and the processors that this browser has. */
 async function offer() {
-  document.title = `${model.name}: image classifier`;
+  document.title = `${model.name}: image ${model.task === "classification" ? "classifier" : model.task ?? "classifier"}`;
   element("name").textContent = model.name;
   element("about").textContent = model.description || `${labels.length} classes, ${model.image.width}x${model.image.height} pixels.`;
   const runnable = model.files.filter((file) => !refusal(file));

@@ -260,6 +260,7 @@ def command(
     mixed: int8 with blocks that stay in float.
     """
     console.prepare_tensorflow()
+    from keras_effnet.export.app_bundle.answers import SHOWN
     from keras_effnet.export.app_bundle.writing import BUNDLE
     from keras_effnet.export.bundle import write_bundle
     from keras_effnet.export.description import About, read_class_names
@@ -282,9 +283,12 @@ def command(
     artifact = artifacts.load(model, several_outputs=True)
     several = artifact.model is not None and len(artifact.model.outputs) > 1
     meaning = "several outputs" if several else artifact.task
-    if meaning != "classification" and (app_bundle or web):
+    if app_bundle or web:
         option = "--bundle" if app_bundle else "--web"
-        raise UserError(f"{option} shows classes, and the task of {model} is {meaning}: export it without {option}.")
+        if (options["task"] or meaning) not in SHOWN:
+            raise UserError(
+                f"{option} has nothing to show for the task of {model}, {meaning}: export it without {option}."
+            )
     if not several:
         options["task"] = options["task"] or artifact.task
     if artifact.model is None:
@@ -339,6 +343,7 @@ def command(
             image_size=artifact.image_spec.size,
             notes=notes,
             app_bundle=app_bundle,
+            thresholds=artifacts.thresholds(artifact),
             test_images=_test_images(test_image, held_out, calibration),
             announce=spinner.update,
             **options,

@@ -11,7 +11,7 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.answers import ANSWERS, Question
-from keras_effnet.cli.options import Choice, Number, Whole, decision_threshold, refuse_unused
+from keras_effnet.cli.options import Choice, Number, Whole, decision_threshold, refuse_unused, was_given
 from keras_effnet.errors import UserError
 from keras_effnet.inference.writers import COCO, FORMS, form_of, part_of, saved_to, written, written_to
 
@@ -28,7 +28,8 @@ ARRAY = ".npy"
     type=Number(0, 1),
     default=0.5,
     show_default=True,
-    help="Probability from which on a binary network or a label says yes, or a box is found (boxes: 0.3 by default).",
+    help="Probability from which on a binary network or a label says yes, or a box is found (boxes: 0.3 by default). "
+    "Labels of a run or an export with a thresholds.csv have their own, unless this is given.",
 )
 @click.option("--labels", type=click.Path(path_type=Path), help="File with one name per line.")
 @click.option("--format", "form", type=Choice(["table", *FORMS]), help="Format of stdout or the file. [default: table]")
@@ -65,7 +66,8 @@ def command(images, model, top, threshold, labels, form, output, batch_size, as_
     progress = console.track(f"Predicting {len(paths)} images", -(-len(paths) // artifact.batch_size))
     batches = image_files.image_batches(paths, artifact.image_spec, artifact.batch_size, progress)
     found = _in_originals(artifact) if artifact.task == "detection" else None
-    threshold = decision_threshold(artifact.task, threshold)
+    own = None if was_given("threshold") else artifacts.thresholds(artifact)
+    threshold = own or decision_threshold(artifact.task, threshold)
     asked = Question(names, top, threshold, lambda: _run_folder(model), found)
     rows: list[tuple[str, str]] = []
     done = 0

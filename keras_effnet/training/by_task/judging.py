@@ -24,6 +24,7 @@ from keras_effnet.evaluation.by_task.decisions import collect_decisions, evaluat
 from keras_effnet.evaluation.by_task.segments import evaluate_masks
 from keras_effnet.evaluation.by_task.values import collect_values, evaluate_values
 from keras_effnet.evaluation.metrics import evaluate
+from keras_effnet.tasks.thresholds import THRESHOLDS, write_thresholds
 
 _ROWS = 8  # images in masks.png
 
@@ -83,8 +84,13 @@ def _labels(model: keras.Model, val: tf.data.Dataset, dataset: ImageDataset) -> 
     def draw(names: Sequence[str], folder: Path) -> None:
         path = folder / "precision_recall.png"
         drawings.precision_recall(decisions.truth, decisions.scores, found.labels, names, path)
+        write_thresholds(folder / THRESHOLDS, names, [_known(label.best_threshold) for label in found.labels])
 
     return Judgement(found, found.mean_ap, draw)
+
+
+def _known(threshold: float) -> float:
+    return 0.5 if np.isnan(threshold) else threshold  # no validation image has the label
 
 
 def _values(model: keras.Model, val: tf.data.Dataset, dataset: ImageDataset) -> Judgement:

@@ -216,6 +216,20 @@ def test_predict_lists_the_labels_above_the_threshold(cli, tmp_path):
     assert line["labels"] == [] and set(line["probabilities"]) == {"red", "green", "blue"}
 
 
+def test_predict_decides_by_the_thresholds_of_the_run_unless_one_is_given(cli, tmp_path):
+    model = save(tmp_path / "labels", 3, "sigmoid", "red\ngreen\nblue\n")
+    image = paint(tmp_path / "a.png", 200, 0, 250)
+    table = tmp_path / "labels/thresholds.csv"
+    table.write_text("label,threshold\nblue,1\nred,0.5\ngreen,0\n")
+    assert [name for name, _ in predicted(cli, image, "--model", model)[str(image)]] == ["red", "green"]
+    named = predicted(cli, image, "--model", model, "--threshold", 0.5)[str(image)]
+    assert [name for name, _ in named] == ["blue", "red"]
+    table.write_text("label,threshold\nblue,0.5\nred,half\n")
+    assert "remove it to decide at a probability of 0.5" in cli("predict", image, "--model", model).err
+    table.write_text("label,threshold\nblue,0.5\nred,0.5\n")
+    assert "has no threshold of 'green'" in cli("predict", image, "--model", model).err
+
+
 def test_predict_gives_values_their_names(cli, tmp_path):
     model = save(tmp_path / "values", 1, None, "redness\n")
     image = paint(tmp_path / "a.png", 102, 0, 0)
