@@ -25,6 +25,7 @@ from keras_effnet.system.typed_values import build
 logger = logging.getLogger(__name__)
 
 _NO_SPEC = "ImageSpec.of(architecture_spec(name)) is that of a network, ImageSpec.of_model(model) that of a built one."
+FITS = ("crop", "stretch", "letterbox")
 INTERPOLATIONS = ("bilinear", "bicubic")
 PIXELS = (0.0, 255.0)
 
@@ -73,6 +74,8 @@ class ImageSpec:
         interpolation: `"bilinear"`, as in browsers and on phones, or `"bicubic"`, as in the published evaluations.
         in_network: Bool, whether the network normalises its input. False if it was built with
             `include_preprocessing=False` and expects the output of `preprocess_input`.
+        fit: How an image becomes a square: `"crop"` keeps the central square; for detectors `"stretch"` resizes the
+            whole image, as MediaPipe does, and `"letterbox"` keeps its aspect ratio and pads below or to the right.
     """
 
     size: int
@@ -82,6 +85,7 @@ class ImageSpec:
     channels: int = 3
     interpolation: str = "bilinear"
     in_network: bool = True
+    fit: str = "crop"
 
     def __post_init__(self) -> None:
         for side, largest in (("size", LARGEST_IMAGE), ("channels", _MOST_CHANNELS)):
@@ -91,6 +95,7 @@ class ImageSpec:
         if not 0 < real_number("crop", self.crop) <= 1:
             raise UserError(f"crop must lie in (0, 1], got {self.crop}.")
         one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        one_of("fit", self.fit, FITS)
         for name in ("mean", "std"):
             value = getattr(self, name)
             if isinstance(value, str) or not isinstance(value, Iterable):

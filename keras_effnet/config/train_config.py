@@ -298,4 +298,5 @@ class TrainConfig:
         """The preprocessing of the network's input."""
         from keras_effnet.preprocessing import ImageSpec  # late: it imports NumPy, which a command's --help can spare
 
-        return ImageSpec.of(self.spec, crop=self.crop)
+        spec = ImageSpec.of(self.spec, crop=self.crop)
+        return spec if self.detector is None else replace(spec, fit=self.fit)

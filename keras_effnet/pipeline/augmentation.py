@@ -17,7 +17,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.pipeline import image_ops as ops
 from keras_effnet.pipeline.policies import auto_augment, rand_augment
 
-_FLIP, _POLICY, _JITTER, _ERASING, _MIX = range(5)  # folded into the seed that all operations share
+_FLIP, _POLICY, _JITTER, _ERASING, _MIX, MOSAIC = range(6)  # folded into the seed that all operations share
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class Augmentation:
         mixup: Float, alpha of MixUp's Beta distribution. 0 is off.
         cutmix: Float, alpha of CutMix's Beta distribution. 0 is off. If `mixup` is on too, one of the two is chosen
             at random for each batch.
+        scale_jitter: Pair of floats, smallest and largest scale of an image with boxes, whose `crop_scale` and
+            `crop_ratio` are not used.
+        mosaic: Float in 0..1, share of the images with boxes that are made of the quadrants of four.
 
     Raises:
         UserError: A value is out of range.
@@ -60,12 +63,16 @@ class Augmentation:
     erasing: float = TrainConfig.erasing
     mixup: float = TrainConfig.mixup
     cutmix: float = TrainConfig.cutmix
+    scale_jitter: tuple[float, float] = (TrainConfig.scale_low, TrainConfig.scale_high)
+    mosaic: float = TrainConfig.mosaic
 
     def __post_init__(self) -> None:
         options = declared_options(TrainConfig)
-        for name in ("policy", "magnitude", "color_jitter", "erasing", "mixup", "cutmix"):
+        for name in ("policy", "magnitude", "color_jitter", "erasing", "mixup", "cutmix", "mosaic"):
             options[name].check(getattr(self, name))
         options["policy_layers"].check(self.layers)
+        for name, scale in zip(("scale_low", "scale_high"), self.scale_jitter, strict=True):
+            options[name].check(scale)
 
     @property
     def mixes(self) -> bool:
@@ -157,10 +164,14 @@ def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.
     return tf.ensure_shape(tf.cond(draws[0] < probability, erased, lambda: image), image.shape)
 
 
+def flips(seed: tf.Tensor) -> tf.Tensor:
+    """Whether an image, and what belongs to it, is flipped: half of them are."""
+    return tf.random.stateless_uniform((), tf.random.fold_in(seed, _FLIP)) < 0.5
+
+
 def _flipped(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Flip half of the images or masks horizontally; an image and its mask have the same seed."""
-    draw = tf.random.stateless_uniform((), tf.random.fold_in(seed, _FLIP))
-    return tf.cond(draw < 0.5, lambda: tf.reverse(pixels, axis=(1,)), lambda: pixels)
+    return tf.cond(flips(seed), lambda: tf.reverse(pixels, axis=(1,)), lambda: pixels)
 
 
 def augment_mask(mask: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:

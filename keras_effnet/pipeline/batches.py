@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
+from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.datasets.decoding import decode, decode_window
+from keras_effnet.datasets.labels.boxes import Boxes
 from keras_effnet.datasets.labels.masks import Masks
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
+from keras_effnet.detection.targets import TargetAssigner
 from keras_effnet.errors import UserError, instance_of, whole_number
-from keras_effnet.pipeline.augmentation import Augmentation, augment_image, augment_mask, check_masks, mix_batch
+from keras_effnet.pipeline.augmentation import MOSAIC, Augmentation, augment_image, augment_mask, check_masks, mix_batch
 from keras_effnet.pipeline.caching import (
     Cache,
     CachedSplit,
@@ -32,12 +36,14 @@ from keras_effnet.pipeline.geometry import (
     resize_mask,
     resize_window,
 )
+from keras_effnet.pipeline.scenes import PADDED, check_augmentation, evaluation_scene, mosaic, training_scene
 from keras_effnet.preprocessing import ImageSpec
 
 _CORES = os.cpu_count() or 1
 _PREFETCHED = 2  # batches
 CROP_DRAWS = 4  # random numbers per crop: area, aspect ratio, vertical and horizontal position
 _Sample = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # image, label, seed
+_FILLING = (0.0, {"boxes": 0.0, "classes": -1, "crowd": False, "scale": 0.0})  # of batches of scenes
 LABEL_OUT_OF_RANGE = "A label lies beyond the classes of the model"
 
 
@@ -60,6 +66,7 @@ def image_pipeline(
     augmentation: Augmentation | None = None,
     epochs: tuple[int, int] | None = None,
     classes: int | None = None,
+    detector: DetectorSpec | None = None,
     cache: bool | str = "auto",
     service: str | None = None,
     seed: int = 0,
@@ -77,6 +84,7 @@ def image_pipeline(
             batches of an epoch depend only on its number and on `seed`, so training can resume at any epoch. By
             default one epoch, drawn again in each iteration.
         classes: Int, makes class numbers one-hot; required for MixUp and CutMix of classes.
+        detector: `DetectorSpec` to whose anchors boxes are assigned; required for training on boxes.
         cache: Bool or `"auto"`, whether to cache decoded files in memory, see `caching.choose_cache`. Ignored for a
             `CachedSplit` and in evaluation, which decodes files again every time.
         service: String, address of a tf.data service, `"grpc://host:5050"`, whose workers prepare the training
@@ -89,11 +97,14 @@ def image_pipeline(
         A `tf.data.Dataset` of `(images, labels)`: images are `float32` of shape `(batch, size, size, 3)` with values
         in 0..255. Labels are by the split's: class numbers `int32` of shape `(batch,)`, or with `classes` `float32` of
         shape `(batch, classes)`; labels and values `float32` of shape `(batch, L)`; masks `int32` of shape
-        `(batch, size, size)`, which follow crop, resizing and flip.
+        `(batch, size, size)`, which follow crop, resizing and flip; boxes in training as
+        `{"labels": (batch, anchors), "codes": (batch, anchors, 4)}` of `detection.TargetAssigner`, in evaluation as
+        `boxes` of shape `(batch, B, 4)` in pixels of the input, `classes` and `crowd` of shape `(batch, B)`, filled up
+        with the class -1, and `scale` of shape `(batch, 2)`, by which to divide for pixels of the images.
 
     Raises:
-        UserError: The dataset is of the wrong type, or smaller than one training batch; masks cannot follow the
-            augmentation.
+        UserError: The dataset is of the wrong type, or smaller than one training batch; masks or boxes cannot follow
+            the augmentation.
 
     Example:
 
@@ -104,7 +115,7 @@ def image_pipeline(
     (TensorShape([32, 64, 64, 3]), TensorShape([32]))
     """
     split = _as_split(dataset, training)
-    numbers = not isinstance(split.labels, Masks) and split.labels.ndim == 1  # of classes
+    numbers = isinstance(split.labels, np.ndarray) and split.labels.ndim == 1  # of classes
     classes = classes if numbers else None
     instance_of("input_spec", input_spec, ImageSpec, "ImageSpec(224) is that of images of 224 pixels.")
     batch_size = whole_number("batch_size", batch_size)
@@ -115,6 +126,9 @@ def image_pipeline(
     augmentation = augmentation or Augmentation(flip=split.mirror)
     if isinstance(split.labels, Masks):
         check_masks(augmentation)
+    if isinstance(split.labels, Boxes):
+        check_augmentation(augmentation)
+        detector = instance_of("detector", detector, DetectorSpec, "detector_spec(name) looks one up.")
     if augmentation.mixes and numbers and classes is None:
         raise UserError("MixUp and CutMix mix labels too: pass image_pipeline the number of classes.")
     if service:  # a cache would be useless: its workers get different images every time and have disks of their own
@@ -134,6 +148,8 @@ def image_pipeline(
         _training_map(images, input_spec, augmentation),
         num_parallel_calls=tf.data.AUTOTUNE if service else _parallel_calls(images),  # a service has cores of its own
     )
+    if detector is not None and isinstance(split.labels, Boxes):
+        data = _with_targets(data, detector, input_spec, augmentation, batch_size)
     data = _with_one_hot_labels(data.batch(batch_size, drop_remainder=True), classes)
     # The seed of the first image is also that of the batch: each use folds a number of its own into it.
     data = data.map(_mixing(augmentation))
@@ -144,6 +160,28 @@ def image_pipeline(
             return _prefetch(data)
         data = data.take(steps * (last - first))
     return _prefetch(data.apply(tf.data.experimental.assert_cardinality(steps * (last - first))))
+
+
+def _with_targets(
+    data: tf.data.Dataset, detector: DetectorSpec, input_spec: ImageSpec, augmentation: Augmentation, batch_size: int
+) -> tf.data.Dataset:
+    """Assign the boxes of scenes to anchors, after a mosaic within each batch."""
+    assign = TargetAssigner(detector, (input_spec.size, input_spec.size))
+    if augmentation.mosaic:
+
+        @without_autograph
+        def mixed(images, rows, seeds):
+            return *mosaic(images, rows, tf.random.fold_in(seeds[0], MOSAIC), augmentation.mosaic), seeds
+
+        filling = (0.0, PADDED, tf.constant(0, tf.int64))
+        data = data.padded_batch(batch_size, padding_values=filling, drop_remainder=True).map(mixed).unbatch()
+
+    @without_autograph
+    def targets(image, rows, seed):
+        known = tf.boolean_mask(rows, rows[:, 4] >= 0)
+        return image, assign(known[:, :4], tf.cast(known[:, 4], tf.int32)), seed
+
+    return data.map(targets, num_parallel_calls=_CORES)
 
 
 def _mixing(augmentation: Augmentation) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
@@ -163,11 +201,16 @@ def _evaluation(split: Split, input_spec: ImageSpec, batch_size: int, classes: i
     @without_autograph
     def prepare(image, label):
         pixels = image if in_memory(split) else decode(contents(image, split))
+        if isinstance(split.labels, Boxes):
+            return evaluation_scene(pixels, label, input_spec)
         if isinstance(split.labels, Masks):
             label = tf.cast(evaluation_mask(decoded_label(label, split), input_spec), tf.int32)
         return evaluation_image(pixels, input_spec), label
 
-    data = elements(split).map(prepare, num_parallel_calls=_CORES).batch(batch_size)
+    data = elements(split).map(prepare, num_parallel_calls=_CORES)
+    if isinstance(split.labels, Boxes):
+        return _prefetch(data.padded_batch(batch_size, padding_values=_FILLING))
+    data = data.batch(batch_size)
     return _prefetch(_with_one_hot_labels(data, classes))
 
 
@@ -239,6 +282,9 @@ def _training_map(images: CachedSplit, input_spec: ImageSpec, augmentation: Augm
     @without_autograph
     def prepare(example, seed, draws):
         image, label = example
+        if isinstance(images.split.labels, Boxes):
+            pixels = image if images.decoded else decode(contents(image, images.split))
+            return *training_scene(pixels, label, input_spec, augmentation, seed, draws), seed
 
         def box(shape):
             return crop_window(shape, draws, augmentation)

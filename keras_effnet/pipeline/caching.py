@@ -6,12 +6,14 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_effnet.config.train_config import CACHES
 from keras_effnet.datasets.decoding import decode
+from keras_effnet.datasets.labels.boxes import Boxes
 from keras_effnet.datasets.labels.masks import Masks, read_mask, whitened
 from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.errors import UserError, one_of
@@ -27,12 +29,24 @@ _SAMPLE_SIZE = 16  # images used to estimate the total size
 
 def elements(split: Split) -> tf.data.Dataset:
     """Return a `tf.data.Dataset` of `(image, label)`; an image or mask is pixels, a file path or encoded bytes."""
-    labels = _mask_elements(split.labels) if isinstance(split.labels, Masks) else split.labels
+    labels = _label_elements(split.labels)
     if isinstance(split.images, Encoded):
         return tf.data.Dataset.zip((split.images.read(), tf.data.Dataset.from_tensor_slices(labels)))
     # File names are bytes and need not be valid text.
     images = [os.fsencode(path) for path in split.images] if isinstance(split.images, tuple) else split.images
     return tf.data.Dataset.from_tensor_slices((images, labels))
+
+
+def _label_elements(labels: Any) -> Any:
+    if isinstance(labels, Boxes):
+        return box_rows(labels)
+    return _mask_elements(labels) if isinstance(labels, Masks) else labels
+
+
+def box_rows(labels: Boxes) -> tf.RaggedTensor:
+    """Boxes of all images of a split, of shape `(N, None, 6)`: y0, x0, y1, x1 in pixels, class, crowd."""
+    rows = np.concatenate([labels.boxes, labels.classes[:, None], labels.crowd[:, None]], axis=1, dtype="float32")
+    return tf.RaggedTensor.from_row_splits(rows, labels.offsets)
 
 
 def _mask_elements(masks: Masks) -> np.ndarray | list[bytes]:

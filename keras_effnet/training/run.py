@@ -66,6 +66,8 @@ def _augmentation(dataset: ImageDataset, config: TrainConfig) -> Augmentation:
         erasing=config.erasing,
         mixup=config.mixup,
         cutmix=config.cutmix,
+        scale_jitter=(config.scale_low, config.scale_high),
+        mosaic=config.mosaic,
     )
 
 
