@@ -122,7 +122,7 @@ def box_sheet(
         rows = np.column_stack([decode(codes[own], anchors[own]).round(1), numbers[own]])
         rows = np.unique(rows, axis=0)  # several anchors have the same box
         drawn.append(true_boxes(Truth(rows[:, :4], rows[:, 4].astype(int)), class_names))
-    titles = [f"{len(each)} boxes" for each in drawn]
+    titles = [f"{len(each)} box{'' if len(each) == 1 else 'es'}" for each in drawn]
     box_grid(np.asarray(images), drawn, titles, path)
 
 
