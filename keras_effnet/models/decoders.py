@@ -24,6 +24,11 @@ from keras_effnet.models.saving import policy_of
 DecoderName: TypeAlias = Literal["unet", "fpn", "deeplab-lite"]
 
 _INITIALIZER = "he_normal"
+# Layers of Keras that move or mix pixels while training, which the masks do not follow.
+_MOVING = {
+    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomCrop", "RandomShear"),
+    *("RandomPerspective", "RandomElasticTransform", "RandAugment", "AugMix", "MixUp", "CutMix"),
+}
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,17 @@ def _deeplab_lite(maps: Mapping[str, Any], build: Builder, widths: Mapping[str, 
     return build.conv(x, widths["fuse"], 3, "decoder_fuse"), _stride(finer[-1])
 
 
+def _refuse_augmentation(model: keras.Model, name: str) -> None:
+    for layer in model.layers:
+        if getattr(layer, "layers", None):
+            _refuse_augmentation(layer, name)
+        elif type(layer).__name__ in _MOVING:
+            raise UserError(
+                f"{name} augments inside: its layer {layer.name} ({type(layer).__name__}) moves the pixels of images, "
+                "but not of their masks. Build the backbone without it, and augment images and masks together."
+            )
+
+
 @dataclass(frozen=True)
 class Decoder:
     """One kind of decoder.
@@ -192,7 +208,7 @@ def segmentation_model(
         A functional `keras.Model` of stock layers with output `(N, height, width, classes)` in float32.
 
     Raises:
-        UserError: An unknown decoder or activation, or a backbone that has no feature maps.
+        UserError: An unknown decoder or activation, or a backbone that has no feature maps, or that augments inside.
 
     Example:
 
@@ -216,6 +232,7 @@ def segmentation_model(
     elif weights is not None or input_shape is not None:
         raise UserError("weights and input_shape belong to a backbone given by name; this one is built already.")
     pyramid = features(backbone)
+    _refuse_augmentation(pyramid, backbone.name)
     policy = keras.dtype_policies.get(dtype) if dtype is not None else policy_of(backbone)
     build = Builder(policy)
     maps = dict(sorted(pyramid.output.items(), key=lambda item: _stride(item[0])))

@@ -15,7 +15,7 @@ from keras_effnet.config.declarations import declared_options
 from keras_effnet.config.train_config import Policy, TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline import image_ops as ops
-from keras_effnet.pipeline.policies import auto_augment, rand_augment
+from keras_effnet.pipeline.policies import PHOTOMETRIC, RAND_AUGMENT, auto_augment, rand_augment
 
 _FLIP, _POLICY, _JITTER, _ERASING, _MIX, MOSAIC = range(6)  # folded into the seed that all operations share
 
@@ -40,6 +40,7 @@ class Augmentation:
         scale_jitter: Pair of floats, smallest and largest scale of an image with boxes, whose `crop_scale` and
             `crop_ratio` are not used.
         mosaic: Float in 0..1, share of the images with boxes that are made of the quadrants of four.
+        moving: Bool, whether RandAugment's operations may move pixels. False for masks, which do not follow them.
 
     Raises:
         UserError: A value is out of range.
@@ -65,6 +66,7 @@ class Augmentation:
     cutmix: float = TrainConfig.cutmix
     scale_jitter: tuple[float, float] = (TrainConfig.scale_low, TrainConfig.scale_high)
     mosaic: float = TrainConfig.mosaic
+    moving: bool = True
 
     def __post_init__(self) -> None:
         options = declared_options(TrainConfig)
@@ -179,19 +181,20 @@ def augment_mask(mask: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -
     return _flipped(mask, seed) if augmentation.flip else mask
 
 
-def check_masks(augmentation: Augmentation) -> None:
-    """Refuse augmentation that masks cannot follow.
+def for_masks(augmentation: Augmentation) -> Augmentation:
+    """Augmentation of images with masks: RandAugment without the operations that move pixels.
 
     Raises:
-        UserError: A policy, which rotates and shears, or MixUp or CutMix.
+        UserError: AutoAugment, whose pairs of operations rotate and shear, or MixUp or CutMix.
     """
-    if augmentation.policy != "none":
+    if augmentation.policy == "autoaugment":
         raise UserError(
             f"policy {augmentation.policy} rotates and shears images, which masks do not follow; for segmentation use "
-            "color_jitter and crop_scale, or leave it out."
+            "randaugment, of which only operations on colours are drawn there, or color_jitter."
         )
     if augmentation.mixes:
         raise UserError("mixup and cutmix mix one label per image; they are not for the masks of segmentation.")
+    return replace(augmentation, moving=False)
 
 
 def augment_image(image: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation) -> tf.Tensor:
@@ -208,7 +211,9 @@ def augment_image(image: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation)
     if augmentation.flip:
         image = _flipped(image, seed)
     if augmentation.policy == "randaugment":
-        image = rand_augment(image, tf.random.fold_in(seed, _POLICY), augmentation.layers, augmentation.magnitude)
+        ranges = RAND_AUGMENT if augmentation.moving else PHOTOMETRIC
+        draw = tf.random.fold_in(seed, _POLICY)
+        image = rand_augment(image, draw, augmentation.layers, augmentation.magnitude, ranges)
     elif augmentation.policy == "autoaugment":
         image = auto_augment(image, tf.random.fold_in(seed, _POLICY))
     if augmentation.color_jitter:

@@ -15,7 +15,7 @@ from keras_effnet.datasets.labels.masks import Masks
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 from keras_effnet.detection.targets import TargetAssigner
 from keras_effnet.errors import UserError, instance_of, whole_number
-from keras_effnet.pipeline.augmentation import MOSAIC, Augmentation, augment_image, augment_mask, check_masks, mix_batch
+from keras_effnet.pipeline.augmentation import MOSAIC, Augmentation, augment_image, augment_mask, for_masks, mix_batch
 from keras_effnet.pipeline.caching import (
     Cache,
     CachedSplit,
@@ -125,7 +125,7 @@ def image_pipeline(
         raise UserError(f"{len(split)} training images do not fill a batch of {batch_size}; lower the batch size.")
     augmentation = augmentation or Augmentation(flip=split.mirror)
     if isinstance(split.labels, Masks):
-        check_masks(augmentation)
+        augmentation = for_masks(augmentation)
     if isinstance(split.labels, Boxes):
         check_augmentation(augmentation)
         detector = instance_of("detector", detector, DetectorSpec, "detector_spec(name) looks one up.")

@@ -55,6 +55,9 @@ RAND_AUGMENT: Mapping[str, Range] = {
     "sharpness": Range(1, 1.9, signed=True),
 }
 
+# For masks, which stay where they are: the operations of RandAugment that move no pixel.
+PHOTOMETRIC: Mapping[str, Range] = {name: bounds for name, bounds in RAND_AUGMENT.items() if name not in _GEOMETRY}
+
 # As published: factors have no effect at level 5, and posterize and solarize have the strongest effect at level 0.
 AUTO_AUGMENT: Mapping[str, Range] = {
     **_NO_STRENGTH,
@@ -107,7 +110,13 @@ def _choice(draw, count: int) -> tf.Tensor:
     return tf.cast(draw * count, tf.int32)
 
 
-def rand_augment(image: tf.Tensor, seed: tf.Tensor, layers: int = 2, magnitude: float = 9.0) -> tf.Tensor:
+def rand_augment(
+    image: tf.Tensor,
+    seed: tf.Tensor,
+    layers: int = 2,
+    magnitude: float = 9.0,
+    ranges: Mapping[str, Range] = RAND_AUGMENT,
+) -> tf.Tensor:
     """RandAugment: apply `layers` operations, drawn uniformly from fourteen, all at the same magnitude.
 
     Args:
@@ -115,6 +124,7 @@ def rand_augment(image: tf.Tensor, seed: tf.Tensor, layers: int = 2, magnitude: 
         seed: Integer tensor of shape `(2,)`.
         layers: Int, number of operations.
         magnitude: Float in 0..10; at 0 only `auto_contrast` and `equalize` change an image.
+        ranges: Operation -> `Range`, the operations to draw from: `RAND_AUGMENT` or `PHOTOMETRIC`.
 
     Returns:
         A `uint8` tensor of the same shape.
@@ -123,7 +133,7 @@ def rand_augment(image: tf.Tensor, seed: tf.Tensor, layers: int = 2, magnitude: 
     """
     image = ops.to_bytes(image)
     # Two entries per operation, one for each sign: a single draw selects both.
-    sides = [(name, strength) for name, bounds in RAND_AUGMENT.items() for strength in bounds.at(magnitude)]
+    sides = [(name, strength) for name, bounds in ranges.items() for strength in bounds.at(magnitude)]
     chosen = _choice(tf.random.stateless_uniform((layers,), seed), len(sides))
     numbers = tf.gather(_numbers(name for name, _ in sides), chosen)
     strengths = tf.gather(tf.constant([strength for _, strength in sides], tf.float32), chosen)

@@ -111,6 +111,17 @@ def test_what_does_not_fit_is_refused_in_one_line(arguments, message):
         segmentation_model(*arguments)
 
 
+def test_a_backbone_that_augments_inside_is_refused_in_one_line():
+    image = keras.Input((64, 64, 3))
+    base = EfficientNet("lite0", include_top=False, weights=None, input_shape=(64, 64, 3))
+    moving = keras.Model(image, base(layers.RandomFlip(name="mirror")(image)))
+    colours = keras.Model(image, base(layers.RandomBrightness(0.1)(image)))
+    with pytest.raises(UserError, match=r"augments inside: its layer mirror \(RandomFlip\) moves the pixels") as caught:
+        segmentation_model(moving, 2)
+    assert "\n" not in str(caught.value)
+    assert segmentation_model(colours, 2).output_shape == (None, 64, 64, 2)
+
+
 def test_options_that_contradict_are_refused():
     with pytest.raises(UserError, match="A softmax over one class is always 1"):
         segmentation_model(plain_backbone(), 1, activation="softmax")

@@ -80,7 +80,7 @@ def test_ignored_pixels_stay_ignored_and_white_is_a_class():
 @pytest.mark.parametrize(
     ("augmentation", "message"),
     [
-        (Augmentation(policy="randaugment"), "policy randaugment rotates and shears images"),
+        (Augmentation(policy="autoaugment"), "policy autoaugment rotates and shears images"),
         (Augmentation(mixup=0.2), "mixup and cutmix mix one label per image"),
         (Augmentation(cutmix=1.0), "mixup and cutmix mix one label per image"),
     ],
@@ -89,6 +89,22 @@ def test_augmentation_that_masks_cannot_follow_is_refused_in_one_line(scenes, au
     split = Split(scenes[0], Masks(scenes[1]))
     with pytest.raises(UserError, match=message):
         image_pipeline(split, ImageSpec(SIZE), 4, training=True, augmentation=augmentation)
+
+
+def test_randaugment_of_images_with_masks_moves_no_pixel():
+    """Both halves of an image stay flat and where their mask is, whichever operations are drawn."""
+    masks = np.zeros((COUNT, SIZE, SIZE), "uint8")
+    masks[:, :, SIZE // 2 :] = 1
+    split = Split(np.repeat((60 + 120 * masks)[..., None], 3, axis=-1), Masks(masks))
+    strong = Augmentation((1.0, 1.0), (1.0, 1.0), flip=False, policy="randaugment", magnitude=10)
+    options = {"training": True, "augmentation": strong, "epochs": (1, 4)}
+    changed = 0
+    for pixels, found in image_pipeline(split, ImageSpec(SIZE), COUNT, **options):
+        np.testing.assert_array_equal(found, masks)
+        for half in (pixels[:, :, : SIZE // 2 - 2], pixels[:, :, SIZE // 2 + 2 :]):  # sharpness changes the edge
+            assert np.ptp(half, axis=(1, 2)).max() == 0
+            changed += int(np.count_nonzero(~np.isin(half[:, 0, 0, 0], (60, 180))))
+    assert changed
 
 
 def test_labels_and_values_are_mixed_by_the_shares_of_their_images():

@@ -1,7 +1,7 @@
 """Losses that Keras lacks: errors in units of the values' spread, and weights of rare labels. Keras only.
 
-Both are registered, so that a `.keras` file compiled with them opens wherever this package is imported; a network
-without its optimizer, such as `best.keras`, holds no loss.
+Both are registered, so that a `.keras` file compiled with them opens once this module is imported, and without it by
+`load_model(path, compile=False)`; a network without its optimizer, such as `best.keras`, holds no loss.
 """
 
 from __future__ import annotations
