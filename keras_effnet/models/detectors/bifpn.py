@@ -37,7 +37,9 @@ def _doubled(x: Any, like: Any, name: str, options: LayerOptions) -> Any:
     """Nearest neighbour upsampling by 2, cropped by a row and a column where the finer map has an odd side."""
     # Resizing straight to an odd side picks other pixels; UpSampling2D becomes two operators in a .tflite file.
     height, width = 2 * x.shape[1], 2 * x.shape[2]
-    x = layers.Resizing(height, width, interpolation="nearest", dtype=options.dtype, name=f"{name}_up")(x)
+    up = layers.Resizing(height, width, interpolation="nearest", dtype=options.dtype, name=f"{name}_up")
+    # Its own default is training=True, which Keras hands on to all layers that are called after it.
+    x = up(x, training=False)
     excess = (height - like.shape[1], width - like.shape[2])
     if any(excess):
         crop = layers.Cropping2D(((0, excess[0]), (0, excess[1])), dtype=options.dtype, name=f"{name}_crop")
