@@ -180,6 +180,8 @@ def write_bundle(
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)
     spec = image_spec or ImageSpec.of_model(model)
     meaning = shown(Outputs.of(model, task).only.task.name, name) if app_bundle else None
+    if thresholds is not None and len(thresholds) != len(labels or ()):
+        raise UserError(f"{len(thresholds)} thresholds for {len(labels or ())} labels: name each label once.")
     sample = _check_app_bundle(folder, spec, test_images, overwrite) if app_bundle else None
     about = (about or About()).completed(name, class_count(model), labels)
     announce("Reading images")

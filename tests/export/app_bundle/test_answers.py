@@ -137,6 +137,12 @@ def test_a_task_with_nothing_to_show_is_refused_in_one_line():
         shown("embedding", "faces")
 
 
+def test_thresholds_without_the_names_of_their_labels_are_refused(tmp_path):
+    model = network("multilabel")
+    with pytest.raises(UserError, match="3 thresholds for 0 labels"):
+        write_bundle(model, tmp_path, ["none"], held_out=None, thresholds=(0.1, 0.2, 0.3))
+
+
 def network(task):
     keras.utils.set_random_seed(1)
     pixels = keras.Input((8, 8, 3))
