@@ -9,19 +9,22 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import keras_effnet
 from keras_effnet.errors import UserError
-from keras_effnet.export.outputs import Outputs
+from keras_effnet.export.outputs import Outputs, Port
+from keras_effnet.export.tflite_file.detector_options import client_options
+from keras_effnet.export.tflite_file.graph import read_graph
 from keras_effnet.export.tflite_file.metadata import (
     ENTRY,
     RUNTIME_BYTES,
     RUNTIME_ENTRY,
     FileMetadata,
     metadata_bytes,
+    read_metadata,
     with_labels,
 )
 from keras_effnet.export.tflite_file.runtime_versions import min_runtime_version
@@ -123,8 +126,24 @@ def describe(content: bytes, about: About, outputs: Outputs) -> bytes:
         outputs: `Outputs` of the network.
     """
     model = parse(content)
-    model.signatureDefs = [_signature(model, [port.name for port in outputs.ports])]
-    metadata = _metadata(model, about, outputs)
+    return _with_metadata(model, _metadata(model, about, outputs), outputs.ports)
+
+
+def described_again(content: bytes, original: bytes, ports: Sequence[Port]) -> bytes:
+    """Describe a file that was made from another by the other's metadata, with outputs of its own.
+
+    Args:
+        content: Bytes of the file.
+        original: Bytes of the file that it was made from.
+        ports: What it returns: detections, see `detection.post_processing`.
+    """
+    model = parse(content)
+    known = read_metadata(original, read_graph(original).metadata) or FileMetadata()
+    return _with_metadata(model, replace(known, detector_options=b"", **_ports(ports)), ports)
+
+
+def _with_metadata(model: ModelT, metadata: FileMetadata, ports: Sequence[Port]) -> bytes:
+    model.signatureDefs = [_signature(model, [port.name for port in ports])]
     runtime = min_runtime_version(model)
     _set_entry(model, RUNTIME_ENTRY, runtime.encode().ljust(RUNTIME_BYTES, b"\0") if runtime else None)
     _set_entry(model, ENTRY, metadata_bytes(metadata))
@@ -166,8 +185,12 @@ def _set_entry(model: ModelT, name: str, value: bytes | None) -> None:
 def _metadata(model: ModelT, about: About, outputs: Outputs) -> FileMetadata:
     graph = model.subgraphs[0]
     _, height, width, channels = map(int, graph.tensors[graph.inputs[0]].shape)
-    first, *others = zip(outputs.ports, map(int, graph.outputs), strict=True)
-    kind = _maker(model, first[1])
+    ports = [
+        replace(port, description=_SCORES.get(_maker(model, int(index)), port.description))
+        for port, index in zip(outputs.ports, graph.outputs, strict=True)
+    ]
+    kind = _maker(model, int(graph.outputs[0]))
+    detector = outputs.each[0].detector
     scale, zero_point = _pixel_scale(model)
     size = f"{width}x{height} pixels"
     return FileMetadata(
@@ -182,12 +205,25 @@ def _metadata(model: ModelT, about: About, outputs: Outputs) -> FileMetadata:
         mean=(zero_point,),
         std=(1 / scale,),
         pixel_range=(0.0, 255.0),
-        output_name=first[0].name,
-        output_description=_SCORES.get(kind, first[0].description),
         score_threshold=0.0 if kind in _SCORES else None,  # logits may be negative
         labels=tuple(about.class_names),
-        more_outputs=tuple((port.name, _SCORES.get(_maker(model, index), port.description)) for port, index in others),
+        detector_options=client_options(detector, (height, width)) if detector else b"",
+        **_ports(ports),
     )
+
+
+def _ports(ports: Sequence[Port]) -> dict[str, Any]:
+    """The arguments of `FileMetadata` about a file's outputs."""
+    first, *others = [(port.known_as or port.name, port.description) for port in ports]
+    kinds = [port.kind for port in ports]
+    return {
+        "output_name": first[0],
+        "output_description": first[1],
+        "more_outputs": tuple(others),
+        "boxes": kinds.index("corners") if "corners" in kinds else None,
+        "labelled": next((place for place, kind in enumerate(kinds) if kind in ("axis", "values")), 0),
+        "names_values": "values" in kinds,
+    }
 
 
 def _subject(outputs: Outputs) -> str:

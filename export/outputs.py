@@ -7,9 +7,9 @@ conversion, calibration and comparison need not know how many there are. Keras a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ from keras_effnet.tasks import TASKS, Task, TaskName, task_of
 from keras_effnet.tasks.detectors import detection_task
 from keras_effnet.tasks.recognition import is_detector
 
+PortKind: TypeAlias = Literal["feature", "corners", "axis", "values"]
 Tasks: TypeAlias = TaskName | Mapping[str, TaskName]
 
 
@@ -32,11 +33,16 @@ class Port:
         name: String, its name in the file's signature.
         shape: Tuple of ints, without the images' axis.
         description: String, what it holds, for the file's metadata.
+        known_as: String, the name by which clients find it in the metadata; by default its name.
+        kind: `"feature"`; `"corners"` of boxes; `"axis"`, values along the axis that the labels name; or `"values"`,
+            of detections, where the labels name the values of the tensor `"category"`.
     """
 
     name: str
     shape: tuple[int, ...]
     description: str
+    known_as: str = ""
+    kind: PortKind = "feature"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +55,14 @@ class Output:
         shape: Tuple of ints, without the images' axis.
         ports: Tuple of `Port`s, the tensors of a file that hold it: the two of a detector, which its task joins along
             the last axis; by default one of the same name and shape.
+        detector: `DetectorSpec` of a detector.
     """
 
     name: str
     task: Task
     shape: tuple[int, ...]
     ports: tuple[Port, ...] = ()
+    detector: DetectorSpec | None = None
 
     def __post_init__(self) -> None:
         if not self.ports:
@@ -180,10 +188,10 @@ def _detections(model: keras.Model, detector: DetectorSpec | None) -> Output:
     if (expected := len(anchor_boxes(detector, (height, width)))) != anchors:
         raise UserError(f"{model.name} has {anchors:,} anchors, the given detector {expected:,}: it is another one's.")
     ports = (
-        Port("boxes", (anchors, 4), task.description),
-        Port("scores", (anchors, classes), "Score of each class for each anchor, 0 to 1."),
+        Port("boxes", (anchors, 4), task.description, task.output, "corners"),
+        Port("scores", (anchors, classes), "Score of each class for each anchor, 0 to 1.", "score", "axis"),
     )
-    return Output("detections", task, (anchors, 4 + classes), ports)
+    return Output("detections", task, (anchors, 4 + classes), ports, replace(detector, classes=classes))
 
 
 def _output(model: keras.Model, name: str, tensor: Any, task: TaskName | None, loss: Any) -> Output:

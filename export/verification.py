@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_effnet.architecture.detectors import DetectorSpec
+from keras_effnet.datasets.labels.boxes import Boxes
 from keras_effnet.datasets.loading import Split
 from keras_effnet.detection.precision import Truth
 from keras_effnet.errors import UserError
@@ -116,9 +117,9 @@ class VerifyReport:
         )
 
 
-def true_labels(split: Split, image_spec: ImageSpec, task: TaskName) -> Labels | None:
-    """True labels of a split, as the functions of a task take them."""
-    return None if task == "detection" else split.labels
+def true_labels(split: Split) -> Labels | None:
+    """True labels of a split, as the functions of tasks take them; None for boxes, whose images are cropped here."""
+    return None if isinstance(split.labels, Boxes) else split.labels
 
 
 def _as_array(labels: Labels | None) -> np.ndarray | None:
@@ -225,7 +226,7 @@ class Reference:
             told = " and ".join(task.name for task in tasks)
             raise UserError(f"labels are classes or decisions, and the model's task is {told}.")
         if isinstance(images, Split) and rated:
-            labels = true_labels(images, image_spec, tasks[0].name)
+            labels = true_labels(images)
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
             raise UserError("labels need an array of images of the same length.")
         pixels = load_images(images, image_spec, samples if labels is None else len(labels), seed)

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from zlib import error as zlib_error
 
-from keras_effnet.export.tflite_file.flatbuffer import MalformedError, Reader, schema
+from keras_effnet.export.tflite_file.flatbuffer import MalformedError, Reader, Schema, schema
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,10 @@ LABELS_FILE = "labels.txt"
 
 _IDENTIFIER = b"M001"
 _PARSER = "1.0.0"  # the oldest parser that knows all the fields that are written here
-_LABELS_TYPE = 2  # TENSOR_AXIS_LABELS
-_IMAGE, _FEATURE = 2, 1  # types of content
+_LABELS_TYPE, _VALUE_LABELS_TYPE = 2, 3  # TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS
+_DETECTOR = "DETECTOR_METADATA"
+_IMAGE, _FEATURE, _BOXES = 2, 1, 3  # types of content
+_BOUNDARIES = 1  # type of boxes: their edges, in shares of the image
 _NORMALIZATION, _THRESHOLD = 1, 3  # types of process units
 _COLOR_SPACES = ("UNKNOWN", "RGB", "GRAYSCALE")
 _MOST_BYTES = 1 << 24  # of class names; a small archive may unfold to any size
@@ -38,11 +40,15 @@ _TABLES = schema(
     """
     ModelMetadata: name:string description:string version:string graphs:[SubGraphMetadata] author:string
         license:string - min_parser_version:string
-    SubGraphMetadata: name:string description:string inputs:[TensorMetadata] outputs:[TensorMetadata]
+    SubGraphMetadata: name:string description:string inputs:[TensorMetadata] outputs:[TensorMetadata] - - - - -
+        custom:[CustomMetadata]
+    CustomMetadata: name:string data:[u8]
     TensorMetadata: name:string description:string - content:Content units:[ProcessUnit] stats:Stats
         files:[AssociatedFile]
     AssociatedFile: name:string description:string type:i8 locale:string
-    Content: kind:u8 properties:union
+    Content: kind:u8 properties:union range:ValueRange
+    ValueRange: min:i32 max:i32
+    BoundingBoxProperties: index:[u32] type:i8 coordinates:i8
     FeatureProperties:
     ImageProperties: color_space:i8
     ProcessUnit: kind:u8 options:union
@@ -54,6 +60,7 @@ _TABLES = schema(
 _UNIONS = {
     ("Content", _FEATURE): "FeatureProperties",
     ("Content", _IMAGE): "ImageProperties",
+    ("Content", _BOXES): "BoundingBoxProperties",
     ("ProcessUnit", _NORMALIZATION): "NormalizationOptions",
     ("ProcessUnit", _THRESHOLD): "ScoreThresholdingOptions",
 }
@@ -74,6 +81,10 @@ class FileMetadata:
         score_threshold: Float, clients drop classes with a lower score; None if absent.
         labels: Tuple of class names, from the file that belongs to the output.
         more_outputs: Tuple of `(name, description)` of further outputs.
+        boxes: Int, number of the output that holds boxes; None if there is none.
+        labelled: Int, number of the output that the labels belong to.
+        names_values: Bool, whether labels name the values of that output instead of its last axis.
+        detector_options: Bytes, the anchors of a detector for MediaPipe, see `tflite_file.detector_options`.
         min_parser_version: String.
     """
 
@@ -93,6 +104,10 @@ class FileMetadata:
     score_threshold: float | None = None
     labels: tuple[str, ...] = ()
     more_outputs: tuple[tuple[str, str], ...] = ()
+    boxes: int | None = None
+    labelled: int = 0
+    names_values: bool = False
+    detector_options: bytes = b""
     min_parser_version: str = _PARSER
 
 
@@ -143,9 +158,19 @@ def _ports(tables: SimpleNamespace) -> tuple[SimpleNamespace | None, SimpleNames
     return next(iter(graph.inputs if graph else ()), None), next(iter(graph.outputs if graph else ()), None)
 
 
-def _further_outputs(tables: SimpleNamespace) -> list[SimpleNamespace]:
+def _outputs(tables: SimpleNamespace) -> list[SimpleNamespace]:
     graph = next(iter(tables.graphs), None)
-    return list(graph.outputs[1:]) if graph else []
+    return list(graph.outputs) if graph else []
+
+
+def _custom(tables: SimpleNamespace) -> bytes:
+    graph = next(iter(tables.graphs), None)
+    found = (each for each in (graph.custom if graph else ()) if _text(each.name) == _DETECTOR)
+    return next((bytes(each.data) for each in found), b"")
+
+
+def _label_files(port: SimpleNamespace) -> list[SimpleNamespace]:
+    return [file for file in port.files if file.type in (_LABELS_TYPE, _VALUE_LABELS_TYPE) and file.name]
 
 
 def _unit(port: SimpleNamespace | None, kind: int) -> SimpleNamespace | None:
@@ -162,6 +187,10 @@ def _metadata(tables: SimpleNamespace, content: bytes) -> FileMetadata:
     shown = image.content if image else None
     color = getattr(shown.properties, "color_space", 0) if shown and shown.kind == _IMAGE else None
     options, threshold = _unit(image, _NORMALIZATION), _unit(scores, _THRESHOLD)
+    outputs = _outputs(tables)
+    holders = [number for number, port in enumerate(outputs) if _label_files(port)]
+    corners = [number for number, port in enumerate(outputs) if port.content and port.content.kind == _BOXES]
+    labelled = holders[0] if holders else 0
     stats = image.stats if image else None
     return FileMetadata(
         name=_text(tables.name),
@@ -178,8 +207,12 @@ def _metadata(tables: SimpleNamespace, content: bytes) -> FileMetadata:
         output_name=_text(scores.name) if scores else "",
         output_description=_text(scores.description) if scores else "",
         score_threshold=None if threshold is None else float(getattr(threshold, "threshold", 0.0)),
-        labels=_labels(scores, content),
-        more_outputs=tuple((_text(port.name), _text(port.description)) for port in _further_outputs(tables)),
+        labels=_labels(outputs[labelled], content) if holders else (),
+        more_outputs=tuple((_text(port.name), _text(port.description)) for port in outputs[1:]),
+        boxes=corners[0] if corners else None,
+        labelled=labelled,
+        names_values=bool(holders) and _label_files(outputs[labelled])[0].type == _VALUE_LABELS_TYPE,
+        detector_options=_custom(tables),
         min_parser_version=_text(tables.min_parser_version),
     )
 
@@ -190,12 +223,9 @@ def _range(stats: SimpleNamespace | None) -> tuple[float, float] | None:
     return float(min(stats.min)), float(max(stats.max))
 
 
-def _labels(scores: SimpleNamespace | None, content: bytes) -> tuple[str, ...]:
+def _labels(port: SimpleNamespace, content: bytes) -> tuple[str, ...]:
     """Class names from the archive behind the model; of several files the one without a locale."""
-    files = [file for file in (scores.files if scores else ()) if file.type == _LABELS_TYPE and file.name]
-    if not files:
-        return ()
-    chosen = min(files, key=lambda file: bool(file.locale))
+    chosen = min(_label_files(port), key=lambda file: bool(file.locale))
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(_text(chosen.name)) as file:
             text = file.read(_MOST_BYTES + 1)
@@ -215,7 +245,7 @@ def metadata_bytes(metadata: FileMetadata) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
-    builder.Finish(_written(builder, "ModelMetadata", _values(metadata)), _IDENTIFIER)
+    builder.Finish(written(builder, "ModelMetadata", _values(metadata)), _IDENTIFIER)
     return bytes(builder.Output())
 
 
@@ -239,30 +269,39 @@ def _values(metadata: FileMetadata) -> dict[str, Any]:
     if metadata.pixel_range:
         low, high = metadata.pixel_range
         image["stats"] = {"min": [low], "max": [high]}
-    scores: dict[str, Any] = {
-        "name": metadata.output_name,
-        "description": metadata.output_description,
-        "content": _content(None),
-    }
-    if metadata.score_threshold is not None:
-        scores["units"] = [{"kind": _THRESHOLD, "options": {"threshold": metadata.score_threshold}}]
-    if metadata.labels:
-        label_file = {"name": LABELS_FILE, "description": "Class names, one a line.", "type": _LABELS_TYPE}
-        scores["files"] = [label_file]
+    graph: dict[str, Any] = {"inputs": [image], "outputs": _written_outputs(metadata)}
+    if metadata.detector_options:
+        graph["custom"] = [{"name": _DETECTOR, "data": metadata.detector_options}]
     return {
         "name": metadata.name,
         "description": metadata.description,
         "version": metadata.version,
         "author": metadata.author,
         "license": metadata.license,
-        "graphs": [{"inputs": [image], "outputs": [scores, *map(_feature, metadata.more_outputs)]}],
+        "graphs": [graph],
         "min_parser_version": metadata.min_parser_version,
     }
 
 
-def _feature(output: tuple[str, str]) -> dict[str, Any]:
-    name, description = output
-    return {"name": name, "description": description, "content": _content(None)}
+def _written_outputs(metadata: FileMetadata) -> list[dict[str, Any]]:
+    named = ((metadata.output_name, metadata.output_description), *metadata.more_outputs)
+    outputs: list[dict[str, Any]] = [
+        {"name": name, "description": description, "content": _content(None)} for name, description in named
+    ]
+    if metadata.score_threshold is not None:
+        outputs[0]["units"] = [{"kind": _THRESHOLD, "options": {"threshold": metadata.score_threshold}}]
+    if metadata.boxes is not None:
+        # The order of the elements left, top, right, bottom: the tensor has top, left, bottom, right.
+        properties = {"index": (1, 0, 3, 2), "type": _BOUNDARIES}
+        outputs[metadata.boxes]["content"] = {"kind": _BOXES, "properties": properties}
+    if metadata.names_values:  # of each detection; the last output is their number
+        for output in outputs[:-1]:
+            output["content"]["range"] = {"min": 2, "max": 2}
+    if metadata.labels:
+        kind = _VALUE_LABELS_TYPE if metadata.names_values else _LABELS_TYPE
+        label_file = {"name": LABELS_FILE, "description": "Class names, one a line.", "type": kind}
+        outputs[metadata.labelled]["files"] = [label_file]
+    return outputs
 
 
 def _content(color_space: str | None) -> dict[str, Any]:
@@ -271,23 +310,29 @@ def _content(color_space: str | None) -> dict[str, Any]:
     return {"kind": _IMAGE, "properties": {"color_space": _COLOR_SPACES.index(color_space)}}
 
 
-def _written(builder: Any, table: str, values: Mapping[str, Any]) -> int:
+def written(builder: Any, table: str, values: Mapping[str, Any], tables: Schema = _TABLES) -> int:
     """Write a table and all that it refers to; empty texts are left out. Returns its offset."""
     slots, offsets = [], {}
-    for slot, field in enumerate(_TABLES[table]):
+    for slot, field in enumerate(tables[table]):
         value: Any = values.get(field.name, "") if field else ""
         if field is None or value == "":
             continue
         slots.append((slot, field, value))
         if field.vector:
-            offsets[slot] = _vector(builder, field.kind, value)
+            offsets[slot] = _vector(builder, field.kind, value, tables)
         elif field.kind == "string":
             offsets[slot] = builder.CreateString(value.encode(errors="backslashreplace"))
         elif field.default is None:
             kind = _UNIONS[table, values["kind"]] if field.kind == "union" else field.kind
-            offsets[slot] = _written(builder, kind, value)
-    prepend = {"u8": builder.PrependUint8Slot, "i8": builder.PrependInt8Slot, "f32": builder.PrependFloat32Slot}
-    builder.StartObject(len(_TABLES[table]))
+            offsets[slot] = written(builder, kind, value, tables)
+    prepend = {
+        "u8": builder.PrependUint8Slot,
+        "i8": builder.PrependInt8Slot,
+        "i32": builder.PrependInt32Slot,
+        "bool": builder.PrependBoolSlot,
+        "f32": builder.PrependFloat32Slot,
+    }
+    builder.StartObject(len(tables[table]))
     for slot, field, value in slots:
         if slot in offsets:
             builder.PrependUOffsetTRelativeSlot(slot, offsets[slot], 0)
@@ -296,10 +341,15 @@ def _written(builder: Any, table: str, values: Mapping[str, Any]) -> int:
     return builder.EndObject()
 
 
-def _vector(builder: Any, kind: str, values: Any) -> int:
-    numbers = kind == "f32"
-    items = values if numbers else [_written(builder, kind, item) for item in values]
+def _vector(builder: Any, kind: str, values: Any, tables: Schema) -> int:
+    if kind == "u8":  # a flatbuffer of its own
+        builder.StartVector(1, len(values), 16)
+        builder.head -= len(values)
+        builder.Bytes[builder.head : builder.head + len(values)] = values
+        return builder.EndVector()
+    number = {"f32": builder.PrependFloat32, "u32": builder.PrependUint32}.get(kind)
+    items = values if number else [written(builder, kind, item, tables) for item in values]
     builder.StartVector(4, len(items), 4)
     for item in reversed(items):
-        (builder.PrependFloat32 if numbers else builder.PrependUOffsetTRelative)(item)
+        (number or builder.PrependUOffsetTRelative)(item)
     return builder.EndVector()

@@ -7,10 +7,10 @@ TensorFlow.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.config.run_record import RunRecord
 from keras_effnet.errors import UserError, check_path, closest
 from keras_effnet.imagenet import imagenet_classes, readable
-from keras_effnet.inference.detectors import detector_of
+from keras_effnet.inference.detectors import detector_of, saved_detector
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side
@@ -33,6 +33,9 @@ from keras_effnet.tasks.learning import LabelKind
 from keras_effnet.tasks.recognition import is_detector
 from keras_effnet.tasks.thresholds import THRESHOLDS, read_thresholds
 from keras_effnet.training.run import BEST
+
+if TYPE_CHECKING:
+    from keras_effnet.export.tflite_file.interpreter import ImageModel
 
 logger = logging.getLogger(__name__)
 
@@ -167,6 +170,8 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
         from keras_effnet.export.isolation.isolated import IsolatedModel
 
         file = IsolatedModel(path)
+        if _returns_boxes(file.output_shapes):
+            return _of_detector_file(path, file)
         if len(file.outputs) > 1:
             raise UserError(f"{path} has {len(file.outputs)} outputs; this takes files with one.")
         names, task = _described_inside(path)
@@ -222,6 +227,28 @@ def _of_detector(path: Path, model: keras.Model, batch_size: int) -> Artifact:
         detector=detector_of(model, path, _sidecar(path, DETECTOR_JSON)),
         **_description(path, classes),
     )
+
+
+def _returns_boxes(shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether a file has the outputs of a detector: boxes and scores, a row per anchor."""
+    return [len(shape) for shape in shapes] == [3, 3] and shapes[0][2] == 4 and shapes[0][1] == shapes[1][1]
+
+
+def _of_detector_file(path: Path, file: ImageModel) -> Artifact:
+    square_side(str(path), file.input_shape)
+    (_, anchors, _), (_, _, classes) = file.output_shapes
+    spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
+    names, _ = _described_inside(path)
+    found = _description(path, classes)
+    found["class_names"] = found["class_names"] or _both_names(names, classes)
+    saved = _sidecar(path, DETECTOR_JSON)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        codes, scores = np.split(file.predict(images), [4 * anchors], axis=1)
+        return {"boxes": codes.reshape(-1, anchors, 4), "scores": scores.reshape(-1, anchors, classes)}
+
+    detector = saved_detector(saved, path, anchors, classes, file.input_shape[1]) if saved else None
+    return Artifact(path, _on_pixels(run, spec), classes, spec, task="detection", detector=detector, **found)
 
 
 def _published(name: str, batch_size: int) -> Artifact:

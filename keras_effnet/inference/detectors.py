@@ -39,13 +39,7 @@ def detector_of(model: keras.Model, path: Path, saved: Path | None) -> DetectorS
     classes = int(model.output["scores" if "scores" in model.output else "logits"].shape[-1])
     size = int(model.input_shape[1])
     if saved is not None:
-        spec = replace(load_detector(saved), classes=classes, image_size=size)
-        if (expected := expand_detector(spec).anchors) != anchors:
-            raise UserError(
-                f"{saved} describes {expected:,} anchors at {size} pixels, {path} has {anchors:,}: it belongs to "
-                "another network."
-            )
-        return spec
+        return saved_detector(saved, path, anchors, classes, size)
     named = next((spec for spec in DETECTORS.values() if spec.name == model.name), None)
     if named is None:
         return None
@@ -56,4 +50,25 @@ def detector_of(model: keras.Model, path: Path, saved: Path | None) -> DetectorS
         f"{path} has no {DETECTOR_JSON}: the anchors of {model.name} as published are assumed, scale "
         f"{spec.anchor_scale:g}. If it was trained with others, its boxes are wrong."
     )
+    return spec
+
+
+def saved_detector(saved: Path, path: Path, anchors: int, classes: int, size: int) -> DetectorSpec:
+    """Spec from a `detector.json`, for a network with this input and these outputs.
+
+    Args:
+        saved: Path of the `detector.json`.
+        path: Path of the network's file, for messages.
+        anchors, classes: Ints, shape of the scores.
+        size: Int, side of the input in pixels.
+
+    Raises:
+        UserError: The file is damaged, or belongs to a network with another number of anchors.
+    """
+    spec = replace(load_detector(saved), classes=classes, image_size=size)
+    if (expected := expand_detector(spec).anchors) != anchors:
+        raise UserError(
+            f"{saved} describes {expected:,} anchors at {size} pixels, {path} has {anchors:,}: it belongs to another "
+            "network."
+        )
     return spec

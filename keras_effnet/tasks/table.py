@@ -154,7 +154,7 @@ _TABLE = (
         "makes too: same class, overlap of at least 0.9; score drift: mean change of the scores of these",
         sentence="{score:.1%} of the detections the same on {samples} {kind} (" + _SHARE + ")",
         subject="Object detector of {classes} classes",
-        output="boxes",
+        output="location",  # MediaPipe's name
         description="Box code (ty, tx, th, tw) for each anchor: offsets of the center in anchor sizes, logarithms of "
         "the ratios of the sizes.",
     ),

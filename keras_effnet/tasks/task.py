@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -63,8 +63,8 @@ class Task:
     description: str
     alike: str = "gives almost the same output"
     percent: bool = False
-    accuracy: Callable[[np.ndarray, np.ndarray], tuple[float, float | None]] | None = None
-    drift: Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]] | None = None
+    accuracy: Callable[[np.ndarray, Any], tuple[float, float | None]] | None = None
+    drift: Callable[[Any, np.ndarray, np.ndarray], dict[str, float]] | None = None
     learning: Learning | None = None
 
     @property

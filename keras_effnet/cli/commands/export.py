@@ -153,6 +153,20 @@ def _write_page(folder, overwrite):
     return write_page(page_of(folder), folder / PAGE, overwrite=overwrite)
 
 
+def _with_post_processing(bundle, detector, overwrite) -> list[str]:
+    """Write a copy with suppression of each file, run beside it; returns notes."""
+    from keras_effnet.export.detection.post_processing import add_post_processing
+
+    notes = []
+    for path in [row.export.path for row in bundle.rows if row.export]:
+        copy = path.with_name(f"{path.stem}_nms.tflite")
+        if copy.exists() and not overwrite:
+            raise UserError(f"{copy} exists; pass --overwrite to replace it.")
+        add_post_processing(path, copy, detector)
+        notes.append(f"{copy.name}: {path.name} with post-processing, which found the same boxes in LiteRT.")
+    return notes
+
+
 def _save(network, path):
     from keras_effnet.system.files import atomic, cannot_write, make_folder
 
@@ -204,6 +218,11 @@ def _save(network, path):
     help=f"Further float32 formats, comma-separated: {', '.join(FORMATS)}.",
 )
 @click.option("--web", is_flag=True, help="Also write a page that runs the files in the browser, as `serve` shows it.")
+@click.option(
+    "--postprocess",
+    is_flag=True,
+    help="Of a detector, also write NAME_PRECISION_nms.tflite with suppression inside: TFLite_Detection_PostProcess.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; by default a new run folder.")
 @click.option("--name", type=Name(), help="Prefix of the file names; by default the name of the run.")
 @click.option(
@@ -249,6 +268,7 @@ def command(
     license_,
     app_bundle,
     test_image,
+    postprocess,
     max_bad_files,
     skip_empty_classes,
     as_json,
@@ -277,11 +297,14 @@ def command(
         raise UserError(f"--qat means --method qat and cannot be combined with --method {method}.")
     if sparsity is not None and clusters is not None:
         raise UserError("--sparsity and --clusters exclude each other: prune or cluster.")
+    if postprocess and also:
+        raise UserError("--postprocess is for .tflite files, and --also formats have no detectors: leave one out.")
     if not app_bundle:
         refuse_unused(["test_image"], "only --bundle contains one.")
     defects = tolerated(max_bad_files, skip_empty_classes)
     artifact = artifacts.load(model, several_outputs=True)
-    several = artifact.model is not None and len(artifact.model.outputs) > 1
+    detects = artifact.task == "detection"
+    several = artifact.model is not None and len(artifact.model.outputs) > 1 and not detects
     meaning = "several outputs" if several else artifact.task
     if app_bundle or web:
         option = "--bundle" if app_bundle else "--web"
@@ -289,6 +312,8 @@ def command(
             raise UserError(
                 f"{option} has nothing to show for the task of {model}, {meaning}: export it without {option}."
             )
+    if postprocess and not detects:
+        raise UserError(f"--postprocess is for detectors, and the task of {model} is {meaning}.")
     if not several:
         options["task"] = options["task"] or artifact.task
     if artifact.model is None:
@@ -341,6 +366,7 @@ def command(
             about=about,
             image_spec=artifact.image_spec,
             image_size=artifact.image_spec.size,
+            detector=artifact.detector,
             notes=notes,
             app_bundle=app_bundle,
             thresholds=artifacts.thresholds(artifact),
@@ -348,6 +374,9 @@ def command(
             announce=spinner.update,
             **options,
         )
+        if postprocess:
+            spinner.update("Adding post-processing")
+            notes += _with_post_processing(bundle, artifact.detector, options["overwrite"])
         if web and len(bundle.refused) < len(bundle.rows):
             spinner.update("Writing the page")
             notes.append(f"{_write_page(folder, options['overwrite'])}: page for a static host.")

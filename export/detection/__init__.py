@@ -1,0 +1,1 @@
+"""Detectors as `.tflite` files: post-processing inside the file."""
