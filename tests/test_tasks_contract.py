@@ -1,6 +1,7 @@
 """Tasks from files on disk to a proven file: train, eval, predict, export, verify, by the command line.
 
-The images are handwritten digits: which digit, which of two, two attributes, the ink as a number, and its pixels.
+The images are handwritten digits: which digit, which of two, two attributes, the ink as a number, and its pixels; and,
+as several labels, photographs of tiny-imagenet-10, where these are present. The short contract runs in CI.
 """
 
 from __future__ import annotations
@@ -53,6 +54,55 @@ def written(digits: ImageDataset, task: str, folder: Path) -> Path:
     if task == "segmentation":
         (folder / "classes.txt").write_text("ground\ndigit\n")
     return folder
+
+
+# Labels of the classes of tiny-imagenet-10: a goldfish is an animal, a school bus is made by people, a pizza is food.
+ATTRIBUTES = {
+    "animal": ("n01443537", "n02056570", "n02099601", "n02279972"),
+    "made": ("n02814860", "n04146614", "n04311004", "n04398044", "n07873807"),
+    "food": ("n07753592", "n07873807"),
+}
+EACH = 12  # photographs of each class
+
+
+def photographs(root: Path, folder: Path) -> Path:
+    """Write a list of photographs with the labels of their classes."""
+    lines = ["path,split,label"]
+    for split, count in (("train", EACH), ("val", EACH // 3)):
+        for place in sorted((root / "tiny-imagenet-10" / split).iterdir()):
+            labels = "|".join(name for name, classes in ATTRIBUTES.items() if place.name in classes)
+            lines += [f"{path},{split},{labels}" for path in sorted(place.rglob("*.JPEG"))[:count]]
+    folder.mkdir()
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["multilabel", "segmentation"])  # each takes half a minute
+def test_a_task_has_its_figures_from_files_to_a_proven_file(cli, digits, tmp_path, task, request):
+    """The short contract: one training of a few steps, one export, figures of the network and of its int8 file."""
+    photos = task == "multilabel"
+    data = (
+        photographs(request.getfixturevalue("images_root"), tmp_path / "data")
+        if photos
+        else written(digits, task, tmp_path / "data")
+    )
+    figure, _, near = FIGURES[task]
+
+    def done(*args) -> dict:
+        shown = cli(*args, "--json")
+        assert shown.status == 0, shown.err
+        return json.loads(shown.out)
+
+    options = ("--model", TINY, "--image-size", 32, "--epochs", 4, "--batch-size", 16, "--optimizer", "sgd")
+    place = ("--warmup-epochs", 0, "--out", "runs", "--name", "run")
+    assert done("train", data, *options, *place)["task"] == task  # which follows from the data
+    int8 = ("--quantize", "int8", "--method", "minmax", "--out", "files", "--name", "net")
+    (row,) = done("export", "runs/train/run", *int8)["rows"]
+    assert row["report"]["task"] == task and row["refused"] == ""
+    ours, theirs = (done("eval", *model) for model in (("runs/train/run",), ("files/net_int8.tflite", data)))
+    assert ours["task"] == theirs["task"] == task
+    assert theirs[figure] == pytest.approx(ours[figure], abs=near)
 
 
 @pytest.mark.soak
