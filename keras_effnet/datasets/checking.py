@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +17,13 @@ from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.findings.data_report import DataReport, Duplicate, DuplicateGroup, Sizes
 from keras_effnet.datasets.findings.fingerprints import Fingerprint, fingerprint, group_duplicates, sheet_tile
 from keras_effnet.datasets.findings.label_findings import LABEL_FINDINGS, LabelFindings
+from keras_effnet.datasets.findings.label_summary import Checked, LabelSummary
 from keras_effnet.datasets.folders import Progress
 from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.loading import load
 from keras_effnet.datasets.many_files import decode_files
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
-from keras_effnet.errors import UserError
 
 IMBALANCED = 3.0  # ratio of the largest to the smallest class above which class weights are suggested
 _TINY = 32  # pixels of the shorter side
@@ -63,8 +64,9 @@ def _examine(
             return found
         contents, pixels = found
         member = Duplicate(names[index], split, kind.text(part.labels, index, class_names))
-        drawn = kind.draw(pixels, part.labels, index, len(class_names)) if index in shown else None
-        return _Examined(member, index, fingerprint(pixels, contents), None if drawn is None else sheet_tile(drawn))
+        drawn = kind.draw(pixels, part.labels, index, class_names) if index in shown else None
+        tile = None if drawn is None else sheet_tile(drawn, kind.tile)
+        return _Examined(member, index, fingerprint(pixels, contents), tile)
 
     return [examined(index, found) for index, found in enumerate(progress(_decoded(part, names)))]
 
@@ -101,7 +103,7 @@ def _sizes(seen: list[_Examined], image_size: int) -> Sizes | None:
 def check_data(
     source: str | os.PathLike | ImageDataset,
     *,
-    image_size: int = 224,
+    image_size: int | None = None,
     near_duplicates: bool = True,
     max_images: int | None = None,
     examples: int = 4,
@@ -109,6 +111,7 @@ def check_data(
     seed: int = 0,
     skip_empty_classes: bool = False,
     task: DataTask | None = None,
+    also: Mapping[str, Callable[[Mapping[str, Any], Sequence[str], Checked], LabelSummary]] | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> DataReport:
     """Check every image of a dataset for defects that would spoil training or its evaluation.
@@ -118,15 +121,18 @@ def check_data(
 
     Args:
         source: Source as `datasets.load` takes it, or an `ImageDataset`.
-        image_size: Int, input size of the network in pixels.
+        image_size: Int, input size of the network in pixels; by default 224, or 320 for boxes.
         near_duplicates: Bool, whether to search for near duplicates in addition to exact ones.
         max_images: Int, size of a random sample to check; by default all images are checked. Duplicates are found
             within the sample only.
-        examples: Int, thumbnails kept of each class or label. Of values and masks, 24 images are kept.
+        examples: Int, thumbnails kept of each class or label. Of values, masks and boxes, 24 images are
+            kept.
         val_split: Float in (0, 1), as in `datasets.load`.
         seed: Int, seed of the split and of the sample.
         skip_empty_classes: Bool, whether class folders may be empty.
         task: String, what the labels are for, as in `datasets.load`; by default it follows from the data.
+        also: Mapping of task to a further check of the labels: a function from a dict of split to labels, names, and
+            `Checked`, to a `LabelSummary`, such as `detection.anchor_check`.
         progress: Wraps the iteration over images, for a progress bar.
 
     Returns:
@@ -153,9 +159,7 @@ def check_data(
             check=False,
             max_bad_files=_ALL,
         )
-    kind = LABEL_FINDINGS.get(dataset.task)
-    if kind is None:
-        raise UserError(f"{dataset.name} has labels for {dataset.task}, which the check does not know yet.")
+    kind = LABEL_FINDINGS[dataset.task]
     splits = {name: part for name in ("train", "val", "test") if (part := getattr(dataset, name)) is not None}
     total = sum(map(len, splits.values()))
     if max_images is not None and max_images < total:
@@ -173,6 +177,8 @@ def check_data(
     labels = {name: part.labels[np.array([item.index for item in good[name]], int)] for name, part in splits.items()}
     names = len(dataset.class_names)
     counts = {name: tuple(KINDS[dataset.task].counts(each, names).tolist()) for name, each in labels.items()}
+    checked = Checked(image_size or kind.image_size, dataset.problems)
+    further = (also or {}).get(dataset.task, lambda *_: LabelSummary((), {}))
     tiles = {item.index: item.tile for item in good["train"]}
     return DataReport(
         name=dataset.name,
@@ -180,7 +186,7 @@ def check_data(
         counts=counts,
         unreadable=tuple(bad),
         groups=_groups(seen, near_duplicates),
-        sizes=_sizes(seen, image_size),
+        sizes=_sizes(seen, checked.image_size),
         modes=dict(Counter(item.print.mode for item in seen).most_common()),
         total=total + len(dataset.skipped),
         left_out=dataset.left_out,
@@ -190,5 +196,5 @@ def check_data(
         },
         task=dataset.task,
         images={name: len(items) for name, items in good.items()},
-        labels=kind.summarize(labels, dataset.class_names),
+        labels=kind.summarize(labels, dataset.class_names, checked) + further(labels, dataset.class_names, checked),
     )

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.decoding import BadFile, decode, read
+from keras_effnet.datasets.labels.boxes import BoxProblem
 from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.tree import LeftOut
@@ -165,6 +166,7 @@ class ImageDataset:
         origin: Arguments with which `load` returns this dataset again; empty if it was created otherwise.
         left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
         task: String, what the labels are for, see `labels.task_names`.
+        problems: Tuple of `BoxProblem`, boxes that were corrected or left out.
     """
 
     name: str
@@ -176,6 +178,7 @@ class ImageDataset:
     origin: dict[str, Any] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
     task: DataTask = "classification"
+    problems: tuple[BoxProblem, ...] = ()
 
     @property
     def held_out(self) -> Split:
@@ -255,6 +258,7 @@ class SourceData:
             The split is drawn in the original order, so that a packed copy is divided like its source.
         left_out: Tuple of `LeftOut`, files and folders that may be or contain images but are not read.
         task: String, what the labels are for.
+        problems: Tuple of `BoxProblem`, as in `ImageDataset`.
     """
 
     name: str
@@ -264,6 +268,7 @@ class SourceData:
     order: np.ndarray | None = None
     left_out: tuple[LeftOut, ...] = ()
     task: DataTask = "classification"
+    problems: tuple[BoxProblem, ...] = ()
 
     def divide(self, val_split: float, seed: int) -> ImageDataset:
         """Hold out a stratified share of `train` for validation if the source has no `val`.
@@ -295,7 +300,15 @@ class SourceData:
 
     def _dataset(self, train: Split, val: Split, test: Split | None) -> ImageDataset:
         return ImageDataset(
-            self.name, self.class_names, train, val, test, self.skipped, left_out=self.left_out, task=self.task
+            self.name,
+            self.class_names,
+            train,
+            val,
+            test,
+            self.skipped,
+            left_out=self.left_out,
+            task=self.task,
+            problems=self.problems,
         )
 
 

@@ -1,3 +1,4 @@
+from .anchor_findings import anchor_check, input_boxes
 from .anchors import anchor_boxes
 from .boxes import decode, encode, overlaps
 from .fitting import AnchorFit, anchor_fit, proposed_anchors
@@ -13,6 +14,7 @@ __all__ = [
     "TargetAssigner",
     "Truth",
     "anchor_boxes",
+    "anchor_check",
     "anchor_fit",
     "average_precision",
     "box_loss",
@@ -21,6 +23,7 @@ __all__ = [
     "detections",
     "encode",
     "focal_loss",
+    "input_boxes",
     "overlaps",
     "proposed_anchors",
 ]

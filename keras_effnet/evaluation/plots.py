@@ -79,7 +79,9 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     save(figure, path)
 
 
-def image_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 8) -> None:
+def image_grid(
+    images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 8, inches: float = 1.3
+) -> None:
     """Draw a grid of images with a few lines of text above each.
 
     Args:
@@ -87,11 +89,12 @@ def image_grid(images: np.ndarray, titles: Sequence[str], path: str | Path, colu
         titles: N strings.
         path: Image file to write.
         columns: Int, images per row.
+        inches: Float, width of an image.
     """
     rows = -(-len(images) // columns)
     longest = max((len(line) for title in titles for line in title.splitlines()), default=0)
     size = min(8.0, max(5.0, 8.0 * _LETTERS / max(longest, 1)))  # otherwise long names would overlap
-    figure, axes = new_figure(rows, columns, figsize=(1.3 * columns, 1.55 * rows), squeeze=False)
+    figure, axes = new_figure(rows, columns, figsize=(inches * columns, (inches + 0.25) * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):

@@ -9,16 +9,20 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.options import IMAGE_SIZE, SEED, SKIP_EMPTY_HELP, Whole, task_option
+from keras_effnet.config.detectors import names_detector
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.html_pages import markdown_text
 
 _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
+_LARGE = 200  # pixels of an image on the sheet from which it needs more room
+_DETECTOR = "det-lite0"
 
 
 @click.command("check-data")
 @click.argument("data")
 @task_option
-@click.option("--image-size", type=IMAGE_SIZE, default=224, show_default=True, help="Input size in pixels.")
+@click.option("--image-size", type=IMAGE_SIZE, help="Input size in pixels; by default 224, or that of the detector.")
+@click.option("--model", help="Detector whose anchors are compared with the boxes of DATA [default: det-lite0].")
 @click.option("--near-duplicates/--no-near-duplicates", default=True, show_default=True, help="Also find near copies.")
 @click.option("--max", "most", type=Whole(1), help="Check a random sample of this many images.")
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Share held out if DATA has no val/.")
@@ -28,19 +32,24 @@ _LISTED, _SHEET_CLASSES, _SHEET_PAIRS, _EACH = 20, 24, 16, 4
 @click.option("--out", default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    data, task, image_size, near_duplicates, most, val_split, seed, skip_empty_classes, strict, out, as_json
+    data, task, image_size, model, near_duplicates, most, val_split, seed, skip_empty_classes, strict, out, as_json
 ) -> None:
     """Check every image and label of DATA for problems that affect training or evaluation."""
     console.prepare_tensorflow()
+    from keras_effnet.architecture.detectors import detector_spec
     from keras_effnet.datasets.checking import check_data
-    from keras_effnet.errors import VerificationError
+    from keras_effnet.detection.anchor_findings import anchor_check
+    from keras_effnet.errors import UserError, VerificationError
     from keras_effnet.system.files import atomic_group, write_text
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
+    if model is not None and not names_detector(model):
+        raise UserError(f"--model names a detector, such as det-lite0; {model} is none.")
+    detector = detector_spec(model or _DETECTOR)
     with console.hushed():
         report = check_data(
             data,
-            image_size=image_size,
+            image_size=detector.image_size if model and image_size is None else image_size,
             near_duplicates=near_duplicates,
             max_images=most,
             examples=_EACH,
@@ -48,8 +57,11 @@ def command(
             seed=seed,
             skip_empty_classes=skip_empty_classes,
             task=task,
+            also={"detection": anchor_check(detector)},
             progress=console.track("Checking images"),
         )
+    if model is not None and report.task != "detection":
+        raise UserError(f"{report.name} has no boxes, which the anchors of {model} could fit: leave --model out.")
     folder = new_run("check-data", report.name, out)
     with kept_if_used(folder), atomic_group(folder) as staged:
         drawn = _draw(report, staged)
@@ -58,7 +70,9 @@ def command(
     if as_json:
         console.emit_json(report.to_dict() | {"run": str(folder)})
     else:
-        console.table(("finding", "images", ""), [(name, str(count), note) for name, count, note in findings(report)])
+        console.table(
+            ("finding", _counted(report), ""), [(name, str(count), note) for name, count, note in findings(report)]
+        )
         flawed = report.unreadable or report.groups
         fix = ("less", folder / "report.md") if flawed else ("keras-effnet", "train", data)
         console.finish(f"{folder} (report.md, report.json, {', '.join(drawn)})", fix)
@@ -85,7 +99,9 @@ def _draw(report, folder: Path) -> list[str]:
     chosen = np.unique(np.linspace(0, len(titles) - 1, _SHEET_CLASSES).round().astype(int)) if titles else ()
     tiles = [(titles[index], tile) for index in chosen for tile in report.examples[titles[index]]]
     if tiles:
-        plots.image_grid(np.stack([tile for _, tile in tiles]), [_short(n) for n, _ in tiles], folder / "images.png")
+        columns, inches = (4, 3.2) if tiles[0][1].shape[0] > _LARGE else (8, 1.3)
+        shown = np.stack([tile for _, tile in tiles])
+        plots.image_grid(shown, [_short(title) for title, _ in tiles], folder / "images.png", columns, inches)
         drawn.append("images.png")
     pairs = [group.members[:2] for group in _worst_first(report.groups)[:_SHEET_PAIRS]]
     if pairs and Path(pairs[0][0].name).is_file():
@@ -136,7 +152,13 @@ _WORDS = {
     "multilabel": ("unreadable", "the same image with other labels"),
     "regression": ("unreadable", "the same image with other values"),
     "segmentation": ("unusable", "the same image with other masks"),
+    "detection": ("unreadable", "the same image with other numbers of boxes"),
 }
+
+
+def _counted(report) -> str:
+    """Header of the numbers of the findings."""
+    return "images or boxes" if report.task == "detection" else "images"
 
 
 def _defects(report) -> list[tuple[str, int, str]]:
@@ -163,7 +185,7 @@ def markdown(report, drawn: list[str]) -> str:
     """Render the report as Markdown."""
     from keras_effnet.datasets.checking import IMBALANCED
 
-    lines = [f"# {markdown_text(report.name)}: data check", "", "| finding | images | |", "|---|---|---|"]
+    lines = [f"# {markdown_text(report.name)}: data check", "", f"| finding | {_counted(report)} | |", "|---|---|---|"]
     lines += [f"| {name} | {count} | {note} |" for name, count, note in findings(report)]
     if report.sizes:
         lines += ["", "| | smallest | median | largest |", "|---|---|---|---|"]

@@ -34,4 +34,5 @@ LABEL_FIGURES: dict[str, tuple[str, Callable[[DataReport, Path], None]]] = {
     "multilabel": ("labels.png", _counts),
     "regression": ("values.png", _histograms),
     "segmentation": ("classes.png", _shares),
+    "detection": ("classes.png", _counts),
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from keras_effnet.datasets.labels.boxes import BoxProblem
 from keras_effnet.errors import UserError
 from keras_effnet.system.files import why_no_file
 
@@ -41,22 +42,6 @@ class BoxedImage:
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-
-
-@dataclass(frozen=True)
-class BoxProblem:
-    """A box that was corrected or left out.
-
-    Args:
-        where: File and line, element or number of the box.
-        kind: `"swapped"` (corners exchanged: corrected), `"clipped"` (partly outside: clipped), `"outside"` or
-            `"empty"` (left out).
-        box: y0, x0, y1, x1 as they stand in the file, in pixels.
-    """
-
-    where: str
-    kind: str
-    box: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)

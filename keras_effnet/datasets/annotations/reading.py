@@ -83,7 +83,8 @@ def read_boxes(name: str, read: _Reader, max_bad_files: int, check: bool, progre
         raise UserError(f"{name} has no box in any of its {len(paths)} images.")
     if "train" not in splits and "test" not in splits:
         raise UserError(f"{name} has images to validate on, but none to train on.")
-    return SourceData(name, names, splits, bad, task="detection")
+    problems = tuple(problem for part in found.values() for problem in part.problems)
+    return SourceData(name, names, splits, bad, task="detection", problems=problems)
 
 
 def scenes(seed: int, size: int) -> SourceData:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.datasets.decoding import BadFile
-from keras_effnet.datasets.findings.label_findings import LABEL_FINDINGS, LabelSummary
+from keras_effnet.datasets.findings.label_findings import LABEL_FINDINGS
+from keras_effnet.datasets.findings.label_summary import LabelSummary
 from keras_effnet.datasets.listing.tree import LeftOut
 
 
@@ -78,14 +79,16 @@ class DataReport:
     Args:
         name: String, name of the dataset.
         class_names: Tuple of strings.
-        counts: Dict of split to tuple of ints, the decodable images of each class or label; of values and masks, all.
+        counts: Dict of split to tuple of ints, the decodable images of each class or label, or with boxes of it; of
+            values and masks, all.
         unreadable: Tuple of `BadFile`.
         groups: Tuple of `DuplicateGroup`.
         sizes: `Sizes`; None if no image can be decoded.
         modes: Dict of file format and colour mode to number of files: `{"JPEG RGB": 498, "JPEG L": 2}`.
         left_out: Tuple of `LeftOut(path, kind)`, files and folders that may be or contain images but are not read.
         total: Int, images in the dataset; larger than `checked` if only a sample was checked.
-        examples: Dict of class or title to thumbnails, `uint8` arrays of shape `(96, 96, 3)`; not part of `to_dict`.
+        examples: Dict of class or title to square thumbnails, `uint8` arrays of shape `(side, side, 3)`; not part of
+            `to_dict`.
         task: String, what the labels are for.
         images: Dict of split to the number of images that can be decoded.
         labels: `LabelSummary`.

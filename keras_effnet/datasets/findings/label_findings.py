@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from keras_effnet.datasets.findings.box_findings import BOX_TILE, boxes_shown, boxes_text, drawn_boxes, summarize_boxes
+from keras_effnet.datasets.findings.label_summary import Checked, LabelSummary, share, spread
 from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.labels.mask_colours import overlay, palette
 from keras_effnet.datasets.labels.masks import IGNORED, Masks
@@ -24,21 +26,6 @@ _LISTED = 5
 
 
 @dataclass(frozen=True)
-class LabelSummary:
-    """What a check found in the labels of the images that can be decoded.
-
-    Args:
-        rows: Tuple of `(finding, images, note)`.
-        tables: Dict of title to a pair of header and rows of text or numbers.
-        details: Dict of plain values, for JSON.
-    """
-
-    rows: tuple[tuple[str, int, str], ...]
-    tables: dict[str, tuple[tuple[str, ...], list[tuple[object, ...]]]]
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class LabelFindings:
     """Functions that a check needs of a kind of labels.
 
@@ -46,16 +33,20 @@ class LabelFindings:
         text: Function from labels, index and names to what an image is labelled, as text; images with equal pixels and
             different texts contradict each other.
         shown: Function from training labels, names and a number to a dict of title to the indices of images to show.
-        summarize: Function from a dict of split to labels, and names, to a `LabelSummary`.
-        draw: Function from pixels, labels, index and number of names to the pixels to show.
+        summarize: Function from a dict of split to labels, names, and `Checked`, to a `LabelSummary`.
+        draw: Function from pixels, labels, index and names to the pixels to show.
         weighed: Bool, whether there are weights that balance the classes, for `fit(class_weight=...)`.
+        tile: Int, side of the images of the contact sheet in pixels.
+        image_size: Int, side of the network's input in pixels, unless another is given.
     """
 
     text: Callable[[Any, int, Sequence[str]], str]
     shown: Callable[[Any, Sequence[str], int], dict[str, list[int]]]
-    summarize: Callable[[Mapping[str, Any], Sequence[str]], LabelSummary]
-    draw: Callable[[np.ndarray, Any, int, int], np.ndarray] = lambda pixels, labels, index, names: pixels
+    summarize: Callable[[Mapping[str, Any], Sequence[str], Checked], LabelSummary]
+    draw: Callable[[np.ndarray, Any, int, Sequence[str]], np.ndarray] = lambda pixels, labels, index, names: pixels
     weighed: bool = False
+    tile: int = 96
+    image_size: int = 224
 
 
 def _whole(splits: Mapping[str, Any]) -> np.ndarray:
@@ -66,11 +57,6 @@ def _counted(splits: Mapping[str, Any], names: Sequence[str], task: str) -> dict
     return {split: KINDS[task].counts(labels, len(names)).tolist() for split, labels in splits.items()}
 
 
-def _spread(counts: Sequence[int]) -> str:
-    ratio = max(counts) / min(counts) if min(counts) else float("inf")
-    return f"smallest {min(counts)}, ratio {ratio:.3g}"
-
-
 # ------------------------------------------------------------------ classes
 
 
@@ -78,11 +64,11 @@ def _classes_shown(labels: np.ndarray, names: Sequence[str], count: int) -> dict
     return {name: np.flatnonzero(labels == place)[:count].tolist() for place, name in enumerate(names)}
 
 
-def _summarize_classes(splits: Mapping[str, Any], names: Sequence[str]) -> LabelSummary:
+def _summarize_classes(splits: Mapping[str, Any], names: Sequence[str], checked: Checked) -> LabelSummary:
     counts = _counted(splits, names, "classification")
     rows = [(name, *(each[place] for each in counts.values())) for place, name in enumerate(names)]
     return LabelSummary(
-        (("largest class", max(counts["train"]), _spread(counts["train"])),), {"Classes": (("class", *counts), rows)}
+        (("largest class", max(counts["train"]), spread(counts["train"])),), {"Classes": (("class", *counts), rows)}
     )
 
 
@@ -97,19 +83,19 @@ def _flags_shown(labels: np.ndarray, names: Sequence[str], count: int) -> dict[s
     return {name: np.flatnonzero(labels[:, place])[:count].tolist() for place, name in enumerate(names)}
 
 
-def _summarize_flags(splits: Mapping[str, Any], names: Sequence[str]) -> LabelSummary:
+def _summarize_flags(splits: Mapping[str, Any], names: Sequence[str], checked: Checked) -> LabelSummary:
     counts = _counted(splits, names, "multilabel")
     flags = _whole(splits).astype("int64")
     together = flags.T @ flags
     rows = [
-        (name, *(each[place] for each in counts.values()), _share(together[place, place], len(flags)))
+        (name, *(each[place] for each in counts.values()), share(together[place, place], len(flags)))
         for place, name in enumerate(names)
     ]
     pairs = sorted(
         ((int(together[a, b]), a, b) for a in range(len(names)) for b in range(a) if together[a, b]), reverse=True
     )
     together_rows: list[tuple[object, ...]] = [
-        (f"{names[b]}, {names[a]}", both, _share(both, together[b, b]), _share(both, together[a, a]))
+        (f"{names[b]}, {names[a]}", both, share(both, together[b, b]), share(both, together[a, a]))
         for both, a, b in pairs[:_PAIRS]
     ]
     always = [(both, a, b) for both, a, b in pairs if both == together[a, a] == together[b, b]]
@@ -120,7 +106,7 @@ def _summarize_flags(splits: Mapping[str, Any], names: Sequence[str]) -> LabelSu
     most = int(flags.sum(axis=1).max(initial=0))
     return LabelSummary(
         (
-            ("largest label", max(counts["train"]), _spread(counts["train"])),
+            ("largest label", max(counts["train"]), spread(counts["train"])),
             ("without a label", int((flags.sum(axis=1) == 0).sum()), "all labels are 0"),
             ("several labels", int((flags.sum(axis=1) > 1).sum()), f"up to {most} on one image"),
             *(
@@ -131,10 +117,6 @@ def _summarize_flags(splits: Mapping[str, Any], names: Sequence[str]) -> LabelSu
         tables,
         {"together": together.tolist(), "without_label": int((flags.sum(axis=1) == 0).sum())},
     )
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.1%}" if whole else "-"
 
 
 # ------------------------------------------------------------------ values
@@ -154,7 +136,7 @@ def _spaced(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, _SHOWN)).round().astype(int)) if count else np.arange(0)
 
 
-def _summarize_values(splits: Mapping[str, Any], names: Sequence[str]) -> LabelSummary:
+def _summarize_values(splits: Mapping[str, Any], names: Sequence[str], checked: Checked) -> LabelSummary:
     header = ("value", "split", "smallest", "median", "largest", "mean", "deviation", "outliers")
     rows: list[tuple[object, ...]] = []
     details: dict[str, Any] = {}
@@ -221,21 +203,22 @@ def _masks_shown(labels: Masks, names: Sequence[str], count: int) -> dict[str, l
     return {f"train {index}": [index] for index in _spaced(len(labels)).tolist()}
 
 
-def _drawn_mask(pixels: np.ndarray, labels: Masks, index: int, names: int) -> np.ndarray:
+def _drawn_mask(pixels: np.ndarray, labels: Masks, index: int, names: Sequence[str]) -> np.ndarray:
     mask = labels.read(index)
     if mask.shape != pixels.shape[:2]:
         return pixels
-    return overlay(pixels, np.where((mask >= names) & (mask != IGNORED), IGNORED, mask), palette(names))
+    unknown = (mask >= len(names)) & (mask != IGNORED)
+    return overlay(pixels, np.where(unknown, IGNORED, mask), palette(len(names)))
 
 
-def _summarize_masks(splits: Mapping[str, Any], names: Sequence[str]) -> LabelSummary:
+def _summarize_masks(splits: Mapping[str, Any], names: Sequence[str], checked: Checked) -> LabelSummary:
     counts = {split: labels.counts() for split, labels in splits.items()}
     whole = np.concatenate(list(counts.values()))
     pixels, ignored = whole[:, : len(names)].sum(axis=0), int(whole[:, IGNORED].sum())
     known, total = int(pixels.sum()), int(whole.sum())
     header = ("class", *(f"{split} images" for split in counts), "pixels", "of the known pixels")
     rows = [
-        (name, *((each[:, place] > 0).sum() for each in counts.values()), pixels[place], _share(pixels[place], known))
+        (name, *((each[:, place] > 0).sum() for each in counts.values()), pixels[place], share(pixels[place], known))
         for place, name in enumerate(names)
     ]
     present = (whole[:, : len(names)] > 0).sum(axis=1)
@@ -244,7 +227,7 @@ def _summarize_masks(splits: Mapping[str, Any], names: Sequence[str]) -> LabelSu
     notes: list[tuple[str, int, str]] = [
         ("empty masks", int(background.sum()), f"of class {names[0]} alone"),
         ("all ignored", int((present == 0).sum()), "no pixel of a class"),
-        ("ignored pixels", int((whole[:, IGNORED] > 0).sum()), f"{_share(ignored, total)} of all pixels"),
+        ("ignored pixels", int((whole[:, IGNORED] > 0).sum()), f"{share(ignored, total)} of all pixels"),
     ]
     if absent:
         notes.append(("classes without pixels", 0, f"in train: {', '.join(absent[:_LISTED])}"))
@@ -269,4 +252,5 @@ LABEL_FINDINGS: dict[str, LabelFindings] = {
     "multilabel": LabelFindings(_flags_text, _flags_shown, _summarize_flags),
     "regression": LabelFindings(_values_text, _values_shown, _summarize_values),
     "segmentation": LabelFindings(_masks_text, _masks_shown, _summarize_masks, _drawn_mask),
+    "detection": LabelFindings(boxes_text, boxes_shown, summarize_boxes, drawn_boxes, tile=BOX_TILE, image_size=320),
 }

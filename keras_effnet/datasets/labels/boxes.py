@@ -25,6 +25,22 @@ class ImageBoxes(NamedTuple):
     crowd: np.ndarray
 
 
+@dataclass(frozen=True)
+class BoxProblem:
+    """A box that was corrected or left out.
+
+    Args:
+        where: File and line, element or number of the box.
+        kind: `"swapped"` (corners exchanged: corrected), `"clipped"` (partly outside: clipped), `"outside"` or
+            `"empty"` (left out).
+        box: y0, x0, y1, x1 as they stand in the file, in pixels.
+    """
+
+    where: str
+    kind: str
+    box: tuple[float, float, float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class Boxes:
     """True boxes of the images of a split. Those of image i are the rows `offsets[i]` to `offsets[i + 1]`.

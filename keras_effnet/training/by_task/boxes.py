@@ -13,6 +13,7 @@ from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.config.detectors import aspects_text
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.splits import ImageDataset
+from keras_effnet.detection.anchor_findings import input_boxes
 from keras_effnet.detection.fitting import AnchorFit, anchor_fit, proposed_anchors
 from keras_effnet.detection.precision import check_installed
 from keras_effnet.errors import UserError
@@ -42,14 +43,8 @@ def detector_for(dataset: ImageDataset, config: TrainConfig) -> DetectorSpec | N
 
 def network_boxes(dataset: ImageDataset, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
     """True boxes of the training images in pixels of the network's input, without crowds, and their classes."""
-    labels = dataset.train.labels
-    size = config.image_spec.size
-    counts = np.diff(labels.offsets)
-    scale = size / np.repeat(labels.sizes.astype("float64"), counts, axis=0)
-    if getattr(config.image_spec, "fit", "stretch") == "letterbox":
-        scale = np.repeat(scale.min(axis=1, keepdims=True), 2, axis=1)
-    kept = ~labels.crowd
-    return (labels.boxes * np.tile(scale, 2))[kept].astype("float32"), labels.classes[kept]
+    spec = config.image_spec
+    return input_boxes(dataset.train.labels, spec.size, getattr(spec, "fit", "stretch"))
 
 
 def with_anchors(dataset: ImageDataset, config: TrainConfig, announce: Callable[[str], None]) -> TrainConfig:
