@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,8 +18,7 @@ from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.findings.data_identity import difference, identity_of
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
 from keras_effnet.datasets.labels.kinds import KINDS
-from keras_effnet.datasets.labels.masks import Masks, encode_mask
-from keras_effnet.datasets.labels.stored import read_labels, stored_labels
+from keras_effnet.datasets.labels.stored import read_labels, record_label, stored_labels
 from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import read_source
@@ -142,17 +142,6 @@ def _as_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _label(labels: Any, place: int, shorter_side: int | None) -> Any:
-    """Label of an image as it is written: a mask as PNG, at the size to which its image is downscaled."""
-    if not isinstance(labels, Masks):
-        return labels[place]
-    mask = labels.read(place)
-    size = _reduced(mask.shape[0], mask.shape[1], shorter_side)
-    if size is not None:
-        mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-    return encode_mask(mask)
-
-
 def _images(split: Split, task: DataTask, seed: int) -> Iterator[_Image]:
     """Decode the images of a split in the order in which they are written: shuffled, or a stream in its own order."""
     if isinstance(split.images, Encoded):
@@ -192,6 +181,7 @@ def _write_split(
 ) -> tuple[np.ndarray, list[Any]]:
     """Write the shards of a split; returns the index of each record's image in the split, and its label."""
     places, labels = [], []
+    reduce = partial(_reduced, shorter_side=shorter_side)
 
     def shrunk(image: _Image) -> tuple[_Image, bytes, bool]:
         if isinstance(image.found, BadFile):
@@ -202,7 +192,7 @@ def _write_split(
         if isinstance(image.found, BadFile):
             totals.skipped.append(image.found)
             continue
-        label = _label(split.labels, image.place, shorter_side)
+        label = record_label(split.labels, image.place, reduce, parts.task)
         writer.write(record(contents, Path(image.name).name, label, parts.class_names, parts.task))
         places.append(image.place)
         labels.append(label)
@@ -238,7 +228,7 @@ def pack(
         out: Folder to create. It is written completely or not at all.
         task: String, what the labels are for, as in `datasets.load`.
         size: Int, the largest image size, in pixels, that networks will be trained at; None keeps all pixels. The
-            shorter side of an image is reduced to at most 1.15 times this size.
+            shorter side of an image is reduced to at most 1.15 times this size, with its mask or boxes.
         shards: Int, number of files for the training images; by default files of about 100 MB.
         seed: Int, seed of the shuffle and of the split of the embedded digits.
         max_bad_files: Int, number of undecodable images allowed. They are skipped and listed in the index.

@@ -30,7 +30,7 @@ INDEX, RECORDS, PARTIAL = "index.json", "records.npz", ".partial"
 IMAGE, LABEL, TEXT, SYNSET, FILE = (
     f"image/{name}" for name in ("encoded", "class/label", "class/text", "class/synset", "filename")
 )
-VALUES, MASK = "image/values", "image/segmentation/class/encoded"  # not those of classification
+VALUES, MASK, BOX = "image/values", "image/segmentation/class/encoded", "image/object"  # not of classification
 _RECORD_FILE = re.compile(r"(\.tfrecords?|\.tfrec)$|(\.tfrecords?)?-\d{5}-of-\d{5}$")
 _BATCH = 256
 

@@ -16,8 +16,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet.datasets.labels.boxes import Boxes
 from keras_effnet.datasets.labels.task_names import DataTask
-from keras_effnet.datasets.tfrecord import FILE, IMAGE, INDEX, LABEL, MASK, PARTIAL, RECORDS, TEXT, VALUES, read_index
+from keras_effnet.datasets.tfrecord import (
+    BOX,
+    FILE,
+    IMAGE,
+    INDEX,
+    LABEL,
+    MASK,
+    PARTIAL,
+    RECORDS,
+    TEXT,
+    VALUES,
+    read_index,
+)
 from keras_effnet.errors import UserError
 from keras_effnet.system.run_folders import LOCK, locked
 
@@ -75,12 +88,36 @@ def _values(label: Any, names: Sequence[str]) -> dict[str, tf.train.Feature]:
     return {VALUES: tf.train.Feature(float_list=tf.train.FloatList(value=label.tolist()))}
 
 
+def _boxes(label: Boxes, names: Sequence[str]) -> dict[str, tf.train.Feature]:
+    """Features of TensorFlow's object detection API: corners as shares of the image."""
+    corners = label.boxes / np.tile(label.sizes[0], 2)
+    floats = {
+        f"{BOX}/bbox/{name}": tf.train.Feature(float_list=tf.train.FloatList(value=column.tolist()))
+        for name, column in zip(("ymin", "xmin", "ymax", "xmax"), corners.T, strict=True)
+    }
+    numbers = {
+        "image/height": label.sizes[:, 0],
+        "image/width": label.sizes[:, 1],
+        f"{BOX}/class/label": label.classes,
+        f"{BOX}/is_crowd": label.crowd.astype(int),
+    }
+    return (
+        floats
+        | {
+            name: tf.train.Feature(int64_list=tf.train.Int64List(value=values.tolist()))
+            for name, values in numbers.items()
+        }
+        | {f"{BOX}/class/text": _text(*(names[number].encode() for number in label.classes.tolist()))}
+    )
+
+
 _FEATURES: dict[DataTask, Callable[[Any, Sequence[str]], dict[str, tf.train.Feature]]] = {
     "classification": lambda label, names: _classes([int(label)], names),
     "binary": lambda label, names: _classes([int(label)], names),
     "multilabel": lambda label, names: _classes(np.flatnonzero(label).tolist(), names),
     "regression": _values,
     "segmentation": lambda label, names: {MASK: _text(label)},
+    "detection": _boxes,
 }
 
 
@@ -90,7 +127,7 @@ def record(contents: bytes, file_name: str, label: Any, names: Sequence[str], ta
     Args:
         contents: Bytes of the encoded image.
         file_name: String.
-        label: Label of the image by the task; an encoded mask for segmentation.
+        label: Label of the image by the task, as `labels.stored.record_label` returns it.
         names: Names of the classes, labels or values.
         task: String, what the label is for.
     """

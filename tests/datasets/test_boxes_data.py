@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_effnet import datasets
 from keras_effnet.datasets.findings.data_identity import identity
 from keras_effnet.datasets.labels.boxes import Boxes, ImageBoxes, join
+from keras_effnet.datasets.packing import pack
 from keras_effnet.errors import UserError
 
 SIZE = (40, 60)  # height, width
@@ -199,3 +201,47 @@ def test_arrays_have_boxes_too():
         datasets.from_arrays(images, labels, ["a", "b"])
     with pytest.raises(UserError, match=r"Boxes\.of_images"):
         datasets.from_arrays(images, np.zeros(10, int), task="detection")
+
+
+def in_order(split):
+    """Pixels and boxes of a split, sorted by the pixels."""
+    images = [pixels.tobytes() for pixels in split.decoded()]
+    places = sorted(range(len(images)), key=images.__getitem__)
+    return [(images[place], *(part.tolist() for part in split.labels.of(place))) for place in places]
+
+
+def test_packed_boxes_equal_those_of_the_source(tmp_path):
+    truth = {"train": TRUTH["train"], "val": TRUTH["val"]}
+    as_coco(tmp_path / "pets", truth)
+    for number, path in enumerate(sorted((tmp_path / "pets").rglob("*.png"))):  # told apart by their pixels
+        Image.new("RGB", SIZE[::-1], (number, 0, 0)).save(path)
+    pack(tmp_path / "pets", tmp_path / "packed")
+    source, packed = datasets.load(tmp_path / "pets"), datasets.load(tmp_path / "packed")
+    assert packed.task == "detection" and packed.class_names == CLASSES
+    for split in ("train", "val"):
+        assert in_order(getattr(packed, split)) == in_order(getattr(source, split))
+        assert getattr(packed, split).labels.sizes.tolist() == getattr(source, split).labels.sizes.tolist()
+
+
+def test_packed_boxes_shrink_with_their_images_and_have_the_usual_features(tmp_path):
+    pack(as_coco(tmp_path / "pets"), tmp_path / "packed", size=16)  # sides of 40 x 60 pixels become 18 x 27
+    packed = datasets.load(tmp_path / "packed")
+    assert packed.val.labels.sizes.tolist() == [[18, 27]]
+    assert packed.val.labels.boxes == pytest.approx(np.array([[8, 12, 24, 48]]) * 0.45)
+    assert next(packed.val.decoded()).shape == (18, 27, 3)
+    shard = str(tmp_path / "packed/val-00000.tfrecord")
+    record = next(tf.data.TFRecordDataset(shard).as_numpy_iterator())
+    features = tf.train.Example.FromString(record).features.feature
+    assert features["image/object/bbox/xmax"].float_list.value == pytest.approx([48 / 60])
+    assert features["image/object/class/text"].bytes_list.value == [b"dog"]
+    assert features["image/height"].int64_list.value == [18]
+
+
+def test_packed_scenes_are_the_generated_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_effnet.datasets.annotations.reading._SCENES", {"train": 5, "val": 2, "test": 2})
+    pack("digits-scenes", tmp_path / "packed")
+    source, packed = datasets.load("digits-scenes"), datasets.load(tmp_path / "packed")
+    assert [in_order(part) for part in (packed.train, packed.test)] == [
+        in_order(part) for part in (source.train, source.test)
+    ]
+    assert not packed.train.mirror

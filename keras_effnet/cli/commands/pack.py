@@ -27,7 +27,8 @@ def command(
 ) -> None:
     """Write DATA to the folder OUT as TFRecord shards, which are faster to read in training.
 
-    DATA is any source that `train` accepts: a folder, a CSV list, images with masks, TFRecords, tfds:NAME or digits.
+    DATA is any source that `train` accepts: a folder, a CSV list, images with masks or boxes, TFRecords,
+    tfds:NAME or digits.
     Images keep their original bytes unless --size makes them smaller.
     """
     console.prepare_tensorflow()
