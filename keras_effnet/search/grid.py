@@ -12,8 +12,10 @@ from keras_effnet.architecture.specs import ArchitectureSpec, Network, expand
 from keras_effnet.complexity.counting import count
 from keras_effnet.complexity.memory import training_bytes
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.study.counted_cost import counted, solved_factor
 
 CONSTRAINED = ("formula", "macs")
+_ABOUT = 0.1  # deviation of a target from the paper's cost at which its constants are still a reference
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,16 @@ def _grid(target: float, step: float) -> Iterator[CompoundScaling]:
                 yield CompoundScaling(alpha, beta, gamma)
 
 
+def _solved(base: ArchitectureSpec, target: float, step: float) -> Iterator[CompoundScaling]:
+    """All alpha and beta of the grid, each with the gamma whose rounded network comes closest to the target in MACs."""
+    wanted = target * counted(base)
+    for alpha in _steps(target + step, step):
+        for beta in _steps(math.sqrt(target) + step, step):
+            grown = base.scaled(alpha, beta)
+            if counted(grown) <= wanted * (1 + step):
+                yield CompoundScaling(alpha, beta, max(1.0, round(solved_factor("resolution", grown, wanted), 6)))
+
+
 def candidates(
     baseline: str | ArchitectureSpec = "b0",
     *,
@@ -66,8 +78,10 @@ def candidates(
     image_size: int | None = None,
     classes: int = 1000,
 ) -> list[ScalingCandidate]:
-    """Constants alpha, beta, gamma >= 1 on a grid with alpha * beta^2 * gamma^2 close to `target`, at phi = 1.
+    """Constants alpha, beta, gamma >= 1 on a grid with a cost close to `target`, at phi = 1.
 
+    By formula all three are on the grid; by MACs alpha and beta are, and gamma is solved for the rounded network. The
+    constants of the paper are always among them, as the reference, where the target is about that of the paper, 2.
     Several may round to the same network, see `networks`.
 
     Args:
@@ -104,7 +118,7 @@ def candidates(
     def distance(ratio: float) -> float:
         return round(abs(ratio / target - 1), 9)
 
-    grid = list(_grid(target, step))
+    grid = list(_grid(target, step) if by == "formula" else _solved(base, target, step))
     if by == "formula":
         grid = [each for each in grid if distance(each.cost_per_phi) <= tolerance] or [
             min(grid, key=lambda each: distance(each.cost_per_phi))
@@ -119,7 +133,10 @@ def candidates(
             f"nearest are {format_constants(best.scaling)}: {best.formula:.3f} by formula, {best.ratio:.3f} in MACs. "
             "Raise --tolerance or lower --step."
         )
-    return near
+    paper = CompoundScaling()
+    if distance(paper.cost_per_phi) <= _ABOUT and paper not in (each.scaling for each in near):
+        near.append(_candidate(paper, base, cost, classes))
+    return sorted(near, key=lambda each: (each.scaling.alpha, each.scaling.beta, each.scaling.gamma))
 
 
 def networks(found: Iterable[ScalingCandidate]) -> list[list[ScalingCandidate]]:

@@ -163,7 +163,9 @@ def grid_search(
     baseline = resolved_name(baseline)
     grid = {"target": target, "step": step, "tolerance": tolerance, "by": by, "image_size": image_size}
     lengths = {"epochs": epochs, "first": first, "reduction": reduction, "finalists": finalists, "seeds": seeds}
-    found = candidates(baseline, target=target, step=step, tolerance=tolerance, by=by, image_size=image_size)
+    stem = {name: value for name, value in (options or {}).items() if name == "stem_stride"}
+    base = architecture_spec(baseline, **stem)
+    found = candidates(base, target=target, step=step, tolerance=tolerance, by=by, image_size=image_size)
     groups = {member(group[0], baseline, image_size): group for group in networks(found)}
     progress("Loading the data", 0, 1)
     plan, dataset = prepare(

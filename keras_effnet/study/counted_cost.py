@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from keras_effnet.architecture.scaling import RESOLUTION_DIVISOR
-from keras_effnet.architecture.specs import ArchitectureSpec, expand
+from keras_effnet.architecture.specs import LARGEST_IMAGE, ArchitectureSpec, expand
 from keras_effnet.complexity.counting import count
 
 _FINEST = 1000  # steps of a factor of depth or width in 1
@@ -36,9 +36,13 @@ def solved_factor(axis: str, base: ArchitectureSpec, target: float) -> float:
     def macs(steps: int) -> int:
         return counted(base.scaled(**{axis: steps / unit}))
 
-    few, many = max(1, math.ceil(32 / RESOLUTION_DIVISOR)) if axis == "resolution" else 1, int(_LARGEST * unit)
+    least = math.ceil(32 / RESOLUTION_DIVISOR) if axis == "resolution" else 1
+    most = LARGEST_IMAGE // RESOLUTION_DIVISOR if axis == "resolution" else _LARGEST * _FINEST
+    few, many = least, max(least, round(unit))
     if macs(few) >= target:
         return few / unit
+    while macs(many) < target and many < most:
+        few, many = many, min(2 * many, most)
     while many - few > 1:  # MACs never fall as a factor grows
         middle = (few + many) // 2
         few, many = (few, middle) if macs(middle) >= target else (middle, many)

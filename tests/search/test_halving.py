@@ -51,6 +51,8 @@ def test_the_constraint_holds(baseline, by):
     assert found
     base = count(architecture_spec(baseline)).macs
     for each in found:
+        if each.scaling == PAPER:
+            continue  # the reference, whatever it costs
         ratio = each.formula if by == "formula" else count(each.spec).macs / base
         assert 1.9 <= round(ratio, 9) <= 2.1
         assert min(vars(each.scaling).values()) >= 1
@@ -66,7 +68,22 @@ def test_the_grid_is_complete():
         if 1.9 <= round(a / 100 * (b / 100) ** 2 * (g / 100) ** 2, 9) <= 2.1
     }
     found = [tuple(vars(each.scaling).values()) for each in candidates("b0", step=0.1)]
+    expected.add((1.2, 1.1, 1.15))  # the paper's are not on this grid
     assert set(found) == expected and len(found) == len(expected) and found == sorted(found)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(48, 2), (32, 1)])
+def test_small_images_have_candidates_along_each_axis_and_the_papers(size, stride):
+    """At 32 pixels none had gamma > 1, and the paper's constants were missing at most sizes."""
+    found = candidates(architecture_spec("lite0", stem_stride=stride), by="macs", step=0.1, image_size=size)
+    scalings = [each.scaling for each in found]
+    assert PAPER in scalings
+    for axis in ("alpha", "beta", "gamma"):
+        assert len({getattr(each, axis) for each in scalings}) > 2, axis
+
+
+def test_a_target_far_from_the_papers_has_no_such_reference():
+    assert PAPER not in [each.scaling for each in candidates("b0", target=1.5, step=0.1)]
 
 
 def test_constants_that_round_to_one_network_are_told():

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.cli import console
 from keras_effnet.cli.command_words import training_words
 from keras_effnet.cli.options import (
@@ -78,9 +79,10 @@ def _refuse_what_is_kept() -> None:
         raise UserError("A resumed search keeps its data and options; only --workers and --ray may be given.")
 
 
-def _list(as_json, baseline, target, step, tolerance, by, image_size, **_) -> None:
+def _list(as_json, baseline, target, step, tolerance, by, image_size, settings, **_) -> None:
     grid = {"target": target, "step": step or 0.05, "tolerance": tolerance, "by": by or "formula"}
-    found = candidates(baseline, **grid, image_size=image_size)
+    stem = {name: value for name, value in read_settings(settings).items() if name == "stem_stride"}
+    found = candidates(architecture_spec(baseline, **stem), **grid, image_size=image_size)
     number = {each: place for place, group in enumerate(networks(found), start=1) for each in group}
     if as_json:
         return console.emit_json([_figures(each) | {"network": number[each]} for each in found])
