@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NOUNS: dict[LabelKind, str] = {"flags": "label", "values": "value"}  # others are classes
+_CLIENTS_FIT = "stretch"  # of a detector that says nothing of it
 _TOLD_APART = ("class", "mask")  # kinds of labels of which one output tells two classes apart
 
 
@@ -207,7 +208,7 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
 
 def _of_detector(path: Path, model: keras.Model, batch_size: int) -> Artifact:
     square_side(str(path), model.input_shape)
-    spec = _image_spec(path, model.input_shape) or ImageSpec.of_model(model)
+    spec = _image_spec(path, model.input_shape) or replace(ImageSpec.of_model(model), fit=_CLIENTS_FIT)
     scores = "scores" if "scores" in model.output else "logits"
     classes = int(model.output[scores].shape[-1])
 
@@ -237,7 +238,7 @@ def _returns_boxes(shapes: Sequence[tuple[int, ...]]) -> bool:
 def _of_detector_file(path: Path, file: ImageModel) -> Artifact:
     square_side(str(path), file.input_shape)
     (_, anchors, _), (_, _, classes) = file.output_shapes
-    spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
+    spec = _image_spec(path, file.input_shape) or replace(ImageSpec.raw(file.input_shape), fit=_CLIENTS_FIT)
     names, _ = _described_inside(path)
     found = _description(path, classes)
     found["class_names"] = found["class_names"] or _both_names(names, classes)

@@ -66,4 +66,4 @@ def original_scale(image_spec: ImageSpec, size: Sequence[int]) -> np.ndarray:
         size: Height and width of the upright original image.
     """
     scale = image_spec.size / np.asarray(size, "float64")
-    return np.repeat(scale.min(), 2) if getattr(image_spec, "fit", "stretch") == "letterbox" else scale
+    return np.repeat(scale.min(), 2) if image_spec.fit == "letterbox" else scale

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.image_formats.jpeg_scaling import Window, whole_window
@@ -11,6 +12,7 @@ from keras_effnet.datasets.image_formats.limits import ANTIALIASED_FROM
 from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.preprocessing import PIXELS, ImageSpec
 
+_GREY = 127.0  # of padding, for networks that do not normalize
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 
 
@@ -71,8 +73,41 @@ def _filtered(pixels: tf.Tensor, box: tf.Tensor, size: int, interpolation: str) 
     return tf.clip_by_value(filtered, *PIXELS)  # the sum of many products exceeds 255 by a rounding error
 
 
+def fit_scales(shape: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
+    """Pixels of the input per pixel of the image, vertically and horizontally.
+
+    Args:
+        shape: Int tensor `[height, width, ...]` of the image.
+        spec: `ImageSpec` with a `fit` that keeps the whole image.
+
+    Returns:
+        A `float32` tensor of shape `(2,)`; with letterboxing both are equal.
+    """
+    scales = spec.size / tf.cast(shape[:2], tf.float32)
+    return scales if spec.fit == "stretch" else tf.fill((2,), tf.reduce_min(scales))
+
+
+def placed(image: tf.Tensor, extent: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
+    """Resize to an extent within the input and pad below and to the right with the mean pixel."""
+    sides = tf.clip_by_value(tf.cast(tf.round(extent), tf.int32), 1, spec.size)
+    much = tf.reduce_min(tf.shape(image)[:2] // sides) >= ANTIALIASED_FROM
+    pixels = tf.cast(image, tf.float32)
+    resized = tf.cond(
+        much,
+        lambda: tf.image.resize(pixels, sides, method=spec.interpolation, antialias=True),
+        lambda: tf.image.resize(pixels, sides, method=spec.interpolation, antialias=False),
+    )
+    mean = tf.constant(np.broadcast_to(spec.mean if np.any(spec.mean) else _GREY, spec.channels), tf.float32)
+    missing = spec.size - sides
+    padded = tf.pad(resized - mean, ((0, missing[0]), (0, missing[1]), (0, 0))) + mean
+    return tf.clip_by_value(tf.ensure_shape(padded, (spec.size, spec.size, spec.channels)), 0, 255)
+
+
 def evaluation_image(image: tf.Tensor, input_spec: ImageSpec) -> tf.Tensor:
-    """Center-crop a square of `input_spec.crop` times the shorter side and resize it to `input_spec.size`.
+    """Make an image the square input of a network, by its `fit`.
+
+    `"crop"` cuts out the central square of `input_spec.crop` times the shorter side and resizes it; `"stretch"` and
+    `"letterbox"` keep the whole image, for detectors.
 
     Args:
         image: `uint8` tensor of shape `(height, width, 3)`, values 0..255.
@@ -87,6 +122,10 @@ def evaluation_image(image: tf.Tensor, input_spec: ImageSpec) -> tf.Tensor:
     >>> keras_effnet.pipeline.evaluation_image(image, ImageSpec(224)).shape
     TensorShape([224, 224, 3])
     """
+    if input_spec.fit != "crop":
+        return placed(
+            image, tf.cast(tf.shape(image)[:2], tf.float32) * fit_scales(tf.shape(image), input_spec), input_spec
+        )
     return resize(crop(image, _central_window(image, input_spec)), input_spec.size, input_spec.interpolation)
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline.augmentation import Augmentation, augment_image, flips
-from keras_effnet.pipeline.geometry import crop
+from keras_effnet.pipeline.geometry import crop, evaluation_image, fit_scales, placed
 from keras_effnet.preprocessing import ImageSpec
 
 _VISIBLE = 0.3  # share of a box's area that must remain, or it is dropped: what is left cannot be recognized
-_GREY = 127.0  # of padding, for networks that do not normalize
 _MIDDLE = (0.3, 0.7)  # where the quadrants of a mosaic meet, in shares of the side
 BOX_COLUMNS = 6
 PADDED = -1.0  # class of the rows that fill a batch
@@ -50,20 +48,6 @@ def check_augmentation(augmentation: Augmentation) -> None:
         raise UserError("mixup and cutmix mix one label per image; for the boxes of detection there is mosaic.")
 
 
-def fit_scales(shape: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
-    """Pixels of the input per pixel of the image, vertically and horizontally.
-
-    Args:
-        shape: Int tensor `[height, width, ...]` of the image.
-        spec: `ImageSpec` with a `fit` that keeps the whole image.
-
-    Returns:
-        A `float32` tensor of shape `(2,)`; with letterboxing both are equal.
-    """
-    scales = spec.size / tf.cast(shape[:2], tf.float32)
-    return scales if spec.fit == "stretch" else tf.fill((2,), tf.reduce_min(scales))
-
-
 def evaluation_scene(image: tf.Tensor, rows: tf.Tensor, spec: ImageSpec) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """Fit a whole image to the network's input, and its boxes with it.
 
@@ -83,17 +67,7 @@ def evaluation_scene(image: tf.Tensor, rows: tf.Tensor, spec: ImageSpec) -> tupl
         "crowd": rows[:, 5] > 0,
         "scale": scales,
     }
-    return _placed(image, tf.cast(tf.shape(image)[:2], tf.float32) * scales, spec), labels
-
-
-def _placed(image: tf.Tensor, extent: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
-    """Resize to an extent within the input and pad below and to the right with the mean pixel."""
-    sides = tf.clip_by_value(tf.cast(tf.round(extent), tf.int32), 1, spec.size)
-    resized = tf.image.resize(image, sides, method=spec.interpolation, antialias=False)
-    mean = tf.constant(np.broadcast_to(spec.mean if np.any(spec.mean) else _GREY, spec.channels), tf.float32)
-    missing = spec.size - sides
-    padded = tf.pad(tf.cast(resized, tf.float32) - mean, ((0, missing[0]), (0, missing[1]), (0, 0))) + mean
-    return tf.clip_by_value(tf.ensure_shape(padded, (spec.size, spec.size, spec.channels)), 0, 255)
+    return evaluation_image(image, spec), labels
 
 
 def training_scene(
@@ -119,7 +93,7 @@ def training_scene(
     window = tf.minimum(tf.maximum(tf.round(spec.size / scales), 1), sides)
     begin = tf.floor(draws[2:] * (sides - window + 1))
     cut = crop(image, tf.cast(tf.concat([begin, window], axis=0), tf.int32))
-    pixels = _placed(cut, window * scales, spec)
+    pixels = placed(cut, window * scales, spec)
     rows = moved(rows[rows[:, 5] == 0], begin, scales, tf.minimum(window * scales, float(spec.size)))
     if augmentation.flip:
         pixels, rows = tf.cond(flips(seed), lambda: mirrored(pixels, rows), lambda: (pixels, rows))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_effnet import datasets
 from keras_effnet.architecture.detectors import detector_spec
@@ -10,6 +11,8 @@ from keras_effnet.datasets.labels.boxes import Boxes, ImageBoxes
 from keras_effnet.detection import decode
 from keras_effnet.detection.anchors import anchor_boxes
 from keras_effnet.errors import UserError
+from keras_effnet.inference import image_files
+from keras_effnet.inference.detecting import original_scale
 from keras_effnet.pipeline import Augmentation, image_pipeline, scenes
 from keras_effnet.preprocessing import ImageSpec
 
@@ -57,6 +60,16 @@ def test_evaluation_keeps_the_whole_image_and_its_boxes(fit):
     assert scale.tolist() == pytest.approx([SIZE / 80, SIZE / 160] if fit == "stretch" else [SIZE / 160] * 2)
     bottom = pixels.numpy()[-1, 0]
     assert bottom.tolist() == pytest.approx([20.0] * 3 if fit == "stretch" else list(spec().mean), abs=0.01)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_prediction_prepares_images_as_evaluation_does(fit, tmp_path):
+    """`predict` and `export` read files, and boxes are mapped back by `original_scale`."""
+    image, rows = framed()
+    Image.fromarray(image.numpy()).save(tmp_path / "scene.png")
+    expected, labels = scenes.evaluation_scene(image, rows, spec(fit))
+    np.testing.assert_array_equal(image_files.image(tmp_path / "scene.png", spec(fit))[0], expected)
+    np.testing.assert_allclose(original_scale(spec(fit), (80, 160)), labels["scale"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("fit", ["stretch", "letterbox"])
