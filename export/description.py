@@ -195,7 +195,7 @@ def _metadata(model: ModelT, about: About, outputs: Outputs) -> FileMetadata:
     size = f"{width}x{height} pixels"
     return FileMetadata(
         name=about.name,
-        description=about.description or f"{_subject(outputs)} for images of {size}.",
+        description=about.description or f"{_subject(model, outputs)} for images of {size}.",
         version=about.version or f"keras_effnet {keras_effnet.__version__}",
         author=about.author,
         license=about.license,
@@ -226,10 +226,14 @@ def _ports(ports: Sequence[Port]) -> dict[str, Any]:
     }
 
 
-def _subject(outputs: Outputs) -> str:
-    """What a file is, in words."""
-    each = (output.task.subject.format(classes=f"{output.ports[-1].shape[-1]:,}") for output in outputs.each)
-    return " and ".join(each)
+def _subject(model: ModelT, outputs: Outputs) -> str:
+    """What a file is, in words; the last tensor of an output has its classes."""
+    graph, subjects, end = model.subgraphs[0], [], 0
+    for output in outputs.each:
+        end += len(output.ports)
+        classes = int(graph.tensors[graph.outputs[end - 1]].shape[-1])
+        subjects.append(output.task.subject.format(classes=f"{classes:,}"))
+    return " and ".join(subjects)
 
 
 def _pixel_scale(model: ModelT) -> tuple[float, float]:
