@@ -146,7 +146,7 @@ def _axis_question(rivals: Sequence[Summary], phi: float) -> _Question | None:
             f"At phi {phi:g}, {best.axis} scaling is the most accurate, with {best.accuracy:.1%}: {'; '.join(parts)}."
         )
         if unequal > _UNEQUAL:
-            text += f" Their MACs differ by x{unequal:.2f}, so this is no comparison at equal cost."
+            text += f" Their MACs differ by x{unequal:.2f}, so they are not compared at equal cost."
         return text
 
     return _Question([found for *_, found in asked], told)
