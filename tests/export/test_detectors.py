@@ -160,6 +160,8 @@ def test_post_processing_in_a_file_finds_what_numpy_finds(files, images, precisi
     metadata = export.inspect(path).metadata
     assert (metadata.boxes, metadata.labelled, metadata.names_values, metadata.labels) == (0, 1, True, ("a", "b", "c"))
     assert not metadata.detector_options
+    with pytest.raises(UserError, match="ends in detections, for clients alone"):
+        artifacts.load(path)
 
 
 def test_post_processing_that_finds_other_boxes_is_not_written(files, images, tmp_path, monkeypatch):
