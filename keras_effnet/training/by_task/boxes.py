@@ -44,7 +44,7 @@ def detector_for(dataset: ImageDataset, config: TrainConfig) -> DetectorSpec | N
 def network_boxes(dataset: ImageDataset, config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
     """True boxes of the training images in pixels of the network's input, without crowds, and their classes."""
     spec = config.image_spec
-    return input_boxes(dataset.train.labels, spec.size, getattr(spec, "fit", "stretch"))
+    return input_boxes(dataset.train.labels, spec.size, spec.fit)
 
 
 def with_anchors(dataset: ImageDataset, config: TrainConfig, announce: Callable[[str], None]) -> TrainConfig:
