@@ -146,7 +146,7 @@ def add_post_processing(
         expected = detections(
             codes[0], scores[0], anchor_boxes(spec, size), size, max_candidates=scores.size, **options
         )
-        if difference := _difference(expected, read_detections(found, size), threshold):
+        if difference := difference_of(expected, read_detections(found, size), threshold):
             raise VerificationError(f"{path} finds other boxes than {source} in image {number}: {difference}.")
     with atomic(Path(path)) as temporary:
         Path(temporary).write_bytes(after)
@@ -167,8 +167,13 @@ def read_detections(outputs: list[np.ndarray], image_size: tuple[int, int]) -> D
     return Detections(found.astype("float32"), scores[0, :count], np.round(classes[0, :count]).astype("int32"))
 
 
-def _difference(expected: Detections, got: Detections, overlap_threshold: float) -> str:
-    """What differs between two sets of detections; empty if nothing but boxes of equal scores."""
+def difference_of(expected: Detections, got: Detections, overlap_threshold: float = _OVERLAP) -> str:
+    """What differs between two sets of detections; empty if nothing but which of equal scores came first.
+
+    Args:
+        expected, got: `Detections` of the same image.
+        overlap_threshold: Float, intersection over union above which a box suppresses another.
+    """
     if len(expected) != len(got):
         return f"{len(got)} instead of {len(expected)}"
     if not len(expected):
