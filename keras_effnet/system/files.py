@@ -7,10 +7,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from keras_effnet.errors import UserError, first_line
 
@@ -49,20 +49,32 @@ def staging(folder: Path) -> Iterator[Path]:
     """
     _remove_leftovers(folder)
     try:
-        hidden = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+        staged, lock = _locked_folder(folder)
     except OSError as error:
         raise cannot_write(f"to {folder}", error) from None
-    staged = folder / hidden.name.replace(".making-", _STAGED)
-    lock = FileLock(hidden / _LOCK)
     try:
-        with suppress(OSError, NotImplementedError):  # no locks here
-            lock.acquire(blocking=False)
-        hidden.rename(staged)  # visible to others only when it is locked
         yield staged
     finally:
         lock.release()
-        for each in (hidden, staged):
-            shutil.rmtree(each, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _locked_folder(folder: Path) -> tuple[Path, FileLock]:
+    """Make a hidden folder and lock it; again where another process took it for a leftover before it was locked."""
+    while True:
+        staged = Path(tempfile.mkdtemp(prefix=_STAGED, dir=folder))
+        lock = FileLock(staged / _LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:  # it is being removed
+            continue
+        except (OSError, NotImplementedError):  # no locks here, so nobody removes it
+            is_ours = staged.exists()
+        else:
+            is_ours = (staged / _LOCK).exists()
+        if is_ours:
+            return staged, lock
+        lock.release()
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -74,8 +86,9 @@ def _remove_leftovers(folder: Path) -> None:
             lock.acquire(blocking=False)
         except (OSError, NotImplementedError):  # its process lives, or there are no locks here
             continue
+        shutil.rmtree(staged, ignore_errors=True)  # under its lock: a process that is about to take it makes another
         lock.release()
-        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)  # where files in use cannot be removed
 
 
 @contextmanager

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from keras_effnet.errors import UserError
 from keras_effnet.system import files
@@ -168,6 +171,36 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_k
         ("a.json", "d.csv"), "from another process"
     )
     assert {path.name for path in tmp_path.iterdir()} == {*NAMES, "d.csv"}
+
+
+@pytest.mark.parametrize("moment", ["before the lock", "in the middle of the lock"])
+def test_a_folder_that_was_swept_before_it_was_locked_is_made_anew(tmp_path, monkeypatch, moment):
+    original, swept = FileLock.acquire, []
+
+    def acquire(self, *args, **options):
+        folder = Path(self.lock_file).parent
+        if moment == "in the middle of the lock":
+            original(self, *args, **options)
+        if not swept:
+            swept.append(folder)
+            shutil.rmtree(folder)
+        return original(self, *args, **options) if moment == "before the lock" else None
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    write_group(tmp_path, "now")
+    assert contents(tmp_path) == dict.fromkeys(NAMES, "now")
+    assert swept and not list(tmp_path.glob(".*"))
+
+
+def test_many_writers_of_one_folder_do_not_sweep_each_other(tmp_path):
+    def write(number: int) -> None:
+        for turn in range(50):
+            files.write_text(tmp_path / f"{number}.txt", str(turn))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert contents(tmp_path) == {f"{number}.txt": "49" for number in range(8)}
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_other_errors_of_the_work_are_not_blamed_on_the_folder(tmp_path):
