@@ -24,6 +24,7 @@ from keras_effnet.study.plan import begin, prepare
 from keras_effnet.study.protocol import Budget
 from keras_effnet.study.results import kept_results, read_results
 from keras_effnet.study.scheduler import Row, StudyProgress, run_trials
+from keras_effnet.study.statistics.looks import growing
 from keras_effnet.study.summary import OverSeeds
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system.files import atomic_group
@@ -89,18 +90,6 @@ def member(candidate: ScalingCandidate, baseline: str, image_size: int) -> Membe
     scaling = candidate.scaling
     name = f"{Path(baseline).stem}-a{scaling.alpha:g}-b{scaling.beta:g}-g{scaling.gamma:g}"
     return Member(name, "compound", 1.0, baseline, scaling.alpha, scaling.beta, scaling.gamma, image_size)
-
-
-def rungs(first: int, last: int, reduction: int) -> list[int]:
-    """Epochs after which candidates are compared, from `first` to `last` in steps of factor `reduction`.
-
-    >>> rungs(1, 9, 3)
-    [1, 3, 9]
-    """
-    steps = [first]
-    while steps[-1] * reduction < last:
-        steps.append(steps[-1] * reduction)
-    return [*steps, last] if steps[-1] < last else [last]
 
 
 def grid_search(
@@ -174,7 +163,7 @@ def grid_search(
     protocol, folder = plan.protocol, Path(folder)
     with begin(folder, plan, dataset), engine(workers, cluster) as submit:
         save_arguments(folder, {"baseline": baseline, **grid, **lengths})
-        halving = _Halving(rungs(first, epochs, reduction), reduction)
+        halving = _Halving(growing(first, epochs, reduction), reduction)
 
         def trials(members: Iterable[Member], seeds: Iterable[int], until: int) -> list[TrainingRun]:
             places = {(each, seed): folder / "trials" / each.name / f"seed{seed}" for seed in seeds for each in members}

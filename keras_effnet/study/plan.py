@@ -36,6 +36,7 @@ class _Document:
     seeds: int
     options: dict[str, Any] = field(default_factory=dict)
     threads: int = 0
+    max_seeds: int | None = None
     last_seen: dict[str, str] = field(default_factory=dict)
 
 
@@ -47,11 +48,13 @@ class Plan:
         protocol: `Protocol`.
         members: Tuple of `Member`s with unique names.
         seeds: Int, number of trainings of each network, with the seeds 0, 1, 2 ...
+        max_seeds: Int or None, number up to which seeds are added where a comparison is unclear; None for no more.
     """
 
     protocol: Protocol
     members: tuple[Member, ...]
     seeds: int
+    max_seeds: int | None = None
 
     def __post_init__(self):
         names = [member.name for member in self.members]
@@ -62,6 +65,11 @@ class Plan:
                 raise UserError(f"Two networks of the study have the name {name!r}.")
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise UserError(f"A study needs at least one seed, at most {MOST_SEEDS}, got {self.seeds}.")
+        if self.max_seeds is not None and not self.seeds <= self.max_seeds <= MOST_SEEDS:
+            raise UserError(
+                f"max_seeds must be at least the {self.seeds} seeds of every network, at most {MOST_SEEDS}, got "
+                f"{self.max_seeds}."
+            )
 
     def save(self, folder: Path) -> None:
         """Writes the plan to a study's folder, with paths relative to it."""
@@ -69,6 +77,7 @@ class Plan:
         parts = (values["data"], values["options"], *members)
         (data, options, *members), last_seen = portable_values(parts, folder, is_path)
         values |= {"data": data, "options": options, "members": members, "seeds": self.seeds}
+        values |= {"max_seeds": self.max_seeds} if self.max_seeds else {}
         values |= {"last_seen": last_seen} if last_seen else {}
         write_text(folder / PROTOCOL, yaml.safe_dump(values, sort_keys=False))
 
@@ -94,7 +103,7 @@ class Plan:
             members = tuple(
                 replace(each, model=located(each.model, folder, document.last_seen)) for each in document.members
             )
-            plan = cls(protocol, members, document.seeds)
+            plan = cls(protocol, members, document.seeds, document.max_seeds)
             for member in plan.members:
                 protocol.config(member)  # checks the options that it sets
             return plan
@@ -120,7 +129,8 @@ class Plan:
         for member in self.members:
             if known.setdefault(member.name, member) != member:
                 raise UserError(f"{member.name} names a different network in this study; choose another --name.")
-        return Plan(self.protocol, tuple(known.values()), max(self.seeds, earlier.seeds))
+        seeds, limits = max(self.seeds, earlier.seeds), [each.max_seeds for each in (self, earlier) if each.max_seeds]
+        return Plan(self.protocol, tuple(known.values()), seeds, max(seeds, *limits) if limits else None)
 
 
 def _apart(value: Any, other: Any) -> str:
@@ -139,12 +149,13 @@ def prepare(
     budget: Budget | None = None,
     options: Mapping[str, Any] | None = None,
     threads: int = 0,
+    max_seeds: int | None = None,
 ) -> tuple[Plan, Any]:
     """Make a plan and load its data, before a folder is created or a process started.
 
     Args:
         data, budget, options, threads: As in `study.run`.
-        members, seeds: Fields of the `Plan`.
+        members, seeds, max_seeds: Fields of the `Plan`.
 
     Returns:
         Tuple of the `Plan`, whose data can be loaded from any working directory and is not checked again if every
@@ -157,7 +168,7 @@ def prepare(
     shared = {
         name: str(Path(value).resolve()) if is_path(name, value) else value for name, value in (options or {}).items()
     }
-    plan = Plan(Protocol(given, budget or Budget(), shared, threads), tuple(members), seeds)
+    plan = Plan(Protocol(given, budget or Budget(), shared, threads), tuple(members), seeds, max_seeds)
     dataset = load_data(plan.protocol, plan.members[0])
     # Cluttered scenes are drawn at the input size of each network.
     origin = {name: value for name, value in dataset.origin.items() if name != "image_size"}

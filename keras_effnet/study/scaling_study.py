@@ -13,6 +13,7 @@ from typing import Any
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.config.run_record import is_path
+from keras_effnet.study.adaptive.until_clear import train_until_clear, within_hours
 from keras_effnet.study.costs import measure_costs, measure_roofline
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member, cost_warnings
@@ -21,6 +22,7 @@ from keras_effnet.study.protocol import Budget, training_epochs
 from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
 from keras_effnet.study.statistics.answers import power_sentence
+from keras_effnet.study.statistics.looks import Looks
 from keras_effnet.study.summary import check_target
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
@@ -57,6 +59,8 @@ def run(
     progress: StudyProgress = lambda text, done, total: None,
     announce: Callable[[str], None] = lambda text: None,
     target: float | None = None,
+    max_seeds: int | None = None,
+    max_hours: float | None = None,
 ) -> StudyResult:
     """Train every network with every seed and measure the cost of each; an existing study is resumed.
 
@@ -79,6 +83,9 @@ def run(
         announce: Function that is called with what to know before the first training: sizes at which MACs jump, axes
             of unequal cost, and the seeds that it takes to see a difference.
         target: Float in (0, 1) or None, accuracy for the time to a target, which is checked before any training.
+        max_seeds: Int or None, number up to which seeds are added to networks whose comparison is unclear: doubled
+            until every comparison of the answer is settled. None adds no seeds.
+        max_hours: Float or None, time of this run after which no more seeds are added.
 
     Returns:
         A `StudyResult`. Failed trainings are listed in `failures`; the next run repeats them.
@@ -94,7 +101,7 @@ def run(
     >>> result = study.run("digits-cluttered", scaled("b0", [-3, -2, -1]), "runs/study/digits", seeds=2)
     """
     progress("Loading the data", 0, 1)
-    plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads)
+    plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads, max_seeds=max_seeds)
     classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
     check_target(target, classes, images[1])
     for warning in cost_warnings(members, plan.protocol.options):
@@ -105,7 +112,15 @@ def run(
     with begin(folder, plan, dataset) as whole:
         costs = _measured(folder, whole, classes, progress)
         with engine(workers, cluster) as submit:
-            failures = run_trials(folder, _trials(folder, whole, costs, classes, images), submit, progress)
+            runs = _Runs(folder, whole, costs, classes, images)
+            failures = train_until_clear(
+                [member.name for member in whole.members],
+                Looks(whole.seeds, whole.max_seeds or whole.seeds),
+                lambda seeds: run_trials(folder, runs.up_to(seeds), submit, progress),
+                lambda: read_results(folder),
+                within_hours(max_hours, lambda: read_results(folder), workers),
+                announce,
+            )
         return StudyResult(folder, read_results(folder), failures)
 
 
@@ -145,16 +160,33 @@ def _kinds(members: Sequence[Member]) -> list[Member]:
     return list(first.values())
 
 
-def _trials(
-    folder: Path, plan: Plan, costs: Mapping[str, Mapping[str, Any]], classes: int, images
-) -> list[TrainingRun]:
-    """All trainings, seed by seed, so that an interrupted study has results for every network."""
-    trials = []
-    for seed in range(plan.seeds):
-        for member in plan.members:
-            epochs = training_epochs(plan.protocol, member, costs[member.name], classes, images)
-            place = folder / "trials" / member.name / f"seed{seed}"
-            trials.append(
-                TrainingRun(plan.protocol, member, seed, epochs, str(place.resolve()), study=str(folder.resolve()))
-            )
-    return trials
+@dataclass(frozen=True)
+class _Runs:
+    """Trainings of a study.
+
+    Args:
+        folder, plan: Of the study.
+        costs: Mapping, name of each network to its row of kind `"cost"`.
+        classes: Int, number of classes of the data.
+        images: Pair of ints, numbers of training and validation images.
+    """
+
+    folder: Path
+    plan: Plan
+    costs: Mapping[str, Mapping[str, Any]]
+    classes: int
+    images: tuple[int, int]
+
+    def up_to(self, seeds: Mapping[str, int]) -> list[TrainingRun]:
+        """Trainings with the first seeds of each network, seed by seed: an interrupted study has every network."""
+        return [
+            self._training(member, seed)
+            for seed in range(max(seeds.values()))
+            for member in self.plan.members
+            if seed < seeds[member.name]
+        ]
+
+    def _training(self, member: Member, seed: int) -> TrainingRun:
+        protocol, place = self.plan.protocol, self.folder / "trials" / member.name / f"seed{seed}"
+        epochs = training_epochs(protocol, member, self.costs[member.name], self.classes, self.images)
+        return TrainingRun(protocol, member, seed, epochs, str(place.resolve()), study=str(self.folder.resolve()))

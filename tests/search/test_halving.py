@@ -26,6 +26,7 @@ from keras_effnet.study.networks import Member
 from keras_effnet.study.plan import Plan
 from keras_effnet.study.protocol import Protocol
 from keras_effnet.study.results import RESULTS_JSONL
+from keras_effnet.study.statistics.looks import growing
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
 
@@ -120,7 +121,7 @@ def test_senseless_grids_are_refused(wrong):
     [((1, 9, 3), [1, 3, 9]), ((1, 10, 3), [1, 3, 9, 10]), ((2, 4, 2), [2, 4]), ((3, 3, 3), [3]), ((2, 3, 3), [2, 3])],
 )
 def test_rungs(arguments, expected):
-    assert search.rungs(*arguments) == expected
+    assert growing(*arguments) == expected
 
 
 def quality(member) -> float:

@@ -19,6 +19,7 @@ from keras_effnet.cli.options import (
     Whole,
     default_threads,
     read_settings,
+    refuse_unused,
     tolerant,
     tolerated,
 )
@@ -27,6 +28,7 @@ from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progr
 from keras_effnet.study.protocol import BUDGETS, Budget
 
 _PAPER = CompoundScaling()
+_MOST_SEEDS = 20  # of a network, with --until-clear
 _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resumed study keeps
 
 
@@ -50,6 +52,11 @@ _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resu
     "--image-size", type=Whole(), default=48, show_default=True, help="Input size instead of B0's 224 pixels."
 )
 @click.option("--seeds", type=Whole(1), help="Trainings per network. [default: 3]")
+@click.option("--until-clear", is_flag=True, help="Add seeds to networks whose comparison is unclear.")
+@click.option(
+    "--max-seeds", type=Whole(1), help=f"Most seeds of a network, with --until-clear. [default: {_MOST_SEEDS}]"
+)
+@click.option("--max-hours", type=Number(0), help="Time after which --until-clear adds no more seeds.")
 @click.option("--epochs", type=float, help=f"Budget per training in epochs. [default: {Budget().amount:g}]")
 @click.option("--seconds", type=float, help="Budget per training in seconds, from the measured step time.")
 @click.option("--macs", type=float, help="Budget per training in multiply-adds, e.g. 1e12.")
@@ -89,7 +96,9 @@ def command(
     from keras_effnet.study.report import write
     from keras_effnet.study.results import RESULTS_JSONL, kept_results
     from keras_effnet.study.statistics.answers import answer
+    from keras_effnet.study.statistics.looks import looks_of
     from keras_effnet.study.summary import summarize
+    from keras_effnet.system.documents import read_yaml
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:
@@ -106,7 +115,8 @@ def command(
             result = study.run(
                 members=members, folder=folder, progress=progress, announce=console.say, **where, **given
             )
-        summaries = summarize(result.rows, target)
+        summaries, looks = summarize(result.rows, target), looks_of(read_yaml(folder / PROTOCOL))
+        findings = answer(summaries, looks)
         drawn = drawn and bool(summaries)
         if drawn:
             with kept_results(folder):
@@ -114,9 +124,9 @@ def command(
     if drawn and wandb:
         write.log_to_wandb(folder, wandb)
     if as_json:
-        console.emit_json({"study": folder, "answer": answer(summaries), "failures": result.failures})
+        console.emit_json({"study": folder, "answer": findings, "failures": result.failures})
     else:
-        _show(summaries, answer(summaries))
+        _show(summaries, findings)
         files = f"{folder}/report.html" if drawn else f"{folder}/{RESULTS_JSONL}"
         console.finish(files, ("keras-effnet", "recommend", "--budget-ms", 10, "--data", folder))
     if result.failures:
@@ -145,8 +155,16 @@ def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size, stem_
 def _given(options) -> dict:
     """Return the arguments of `study.run` that the user set."""
     values = {"budget": _budget(options), "options": read_settings(options["settings"]) or None}
-    values |= {key: options[key] for key in ("threads", "seeds")}
+    values |= {key: options[key] for key in ("threads", "seeds", "max_hours")} | {"max_seeds": _max_seeds(options)}
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _max_seeds(options) -> int | None:
+    """Seeds up to which unclear comparisons grow; None without --until-clear."""
+    if options["until_clear"]:
+        return options["max_seeds"] or _MOST_SEEDS
+    refuse_unused(["max_seeds", "max_hours"], "seeds are only added with --until-clear.")
+    return None
 
 
 def _budget(options) -> Budget | None:

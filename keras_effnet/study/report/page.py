@@ -17,6 +17,7 @@ from keras_effnet.study.report import charts as report_charts
 from keras_effnet.study.report.charts import Data
 from keras_effnet.study.report.records import figure, labelled, measured
 from keras_effnet.study.statistics.answers import answer
+from keras_effnet.study.statistics.looks import looks_of
 from keras_effnet.study.summary import METRICS, Summary
 from keras_effnet.system import html_pages
 
@@ -266,7 +267,7 @@ def render_page(
         _TEMPLATE,
         title=f"Study {name}",
         protocol_line=protocol_line(protocol, env),
-        answer=answer(summaries),
+        answer=answer(summaries, looks_of(protocol)),
         cards=_cards(data["networks"]),
         sections=[{"name": each.name, "title": each.title, "text": each.describe(data)} for each in specs],
         table=_table(data["networks"], _columns(summaries)),

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 
 from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.study.networks import AXES, BASELINE
 from keras_effnet.study.power_law import time_law
 from keras_effnet.study.statistics.clock_noise import CLOCKS, clock_sentences
 from keras_effnet.study.statistics.comparisons import (
+    LEVEL,
     Comparison,
     Judged,
     basis,
@@ -26,6 +27,7 @@ from keras_effnet.study.statistics.comparisons import (
     scatter,
     uncertainty,
 )
+from keras_effnet.study.statistics.looks import Looks
 from keras_effnet.study.statistics.sample_size import TO_SEE, expected_scatter, seeds_needed
 from keras_effnet.study.summary import METRICS, Summary, ratios
 
@@ -34,29 +36,68 @@ _UNEQUAL = 1.1  # ratio of MACs from which on networks do not cost the same
 
 @dataclass(frozen=True)
 class _Question:
-    """Comparisons and how they are told once they are judged, together with all others of the answer."""
+    """Comparisons and how they are told once they are judged, together with all others of the answer.
+
+    Args:
+        comparisons: List of `Comparison`s.
+        told: Function of their verdicts that returns the sentence.
+        about: String or None, the network whose comparisons the sentence tells; None if it tells all of them.
+    """
 
     comparisons: list[Comparison]
     told: Callable[[list[Judged]], str]
+    about: str | None = None
+
+    def unclear(self, verdicts: Sequence[Judged]) -> list[tuple[str, str]]:
+        """Pairs of networks that the sentence cannot tell apart."""
+        pairs = [(each.comparison.first, each.comparison.last) for each in verdicts if each.verdict == "unclear"]
+        return [pair for pair in pairs if self.about is None or self.about in pair]
 
 
-def answer(summaries: Sequence[Summary]) -> list[str]:
+def answer(summaries: Sequence[Summary], looks: Looks | None = None) -> list[str]:
     """Findings of a study, one sentence each: how time and accuracy grew with size, and who beat whom.
 
     Differences of accuracy are compared over paired seeds and corrected for the number of comparisons; where the seeds
     cannot tell, the sentence says so, and how many could.
+
+    Args:
+        summaries: `Summary`s.
+        looks: `Looks` of a study to which seeds were added, see `looks.looks_of`: intervals are corrected for them.
+
+    Returns:
+        List of strings.
     """
     if len(summaries) < 2:
         return ["A study of one network has nothing to compare; add another."]
-    series = _series(summaries)
-    questions = [each for each in (_gain(series), *_axes(summaries), *_rivals(summaries)) if each]
-    verdicts = judged([each for question in questions for each in question.comparisons])
-    sentences, place = [*_growth(series), *clock_sentences(summaries)], 0
-    for question in questions:
-        own = verdicts[place : place + len(question.comparisons)]
-        place += len(own)
-        sentences.append(question.told(own))
-    return sentences + [line for line in (basis(verdicts), _needed(summaries, verdicts)) if line]
+    if len(summaries) < 2:
+        return ["A study of one network has nothing to compare; add another."]
+    seeds = {each.member: len(each.accuracies) for each in summaries}
+    verdicts = _verdicts(summaries, looks.level(max(seeds.values())) if looks else LEVEL)
+    told = [question.told(own) for question, own in verdicts]
+    every = [each for _, own in verdicts for each in own]
+    unclear = sum(len(question.unclear(own)) for question, own in verdicts)
+    last = [basis(every, looks.correction() if looks else ""), looks.outcome(seeds, unclear) if looks else None]
+    lines = [*_growth(_series(summaries)), *clock_sentences(summaries), *told, *last, _needed(summaries, every)]
+    return [line for line in lines if line]
+
+
+def open_pairs(summaries: Sequence[Summary], level: float = LEVEL) -> list[tuple[str, str]]:
+    """Pairs of networks that the sentences of an answer cannot tell apart.
+
+    Args:
+        summaries: `Summary`s.
+        level: Float, probability of a false finding.
+    """
+    return [pair for question, own in _verdicts(summaries, level) for pair in question.unclear(own)]
+
+
+def _verdicts(summaries: Sequence[Summary], level: float) -> list[tuple[_Question, list[Judged]]]:
+    """The questions of an answer with their verdicts, which are judged together."""
+    if len(summaries) < 2:
+        return []
+    questions = [each for each in (_gain(_series(summaries)), *_axes(summaries), *_rivals(summaries)) if each]
+    verdicts = iter(judged([each for question in questions for each in question.comparisons], level=level))
+    return [(question, list(islice(verdicts, len(question.comparisons)))) for question in questions]
 
 
 def _series(summaries: Sequence[Summary]) -> Sequence[Summary]:
@@ -149,7 +190,7 @@ def _axis_question(rivals: Sequence[Summary], phi: float) -> _Question | None:
             text += f" Their MACs differ by x{unequal:.2f}, so they are not compared at equal cost."
         return text
 
-    return _Question([found for *_, found in asked], told)
+    return _Question([found for *_, found in asked], told, best.member)
 
 
 def _against(best: Summary, rival: Summary, found: Judged) -> str:

@@ -211,13 +211,20 @@ def in_words(found: Judged, margin: float = MARGIN) -> str:
     return f"{last} is {found.verdict} accurate: {size}"
 
 
-def basis(verdicts: Sequence[Judged]) -> str | None:
-    """Say what the intervals of an answer are; None where it has none."""
+def basis(verdicts: Sequence[Judged], looks: str = "") -> str | None:
+    """Say what the intervals of an answer are; None where it has none.
+
+    Args:
+        verdicts: `Judged` comparisons.
+        looks: String, the correction for looks at growing numbers of seeds; empty for none.
+    """
     seeds = sorted({each.comparison.seeds for each in verdicts if each.comparison.seed_error is not None})
     if not seeds:
         return None
     span = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    correction = f", corrected for {len(verdicts)} comparisons by Holm's method" if len(verdicts) > 1 else ""
+    several = f"for {len(verdicts)} comparisons by Holm's method" if len(verdicts) > 1 else ""
+    reasons = " and ".join(each for each in (several, looks) if each)
+    correction = f", corrected {reasons}" if reasons else ""
     return f"In parentheses are 95% intervals over {span} paired seeds{correction}; those that contain 0 tell nothing."
 
 
