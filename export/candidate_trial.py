@@ -98,13 +98,20 @@ class ExportCandidate:
             return ""
         return (
             f"Whether the {self.quantization} file reaches the agreement of {self._required} is undecided: "
-            f"{self.report.agreement}. Compare on more images."
+            f"{self.report.agreement}{self._loss}. Compare on more images."
         )
 
     @property
     def _required(self) -> str:
         names = dict.fromkeys(each.task for each in self.report.each)
         return " and ".join(TASKS[name].shown(self.recipe.min_agreement(name)) for name in names)
+
+    @property
+    def _loss(self) -> str:
+        """Loss of average precision beside its bound, as the end of a clause; empty if it was not measured."""
+        if self.report.lost is None:
+            return ""
+        return f"; {100 * self.report.lost:.1f} points of AP lost, at most {100 * self.recipe.bounds.ap:g} allowed"
 
     @property
     def complaint(self) -> str:
@@ -114,9 +121,9 @@ class ExportCandidate:
         report, recipe = self.report, self.recipe
         return (
             f"The {self.quantization} file disagrees with the model: {report.agreement}, at least {self._required} "
-            f"required; SQNR {report.sqnr_db:.1f} dB, at least {recipe.bounds.sqnr_db:g} required.{where} Calibrate "
-            "on images like those it will see, train longer if its top classes are nearly tied, or use another "
-            "precision (mixed keeps the worst blocks in float). ReLU6 networks like lite0 quantize best."
+            f"required; SQNR {report.sqnr_db:.1f} dB, at least {recipe.bounds.sqnr_db:g} required{self._loss}.{where} "
+            "Calibrate on images like those it will see, train longer if its top classes are nearly tied, or use "
+            "another precision (mixed keeps the worst blocks in float). ReLU6 networks like lite0 quantize best."
         )
 
 
@@ -209,6 +216,8 @@ def keep(trial: ExportCandidate, path: Path, folder: Path, labels: Sequence[str]
     record = {key: value for key, value in asdict(result).items() if key != "log"}
     least = trial.recipe.min_agreement(trial.report.task)
     bounds = {"min_agreement": least, "min_sqnr_db": trial.recipe.bounds.sqnr_db}
+    if trial.report.lost is not None:
+        bounds["max_ap_loss"] = trial.recipe.bounds.ap
     record |= {"path": path.name, "bounds": bounds, "environment": environment()}
     (folder / path.name).write_bytes(content)
     (folder / record_path(path).name).write_bytes((json_text(record) + "\n").encode())

@@ -170,6 +170,7 @@ class Bounds:
         decisions: Float in [0, 1], share of the float model's classes or decisions.
         r2, cosine, iou: Floats, R², mean cosine similarity and mean IoU against the float model.
         boxes: Float in [0, 1], share of detections that the float model makes too.
+        ap: Float in [0, 1], average precision that a detector's file may lose against true boxes: a maximum.
         sqnr_db: Float, signal-to-quantization-noise ratio of the output.
     """
 
@@ -178,6 +179,7 @@ class Bounds:
     cosine: float
     iou: float
     boxes: float
+    ap: float
     sqnr_db: float
 
 
@@ -202,18 +204,27 @@ class Precision:
     def meets(self, report: VerifyReport) -> bool:
         """Whether the measured agreement and SQNR reach the bounds of this precision."""
         return all(
-            each.score >= self.min_agreement(each.task) and each.sqnr_db >= self.bounds.sqnr_db for each in report.each
+            each.score >= self.min_agreement(each.task)
+            and each.sqnr_db >= self.bounds.sqnr_db
+            and not self.loses(each.lost)
+            for each in report.each
         )
 
     def accepts(self, report: VerifyReport) -> bool:
-        """Whether a report is consistent with the bounds: the interval of the agreement includes or exceeds its bound.
+        """Whether a report is consistent with the bounds: the intervals of agreement and loss reach them.
 
         With few images, an agreement just below the bound is no evidence against the file.
         """
         return all(
-            each.agreement_interval[1] >= self.min_agreement(each.task) and each.sqnr_db >= self.bounds.sqnr_db
+            each.agreement_interval[1] >= self.min_agreement(each.task)
+            and each.sqnr_db >= self.bounds.sqnr_db
+            and not self.loses(each.surely_lost)
             for each in report.each
         )
+
+    def loses(self, average_precision: float | None) -> bool:
+        """Whether a loss of average precision exceeds the bound; an unknown one does not."""
+        return average_precision is not None and average_precision > self.bounds.ap
 
     def min_agreement(self, task: TaskName) -> float:
         """The bound of the agreement for a task."""
@@ -223,20 +234,20 @@ class Precision:
         """This precision with another bound of the agreement, whatever the task; None changes nothing."""
         if least is None:
             return self
-        return replace(self, bounds=Bounds(least, least, least, least, least, self.bounds.sqnr_db))
+        return replace(self, bounds=Bounds(least, least, least, least, least, self.bounds.ap, self.bounds.sqnr_db))
 
 
 # The int8 bounds of decisions reject per-tensor weights and ranges calibrated on noise (91.5% agreement on Lite2).
 # Those of R² are the same noise as those of the SQNR.
-#                                                    bytes per weight    decisions   r2  cosine   iou  boxes  sqnr_db
+#                                                   bytes per weight    decisions   r2  cosine   iou  boxes  ap  sqnr_db
 PRECISIONS: dict[str, Precision] = {
-    "none": Precision(_float32, False, False, 4.0, Bounds(0.999, 0.999999, 0.9999, 0.99, 0.99, 60.0)),
-    "float16": Precision(_float16, False, False, 2.0, Bounds(0.99, 0.999, 0.999, 0.98, 0.97, 30.0)),
-    "dynamic": Precision(_dynamic, False, False, 1.0, Bounds(0.95, 0.937, 0.97, 0.93, 0.8, 12.0)),
-    "weight_only": Precision(_weight_only, False, False, 1.0, Bounds(0.97, 0.968, 0.98, 0.95, 0.85, 15.0)),
-    "int8": Precision(_int8, True, True, 1.0, Bounds(0.93, 0.90, 0.95, 0.90, 0.8, 10.0)),
-    "int16x8": Precision(_int16x8, True, False, 1.0, Bounds(0.97, 0.99, 0.99, 0.95, 0.9, 20.0)),
-    "mixed": Precision(_mixed, True, True, 1.0, Bounds(0.97, 0.968, 0.98, 0.95, 0.85, 15.0)),
+    "none": Precision(_float32, False, False, 4.0, Bounds(0.999, 0.999999, 0.9999, 0.99, 0.99, 0.002, 60.0)),
+    "float16": Precision(_float16, False, False, 2.0, Bounds(0.99, 0.999, 0.999, 0.98, 0.97, 0.005, 30.0)),
+    "dynamic": Precision(_dynamic, False, False, 1.0, Bounds(0.95, 0.937, 0.97, 0.93, 0.8, 0.03, 12.0)),
+    "weight_only": Precision(_weight_only, False, False, 1.0, Bounds(0.97, 0.968, 0.98, 0.95, 0.85, 0.02, 15.0)),
+    "int8": Precision(_int8, True, True, 1.0, Bounds(0.93, 0.90, 0.95, 0.90, 0.8, 0.03, 10.0)),
+    "int16x8": Precision(_int16x8, True, False, 1.0, Bounds(0.97, 0.99, 0.99, 0.95, 0.9, 0.01, 20.0)),
+    "mixed": Precision(_mixed, True, True, 1.0, Bounds(0.97, 0.968, 0.98, 0.95, 0.85, 0.02, 15.0)),
 }
 CALIBRATED = tuple(name for name, recipe in PRECISIONS.items() if recipe.needs_calibration)
 

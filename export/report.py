@@ -200,6 +200,11 @@ def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
                 f"{task.header[0].upper()}{task.header[1:]}: {task.explanation}; number of images, 95% interval."
                 for task in tasks
             ),
+            *(
+                ["AP: average precision of COCO against the true boxes of the same images."]
+                if report.lost is not None
+                else []
+            ),
             f"SQNR: of the {measured}{', of the worst output' if report.outputs else ''}.",
             "Runtimes: expected from operators and types, by rules from trials with files of each precision or from "
             "documents; on this machine the files were run with LiteRT.",

@@ -14,8 +14,10 @@ import numpy as np
 from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.datasets.labels.boxes import Boxes
 from keras_effnet.datasets.loading import Split
-from keras_effnet.detection.precision import Truth
+from keras_effnet.detection.precision import Truth, check_installed
 from keras_effnet.errors import UserError
+from keras_effnet.evaluation.agreement import Drift
+from keras_effnet.evaluation.by_task.boxes import input_truths
 from keras_effnet.evaluation.intervals import wilson_interval
 from keras_effnet.export.calibration import Images, load_images, occurring_in
 from keras_effnet.export.conversion.plausibility import check_predictions
@@ -60,6 +62,8 @@ class VerifyReport:
             `"calibration"` (used in calibration, which makes the agreement optimistic) or `"synthetic"`.
         task: Name of the task.
         figures: Dict of the task's further figures, by name.
+        lost: Float, average precision that the file of a detector loses against true boxes; None without them.
+        surely_lost: Float, lower end of its 95% interval.
         agreement_interval: `(low, high)`, 95% interval of the score; by default Wilson's of a share of the images.
         agreeing: Int, number of images that agree; None if the score is not a share of the images.
         outputs: Dict of output name to its `VerifyReport`, for a model with several outputs; the figures above are then
@@ -78,6 +82,8 @@ class VerifyReport:
     evidence: Evidence = "given"
     task: TaskName = "classification"
     figures: dict[str, float] = field(default_factory=dict)
+    lost: float | None = None
+    surely_lost: float | None = None
     agreement_interval: tuple[float, float] = ()  # type: ignore[assignment]  # never empty after `__post_init__`
     agreeing: int | None = None
     outputs: dict[str, VerifyReport] = field(default_factory=dict)
@@ -117,9 +123,19 @@ class VerifyReport:
         )
 
 
-def true_labels(split: Split) -> Labels | None:
-    """True labels of a split, as the functions of tasks take them; None for boxes, whose images are cropped here."""
-    return None if isinstance(split.labels, Boxes) else split.labels
+def true_labels(split: Split, spec: ImageSpec) -> Labels | None:
+    """True labels of a split as the functions of tasks take them; None, with a warning, if boxes cannot be compared."""
+    if not isinstance(split.labels, Boxes):
+        return split.labels
+    if not len(split.labels.boxes):
+        logger.warning("The images to compare on have no box: files are compared without average precision.")
+        return None
+    try:
+        check_installed()
+    except UserError as error:
+        logger.warning("%s Files are compared without it.", error)
+        return None
+    return input_truths(split.labels, spec.size, spec.fit)
 
 
 def _as_array(labels: Labels | None) -> np.ndarray | None:
@@ -153,7 +169,7 @@ def compare(
         task.accuracy(outputs, labels) if task.accuracy and labels is not None else (None, None)
         for outputs in (expected, got)
     )
-    drift = task.drift(labels, expected, got) if task.drift and labels is not None else {}
+    drift = task.drift(labels, expected, got) if task.drift and labels is not None else Drift({})
     return VerifyReport(
         samples=count,
         score=found.score,
@@ -164,7 +180,9 @@ def compare(
         top5_keras=top5_keras,
         top5_tflite=top5_tflite,
         task=task.name,
-        figures=found.figures | drift,
+        figures=found.figures | drift.figures,
+        lost=drift.lost,
+        surely_lost=drift.surely_lost,
         agreement_interval=found.interval,
         agreeing=found.agreeing,
     )
@@ -226,7 +244,7 @@ class Reference:
             told = " and ".join(task.name for task in tasks)
             raise UserError(f"labels are classes or decisions, and the model's task is {told}.")
         if isinstance(images, Split) and rated:
-            labels = true_labels(images)
+            labels = true_labels(images, image_spec)
         elif labels is not None and (not isinstance(images, np.ndarray) or len(labels) != len(images)):
             raise UserError("labels need an array of images of the same length.")
         pixels = load_images(images, image_spec, samples if labels is None else len(labels), seed)

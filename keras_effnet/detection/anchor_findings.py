@@ -11,6 +11,7 @@ import numpy as np
 from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.datasets.findings.label_summary import Checked, LabelSummary
 from keras_effnet.datasets.labels.boxes import Boxes
+from keras_effnet.detection.boxes import input_scales
 from keras_effnet.detection.fitting import AnchorFit, anchor_fit, proposed_anchors
 
 _CHOOSING = 600  # boxes that choose anchors
@@ -28,9 +29,7 @@ def input_boxes(labels: Boxes, image_size: int, fit: str = "stretch") -> tuple[n
     Returns:
         A float32 array of shape `(B, 4)` and an int32 array of shape `(B,)`.
     """
-    scale = image_size / np.repeat(labels.sizes.astype("float64"), np.diff(labels.offsets), axis=0)
-    if fit == "letterbox":
-        scale = np.repeat(scale.min(axis=1, keepdims=True), 2, axis=1)
+    scale = np.repeat(input_scales(labels.sizes, image_size, fit), np.diff(labels.offsets), axis=0)
     kept = ~labels.crowd
     return (labels.boxes * np.tile(scale, 2))[kept].astype("float32"), labels.classes[kept]
 

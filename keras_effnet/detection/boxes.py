@@ -16,6 +16,21 @@ def _centers(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return boxes[..., :2] + sizes / 2, sizes
 
 
+def input_scales(sizes: np.ndarray, image_size: int, fit: str) -> np.ndarray:
+    """Pixels of the network's input per pixel of images.
+
+    Args:
+        sizes: Array of shape `(N, 2)`, heights and widths of the images.
+        image_size: Int, side of the input in pixels.
+        fit: `"stretch"` or `"letterbox"`, how images are fitted into the input.
+
+    Returns:
+        An array of shape `(N, 2)`, vertical and horizontal scales.
+    """
+    scales = image_size / np.asarray(sizes, "float64")
+    return np.repeat(scales.min(axis=1, keepdims=True), 2, axis=1) if fit == "letterbox" else scales
+
+
 def encode(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """Codes of boxes relative to anchors.
 

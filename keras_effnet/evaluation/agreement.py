@@ -32,6 +32,21 @@ class Agreement:
     figures: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Drift:
+    """What the second of two networks loses against true labels.
+
+    Args:
+        figures: Dict of figures, by their name in a table.
+        lost: Float, loss of the figure that has a bound, see `Bounds.ap`; None if there is none.
+        surely_lost: Float, lower end of its 95% interval.
+    """
+
+    figures: dict[str, float]
+    lost: float | None = None
+    surely_lost: float | None = None
+
+
 def _counted(agrees: np.ndarray, **figures: float) -> Agreement:
     agreeing, count = int(agrees.sum()), len(agrees)
     return Agreement(agreeing / count, wilson_interval(agreeing, count), agreeing, figures)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_effnet.detection.anchors import anchor_boxes
+from keras_effnet.detection.boxes import input_scales
 from keras_effnet.detection.suppression import Detections
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation.by_task.boxes import found_boxes
@@ -65,5 +66,4 @@ def original_scale(image_spec: ImageSpec, size: Sequence[int]) -> np.ndarray:
         image_spec: `ImageSpec` of a detector.
         size: Height and width of the upright original image.
     """
-    scale = image_spec.size / np.asarray(size, "float64")
-    return np.repeat(scale.min(), 2) if image_spec.fit == "letterbox" else scale
+    return input_scales(np.asarray(size)[None], image_spec.size, image_spec.fit)[0]

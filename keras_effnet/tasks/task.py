@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from keras_effnet.evaluation.agreement import Agreement
+from keras_effnet.evaluation.agreement import Agreement, Drift
 from keras_effnet.tasks.learning import Learning
 
 TaskName: TypeAlias = Literal[
@@ -35,8 +35,8 @@ class Task:
         alike: String, what a network does that gives all images one outcome; `{}` stands for it.
         percent: Bool, whether the score is shown in percent.
         accuracy: Function of outputs and true labels to top-1 and top-5 accuracy; None if labels are no classes.
-        drift: Function of true labels and two arrays of outputs to figures of what the second loses against the labels;
-            None if labels give none.
+        drift: Function of true labels and two arrays of outputs to the `Drift` of the second; None if labels tell
+            nothing about it.
         learning: `Learning`, how a network is trained for it on labelled images; None if labels do not teach it.
         header: String, the score's name in tables.
         explanation: String, what the score is, for reports.
@@ -64,7 +64,7 @@ class Task:
     alike: str = "gives almost the same output"
     percent: bool = False
     accuracy: Callable[[np.ndarray, Any], tuple[float, float | None]] | None = None
-    drift: Callable[[Any, np.ndarray, np.ndarray], dict[str, float]] | None = None
+    drift: Callable[[Any, np.ndarray, np.ndarray], Drift] | None = None
     learning: Learning | None = None
 
     @property

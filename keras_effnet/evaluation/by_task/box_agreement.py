@@ -5,21 +5,22 @@ Outputs are arrays of shape `(N, anchors, 4 + classes)`: box codes, then scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from keras_effnet.detection.boxes import overlaps
-from keras_effnet.detection.precision import AveragePrecision, Truth, average_precision
+from keras_effnet.detection.precision import Truth, average_precision
 from keras_effnet.detection.suppression import Detections, detections
-from keras_effnet.evaluation.agreement import Agreement, resampled
+from keras_effnet.evaluation.agreement import Agreement, Drift, resampled
 
 COUNTED = 0.3  # score from which a detection must be made by both
 _PARTNER = 0.15  # score from which a detection is one: crossing a threshold is a drift of scores, no other box
 _SAME = 0.9  # overlap of the same box
 _LOWEST = 0.01  # for average precision
 _TINY = 1e-12
+_GROUPS = 10  # of images that are left out in turn, to see how much average precision depends on them
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +65,35 @@ class BoxReader:
         anything = outputs[:, :, 4:].max(axis=(1, 2)) >= COUNTED
         return np.where(anything, np.arange(1, len(outputs) + 1), 0)
 
-    def precision(self, truth: Sequence[Truth], outputs: np.ndarray) -> AveragePrecision:
-        """Average precision; true boxes in pixels of the network's input."""
-        return average_precision(truth, self.found(outputs), outputs.shape[-1] - 4)
+    def drift(self, truth: Sequence[Truth], expected: np.ndarray, got: np.ndarray) -> Drift:
+        """Average precision of both against true boxes in pixels of the input, and how much of it the second loses.
 
-    def drift(self, truth: Sequence[Truth], expected: np.ndarray, got: np.ndarray) -> dict[str, float]:
-        """Average precision of both against true boxes: of the second, of the first, and AP at an overlap of 0.5."""
-        keras, file = (self.precision(truth, outputs) for outputs in (expected, got))
-        return {"AP": file.ap, "AP of Keras": keras.ap, "AP50": file.ap50, "AP50 of Keras": keras.ap50}
+        Figures: AP of the second and of the first, and the same at an overlap of 0.5.
+        """
+        classes = expected.shape[-1] - 4
+        found = [self.found(outputs) for outputs in (expected, got)]
+        keras, file = (average_precision(truth, each, classes) for each in found)
+        lost = keras.ap - file.ap
+
+        def loss(chosen: np.ndarray) -> float:
+            rows = [[each[index] for index in chosen] for each in (truth, *found)]
+            first, second = (average_precision(rows[0], each, classes).ap for each in rows[1:])
+            return first - second
+
+        boxed = np.flatnonzero([len(each.boxes) > 0 for each in truth])
+        surely = lost - 1.96 * _deviation(loss, boxed, len(truth)) if lost > 0 else lost
+        figures = {"AP": file.ap, "AP of Keras": keras.ap, "AP50": file.ap50, "AP50 of Keras": keras.ap50}
+        return Drift(figures, lost, surely)
+
+
+def _deviation(figure: Callable[[np.ndarray], float], boxed: np.ndarray, images: int) -> float:
+    """Standard deviation of a figure of images, by a jackknife that leaves out groups of the images with boxes."""
+    groups = min(_GROUPS, len(boxed))
+    if groups < 2:
+        return np.inf
+    left_out = (boxed[first::groups] for first in range(groups))
+    values = np.array([figure(np.setdiff1d(np.arange(images), group)) for group in left_out])
+    return float(np.sqrt((groups - 1) * values.var()))
 
 
 def _matched(first: Detections, second: Detections) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keras_effnet.detection.boxes import overlaps
+from keras_effnet.datasets.labels.boxes import Boxes
+from keras_effnet.detection.boxes import input_scales, overlaps
 from keras_effnet.detection.precision import AveragePrecision, Truth, average_precision
 from keras_effnet.detection.suppression import Detections, detections
 from keras_effnet.errors import UserError
@@ -70,6 +71,19 @@ def truths(labels: Mapping[str, Any]) -> list[Truth]:
         Truth(box[mask] / np.tile(own, 2), number[mask], group[mask].astype(bool))
         for box, number, group, own, mask in zip(boxes, classes, crowd, scale, known, strict=True)
     ]
+
+
+def input_truths(labels: Boxes, image_size: int, fit: str) -> list[Truth]:
+    """True boxes of each image in pixels of the network's input.
+
+    Args:
+        labels: `Boxes`.
+        image_size: Int, side of the input in pixels.
+        fit: `"stretch"` or `"letterbox"`, how images are fitted into the input.
+    """
+    scales = np.tile(input_scales(labels.sizes, image_size, fit), 2)
+    images = (labels.of(index) for index in range(len(labels)))
+    return [Truth(boxes * scale, classes, crowd) for (boxes, classes, crowd), scale in zip(images, scales, strict=True)]
 
 
 def collect_scenes(batches: BoxBatches, anchors: np.ndarray, size: tuple[int, int], **options: Any) -> Scenes:

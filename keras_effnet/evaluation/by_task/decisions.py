@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_effnet.errors import UserError
+from keras_effnet.evaluation.agreement import Drift
 from keras_effnet.evaluation.by_task.outputs import Batches, collect_outputs, mean_known, probabilities
 from keras_effnet.evaluation.metrics import Reliability, reliability
 
@@ -261,7 +262,7 @@ def worst_auc_drift(truth: np.ndarray, expected: np.ndarray, got: np.ndarray) ->
     return float(max(drifts)) if drifts else float("nan")
 
 
-def auc_drift(truth: np.ndarray, expected: np.ndarray, got: np.ndarray) -> dict[str, float]:
+def auc_drift(truth: np.ndarray, expected: np.ndarray, got: np.ndarray) -> Drift:
     """`worst_auc_drift` as a figure of a report; none if it is undefined."""
     drift = worst_auc_drift(truth, expected, got)
-    return {} if np.isnan(drift) else {"AUC drift": drift}
+    return Drift({} if np.isnan(drift) else {"AUC drift": drift})
