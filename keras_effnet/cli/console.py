@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -40,6 +41,11 @@ def prepare_tensorflow() -> None:
     with _progress_console().status("Starting TensorFlow"), captured_output():
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
+    # The root logger's handler may hold the stderr of a spinner, which bypasses `captured_output`.
+    absl = logging.getLogger("absl")
+    if absl.propagate:
+        absl.addHandler(logging.StreamHandler(sys.__stderr__))
+        absl.propagate = False
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:

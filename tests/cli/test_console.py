@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import io
+import logging
 import os
 import re
 import shlex
 import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from keras_effnet.cli import console
 from keras_effnet.errors import UserError
+from keras_effnet.system.output import captured_output
 
 
 @pytest.fixture
@@ -114,3 +119,16 @@ def test_no_command_prints_a_next_command_that_was_not_split_into_words():
     for name, call in calls:
         for argument in call.args[1:2]:
             assert not isinstance(argument, (ast.Constant, ast.JoinedStr)), f"{name}: {ast.unparse(argument)}"
+
+
+def test_a_warning_of_the_converter_does_not_pass_by_the_capture_under_a_spinner(monkeypatch):
+    """Its handler was made under an earlier spinner, on whose console it printed."""
+    terminal = io.StringIO()
+    monkeypatch.setattr(console, "_progress_console", lambda: Console(file=terminal, force_terminal=True))
+    console.prepare_tensorflow()
+    with console.status("Exporting"):
+        monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
+    with console.status("Exporting"), captured_output() as lines:
+        logging.getLogger("absl").warning("deprecated")
+    assert any("deprecated" in line for line in lines)
+    assert "deprecated" not in terminal.getvalue()
