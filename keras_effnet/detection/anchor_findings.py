@@ -59,7 +59,7 @@ def anchor_check(
             return LabelSummary((("anchors", len(boxes), "boxes in train, too few for the fit of anchors"),), {})
         size = (checked.image_size, checked.image_size)
         named = replace(spec, classes=len(names))
-        proposed = proposed_anchors(named, boxes[:_CHOOSING], size)
+        proposed = proposed_anchors(named, boxes[:_CHOOSING], classes[:_CHOOSING], size)
         return _summary([("anchors", named), ("proposed", proposed)], boxes, classes, names, checked.image_size)
 
     return find

@@ -105,18 +105,33 @@ def proposed_aspects(boxes: np.ndarray, count: int = 3) -> tuple[tuple[float, fl
 
 
 def proposed_anchors(
-    spec: DetectorSpec, boxes: np.ndarray, image_size: tuple[int, int], scales: Sequence[float] = _SCALES
+    spec: DetectorSpec,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    image_size: tuple[int, int],
+    *,
+    scales: Sequence[float] = _SCALES,
+    smallest: float = 0.7,
+    gain: float = 0.0,
 ) -> DetectorSpec:
     """The detector with the anchor scale, and where it helps the aspects, that reach most true boxes.
+
+    The share of boxes reached is that of each class, averaged over classes, so that a rare class of small objects
+    counts as much as a frequent one of large objects, and averaged over the boxes at full size and at the smallest
+    that training shows.
 
     Args:
         spec: `DetectorSpec`.
         boxes: Array of shape `(B, 4)` of true boxes in pixels of the network's input.
+        labels: Int array of shape `(B,)`, numbers of classes.
         image_size: Height and width of that input.
         scales: Anchor scales to try.
+        smallest: Float in (0, 1], smallest scale of an image in training, `TrainConfig.scale_low`.
+        gain: Float, share of the boxes that other anchors must reach in addition, or half of the mean overlap that
+            they must add; otherwise `spec` is returned.
 
     Returns:
-        `spec` with another `anchor_scale` and perhaps other `aspects`: the best by the boxes reached, then by the mean
+        `spec`, perhaps with another `anchor_scale` and other `aspects`: the best by the share reached, then by the mean
         overlap. Weights trained with other anchors have to be trained again.
     """
     boxes = np.asarray(boxes, "float32")
@@ -124,7 +139,9 @@ def proposed_anchors(
     candidates = [replace(spec, anchor_scale=scale, aspects=aspects) for scale in scales for aspects in sorted(choices)]
 
     def quality(candidate: DetectorSpec) -> tuple[float, float]:
-        best = best_overlaps(candidate, boxes, image_size)
-        return round(float((best >= 0.5).mean()), 2), float(best.mean())
+        fits = [anchor_fit(candidate, boxes * shown, labels, image_size) for shown in (1.0, smallest)]
+        return round(float(np.mean([np.nanmean(fit.by_class) for fit in fits])), 2), fits[0].mean_overlap
 
-    return max(candidates, key=quality)
+    (reached, overlap), best = max(((quality(each), each) for each in candidates), key=lambda pair: pair[0])
+    before = quality(spec)
+    return best if reached > before[0] + gain or overlap > before[1] + 2 * gain else spec

@@ -68,10 +68,7 @@ def with_anchors(dataset: ImageDataset, config: TrainConfig, announce: Callable[
     chosen = detector
     if not fixed and config.weights in (None, "imagenet"):
         rows = np.random.default_rng(config.seed).permutation(len(boxes))[:_SAMPLE]
-        proposed = proposed_anchors(detector, boxes[rows], size)
-        before, after = (anchor_fit(spec, boxes[rows], classes[rows], size) for spec in (detector, proposed))
-        if after.reached > before.reached + _GAIN or after.mean_overlap > before.mean_overlap + 2 * _GAIN:
-            chosen = proposed
+        chosen = proposed_anchors(detector, boxes[rows], classes[rows], size, smallest=config.scale_low, gain=_GAIN)
     fit = anchor_fit(chosen, boxes, classes, size)
     announce(f"Anchors: scale {chosen.anchor_scale:g}, aspects {aspects_text(chosen.aspects)}; {_reach(dataset, fit)}.")
     return replace(config, anchor_scale=chosen.anchor_scale, anchor_aspects=aspects_text(chosen.aspects))
