@@ -17,6 +17,7 @@ from typing import Any
 import click
 from mkdocs.structure.files import File
 
+from keras_effnet import zoo
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.detectors import detector_spec
 from keras_effnet.cli.app import COMMANDS, cli
@@ -36,7 +37,7 @@ MIRRORED = {
     "security.md": "SECURITY.md",
 }
 _PAGES = {source: page for page, source in MIRRORED.items()}
-_LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
+_LINK = re.compile(r"(?:(?<=\]\()|(?<=src=\"))([^)\s\"]+)(?=[)\"])")
 _VARIANT = re.compile(r"Efficient(Net|Det)(V2)?([A-Z].*)")  # EfficientNetB0, EfficientDetLite3x
 
 
@@ -55,6 +56,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     name = page.file.src_uri
     if name.startswith("reference/"):
         return markdown
+    if name == "zoo.md":
+        markdown += "\n" + "\n".join(zoo.card(each).to_markdown() for each in zoo.names())
     source = MIRRORED.get(name, f"docs/{name}")
     return _LINK.sub(lambda match: _address(match[1], source, name, config["repo_url"]), markdown)
 

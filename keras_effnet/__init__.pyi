@@ -16,6 +16,7 @@ from . import (
     training,
     transfer,
     weights,
+    zoo,
 )
 from .architecture.baselines import architecture_spec
 from .architecture.detectors import DetectorSpec, detector_spec
@@ -158,4 +159,5 @@ __all__ = [
     "training",
     "transfer",
     "weights",
+    "zoo",
 ]

@@ -21,10 +21,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("CONTRIBUTING.md"), *(ROOT / "docs").glob("*.md")])
 TOP_LEVEL = ("docs", "examples", "export", "keras_effnet", "tests", r"\.ci", r"\.github")
 
+REPOSITORY = re.search(r"^url = (\S+)$", (ROOT / "setup.cfg").read_text(), flags=re.MULTILINE)[1]
 NAME = re.compile(r"\bkeras_effnet(?:\.[A-Za-z_]\w*)+")
 SPAN = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(TOP_LEVEL)})/[\w./*-]*[\w*/]")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+OWN = re.compile(rf"{re.escape(REPOSITORY)}/(?:blob|raw)/main/")
 COMMAND = re.compile(r"keras-effnet ([a-z][\w-]*)([^`\n]*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 WORKER = "keras_effnet.export.finetune.worker"  # imports tfmot, which turns a process to Keras 2
@@ -173,14 +175,28 @@ def test_every_repository_path_exists(page):
 
 def test_links_lead_to_files_and_headings(page):
     for target in LINK.findall(page.read_text()):
-        if "://" in target:
-            continue
         path, _, anchor = target.partition("#")
-        file = (page.parent / path) if path else page
+        if own := OWN.match(path):  # absolute, so that a package index shows them
+            file = ROOT / path[own.end() :]
+        elif "://" in target:
+            continue
+        else:
+            file = (page.parent / path) if path else page
         assert file.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.+)$", file.read_text(), flags=re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, target
+
+
+def test_readme_links_work_on_a_package_index():
+    """Relative links lead nowhere there; images in HTML count as well."""
+    text = (ROOT / "README.md").read_text()
+    targets = [*LINK.findall(text), *re.findall(r'src="([^"]+)"', text)]
+    assert len(targets) > 20
+    for target in targets:
+        own = OWN.match(target)
+        assert own, target
+        assert (ROOT / target[own.end() :].partition("#")[0]).exists(), target
 
 
 def test_every_command_and_option_exists(page):

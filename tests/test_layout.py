@@ -203,3 +203,7 @@ def test_installed_version_is_the_modules():
     from importlib.metadata import version
 
     assert version("keras-effnet") == keras_effnet.__version__
+
+
+def test_citation_has_this_version():
+    assert f"version: {keras_effnet.__version__}\n" in (ROOT / "CITATION.cff").read_text()
