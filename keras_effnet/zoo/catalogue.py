@@ -52,11 +52,11 @@ class ModelCard:
 
     def to_markdown(self) -> str:
         """The card as a section of Markdown."""
-        rows = [("file", f"`{self.file}`, sha256 `{self.sha256}`"), ("task", self.task), ("network", self.network)]
-        rows += [("data", self.data), *self.metrics.items(), ("not for", self.limits), ("licence", self.licence)]
+        rows = [("task", self.task), ("network", self.network), ("data", self.data), *self.metrics.items()]
+        rows += [("not for", self.limits), ("licence", self.licence), ("sha256", f"`{self.sha256}`")]
         table = "\n".join(f"| {key} | {value} |" for key, value in rows)
         made = "\n".join(self.commands)
-        return f"## {self.name}\n\n| | |\n|---|---|\n{table}\n\n```bash\n{made}\n```\n"
+        return f"## {self.name}\n\n| file | `{self.file}` |\n|---|---|\n{table}\n\n```bash\n{made}\n```\n"
 
 
 @cache
