@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_effnet.architecture.detector_files import DETECTOR_JSON, save_detector
 from keras_effnet.architecture.detectors import DetectorSpec
@@ -31,6 +32,7 @@ from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.files import atomic_group
+from keras_effnet.tasks.recognition import is_detector
 from keras_effnet.tasks.thresholds import THRESHOLDS, write_thresholds
 
 
@@ -179,7 +181,9 @@ def write_bundle(
     for quantization, path in paths.items():
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)
     spec = image_spec or ImageSpec.of_model(model)
-    meaning = shown(Outputs.of(model, task).only.task.name, name) if app_bundle else None
+    if spec.fit == "crop" and is_detector(model):
+        spec = replace(spec, fit="stretch")  # boxes belong to whole images
+    meaning = shown(Outputs.of(model, task, detector).only.task.name, name) if app_bundle else None
     if thresholds is not None and len(thresholds) != len(labels or ()):
         raise UserError(f"{len(thresholds)} thresholds for {len(labels or ())} labels: name each label once.")
     sample = _check_app_bundle(folder, spec, test_images, overwrite) if app_bundle else None
@@ -237,7 +241,12 @@ def _chosen_image(model: keras.Model, source: Images | None, spec: ImageSpec, se
     """PNG of an image that the network is sure of; None without images, or if it is right about none."""
     if source is None:
         return None
-    chosen = choose(lambda pixels: model.predict(pixels, batch_size=8, verbose=0), source, spec, seed, rule)
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        found = model.predict(pixels, batch_size=8, verbose=0)
+        return found["scores"] if is_detector(model) else found
+
+    chosen = choose(predict, source, spec, seed, rule)
     return None if chosen is None else png(chosen, spec.size)
 
 

@@ -33,6 +33,7 @@ PIXELS = (0.0, 255.0)
 _OVERSHOOT = 64.0  # unclipped bicubic resizing overshoots 0..255 by less
 _NORMALISED = 16.0  # no usual normalisation reaches this value; nearly every image in 0..255 does
 _MOST_CHANNELS = 4096
+_GREY = 127.0  # of padding, for networks that do not normalize
 _DARK = 0.02  # below this mean, images in 0..1 and black frames in 0..255 cannot be told apart
 
 
@@ -169,6 +170,12 @@ class ImageSpec:
             return PIXELS
         low, high = (((value - np.asarray(self.mean)) / np.asarray(self.std)) for value in PIXELS)
         return float(low.min()), float(high.max())
+
+    @property
+    def padding(self) -> tuple[float, ...]:
+        """The pixel that letterboxing pads with: the mean, or grey."""
+        mean = self.mean if np.any(self.mean) else _GREY
+        return tuple(np.broadcast_to(mean, self.channels).tolist())
 
     def scale_and_offset(self) -> tuple[float | list[float], float | list[float]]:
         """`(scale, offset)`, plain floats such that `pixel * scale + offset` equals `(pixel - mean) / std`."""

@@ -13,7 +13,7 @@ import numpy as np
 from keras_effnet.errors import UserError
 from keras_effnet.export.app_bundle.document import Answer
 
-_BEST = 5
+BEST = 5  # answers for a test image
 _SURE = 0.5  # probability of the first class from which the ranks behind it count
 _RANKS = 6  # five, and the one that the fifth must be distinguished from
 _LEAST = 1e-6  # probabilities below are equal
@@ -24,20 +24,20 @@ class Shown:
     """How a task is shown.
 
     Args:
-        kind: String, the rule: `"classes"`, `"decisions"`, `"values"` or `"masks"`.
-        rank: Int, of the output.
+        kind: String, the rule: `"classes"`, `"decisions"`, `"values"`, `"masks"` or `"boxes"`.
+        ranks: Tuple of ints, of the outputs.
         output: String, what the output is, `{}` stands for the number of names.
         names: String, what the names are of.
         agreement: String, column of the agreement with the Keras model.
         tag: String, the task in model hubs.
-        scores: Function from the output of one image to a number for each name.
+        scores: Function from the output of one image, of a detector the scores, to a number for each name.
         sure: Function from the scores of one image to how well it tests a client, as a sortable tuple.
         ranked: Bool, whether answers are the names with the highest numbers, best first, or all names in order.
         decides: Bool, whether a name is answered with yes or no, by its threshold.
     """
 
     kind: str
-    rank: int
+    ranks: tuple[int, ...]
     output: str
     names: str
     agreement: str
@@ -55,7 +55,7 @@ class Shown:
             names: Names of the classes, labels or values.
         """
         scores = self.scores(output)
-        places = np.argsort(-scores, kind="stable")[:_BEST] if self.ranked else np.arange(len(scores))
+        places = np.argsort(-scores, kind="stable")[:BEST] if self.ranked else np.arange(len(scores))
         return tuple(Answer(place, names[place], float(scores[place])) for place in places.tolist())
 
 
@@ -86,9 +86,19 @@ def _variety(scores: np.ndarray) -> tuple[float, ...]:
     return (float(1 - scores.max()),)
 
 
+def _best_scores(output: np.ndarray) -> np.ndarray:
+    """Highest score of each class, of those of all anchors."""
+    return output.max(axis=0)
+
+
+def _certainty(scores: np.ndarray) -> tuple[float, ...]:
+    """The highest score."""
+    return (float(scores.max()),)
+
+
 _BINARY = Shown(
     "decisions",
-    2,
+    (2,),
     "score of the positive class",
     "name of the positive class",
     "same decision as the Keras model",
@@ -100,7 +110,7 @@ _BINARY = Shown(
 SHOWN: dict[str, Shown] = {
     "classification": Shown(
         "classes",
-        2,
+        (2,),
         "scores of {} classes",
         "class names",
         "same class as the Keras model",
@@ -117,7 +127,7 @@ SHOWN: dict[str, Shown] = {
     ),
     "regression": Shown(
         "values",
-        2,
+        (2,),
         "{} values",
         "names of the values",
         "R² with the Keras model",
@@ -128,13 +138,23 @@ SHOWN: dict[str, Shown] = {
     ),
     "segmentation": Shown(
         "masks",
-        4,
+        (4,),
         "scores of {} classes for each pixel",
         "class names",
         "mean IoU with the Keras model's masks",
         "image-segmentation",
         _shares,
         _variety,
+    ),
+    "detection": Shown(
+        "boxes",
+        (3, 3),
+        "codes of boxes, and scores of {} classes for each",
+        "class names",
+        "boxes of the Keras model found",
+        "object-detection",
+        _best_scores,
+        _certainty,
     ),
 }
 

@@ -9,7 +9,7 @@ from keras_effnet.export.tflite_file.clients import Verdict
 from keras_effnet.system.documents import json_text
 
 FORMAT = 1
-MODEL_JSON, LABELS = "model.json", "labels.txt"
+MODEL_JSON, LABELS, ANCHORS = "model.json", "labels.txt", "anchors.bin"
 
 
 @dataclass(frozen=True)
@@ -27,19 +27,25 @@ class Crop:
 
 @dataclass(frozen=True)
 class Resize:
-    """How the cropped square is resized to the input.
+    """How an image is resized to the input.
 
     Args:
-        crop: `Crop`.
+        crop: `Crop`, of `fit="crop"`; else None: the whole image is kept.
         interpolation: `"bilinear"` or `"bicubic"` (Keys' cubic convolution, a = -0.5), with half-pixel centres and
             without pixels beyond the edges.
-        antialias_from_reduction: Int. If the side of the square, divided by the input's side and rounded down, is at
-            least this, the kernel is widened by the reduction.
+        antialias_from_reduction: Int. If each side of what is resized, divided by its side in the input and rounded
+            down, is at least this, the kernel is widened by the reduction.
+        fit: `"crop"` resizes the square in the middle; of detectors `"stretch"` resizes the whole image, and
+            `"letterbox"` keeps its aspect ratio: both sides are multiplied by the smaller of the factors that make a
+            side as long as the input's, and rounded half to even.
+        padding: Value of each channel below or to the right of a letterboxed image, 0..255; None otherwise.
     """
 
-    crop: Crop
+    crop: Crop | None
     interpolation: str
     antialias_from_reduction: int = ANTIALIASED_FROM
+    fit: str = "crop"
+    padding: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,41 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Answer:
-    """A class or label with its score, a value with its number, or a class of masks with its share of the pixels."""
+    """A class or label with its score, a value with its number, or a class of masks with its share of the pixels.
+
+    Of a detector, a box with its class and score: `box` is x0, y0, x1, y1 in pixels of the upright image.
+    """
 
     index: int
     label: str
     score: float
+    box: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """How the outputs of a detector become boxes.
+
+    The first output is a code (ty, tx, th, tw) for each anchor, the second a score for each anchor and class. A box has
+    the center `anchor center + (ty, tx) * anchor size` and the size `anchor size * exp((th, tw))`. Boxes with a score
+    above `score_threshold`, best first, are kept unless one of the same class that was kept overlaps them by more.
+
+    Args:
+        anchors: String, name of the file of anchors beside the document: little-endian float32, for each anchor the
+            y and x of its center, height and width, in pixels of the input.
+        count: Int, number of anchors.
+        score_threshold: Float, scores at or below it are no boxes.
+        overlap_threshold: Float, intersection over union above which the box with the lower score is dropped.
+        max_detections: Int, boxes of an image.
+        max_candidates: Int, scores that take part, the best ones.
+    """
+
+    anchors: str
+    count: int
+    score_threshold: float
+    overlap_threshold: float
+    max_detections: int
+    max_candidates: int
 
 
 @dataclass(frozen=True)
@@ -140,7 +176,7 @@ class ModelFile:
         calibration_images: Int, number of images that the ranges of its integers come from, or None.
         clients: Tuple of `Verdict`s.
         expected_top5: Tuple of `Answer`s, what LiteRT's CPU kernels give for the test image, or None: the five best
-            classes or labels, best first; the five classes with most pixels; or all values.
+            classes or labels, best first; the five classes with most pixels; all values; or the five best boxes.
     """
 
     file: str
@@ -175,9 +211,10 @@ class ModelDocument:
         image: `ImageRule`.
         files: Tuple of `ModelFile`s.
         recommended: String, the file that the export's report recommends, or None.
-        task: String, what the output means: `"classification"`, `"binary"`, `"multilabel"`, `"regression"` or
-            `"segmentation"`.
+        task: String, what the output means: `"classification"`, `"binary"`, `"multilabel"`, `"regression"`,
+            `"segmentation"` or `"detection"`.
         thresholds: Tuple of floats, score from which on each label is present (binary, multilabel), or None.
+        boxes: `BoxRule` of a detector, else None.
         test_image: String, name of the image of `expected_top5` beside the document, or None.
     """
 
@@ -193,6 +230,7 @@ class ModelDocument:
     test_image: str | None = None
     task: str = "classification"
     thresholds: tuple[float, ...] | None = None
+    boxes: BoxRule | None = None
     labels: str = LABELS
     format: int = FORMAT
 

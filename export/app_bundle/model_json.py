@@ -8,14 +8,14 @@ field by field. LiteRT's schema; never TensorFlow.
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_effnet.errors import UserError
 from keras_effnet.export.app_bundle.answers import shown
+from keras_effnet.export.app_bundle.boxes import box_rule
 from keras_effnet.export.app_bundle.document import (
     LABELS,
     Accuracy,
@@ -28,11 +28,13 @@ from keras_effnet.export.app_bundle.document import (
     Port,
     Resize,
 )
+from keras_effnet.export.app_bundle.records import mapping, record_of
+from keras_effnet.export.tflite_file.detector_options import has_post_processing, refuse_post_processing
 from keras_effnet.export.tflite_file.graph import Tensor, content_of
 from keras_effnet.export.tflite_file.inspection import Inspection, inspect
 from keras_effnet.imagenet import readable
 from keras_effnet.preprocessing import PIXELS, ImageSpec
-from keras_effnet.system.documents import read_json, read_lines
+from keras_effnet.system.documents import read_lines
 from keras_effnet.system.machine import environment
 from keras_effnet.system.typed_values import conform
 from keras_effnet.tasks import task_of_output
@@ -40,8 +42,6 @@ from keras_effnet.tasks.thresholds import THRESHOLDS, read_thresholds
 
 if TYPE_CHECKING:
     from keras_effnet.export.report import ReportRow
-
-logger = logging.getLogger(__name__)
 
 _COLORS = {1: "GRAYSCALE", 3: "RGB"}
 _MAKERS = {"keras_effnet": "keras-effnet", "keras": "keras", "tensorflow": "tensorflow", "litert": "ai-edge-litert"}
@@ -99,7 +99,7 @@ def of_files(paths: Sequence[str | Path], *, name: str | None = None) -> ModelDo
         digest = hashlib.sha256(content).hexdigest()
         inspection = inspect(path)
         _check_shapes(path, inspection)
-        record = _record(path, digest)
+        record = record_of(path, digest)
         files.append(_file(path.name, digest, inspection, record))
         found.append(inspection)
         made_by = made_by or record.get("environment")
@@ -113,6 +113,11 @@ def of_files(paths: Sequence[str | Path], *, name: str | None = None) -> ModelDo
     return _document(files, found, _image_spec(first, found[0]), name, recommended, made_by, thresholds)
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The `.tflite` files of an export that apps decode, without those that end in detections."""
+    return sorted(path for path in folder.glob("*.tflite") if path.is_file() and not has_post_processing(path))
+
+
 def class_names(path: str | Path, inspection: Inspection | None = None) -> tuple[str, ...]:
     """Names of a file's classes: those in the file, else those of `labels.txt` beside it, else numbers.
 
@@ -121,7 +126,7 @@ def class_names(path: str | Path, inspection: Inspection | None = None) -> tuple
         inspection: Its `Inspection`, if it is at hand.
     """
     found = inspection or inspect(path)
-    classes = found.outputs[0].shape[-1]
+    classes = found.outputs[-1].shape[-1]  # of a detector, the scores
     labels = Path(path).with_name(LABELS)
     known = [found.metadata.labels] if found.metadata else []
     known += [readable(read_lines(labels))] if labels.is_file() else []
@@ -139,9 +144,9 @@ def _check_shapes(path: Path, found: Inspection) -> None:
     shapes = [port.signature for port in (*found.inputs, *found.outputs)]
     task = task_of_file(found)
     kind = "an image classifier" if task == "classification" else f"a network for {task} of images"
-    ranks = [4, shown(task, path).rank]
-    if (len(found.inputs), len(found.outputs)) != (1, 1) or [len(shape) for shape in shapes] != ranks:
-        raise UserError(f"{path} is not {kind}: it maps {list(shapes[:-1])} to {list(shapes[-1:])}.")
+    refuse_post_processing(path)
+    if len(found.inputs) != 1 or [len(shape) for shape in shapes] != [4, *shown(task, path).ranks]:
+        raise UserError(f"{path} is not {kind}: it maps {list(shapes[:1])} to {list(shapes[1:])}.")
     if -1 in shapes[0][1:]:
         raise UserError(
             f"{path} takes images of no fixed size, {list(shapes[0])}; convert it with a fixed input shape."
@@ -159,7 +164,10 @@ def _document(
 ) -> ModelDocument:
     metadata = found[0].metadata if found else None
     task = task_of_file(found[0]) if found else "classification"
-    classes = files[0].outputs[0].shape[-1] if files else 0
+    classes = files[0].outputs[-1].shape[-1] if files else 0
+    boxes = box_rule(files[0].file, found[0]) if task == "detection" else None
+    if boxes and len({each.metadata.detector_options if each.metadata else b"" for each in found}) > 1:
+        raise UserError(f"The files of {name} have other anchors than {files[0].file}: they are of several networks.")
     decides = shown(task, name).decides
     versions = made_by.get("packages", {}) if isinstance(made_by, Mapping) else {}
     return ModelDocument(
@@ -174,19 +182,28 @@ def _document(
             spec.size,
             _COLORS.get(spec.channels, "UNKNOWN"),
             PIXELS,
-            Resize(Crop(spec.crop), spec.interpolation),
+            _resize(spec, task),
         ),
         files=tuple(files),
         recommended=recommended,
         task=task,
         thresholds=tuple(thresholds or [0.5] * classes) if decides else None,
+        boxes=boxes,
     )
+
+
+def _resize(spec: ImageSpec, task: str) -> Resize:
+    if task != "detection":
+        return Resize(Crop(spec.crop), spec.interpolation)
+    letterboxed = spec.fit == "letterbox"
+    padding = spec.padding if letterboxed else None
+    return Resize(None, spec.interpolation, fit="letterbox" if letterboxed else "stretch", padding=padding)
 
 
 def _file(name: str, sha256: str, found: Inspection, record: Mapping[str, Any]) -> ModelFile:
     """A file from its contents and the record of its export, which is empty if there is none."""
     metadata = found.metadata
-    report, latency = (_mapping(record.get(part)) for part in ("report", "latency"))
+    report, latency = (mapping(record.get(part)) for part in ("report", "latency"))
     measured = latency.get("median_ms")
     known = isinstance(measured, float)
     return ModelFile(
@@ -203,17 +220,13 @@ def _file(name: str, sha256: str, found: Inspection, record: Mapping[str, Any]) 
         latency_ms=measured if known else None,
         latency_cpu=str(latency.get("cpu")) if known else None,
         min_runtime_version=found.min_runtime_version,
-        calibration_images=_mapping(record.get("calibration")).get("images"),
+        calibration_images=mapping(record.get("calibration")).get("images"),
         clients=found.clients,
     )
 
 
 def _port(tensor: Tensor) -> Port:
     return Port(tensor.name, tensor.shape, tensor.dtype, tensor.scale, tensor.zero_point)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _fields(report: Mapping[str, Any], hints: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -237,39 +250,6 @@ def _accuracy(report: Mapping[str, Any]) -> Accuracy | None:
         return None
     five = _fields(report, {"top5_tflite": float}) or {"top5_tflite": None}
     return Accuracy(found["accuracy_tflite"], five["top5_tflite"], found["samples"], found["accuracy_keras"])
-
-
-def _record(path: Path, sha256: str) -> dict[str, Any]:
-    """What the export recorded of a file: its row of `report.json`, completed from its own record; {} if nothing.
-
-    A record of another sha256 is that of another file, such as one that was replaced by hand.
-    """
-    merged: dict[str, Any] = {}
-    own = _read(path.with_suffix(".json"))
-    if own.get("sha256") == sha256:
-        merged |= own
-    report = _read(path.with_name("report.json"))
-    for row in _rows(report):
-        if _mapping(row.get("export")).get("sha256") == sha256:
-            merged |= {key: row[key] for key in ("quantization", "report", "latency") if key in row}
-            merged["recommended"] = report.get("recommended")
-    return merged
-
-
-def _rows(report: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    rows = report.get("rows")
-    return (row for row in (rows if isinstance(rows, list) else []) if isinstance(row, Mapping))
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """A JSON object beside a file; empty if there is none, with a warning if it is damaged."""
-    if not path.is_file():
-        return {}
-    try:
-        return _mapping(read_json(path))
-    except UserError as error:
-        logger.warning("Not used: %s", error)
-        return {}
 
 
 def _image_spec(path: Path, found: Inspection) -> ImageSpec:

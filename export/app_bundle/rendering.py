@@ -23,15 +23,17 @@ from keras_effnet.system.documents import json_text
 from keras_effnet.system.html_pages import markdown_text
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_PAGE = Path(__file__).parents[1] / "web/assets"  # modules that the page and a bundle's JavaScript share
 _SOURCES = "android/app/src/main/kotlin/com/example/classifier"
 ASSETS = "android/app/src/main/assets"
 
-# Path in the bundle -> template.
+# Path in the bundle -> template, or module of the page.
 TARGETS = {
     "README.md": "README.md.j2",
     "MODEL_CARD.md": "MODEL_CARD.md.j2",
     "classify.py": "classify.py.j2",
     "classify.js": "classify.js.j2",
+    "resample.js": "resample.js",
     "Classifier.swift": "Classifier.swift.j2",
     "android/README.md": "android.README.md.j2",
     "android/.gitignore": "gitignore.j2",
@@ -49,6 +51,8 @@ TARGETS = {
         for name in ("MainActivity", "Classifiers", "Images", "ModelSpec", "Preprocessing")
     },
 }
+# Those of a kind of answers alone.
+TARGETS_OF = {"boxes": {"boxes.js": "boxes.js", f"{_SOURCES}/Boxes.kt": "Boxes.kt.j2"}}
 
 
 @dataclass(frozen=True)
@@ -86,18 +90,24 @@ def render_all(document: ModelDocument, shown: ModelFile) -> Iterator[tuple[str,
         document: `ModelDocument`.
         shown: The file that the app and the examples use.
     """
-    environment = _environment()
+    environment, rule = _environment(), shown_by(document.task, document.name)
     verdicts = {f"`{file.file}`": file.clients for file in document.files}
     values = {
         "document": document,
-        "rule": shown_by(document.task, document.name),
+        "rule": rule,
+        "mediapipe": rule.kind == "classes",  # the app offers its ImageClassifier
         "name": document.name,
         "image": document.image,
         "crop": document.image.resize.crop,
         "file": shown,
         "stem": Path(shown.file).stem,
         "default": shown.file,
-        "assets": [shown.file, document.labels, *([document.test_image] if document.test_image else [])],
+        "assets": [
+            shown.file,
+            document.labels,
+            *([document.boxes.anchors] if document.boxes else []),
+            *([document.test_image] if document.test_image else []),
+        ],
         "slug": application_suffix(document.name),
         "versions": AndroidVersions(),
         "header": _card_header(document),
@@ -107,8 +117,11 @@ def render_all(document: ModelDocument, shown: ModelFile) -> Iterator[tuple[str,
         "limits": _limits(document),
         "runtimes": {"headers": client_headers(verdicts), "rows": client_rows(verdicts)},
     }
-    for path, template in TARGETS.items():
-        yield path, environment.get_template(template).render(values)
+    for path, source in (TARGETS | TARGETS_OF.get(rule.kind, {})).items():
+        if source.endswith(".j2"):
+            yield path, environment.get_template(source).render(values)
+        else:
+            yield path, (_PAGE / source).read_text(encoding="utf-8")
 
 
 def _environment() -> Environment:
@@ -188,6 +201,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "android": _android,
     "mean": lambda file: file.normalization.mean if file.normalization else (0.0,),
     "std": lambda file: file.normalization.std if file.normalization else (1.0,),
+    "ports": lambda file: " and ".join(f"{_list(port.shape)} {port.dtype}" for port in file.outputs),
     "runs_on_mediapipe": _runs_on_mediapipe,
     "top1": _top1,
     "top5": _top5,

@@ -14,7 +14,7 @@ from keras_effnet.datasets.decoding import decode, read
 from keras_effnet.datasets.loading import Split
 from keras_effnet.export.app_bundle.answers import SHOWN, Shown
 from keras_effnet.export.calibration import Images, original_images
-from keras_effnet.pipeline.geometry import evaluation_image
+from keras_effnet.pipeline.geometry import evaluation_image, fit_scales
 from keras_effnet.preprocessing import ImageSpec
 
 _TRIED = 64  # images to choose from
@@ -28,10 +28,12 @@ def choose(
 ) -> np.ndarray | None:
     """Choose an image whose answers rounding does not change: five most probable classes that are far apart.
 
-    Of decisions, those furthest from one half; of masks, the one with most pixels that are not of the largest class.
+    Of decisions, those furthest from one half; of masks, the one with most pixels that are not of the largest class; of
+    boxes, the one with the highest score.
 
     Args:
-        predict: Function from images `(N, size, size, 3)`, values 0..255, to probabilities `(N, classes)`.
+        predict: Function from images `(N, size, size, 3)`, values 0..255, to probabilities `(N, classes)`; of a
+            detector `(N, anchors, classes)`.
         source: Images of any size, as for calibration.
         image_spec: `ImageSpec` of the network.
         seed: Int, seed of the draw.
@@ -74,6 +76,13 @@ def png(image: np.ndarray, size: int) -> bytes:
     return encoded.getvalue()
 
 
-def network_images(content: bytes, image_spec: ImageSpec) -> np.ndarray:
-    """Decode an image file and crop it as in evaluation: a `float32` array of shape `(1, size, size, 3)`."""
-    return evaluation_image(decode(tf.constant(content)), image_spec).numpy()[None]
+def network_images(content: bytes, image_spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Decode an image file and fit it into the input as in evaluation.
+
+    Returns:
+        A `float32` array of shape `(1, size, size, 3)`, and one of shape `(2,)`: for networks that see the whole image,
+        pixels of the input per pixel of the image, vertically and horizontally.
+    """
+    image = decode(tf.constant(content))
+    pixels = evaluation_image(image, image_spec).numpy()[None]
+    return pixels, fit_scales(tf.shape(image), image_spec).numpy()

@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from keras_effnet.errors import UserError, check_path
-from keras_effnet.export.app_bundle.answers import shown
+from keras_effnet.export.app_bundle.answers import BEST, shown
+from keras_effnet.export.app_bundle.boxes import anchor_file, anchors_in, box_answers
 from keras_effnet.export.app_bundle.document import LABELS, MODEL_JSON, ModelDocument, ModelFile
-from keras_effnet.export.app_bundle.model_json import class_names, of_files
+from keras_effnet.export.app_bundle.model_json import class_names, files_of, of_files
 from keras_effnet.export.app_bundle.rendering import ASSETS, render_all
 from keras_effnet.export.app_bundle.sample_image import network_images, png, read_sample
 from keras_effnet.export.isolation.isolated import IsolatedModel
 from keras_effnet.export.tflite_file.clients import ACCEPTS, CPU
+from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.files import atomic_group, link_or_copy
 
@@ -40,7 +42,7 @@ def write_app_bundle(
         Path of the bundle.
 
     Raises:
-        UserError: There are no files, a file is not a classifier of RGB images, or the bundle exists.
+        UserError: There are no files, one is no network for RGB images that bundles are for, or the bundle exists.
 
     Example:
 
@@ -49,7 +51,7 @@ def write_app_bundle(
     """
     check_path("source", source)
     source = Path(source)
-    paths = sorted(source.glob("*.tflite")) if source.is_dir() else [source]
+    paths = files_of(source) if source.is_dir() else [source]
     if not paths:
         raise UserError(f"{source} contains no .tflite files; export some first.")
     parent = paths[0].parent
@@ -78,7 +80,10 @@ def check_absent(folder: Path, overwrite: bool) -> None:
 def image_spec_of(document: ModelDocument) -> ImageSpec:
     """The `ImageSpec` that a document describes."""
     rule = document.image.resize
-    return ImageSpec(document.image.width, 0.0, 1.0, rule.crop.fraction, interpolation=rule.interpolation)
+    crop = rule.crop.fraction if rule.crop else 1.0
+    return ImageSpec(
+        document.image.width, rule.padding or 0.0, 1.0, crop, interpolation=rule.interpolation, fit=rule.fit
+    )
 
 
 def fill(folder: Path, document: ModelDocument, files: Path, image: bytes | None) -> None:
@@ -109,6 +114,8 @@ def fill(folder: Path, document: ModelDocument, files: Path, image: bytes | None
         (place / LABELS).write_bytes("".join(f"{name}\n" for name in names).encode())
         if image is not None:
             (place / TEST_IMAGE).write_bytes(image)
+        if document.boxes:
+            (place / document.boxes.anchors).write_bytes(anchor_file(files / shown.file))
     for file in document.files:
         link_or_copy(files / file.file, folder / file.file)
     link_or_copy(files / shown.file, folder / ASSETS / shown.file)
@@ -126,20 +133,24 @@ def shown_file(document: ModelDocument) -> ModelFile:
 
 
 def _check_supported(file: ModelFile) -> None:
-    source, result = file.inputs[0], file.outputs[0]
-    if source.shape[3] != 3 or source.dtype not in _INPUTS or result.dtype != "float32":
+    source, results = file.inputs[0], sorted({port.dtype for port in file.outputs})
+    if source.shape[3] != 3 or source.dtype not in _INPUTS or results != ["float32"]:
         raise UserError(
             f"A bundle needs files that map RGB images (float32 or uint8) to float32 scores; {file.file} maps "
-            f"{source.dtype} {list(source.shape)} to {result.dtype}. Export without the bundle."
+            f"{source.dtype} {list(source.shape)} to {', '.join(results)}. Export without the bundle."
         )
 
 
 def _with_answers(document: ModelDocument, folder: Path, image: bytes) -> ModelDocument:
     """Add the test image and what each file answers for it."""
-    pixels = network_images(image, image_spec_of(document))
-    answered = []
+    pixels, scale = network_images(image, image_spec_of(document))
+    rule, answered = shown(document.task, document.name), []
     for file in document.files:
         path = folder / file.file
-        answers = shown(document.task, path).answers(IsolatedModel(path).predict(pixels)[0], class_names(path))
+        output, names = IsolatedModel(path).predict(pixels)[0], class_names(path)
+        if document.boxes:
+            answers = box_answers(output, document, anchors_in(inspect(path)), scale, names)[:BEST]
+        else:
+            answers = rule.answers(output, names)
         answered.append(replace(file, expected_top5=answers))
     return replace(document, files=tuple(answered), test_image=TEST_IMAGE)

@@ -21,7 +21,7 @@ from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import synthetic_images
 from keras_effnet.export.description import described_again
 from keras_effnet.export.outputs import Port
-from keras_effnet.export.tflite_file.detector_options import centered_anchors
+from keras_effnet.export.tflite_file.detector_options import POST_PROCESSING, centered_anchors
 from keras_effnet.export.tflite_file.graph import content_of
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
 from keras_effnet.export.tflite_file.schema import add_buffer, pack, parse, tensor_dtype
@@ -30,7 +30,6 @@ from keras_effnet.system.files import atomic
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
 
-OPERATOR = "TFLite_Detection_PostProcess"
 _CUSTOM = 32  # builtin code of custom operators
 _OVERLAP = 0.5  # above which a box suppresses another
 _SAME = 0.99  # overlap of the same box
@@ -101,14 +100,14 @@ def _append(model: ModelT, anchors: np.ndarray, options: dict[str, Any], most: i
 
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = _CUSTOM
-    code.customCode, code.version = OPERATOR.encode(), 1
+    code.customCode, code.version = POST_PROCESSING.encode(), 1
     model.operatorCodes.append(code)
     operator = schema.OperatorT()
     operator.opcodeIndex = len(model.operatorCodes) - 1
     operator.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(options)), "uint8")
     operator.inputs = [*map(int, graph.outputs), tensor("anchors", anchors.shape, add_buffer(model, anchors))]
     shapes = {"boxes": (1, most, 4), "classes": (1, most), "scores": (1, most), "number": (1,)}
-    operator.outputs = [tensor(f"{OPERATOR}_{name}", shape) for name, shape in shapes.items()]
+    operator.outputs = [tensor(f"{POST_PROCESSING}_{name}", shape) for name, shape in shapes.items()]
     graph.operators.append(operator)
     graph.outputs = list(operator.outputs)
 
@@ -191,8 +190,3 @@ def difference_of(expected: Detections, got: Detections, overlap_threshold: floa
     last = expected.scores <= expected.scores.min() + _CLOSE
     lost = int((~matched & ~empty & ~instead & ~last).sum())
     return f"{lost} of {len(expected)} are not found" if lost else ""
-
-
-def has_post_processing(path: str | Path) -> bool:
-    """Whether a file has the operator, found by its name alone: the file may be damaged."""
-    return OPERATOR.encode() in content_of(path)

@@ -1,19 +1,25 @@
 """`DETECTOR_METADATA`: anchors and box code of a detector, as MediaPipe's ObjectDetector reads them. numpy.
 
+Also tells files that end in detections from those that end in box codes.
+
 Source: `object_detector_metadata_schema.fbs` 1.0.0 (file identifier V001) in google-ai-edge/mediapipe.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.detection.anchors import anchor_boxes
+from keras_effnet.errors import UserError
 from keras_effnet.export.tflite_file.flatbuffer import Reader, schema
+from keras_effnet.export.tflite_file.graph import content_of
 from keras_effnet.export.tflite_file.metadata import written
 
+POST_PROCESSING = "TFLite_Detection_PostProcess"  # name of the operator
 _IDENTIFIER = b"V001"
 _TABLES = schema(
     """
@@ -70,3 +76,18 @@ def read_anchors(options: bytes) -> np.ndarray:
     tables = Reader(options, _TABLES, lambda table, field, kind: "").root("ObjectDetectorOptions")
     fixed = tables.anchors.fixed.anchors if tables.anchors and tables.anchors.fixed else ()
     return np.array([[each.y, each.x, each.height, each.width] for each in fixed], "float32").reshape(-1, 4)
+
+
+def has_post_processing(path: str | Path) -> bool:
+    """Whether a file ends in detections, found by the operator's name alone: the file may be damaged."""
+    return POST_PROCESSING.encode() in content_of(path)
+
+
+def refuse_post_processing(path: str | Path) -> None:
+    """Refuse a file that ends in detections, whose codes and scores nobody can read.
+
+    Raises:
+        UserError: It is one.
+    """
+    if has_post_processing(path):
+        raise UserError(f"{path} ends in detections, for clients alone: give the file that it was made from.")

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from keras_effnet.errors import UserError
+from keras_effnet.export.app_bundle.boxes import anchor_file
 from keras_effnet.export.app_bundle.document import MODEL_JSON, ModelDocument
-from keras_effnet.export.app_bundle.model_json import class_names, of_files
+from keras_effnet.export.app_bundle.model_json import class_names, files_of, of_files
 from keras_effnet.export.web.litert_js import runtime_files
 from keras_effnet.system.documents import json_text, read_json
 from keras_effnet.system.files import cannot_write, make_folder, why_no_file
@@ -79,7 +80,7 @@ Found = tuple[ModelDocument, dict[str, Path | bytes]]
 def _described(paths: list[Path]) -> Found:
     """Describe files that have no `model.json`."""
     document = of_files(paths)
-    shapes = {(file.inputs[0].shape[1:], file.outputs[0].shape[1:]) for file in document.files}
+    shapes = {tuple(port.shape[1:] for port in (*file.inputs, *file.outputs)) for file in document.files}
     if len(shapes) > 1:
         raise UserError(
             f"The .tflite files of {paths[0].parent} are of several networks, with other sizes or classes: serve one "
@@ -87,12 +88,14 @@ def _described(paths: list[Path]) -> Found:
         )
     labels = "".join(f"{' '.join(name.split())}\n" for name in class_names(paths[0]))
     files: dict[str, Path | bytes] = {path.name: path for path in paths}
+    if document.boxes:
+        files[document.boxes.anchors] = anchor_file(paths[0])
     texts = {MODEL_JSON: document.to_json(), document.labels: labels}
     return document, files | {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
 
 
 def _exported(folder: Path) -> Found:
-    paths = sorted(path for path in folder.glob("*.tflite") if path.is_file())
+    paths = files_of(folder)
     if not paths:
         cure = f"run keras-effnet export {folder}" if (folder / _BEST).is_file() else "name a folder of `export`"
         raise UserError(f"{folder} has no .tflite files: {cure}.")
@@ -112,6 +115,8 @@ def _bundle(folder: Path) -> Found:
     files: dict[str, Path | bytes] = {name: _inside(folder, name) for name in names}
     if document.test_image:
         files[document.test_image] = _inside(folder, document.test_image)
+    if document.boxes:
+        files[document.boxes.anchors] = _inside(folder, document.boxes.anchors)
     reserved = {INDEX, MODEL_JSON, *_assets()} & set(files)
     if reserved:
         raise UserError(f"{path} names {min(reserved)}, which is a file of the page.")

@@ -168,11 +168,10 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
         return _published(str(path), batch_size)
     path = resolve(path)
     if path.suffix == ".tflite":
-        from keras_effnet.export.detection.post_processing import has_post_processing
         from keras_effnet.export.isolation.isolated import IsolatedModel
+        from keras_effnet.export.tflite_file.detector_options import refuse_post_processing
 
-        if has_post_processing(path):
-            raise UserError(f"{path} ends in detections, for clients alone: give the file that it was made from.")
+        refuse_post_processing(path)
         file = IsolatedModel(path)
         if _returns_boxes(file.output_shapes):
             return _of_detector_file(path, file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.image_formats.jpeg_scaling import Window, whole_window
@@ -12,7 +11,6 @@ from keras_effnet.datasets.image_formats.limits import ANTIALIASED_FROM
 from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.preprocessing import PIXELS, ImageSpec
 
-_GREY = 127.0  # of padding, for networks that do not normalize
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 
 
@@ -97,7 +95,7 @@ def placed(image: tf.Tensor, extent: tf.Tensor, spec: ImageSpec) -> tf.Tensor:
         lambda: tf.image.resize(pixels, sides, method=spec.interpolation, antialias=True),
         lambda: tf.image.resize(pixels, sides, method=spec.interpolation, antialias=False),
     )
-    mean = tf.constant(np.broadcast_to(spec.mean if np.any(spec.mean) else _GREY, spec.channels), tf.float32)
+    mean = tf.constant(spec.padding, tf.float32)
     missing = spec.size - sides
     padded = tf.pad(resized - mean, ((0, missing[0]), (0, missing[1]), (0, 0))) + mean
     return tf.clip_by_value(tf.ensure_shape(padded, (spec.size, spec.size, spec.channels)), 0, 255)

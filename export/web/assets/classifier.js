@@ -1,4 +1,4 @@
-// One model file on LiteRT.js: from pixels in 0..255 to a score for each class.
+// One model file on LiteRT.js: from pixels in 0..255 to the values of its outputs.
 
 import { Tensor, isWebGPUSupported, loadAndCompile, loadLiteRt, supportsFeature, unloadLiteRt } from "@litertjs/core";
 import { roundHalfToEven } from "./resample.js";
@@ -19,9 +19,10 @@ export async function obstacle(accelerator) {
 }
 
 /** Why LiteRT.js cannot run a file; an empty string if it can. */
-export function refusal({ inputs: [input], outputs: [output] }) {
+export function refusal({ inputs: [input], outputs }) {
   if (!TAKEN.includes(input.dtype)) return `its input is ${input.dtype}, and LiteRT.js takes images of ${TAKEN.join(" or ")} only`;
-  if (!GIVEN.includes(output.dtype)) return `its output is ${output.dtype}, and LiteRT.js gives ${GIVEN.join(", ")} only`;
+  const output = outputs.find(({ dtype }) => !GIVEN.includes(dtype));
+  if (output) return `its output is ${output.dtype}, and LiteRT.js gives ${GIVEN.join(", ")} only`;
   return "";
 }
 
@@ -75,17 +76,20 @@ export class Classifier {
     this.accelerated = model.options.accelerator === "webgpu" ? model.isFullyAccelerated : null;
   }
 
-  /** Score of each class for pixels in 0..255, and the milliseconds that the network took. */
+  /** Values of each output for pixels in 0..255, and the milliseconds that the network took. */
   async run(pixels) {
     const tensor = new Tensor(inputValues(pixels, this.file), this.file.inputs[0].shape);
     const started = performance.now();
     const results = await this.model.run(tensor);
-    const host = await results[0].moveTo("wasm"); // waits for a graphics processor to finish
-    const values = host.toTypedArray().slice();
+    const values = [];
+    for (const result of results) {
+      const host = await result.moveTo("wasm"); // waits for a graphics processor to finish
+      values.push(host.toTypedArray().slice());
+      host.delete();
+    }
     const milliseconds = performance.now() - started;
-    host.delete();
     tensor.delete();
-    return { scores: realValues(values, this.file.outputs[0]), milliseconds };
+    return { outputs: this.file.outputs.map((port, number) => realValues(values[number], port)), milliseconds };
   }
 
   close() {

@@ -1,8 +1,6 @@
-// From files, the clipboard and the camera to pixels, upright and without colour conversion.
+// Images from files, the clipboard and the camera, and pixels on a canvas.
 
-import { centralSquare, resample } from "./resample.js";
-
-const AS_STORED = { imageOrientation: "from-image", premultiplyAlpha: "none", colorSpaceConversion: "none" };
+import { bitmapOf } from "./resample.js";
 
 /** The first image file of a drop or of the clipboard; an Error for people if there are only other things. */
 export function imageFile(transfer) {
@@ -11,19 +9,11 @@ export function imageFile(transfer) {
   return files.find((file) => file.type.startsWith("image/")) ?? files[0];
 }
 
-/** What the network gets of an image file, or of a video's frame: height x width x 3 values, 0 to 255. */
-export async function pixelsOf(source, rule) {
-  const bitmap = await createImageBitmap(source, AS_STORED).catch(() => {
+/** An image file or a frame of a video as an upright bitmap; an Error for people if it is none. */
+export function decoded(source) {
+  return bitmapOf(source).catch(() => {
     throw new Error(`${source.name ?? "The image"} cannot be decoded by this browser. JPEG, PNG and WebP always can.`);
   });
-  const { width, height } = bitmap;
-  const square = centralSquare(width, height, rule.resize.crop.fraction);
-  const canvas = new OffscreenCanvas(square.side, square.side);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(bitmap, -square.left, -square.top);
-  bitmap.close();
-  const image = context.getImageData(0, 0, square.side, square.side);
-  return resample(image, { left: 0, top: 0, side: square.side }, rule.height, rule.resize);
 }
 
 /** Show pixels on a canvas. */

@@ -18,17 +18,36 @@ const KERNELS = {
   },
 };
 
-/** Central square that is kept: `crop` times the shorter side, as `{left, top, side}` in pixels. */
-export function centralSquare(width, height, crop) {
-  const side = Math.max(1, roundHalfToEven(crop * Math.min(width, height)));
-  return { left: Math.floor((width - side) / 2), top: Math.floor((height - side) / 2), side };
-}
-
 /** As numpy and TensorFlow round. */
 export function roundHalfToEven(value) {
   const below = Math.floor(value);
   const rest = value - below;
   return rest > 0.5 || (rest === 0.5 && below % 2) ? below + 1 : below;
+}
+
+/** Central square that is kept: `crop` times the shorter side. */
+function centralSquare(width, height, crop) {
+  const side = Math.max(1, roundHalfToEven(Math.fround(Math.fround(crop) * Math.min(width, height))));
+  return { left: Math.floor((width - side) / 2), top: Math.floor((height - side) / 2), width: side, height: side };
+}
+
+/**
+ * Which part of an image the network sees, and at which size.
+ *
+ * @param {object} image `{width, height}` in pixels.
+ * @param {object} rule `image` of model.json.
+ * @return {object} `{window, extent, scale}`: the part, `{left, top, width, height}`; its size in the input, `{width,
+ *   height}`; and pixels of the input per pixel of the image, `{x, y}`.
+ */
+export function placement({ width, height }, rule) {
+  const { crop, fit = "crop" } = rule.resize;
+  const window = fit === "crop" ? centralSquare(width, height, crop.fraction) : { left: 0, top: 0, width, height };
+  const scale = { x: rule.width / window.width, y: rule.height / window.height };
+  if (fit !== "letterbox") return { window, extent: { width: rule.width, height: rule.height }, scale };
+  const smaller = Math.min(scale.x, scale.y);
+  const reduced = (side, most) => Math.min(Math.max(roundHalfToEven(Math.fround(side * Math.fround(smaller))), 1), most);
+  const extent = { width: reduced(width, rule.width), height: reduced(height, rule.height) };
+  return { window, extent, scale: { x: smaller, y: smaller } };
 }
 
 /** For each output position, the first input position and the weights of it and of those that follow. */
@@ -50,43 +69,75 @@ function taps(length, target, interpolation, antialias) {
 }
 
 /**
- * Cut a square out of an image and resize it.
+ * Resize an image.
  *
- * @param {{data: Uint8ClampedArray, width: number, height: number}} image RGBA, as of `getImageData`.
- * @param {{left: number, top: number, side: number}} square In pixels.
- * @param {number} size Side of the result in pixels.
- * @param {{interpolation: string, antialias_from_reduction: number}} rule `image.resize` of model.json.
+ * @param {object} image `{data, width, height}`, bytes of RGBA, as of `getImageData`.
+ * @param {object} extent `{width, height}` of the result, in pixels.
+ * @param {object} rule `image.resize` of model.json.
  * @return {Float32Array} Height x width x 3, values 0 to 255.
  */
-export function resample(image, square, size, rule) {
-  const antialias = Math.floor(square.side / size) >= rule.antialias_from_reduction;
-  const steps = taps(square.side, size, rule.interpolation, antialias);
-  const rows = new Float32Array(square.side * size * 3);
-  for (let y = 0; y < square.side; y++) {
-    const row = ((square.top + y) * image.width + square.left) * 4;
-    for (let x = 0; x < size; x++) {
-      const { first, weights } = steps[x];
+export function resample(image, extent, rule) {
+  const reduction = Math.min(Math.floor(image.width / extent.width), Math.floor(image.height / extent.height));
+  const antialias = reduction >= rule.antialias_from_reduction;
+  const across = taps(image.width, extent.width, rule.interpolation, antialias);
+  const rows = new Float32Array(image.height * extent.width * 3);
+  for (let y = 0; y < image.height; y++) {
+    for (let x = 0; x < extent.width; x++) {
+      const { first, weights } = across[x];
       let red = 0;
       let green = 0;
       let blue = 0;
       for (let tap = 0; tap < weights.length; tap++) {
-        const at = row + (first + tap) * 4;
+        const at = (y * image.width + first + tap) * 4;
         red += weights[tap] * image.data[at];
         green += weights[tap] * image.data[at + 1];
         blue += weights[tap] * image.data[at + 2];
       }
-      rows.set([red, green, blue], (y * size + x) * 3);
+      const place = (y * extent.width + x) * 3;
+      rows[place] = red;
+      rows[place + 1] = green;
+      rows[place + 2] = blue;
     }
   }
-  const width = size * 3;
-  const result = new Float32Array(size * width);
-  for (let y = 0; y < size; y++) {
-    const { first, weights } = steps[y];
+  const width = extent.width * 3;
+  const result = new Float32Array(extent.height * width);
+  taps(image.height, extent.height, rule.interpolation, antialias).forEach(({ first, weights }, y) => {
     for (let x = 0; x < width; x++) {
       let sum = 0;
       for (let tap = 0; tap < weights.length; tap++) sum += weights[tap] * rows[(first + tap) * width + x];
       result[y * width + x] = Math.min(255, Math.max(0, sum)); // bicubic interpolation overshoots
     }
+  });
+  return result;
+}
+
+/** Pixels of an extent at the upper left of the input, the rest filled with `resize.padding` of model.json. */
+export function padded(pixels, extent, { width, height, resize }) {
+  if (extent.width === width && extent.height === height) return pixels;
+  const result = Float32Array.from({ length: width * height * 3 }, (_, place) => resize.padding[place % 3]);
+  for (let y = 0; y < extent.height; y++) {
+    result.set(pixels.subarray(y * extent.width * 3, (y + 1) * extent.width * 3), y * width * 3);
   }
   return result;
+}
+
+/** An upright image or a frame of a video, without colour conversion. */
+export const bitmapOf = (source) =>
+  createImageBitmap(source, { imageOrientation: "from-image", premultiplyAlpha: "none", colorSpaceConversion: "none" });
+
+/**
+ * What the network gets of an image.
+ *
+ * @param {ImageBitmap} bitmap Of `bitmapOf`.
+ * @param {object} rule `image` of model.json.
+ * @return {object} `{pixels, scale}`: a Float32Array of height x width x 3 values, 0 to 255; and pixels of the input per
+ *   pixel of the image, `{x, y}`.
+ */
+export function networkInput(bitmap, rule) {
+  const { window, extent, scale } = placement(bitmap, rule);
+  const canvas = new OffscreenCanvas(window.width, window.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, -window.left, -window.top);
+  const image = context.getImageData(0, 0, window.width, window.height);
+  return { pixels: padded(resample(image, extent, rule.resize), extent, rule), scale };
 }

@@ -1,6 +1,9 @@
 // What the page shows. Names from files are set as text, never as HTML.
 
+import { overlap } from "./boxes.js";
+
 const TOLERANCE = 1e-4;
+const SAME_BOX = 0.9; // overlap
 
 const element = (id) => document.getElementById(id);
 
@@ -22,7 +25,8 @@ export function fail(text) {
   element("error").hidden = !text;
 }
 
-export function showClasses(found) {
+/** Show answers as a list. `follow` scrolls to it: on a phone it is below the window. */
+export function showClasses(found, follow = true) {
   element("classes").replaceChildren(
     ...found.map(({ index, label, share, text, colour }) => {
       const item = document.createElement("li");
@@ -37,7 +41,7 @@ export function showClasses(found) {
     }),
   );
   element("result").hidden = false;
-  element("result").scrollIntoView({ block: "nearest" }); // on a phone it is below the window
+  if (follow) element("result").scrollIntoView({ block: "nearest" });
 }
 
 export function showLatency(text) {
@@ -50,20 +54,54 @@ export function showAgreement(scores, expected, ranked) {
   const order = [...scores.keys()].sort((a, b) => scores[b] - scores[a] || a - b).slice(0, expected.length);
   const same = order.every((index, place) => index === expected[place].index);
   const figure = difference.toPrecision(2);
-  const node = element("agreement");
-  const differs = Boolean(ranked) && order[0] !== expected[0].index;
-  node.classList.toggle("differs", differs);
-  if (differs) {
-    node.textContent = `Differs from the expected answer, ${expected[0].label}: scores by up to ${figure}.`;
-  } else if (difference <= TOLERANCE) {
-    node.textContent = `Equal to the expected answer within ${TOLERANCE}: largest difference of a score ${figure}.`;
-  } else if (!ranked) {
-    node.textContent = `Differs from the expected answer by up to ${figure}; kernels that round differently give small differences.`;
-  } else {
-    const what = same ? ranked : "first class";
-    node.textContent = `The expected ${what}; scores differ by up to ${figure}, as they do where kernels round differently.`;
+  if (Boolean(ranked) && order[0] !== expected[0].index) {
+    return tellAgreement(`Differs from the expected answer, ${expected[0].label}: scores by up to ${figure}.`, true);
   }
+  if (difference <= TOLERANCE) {
+    return tellAgreement(`Equal to the expected answer within ${TOLERANCE}: largest difference of a score ${figure}.`);
+  }
+  if (!ranked) {
+    return tellAgreement(`Differs from the expected answer by up to ${figure}; kernels that round differently give small differences.`);
+  }
+  const what = same ? ranked : "first class";
+  return tellAgreement(`The expected ${what}; scores differ by up to ${figure}, as they do where kernels round differently.`);
+}
+
+/** Compare each expected box with the one of its class that overlaps it most. */
+export function showBoxAgreement(boxes, expected) {
+  const nearest = expected.map(({ index, score, box }) => {
+    const same = boxes.filter((each) => each.index === index);
+    const pairs = same.map((each) => ({ shared: overlap(each.box, box), difference: Math.abs(each.score - score) }));
+    return pairs.sort((a, b) => b.shared - a.shared)[0] ?? { shared: 0, difference: 1 };
+  });
+  const lost = nearest.filter(({ shared }) => shared < SAME_BOX).length;
+  if (lost) return tellAgreement(`Differs from the expected answer: ${lost} of ${expected.length} boxes are not found.`, true);
+  const shared = Math.min(1, ...nearest.map((each) => each.shared));
+  const difference = Math.max(0, ...nearest.map((each) => each.difference));
+  return tellAgreement(
+    `The ${expected.length} expected boxes: they overlap by ${(100 * shared).toFixed(1)}% or more, scores differ by up to ` +
+      `${difference.toPrecision(2)}.`,
+  );
+}
+
+function tellAgreement(text, differs = false) {
+  const node = element("agreement");
+  node.classList.toggle("differs", differs);
+  node.textContent = text;
   node.hidden = false;
+}
+
+/** The table of boxes, in pixels of the image. */
+export function showBoxes(boxes, labels) {
+  element("boxes").replaceChildren(
+    ...boxes.map(({ index, score, box }) => {
+      const row = document.createElement("tr");
+      const name = made("th", labels[index]);
+      name.scope = "row";
+      row.append(name, ...[100 * score, ...box].map((value) => made("td", value.toFixed(1))));
+      return row;
+    }),
+  );
 }
 
 /** Size of a file, as text. */

@@ -10,13 +10,12 @@ import subprocess
 import keras
 import numpy as np
 import pytest
+from app_documents import app_document, write_modules
 
 from keras_effnet.errors import UserError
 from keras_effnet.export import write_bundle
 from keras_effnet.export.app_bundle.answers import SHOWN, shown
-from keras_effnet.export.app_bundle.document import Crop, ImageRule, ModelDocument, ModelFile, Port, Resize
 from keras_effnet.export.app_bundle.rendering import render_all
-from keras_effnet.export.web.page import ASSETS
 from keras_effnet.preprocessing import ImageSpec
 
 NAMES = ["sky", "road", "$tree"]
@@ -35,27 +34,7 @@ def names_of(task):
 
 
 def document(task):
-    shape = (1, *np.shape(OUTPUTS[task]))
-    file = ModelFile(
-        file="net.tflite",
-        precision="float32",
-        bytes=1,
-        sha256="",
-        inputs=(Port("image", (1, 2, 2, 3), "float32", None, None),),
-        outputs=(Port("output", shape, "float32", None, None),),
-        signature=None,
-        normalization=None,
-        agreement=None,
-        accuracy=None,
-        latency_ms=None,
-        latency_cpu=None,
-        min_runtime_version=None,
-        calibration_images=None,
-        clients=(),
-    )
-    rule = ImageRule(2, 2, "RGB", (0.0, 255.0), Resize(Crop(1.0), "bilinear"))
-    whole = {"task": task, "thresholds": THRESHOLDS.get(task)}
-    return ModelDocument("net", "", "", "", {}, shape[-1], rule, (file,), **whole)
+    return app_document([(1, *np.shape(OUTPUTS[task]))], task=task, thresholds=THRESHOLDS.get(task))
 
 
 def answers(task):
@@ -63,7 +42,8 @@ def answers(task):
 
 
 def test_answers_follow_the_task():
-    found = {task: [(answer.label, round(answer.score, 4)) for answer in answers(task)] for task in SHOWN}
+    found = {task: [(answer.label, round(answer.score, 4)) for answer in answers(task)] for task in OUTPUTS}
+    assert set(SHOWN) == {*OUTPUTS, "detection"}  # whose boxes have tests of their own
     assert found == {
         "classification": [("road", 0.7), ("sky", 0.2), ("$tree", 0.1)],
         "binary": [("sky", 0.8)],
@@ -73,7 +53,7 @@ def test_answers_follow_the_task():
     }
 
 
-@pytest.mark.parametrize("task", SHOWN)
+@pytest.mark.parametrize("task", OUTPUTS)
 def test_the_generated_code_and_the_page_give_the_same_answers(task, tmp_path, monkeypatch):
     made = document(task)
     texts = dict(render_all(made, made.files[0]))
@@ -95,16 +75,14 @@ def test_the_generated_code_and_the_page_give_the_same_answers(task, tmp_path, m
 
     if not (node := shutil.which("node")):
         pytest.skip("node is not installed")
-    code = texts["classify.js"].replace('import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";\n', "")
-    (tmp_path / "classify.mjs").write_text(code)
-    shutil.copy(ASSETS / "decode.js", tmp_path / "decode.mjs")
+    write_modules(tmp_path, texts)
     values = json.dumps(np.ravel(OUTPUTS[task]).tolist())
     (tmp_path / "run.mjs").write_text(
-        'import { readFileSync } from "fs"; import { answersOf } from "./classify.mjs";\n'
-        'import { decode, overlay } from "./decode.mjs";\n'
+        'import { readFileSync } from "fs"; import { answersOf } from "./classify.js";\n'
+        'import { decode, overlay } from "./decode.js";\n'
         'const model = JSON.parse(readFileSync("model.json")); const { shape } = model.files[0].outputs[0];\n'
         f"const output = Float32Array.from({values}); const labels = {json.dumps(names_of(task))};\n"
-        "const { answers, scores, mask } = decode(output, labels, model, shape);\n"
+        "const { answers, scores, mask } = decode([output], labels, model, { shape });\n"
         "const drawn = mask && Array.from(overlay(new Float32Array(12).fill(100), mask, model.image, shape));\n"
         "const code = answersOf(output, labels, model);\n"
         "console.log(JSON.stringify({ code, page: answers, scores: [...scores], drawn }));\n"
@@ -121,7 +99,7 @@ def test_the_generated_code_and_the_page_give_the_same_answers(task, tmp_path, m
         assert seen["drawn"] == [114, 50, 50, 114, 50, 50, 50, 114, 50, 114, 50, 50]
 
 
-@pytest.mark.parametrize("task", SHOWN)
+@pytest.mark.parametrize("task", OUTPUTS)
 def test_code_for_phones_decodes_the_task_and_nothing_else(task):
     made = document(task)
     texts = {path.rpartition("/")[2]: text for path, text in render_all(made, made.files[0])}

@@ -44,6 +44,8 @@ def test_it_says_how_an_image_becomes_the_input(document):
             "crop": {"fraction": 0.875, "position": "center"},
             "interpolation": "bicubic",
             "antialias_from_reduction": 4,
+            "fit": "crop",
+            "padding": None,
         },
     }
 

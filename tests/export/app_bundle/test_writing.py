@@ -11,6 +11,7 @@ import subprocess
 import keras
 import numpy as np
 import pytest
+from app_documents import write_modules
 from PIL import Image
 
 from keras_effnet.datasets.decoding import read
@@ -113,13 +114,15 @@ def test_the_javascript_sees_the_pixels_of_the_evaluation(folder, photo, tmp_pat
     top, left = (height - side) // 2, (width - side) // 2
     square = upright[top : top + side, left : left + side]
     np.dstack([square, np.full(square.shape[:2], 255, "uint8")]).tofile(tmp_path / "square")
-    code = (folder / "classify.js").read_text()
-    runtime = 'import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";\n'
-    assert runtime in code
-    (tmp_path / "classify.mjs").write_text(code.replace(runtime, ""))
+    write_modules(tmp_path, {path.name: path.read_text() for path in folder.glob("*.js")})
     (tmp_path / "run.mjs").write_text(
-        'import { readFileSync, writeFileSync } from "fs"; import { resizeSquare, toInput } from "./classify.mjs";\n'
-        f'const pixels = resizeSquare(readFileSync("square"), {side}, 32, {json.dumps(document["image"]["resize"])});\n'
+        'import { readFileSync, writeFileSync } from "fs"; import { toInput } from "./classify.js";\n'
+        'import { placement, resample } from "./resample.js";\n'
+        f"const rule = {json.dumps(document['image'])};\n"
+        f"const {{ window, extent }} = placement({{ width: {width}, height: {height} }}, rule);\n"
+        f"if (window.left !== {left} || window.top !== {top} || window.width !== {side}) throw new Error();\n"
+        f'const image = {{ data: readFileSync("square"), width: {side}, height: {side} }};\n'
+        "const pixels = resample(image, extent, rule.resize);\n"
         'writeFileSync("pixels", pixels);\n'
         f'writeFileSync("bytes", toInput(pixels, {json.dumps(document["files"][1])}));\n'
     )

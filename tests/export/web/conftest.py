@@ -1,4 +1,4 @@
-"""Packages of npm that the browser tests need, as the lockfile of tests/support/npm pins them."""
+"""Browser for the tests of pages, and packages of npm as the lockfile of tests/support/npm pins them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from chromium import launcher, opener
 
 LOCK = Path(__file__).parents[2] / "support/npm"
 
@@ -25,3 +26,21 @@ def node_modules(tmp_path_factory) -> Path:
     if done.returncode:
         pytest.skip(f"npm failed: {done.stderr.strip()[:200]}")
     return folder / "node_modules"
+
+
+@pytest.fixture(scope="module")
+def launch():
+    with launcher() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser(launch):
+    return launch("--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+@pytest.fixture
+def opened(browser, site):
+    """Function that opens the page that the module's `site` serves."""
+    with opener(browser, site.url) as show:
+        yield show

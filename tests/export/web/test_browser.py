@@ -12,16 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import launcher
+from chromium import served
 from PIL import Image
 
-from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
 from keras_effnet.export.app_bundle.document import Answer
 from keras_effnet.export.app_bundle.model_json import of_files
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.web.page import page_of, write_page
-from keras_effnet.export.web.server import PageServer
 from keras_effnet.inference.image_files import image
 from keras_effnet.preprocessing import ImageSpec
 
@@ -31,8 +29,6 @@ HOSTILE = "<img src=x onerror=document.title='taken'>"
 NAMES = (HOSTILE, "tulip", "rose", "d\u00e9j\u00e0 vu", "\u82b1", "daisy", "sunflower")
 SPEC = ImageSpec(32, 0.0, 1.0, crop=0.9)
 FILES = {"none": "float32", "dynamic": "float32", "int8": "uint8"}
-# Of the runtime, which writes all its messages to the error stream.
-RUNTIMES_OWN = re.compile(r"^(INFO|WARNING):|No available adapters|Failed to create default WebGPU device")
 TOP_FIVE = "#classes li"
 
 
@@ -103,50 +99,8 @@ def expected(folder: Path, file: str, name: str) -> tuple[Answer, ...]:
 @pytest.fixture(scope="module")
 def site(bundle):
     """The page of the bundle, served."""
-    try:
-        page = page_of(bundle)
-    except UserError as error:
-        pytest.skip(str(error))
-    with PageServer(page.files) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    with served(bundle) as server:
         yield server
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def launch():
-    with launcher() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser(launch):
-    return launch("--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-
-
-@pytest.fixture
-def opened(browser, site):
-    """Function that opens the page; nothing may be asked of another host, and no error of ours be in the console."""
-    contexts, errors, strangers = [], [], []
-
-    def show(url: str = site.url, **options):
-        context = browser.new_context(**{"viewport": {"width": 1000, "height": 900}, **options})
-        contexts.append(context)
-        context.on(
-            "request", lambda each: None if each.url.startswith((url, "blob:", "data:")) else strangers.append(each.url)
-        )
-        tab = context.new_page()
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-        tab.goto(url)
-        tab.get_by_text("is ready").wait_for()
-        return tab
-
-    yield show
-    for context in contexts:
-        context.close()
-    assert strangers == []
-    assert [error for error in errors if not RUNTIMES_OWN.search(error)] == []
 
 
 def shown(tab) -> list[tuple[str, str]]:
@@ -182,7 +136,8 @@ def test_a_chosen_image_gets_the_classes_of_litert_in_python(opened, bundle):
 def test_pixels_and_scores_equal_those_of_the_package(opened, bundle):
     tab = opened()
     program = """async ([rule, file, images]) => {
-        const [{pixelsOf}, {Classifier}] = await Promise.all([import('./images.js'), import('./classifier.js')]);
+        const [{bitmapOf, networkInput}, {Classifier}] = await Promise.all([
+            import('./resample.js'), import('./classifier.js')]);
         const model = await (await fetch('model.json')).json();
         const entry = model.files.find((each) => each.file === file);
         const content = new Uint8Array(await (await fetch(file)).arrayBuffer());
@@ -190,8 +145,8 @@ def test_pixels_and_scores_equal_those_of_the_package(opened, bundle):
         const results = [];
         for (const text of images) {
             const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
-            const pixels = await pixelsOf(new Blob([bytes]), {...model.image, ...rule});
-            results.push([Array.from(pixels), Array.from((await classifier.run(pixels)).scores)]);
+            const {pixels} = networkInput(await bitmapOf(new Blob([bytes])), {...model.image, ...rule});
+            results.push([Array.from(pixels), Array.from((await classifier.run(pixels)).outputs[0])]);
         }
         classifier.close();
         return results;

@@ -45,7 +45,7 @@ LITERT = """async ([name, count, size]) => {
     const pixels = new Float32Array(await (await fetch('pixels.bin')).arrayBuffer());
     const results = [];
     for (let index = 0; index < count; index++) {
-        const {scores} = await classifier.run(pixels.subarray(index * size, (index + 1) * size));
+        const {outputs: [scores]} = await classifier.run(pixels.subarray(index * size, (index + 1) * size));
         results.push(Array.from(scores));
     }
     classifier.close();
