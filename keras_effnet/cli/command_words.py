@@ -9,7 +9,8 @@ from typing import Any
 from keras_effnet.config.recipes import STUDY
 from keras_effnet.config.train_config import TrainConfig
 
-_DATA_DEFAULTS = {"task": None, "val_split": 0.2, "max_bad_files": 10, "skip_empty_classes": False, "data_dir": None}
+_DATA_DEFAULTS = {"task": None, "val_split": 0.2, "test_split": 0.0, "max_bad_files": 10}
+_DATA_DEFAULTS |= {"skip_empty_classes": False, "data_dir": None}
 
 
 def training_words(data: Mapping[str, Any], config: TrainConfig) -> tuple[list[Any], str]:

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from keras_effnet.architecture.specs import LARGEST_IMAGE
 from keras_effnet.config.declarations import Option, declared_options
+from keras_effnet.config.run_record import TEST_SPLIT
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.labels.task_names import DATA_TASKS
 from keras_effnet.errors import UserError, one_of
@@ -103,6 +104,13 @@ def tolerant(command: F) -> F:
         "--max-bad-files", type=Whole(0), default=10, show_default=True, help="Undecodable files to tolerate."
     )
     return limit(command)
+
+
+def reporting_split(command: F) -> F:
+    """Add the option for the share of images that only reports."""
+    share = click.FloatRange(0, 1, max_open=True)
+    help = "Share of the training images that only reports, if DATA has no test images; 0 reports validation."
+    return click.option("--test-split", type=share, default=TEST_SPLIT, show_default=True, help=help)(command)
 
 
 def tolerated(max_bad_files: int, skip_empty_classes: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from keras_effnet.system.portable_paths import located_values, portable_values
 from keras_effnet.system.typed_values import build, conform
 
 ARGS = "args.yaml"
+TEST_SPLIT = 0.1  # share of the training images that reports in a study, if the data have no test images
 
 
 class DataArguments(TypedDict, total=False):
@@ -26,6 +27,7 @@ class DataArguments(TypedDict, total=False):
     source: str
     task: str
     val_split: float
+    test_split: float
     seed: int
     image_size: int
     max_bad_files: int

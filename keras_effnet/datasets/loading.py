@@ -37,6 +37,7 @@ def load(
     *,
     task: DataTask | None = None,
     val_split: float = 0.2,
+    test_split: float = 0.0,
     seed: int = 0,
     image_size: int = 64,
     max_bad_files: int = 10,
@@ -62,7 +63,9 @@ def load(
         task: What the labels are for, one of `labels.task_names.DATA_TASKS`, such as `"multilabel"`. By default it
             follows from the data where these leave no doubt, and is classification otherwise.
         val_split: Float in (0, 1), stratified share held out for validation if the source has no validation images.
-        seed: Int, seed of the split and of the cluttered scenes.
+        test_split: Float in [0, 1), stratified share of the training images held out for test if the source has no
+            test images; none by default.
+        seed: Int, seed of the splits and of the cluttered scenes.
         image_size: Int, canvas of `"digits-cluttered"` and `"digits-scenes"` in pixels.
         max_bad_files: Int, number of undecodable files allowed. They are skipped with a warning and listed in
             `skipped`.
@@ -89,6 +92,8 @@ def load(
     """
     if not 0 < real_number("val_split", val_split) < 1:
         raise UserError(f"val_split must lie between 0 and 1, got {val_split}.")
+    if not 0 <= real_number("test_split", test_split) < 1:
+        raise UserError(f"test_split must be 0 or lie between 0 and 1, got {test_split}.")
     if fold is not None and not _is_fold(fold):
         raise UserError(f"fold must be a pair (k, n) with k from 1 to n, got {fold!r}.")
     parts = read_source(
@@ -103,8 +108,9 @@ def load(
         progress=progress,
     )
     dataset = replace(
-        parts.divide(val_split, seed),
+        parts.divide(val_split, seed, test_split),
         origin=_origin(source, val_split, seed, image_size, max_bad_files, skip_empty_classes, data_dir)
+        | ({"test_split": test_split} if test_split and "test" not in parts.splits else {})
         | ({"task": parts.task} if parts.task != "classification" else {}),
     )
     return dataset if fold is None else dataset.folds(fold[1])[fold[0] - 1]

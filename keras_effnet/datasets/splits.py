@@ -270,12 +270,13 @@ class SourceData:
     task: DataTask = "classification"
     problems: tuple[BoxProblem, ...] = ()
 
-    def divide(self, val_split: float, seed: int) -> ImageDataset:
-        """Hold out a stratified share of `train` for validation if the source has no `val`.
+    def divide(self, val_split: float, seed: int, test_split: float = 0.0) -> ImageDataset:
+        """Hold out stratified shares of `train` for test and validation if the source has no `test` or no `val`.
 
         Args:
-            val_split: Float in (0, 1), share of the images held out.
+            val_split: Float in (0, 1), share of the images held out for validation, of what the test leaves.
             seed: Int.
+            test_split: Float in [0, 1), share of the images held out for test; 0 for no `test`.
 
         Raises:
             UserError: A class has no image for training or none for validation.
@@ -284,12 +285,15 @@ class SourceData:
         if splits.keys() == {"test"}:
             nothing = splits["test"].select(np.arange(0))
             return self._dataset(nothing, nothing, splits["test"])
-        if "val" not in splits:
-            whole = splits["train"]
-            source = np.arange(len(whole)) if self.order is None else np.argsort(self.order)
-            strata = kind.strata(whole.labels[source])
-            rest, held_out = stratified_split(strata, (1 - val_split, val_split), seed)
-            splits |= {"train": whole.select(source[rest]), "val": whole.select(source[held_out])}
+        whole = splits["train"]
+        source = np.arange(len(whole)) if self.order is None else np.argsort(self.order)
+        for split, share in (("test", test_split), ("val", val_split)):
+            if share and split not in splits:
+                rest, held_out = stratified_split(kind.strata(whole.labels[source]), (1 - share, share), seed)
+                splits |= {"train": whole.select(source[rest]), split: whole.select(source[held_out])}
+                source = source[rest]
+        if "test" in splits and not len(splits["test"]):  # too few images for the share
+            del splits["test"]
         for split in ("train", "val"):
             if missing := kind.missing(splits[split].labels, self.class_names):
                 cure = f"add some{_another_cure(self, split)}"

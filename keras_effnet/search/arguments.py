@@ -54,7 +54,9 @@ def kept_arguments(folder: Path) -> dict[str, Any]:
     path = folder / ARGUMENTS
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a search: it has no {ARGUMENTS}.")
-    shared = {name: value for name, value in Plan.read(folder).protocol.arguments.items() if name != "budget"}
+    shared = {
+        name: value for name, value in Plan.read(folder).protocol.arguments.items() if name not in ("budget", "rates")
+    }
     values = read_yaml(path)
     try:
         own = asdict(build(_Arguments, values))

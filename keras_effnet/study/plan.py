@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from keras_effnet.config.run_record import data_arguments, is_path
+from keras_effnet.config.run_record import TEST_SPLIT, data_arguments, is_path
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Budget, Protocol
@@ -36,6 +36,7 @@ class _Document:
     seeds: int
     options: dict[str, Any] = field(default_factory=dict)
     threads: int = 0
+    rates: tuple[float, ...] = ()
     max_seeds: int | None = None
     last_seen: dict[str, str] = field(default_factory=dict)
 
@@ -97,9 +98,8 @@ class Plan:
             data, options = (
                 located_values(each, folder, document.last_seen) for each in (document.data, document.options)
             )
-            protocol = Protocol(
-                data_arguments(data), build(Budget, document.budget, "budget"), options, document.threads
-            )
+            budget = build(Budget, document.budget, "budget")
+            protocol = Protocol(data_arguments(data), budget, options, document.threads, document.rates)
             members = tuple(
                 replace(each, model=located(each.model, folder, document.last_seen)) for each in document.members
             )
@@ -149,12 +149,14 @@ def prepare(
     budget: Budget | None = None,
     options: Mapping[str, Any] | None = None,
     threads: int = 0,
+    rates: Sequence[float] = (),
     max_seeds: int | None = None,
 ) -> tuple[Plan, Any]:
     """Make a plan and load its data, before a folder is created or a process started.
 
     Args:
-        data, budget, options, threads: As in `study.run`.
+        data: As in `study.run`. Arguments are taken as they are; a source alone gets a `test_split` of 0.1.
+        budget, options, threads, rates: As in `study.run`.
         members, seeds, max_seeds: Fields of the `Plan`.
 
     Returns:
@@ -164,11 +166,11 @@ def prepare(
     Raises:
         UserError: The plan or the data are invalid.
     """
-    given = dict(data) if isinstance(data, Mapping) else {"source": str(data)}
+    given = dict(data) if isinstance(data, Mapping) else {"source": str(data), "test_split": TEST_SPLIT}
     shared = {
         name: str(Path(value).resolve()) if is_path(name, value) else value for name, value in (options or {}).items()
     }
-    plan = Plan(Protocol(given, budget or Budget(), shared, threads), tuple(members), seeds, max_seeds)
+    plan = Plan(Protocol(given, budget or Budget(), shared, threads, tuple(rates)), tuple(members), seeds, max_seeds)
     dataset = load_data(plan.protocol, plan.members[0])
     # Cluttered scenes are drawn at the input size of each network.
     origin = {name: value for name, value in dataset.origin.items() if name != "image_size"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from keras_effnet.complexity.counting import count
@@ -14,6 +14,7 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.study.networks import Member
 
 BUDGETS = ("epochs", "seconds", "macs")
+_SPREAD = 3.0  # factor between the learning rates of `rate_grid`
 _BACKWARD = 3  # cost of a training step in forward passes: one, and two for the gradients of inputs and weights
 
 
@@ -54,6 +55,8 @@ class Protocol:
         options: Mapping of `TrainConfig` options for all trainings. Missing ones are filled in from the recipe
             `study` and saved, so that a resumed study does not depend on later changes of the recipe.
         threads: Int, CPU threads of each training; 0 leaves the choice to TensorFlow.
+        rates: Tuple of floats, learning rates out of which each network gets its own, chosen by short trainings; empty
+            for that of `options`.
 
     Raises:
         UserError: An option that varies between the networks of the study or follows from its budget.
@@ -63,14 +66,21 @@ class Protocol:
     budget: Budget = Budget()
     options: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 0
+    rates: tuple[float, ...] = ()
 
     def __post_init__(self):
+        if not all(0 < rate < math.inf for rate in self.rates):
+            raise UserError(f"Learning rates must be above 0 and finite, got {list(self.rates)}.")
         for name in ("seed", "epochs", *Member("", "", 0.0, "b0").options):
             if name in self.options:
                 raise UserError(f"{name} varies between the trainings of a study; remove it from the shared options.")
         TrainConfig.from_dict(self.options)
         recipe = {name: value for name, value in STUDY.values.items() if name != "epochs"}
         object.__setattr__(self, "options", {**recipe, **self.options})
+
+    def at_rate(self, rate: float) -> Protocol:
+        """The same protocol with a learning rate that is not chosen any more."""
+        return replace(self, options={**self.options, "learning_rate": rate}, rates=())
 
     def config(self, member: Member, *, seed: int = 0, epochs: int = 1) -> TrainConfig:
         """Training configuration of one network."""
@@ -80,7 +90,7 @@ class Protocol:
     @property
     def arguments(self) -> dict[str, Any]:
         """The fields as arguments of `study.run`."""
-        return {"data": self.data, "budget": self.budget, "options": self.options, "threads": self.threads}
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def to_dict(self) -> dict[str, Any]:
         """The protocol as plain data, for YAML."""
@@ -90,6 +100,15 @@ class Protocol:
     def from_dict(cls, values: Mapping[str, Any]) -> Protocol:
         """Inverse of `to_dict`."""
         return cls(**{**values, "budget": Budget(**values["budget"])})
+
+
+def rate_grid(rate: float) -> tuple[float, ...]:
+    """Three learning rates around one, a factor of 3 apart.
+
+    >>> rate_grid(3e-3)
+    (0.001, 0.003, 0.009)
+    """
+    return tuple(float(f"{rate * factor:.6g}") for factor in (1 / _SPREAD, 1, _SPREAD))
 
 
 def macs_per_epoch(config: TrainConfig, member: Member, images: int, classes: int) -> float:

@@ -33,6 +33,8 @@ class _TrainingCosts(TypedDict, total=False):
     energy_joules: float | None
     peak_memory_mb: float | None
     val_images: int | None
+    test_accuracy: float
+    test_images: int
     curve: list[_Epoch]
 
 
@@ -72,6 +74,19 @@ class CostRow(_Row, _CostFigures):
     predict_ms: float
 
 
+class _Tried(TypedDict):
+    learning_rate: float
+    accuracy: float
+
+
+class TuningRow(_Row):
+    """Learning rate of a network, chosen by validation accuracy."""
+
+    learning_rate: float
+    epochs: int
+    tried: list[_Tried]
+
+
 class FailureRow(_Row):
     """A training that failed."""
 
@@ -98,12 +113,14 @@ class RooflineRow(_Row):
 
 
 _OPTIONAL = {"input_bound", "energy_joules", "classes", "val_images"}  # not measured by earlier versions
+_OPTIONAL |= {"test_accuracy", "test_images"}  # no test images
 _OPTIONAL |= {"trace_seconds", "cores", "other_cores"}
 
 _KINDS: dict[str, type] = {
     "training": TrainingRow,
     "cost": CostRow,
     "failure": FailureRow,
+    "tuning": TuningRow,
     "roofline": RooflineRow,
 }
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.config.run_record import is_path
+from keras_effnet.study.adaptive.learning_rates import tuned_rates
 from keras_effnet.study.adaptive.until_clear import train_until_clear, within_hours
 from keras_effnet.study.costs import measure_costs, measure_roofline
 from keras_effnet.study.executors import engine
@@ -59,6 +60,7 @@ def run(
     progress: StudyProgress = lambda text, done, total: None,
     announce: Callable[[str], None] = lambda text: None,
     target: float | None = None,
+    rates: Sequence[float] = (),
     max_seeds: int | None = None,
     max_hours: float | None = None,
 ) -> StudyResult:
@@ -69,7 +71,9 @@ def run(
     last epoch.
 
     Args:
-        data: Source for `datasets.load`, or a mapping of its arguments.
+        data: Source for `datasets.load`, or a mapping of its arguments. Where there are test images, they alone report:
+            validation images choose. A source without them gives a tenth of its training images, a mapping the share
+            `test_split` that it names.
         members: `Member`s, from `scaled`, `family` or `progressive`.
         folder: Folder of the study. An existing one is resumed: its protocol must be the same, and its networks and
             seeds are kept and joined with those given here.
@@ -83,6 +87,8 @@ def run(
         announce: Function that is called with what to know before the first training: sizes at which MACs jump, axes
             of unequal cost, and the seeds that it takes to see a difference.
         target: Float in (0, 1) or None, accuracy for the time to a target, which is checked before any training.
+        rates: Floats, learning rates out of which each network gets the one with the best validation accuracy after a
+            third of the epochs, see `protocol.rate_grid`; by default all have that of `options`.
         max_seeds: Int or None, number up to which seeds are added to networks whose comparison is unclear: doubled
             until every comparison of the answer is settled. None adds no seeds.
         max_hours: Float or None, time of this run after which no more seeds are added.
@@ -101,18 +107,23 @@ def run(
     >>> result = study.run("digits-cluttered", scaled("b0", [-3, -2, -1]), "runs/study/digits", seeds=2)
     """
     progress("Loading the data", 0, 1)
-    plan, dataset = prepare(data, members, seeds, budget=budget, options=options, threads=threads, max_seeds=max_seeds)
+    plan, dataset = prepare(
+        data, members, seeds, budget=budget, options=options, threads=threads, rates=rates, max_seeds=max_seeds
+    )
     classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
     check_target(target, classes, images[1])
     for warning in cost_warnings(members, plan.protocol.options):
         announce(warning)
     if len(members) > 1:
-        announce(power_sentence(images[1], len(members) - 1))
+        announce(power_sentence(len(dataset.held_out), len(members) - 1, kind="test" if dataset.test else "validation"))
     folder = Path(folder)
     with begin(folder, plan, dataset) as whole:
         costs = _measured(folder, whole, classes, progress)
         with engine(workers, cluster) as submit:
             runs = _Runs(folder, whole, costs, classes, images)
+            if whole.protocol.rates:
+                every = runs.up_to({member.name: 1 for member in whole.members})
+                runs = replace(runs, rates=tuned_rates(folder, every, submit, progress))
             failures = train_until_clear(
                 [member.name for member in whole.members],
                 Looks(whole.seeds, whole.max_seeds or whole.seeds),
@@ -169,6 +180,7 @@ class _Runs:
         costs: Mapping, name of each network to its row of kind `"cost"`.
         classes: Int, number of classes of the data.
         images: Pair of ints, numbers of training and validation images.
+        rates: Mapping, name of each network to its learning rate, where it has one of its own.
     """
 
     folder: Path
@@ -176,6 +188,7 @@ class _Runs:
     costs: Mapping[str, Mapping[str, Any]]
     classes: int
     images: tuple[int, int]
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def up_to(self, seeds: Mapping[str, int]) -> list[TrainingRun]:
         """Trainings with the first seeds of each network, seed by seed: an interrupted study has every network."""
@@ -189,4 +202,6 @@ class _Runs:
     def _training(self, member: Member, seed: int) -> TrainingRun:
         protocol, place = self.plan.protocol, self.folder / "trials" / member.name / f"seed{seed}"
         epochs = training_epochs(protocol, member, self.costs[member.name], self.classes, self.images)
+        if member.name in self.rates:
+            protocol = protocol.at_rate(self.rates[member.name])
         return TrainingRun(protocol, member, seed, epochs, str(place.resolve()), study=str(self.folder.resolve()))

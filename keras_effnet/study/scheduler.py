@@ -77,7 +77,7 @@ def run_trials(
         finished = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED).done
         for future in [each for each in waiting if each in finished]:  # `finished` is an unordered set
             trial = waiting.pop(future)
-            row = _outcome(future, trial, folder)
+            row = _outcome(future, trial, Path(trial.study or folder))
             jsonl.append(results, row)
             if row["kind"] == "failure":
                 failures[str(trial)] = row["error"]

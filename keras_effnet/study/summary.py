@@ -72,9 +72,9 @@ class Summary(OverSeeds):
         member, axis, model: Strings, see `Member`.
         phi: Float, see `Member`.
         image_size: Int, pixels.
-        accuracies: Tuple of floats, validation accuracy after the last epoch, by seed.
+        accuracies: Tuple of floats, accuracy after the last epoch, by seed, on the images of `split`.
         seed_numbers: Tuple of ints, the seeds.
-        images: Int or None, number of validation images; None in results of earlier versions.
+        images: Int or None, number of these images; None in results of earlier versions.
         epochs: Int, of each training.
         params, macs, activations: Ints, for one image.
         train_images_per_second, predict_images_per_second: Floats.
@@ -89,6 +89,10 @@ class Summary(OverSeeds):
         peak_memory_mb: Float or None, of the training process; None if every training was interrupted after its last
             epoch.
         energy_joules: Float, or None where the platform does not report it.
+        split: String, `"test"` where every training of the study was tested, else `"validation"`.
+        val_accuracy: Float or None, validation accuracy after the last epoch, mean over seeds.
+        learning_rate: Float or None, where it was chosen for this network.
+        tried: Tuple of pairs of floats, the learning rates it was chosen from, with their validation accuracies.
     """
 
     member: str
@@ -120,6 +124,10 @@ class Summary(OverSeeds):
     input_bound: float | None
     peak_memory_mb: float | None
     energy_joules: float | None
+    split: str = "validation"
+    val_accuracy: float | None = None
+    learning_rate: float | None = None
+    tried: tuple[tuple[float, float], ...] = ()
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -220,6 +228,9 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
     check_target(target, *_known(rows))
     target = default_target(rows) if target is None else target
     costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
+    tested = all("test_accuracy" in row for row in rows if row["kind"] == "training")
+    accuracy, images = ("test_accuracy", "test_images") if tested else ("accuracy", "val_images")
+    tuning = {row["member"]: row for row in rows if row["kind"] == "tuning"}
     found = []
     for member, cost in costs.items():
         runs = [row for row in rows if row["kind"] == "training" and row["member"] == member]
@@ -229,9 +240,11 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
         found.append(
             Summary(
                 member=member,
-                accuracies=tuple(run["accuracy"] for run in runs),
+                accuracies=tuple(run[accuracy] for run in runs),
+                split="test" if tested else "validation",
+                val_accuracy=fmean(run["accuracy"] for run in runs),
                 seed_numbers=tuple(run["seed"] for run in runs),
-                images=runs[0].get("val_images"),
+                images=runs[0].get(images),
                 epochs=runs[0]["epochs"],
                 train_seconds=fmean(run["train_seconds"] for run in runs),
                 seconds_to_target=None if target is None else _mean(seconds_to(run["curve"], target) for run in runs),
@@ -241,10 +254,19 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
                 trace_seconds=cost.get("trace_seconds"),  # earlier versions did not record these three
                 cores=cost.get("cores"),
                 other_cores=cost.get("other_cores"),
+                **_tuned(tuning.get(member)),
                 **{name: cost[name] for name in _FROM_COST},
             )
         )
     return sorted(found, key=lambda summary: summary.macs)
+
+
+def _tuned(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Fields of a `Summary` on the choice of the learning rate; none where there was no choice."""
+    if row is None:
+        return {}
+    tried = tuple((each["learning_rate"], each["accuracy"]) for each in row["tried"])
+    return {"learning_rate": row["learning_rate"], "tried": tried}
 
 
 def pareto_front(summaries: Iterable[Summary], metric: str) -> list[Summary]:

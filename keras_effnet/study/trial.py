@@ -32,6 +32,7 @@ class TrainingRun:
         folder: String, its run folder.
         until: Int or None, number of epochs after which the training pauses; it continues with a larger value.
         study: String or None, the folder of the study, whose data the training must have.
+        reports: Bool, whether its accuracy on the test images is measured at the end; False for what chooses.
     """
 
     protocol: Protocol
@@ -41,6 +42,7 @@ class TrainingRun:
     folder: str
     until: int | None = None
     study: str | None = None
+    reports: bool = True
 
     def __str__(self) -> str:
         return f"{self.member.name} seed {self.seed}"
@@ -94,7 +96,7 @@ def train_trial(trial: TrainingRun) -> dict[str, Any]:
     """Start or resume a training and return its row of `results.jsonl`.
 
     `accuracy` is the validation accuracy of the last epoch: that of the best epoch would be selected on the validation
-    images and so be biased.
+    images and so be biased. `test_accuracy` is that of the same weights on the test images, where there are any.
     """
     folder = Path(trial.folder)
     make_folder(folder)
@@ -114,7 +116,7 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
     _start(trial.protocol.threads)
     from keras_effnet.system.energy import energy_meter
     from keras_effnet.training.checkpoints import LAST, read_rows
-    from keras_effnet.training.run import fit_dataset
+    from keras_effnet.training.run import fit_dataset, test_score
     from keras_effnet.training.watchers import Pause
 
     config = trial.protocol.config(trial.member, seed=trial.seed, epochs=trial.epochs)
@@ -126,6 +128,10 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
         if len(rows) < trial.target:
             fit_dataset(dataset, config, folder, resume=resume, callbacks=[Pause(trial.target)])
             rows, peak = read_rows(folder), _peak_memory_mb()
+    tested: dict[str, Any] = {}
+    if dataset.test is not None and trial.reports and trial.target == trial.epochs:
+        score = round(test_score(dataset, config, folder), 5)
+        tested = {"test_accuracy": score, "test_images": len(dataset.test)}
     rows = rows[: trial.target]
     waits = [row["input_bound"] for row in rows if "input_bound" in row]
     return {
@@ -136,7 +142,9 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
         "best_accuracy": max(row["val_accuracy"] for row in rows),
         "epochs": len(rows),
         "scheduled_epochs": trial.epochs,
+        "learning_rate": config.learning_rate,
         "val_images": len(dataset.val),
+        **tested,
         "train_seconds": round(sum(row["seconds"] for row in rows), 2),
         "input_bound": round(fmean(waits), 4) if waits else None,
         "energy_joules": None if resume else energy.joules,

@@ -19,7 +19,7 @@ from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.run_record import RunRecord, data_arguments
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.findings.data_identity import check_identity, save_identity
-from keras_effnet.datasets.splits import ImageDataset
+from keras_effnet.datasets.splits import ImageDataset, Split
 from keras_effnet.detection.anchors import anchor_boxes
 from keras_effnet.errors import UserError, check_path, instance_of
 from keras_effnet.imagenet import readable
@@ -33,7 +33,7 @@ from keras_effnet.training.by_task.boxes import check_detection, detector_for, w
 from keras_effnet.training.by_task.judging import judge
 from keras_effnet.training.by_task.networks import Units, build_model, check_kind, precision_reason, resolve_precision
 from keras_effnet.training.by_task.objectives import balanced_weights, objective
-from keras_effnet.training.checkpoints import BEST, read_rows, resumable, save_model, uncompiled, writing_to
+from keras_effnet.training.checkpoints import BEST, LAST, read_rows, resumable, save_model, uncompiled, writing_to
 from keras_effnet.training.contact_sheets import box_sheet, contact_sheet
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
 from keras_effnet.training.loop import train
@@ -226,6 +226,20 @@ def _fit(
             callbacks=[describing, *callbacks],
         )
     return pipelines
+
+
+def test_score(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path) -> float:
+    """Score of the last checkpoint of a run, such as its accuracy, on the test images of a dataset.
+
+    Args:
+        dataset: `ImageDataset` with a `test` split, not of boxes.
+        config: `TrainConfig` of the run.
+        run_dir: Run folder.
+    """
+    instance_of("dataset.test", dataset.test, Split)
+    model, held_out = uncompiled(_network(dataset, replace(config, weights=None))), replace(dataset, val=dataset.test)
+    load_state(model, Path(run_dir) / LAST)
+    return judge(model, image_pipeline(held_out, config.image_spec, config.batch_size), held_out).score
 
 
 def train_dataset(

@@ -164,6 +164,20 @@ def test_the_share_held_out_can_be_set(image_folder):
             load(folder, val_split=share)
 
 
+def test_test_images_are_cut_from_the_training_images_if_asked_for(image_folder):
+    folder = image_folder({"cat": 20, "dog": 10})
+    dataset = load(folder, test_split=0.2)
+    parts = (dataset.train, dataset.val, dataset.test)
+    assert [np.bincount(part.labels).tolist() for part in parts] == [[13, 6], [3, 2], [4, 2]]
+    assert len({path for part in parts for path in part.images}) == 30
+    again = load(**dataset.origin)
+    assert [getattr(again, part).images for part in ("train", "val", "test")] == [part.images for part in parts]
+    assert load(folder, test_split=0.2, seed=1).test.images != dataset.test.images
+    assert load(folder, test_split=0.02).test is None  # less than an image of each class
+    with pytest.raises(UserError, match="test_split must be 0 or lie"):
+        load(folder, test_split=1)
+
+
 def test_the_split_of_a_folder_is_seeded(image_folder):
     folder = image_folder({"cat": 20, "dog": 20})
     assert load(folder, seed=3).val.images == load(folder, seed=3).val.images

@@ -57,6 +57,8 @@ def test_packed_images_have_the_classes_labels_bytes_and_division_of_their_sourc
     source, packed = (load(folder, seed=seed, val_split=0.25) for folder in (images, tmp_path / "packed"))
     assert packed.class_names == source.class_names == ("ant", "bee", "cat") and packed.name == "images"
     assert len(packed.val) == 9 and packed.test is None
+    cut = [load(folder, seed=seed, test_split=0.25) for folder in (images, tmp_path / "packed")]
+    assert sorted(encoded(cut[0].test)) == sorted(encoded(cut[1].test)) and len(cut[0].test) == 9
     for part in ("train", "val"):
         assert sorted(encoded(getattr(packed, part))) == sorted(encoded(getattr(source, part)))
 

@@ -125,6 +125,9 @@ def test_a_row_is_the_end_of_its_curve(studied):
         assert row["accuracy"] == pytest.approx(row["curve"][-1]["val_accuracy"], abs=1e-5)
         assert row["train_seconds"] == pytest.approx(sum(epoch["seconds"] for epoch in row["curve"]), abs=0.02)
         assert row["peak_memory_mb"] > 100  # TensorFlow alone takes more
+        assert row["test_images"] == 269 and row["test_accuracy"] * 269 == pytest.approx(
+            round(row["test_accuracy"] * 269), abs=0.01
+        )
 
 
 def test_costs_are_those_of_the_network(studied, tiny):
@@ -346,8 +349,9 @@ def test_a_study_is_not_resumed_on_changed_data(cli, image_folder, tmp_path):
     (images / "cat/005.png").unlink()
     shown = cli("study", "--resume", folder)
     assert shown.status == 2 and shown.err == (
-        f"error: The data of images have changed since {folder} was started (class 'cat' had 5 train, 1 val, now 4 "
-        "train, 1 val), so its results would mix both. Restore them, or start anew with another --name.\n"
+        f"error: The data of images have changed since {folder} was started (class 'cat' had 4 train, 1 val, 1 "
+        "test, now 3 train, 1 val, 1 test), so its results would mix both. Restore them, or start anew with another "
+        "--name.\n"
     )
     assert not (folder / RESULTS_JSONL).exists()
 

@@ -85,6 +85,14 @@ def test_ratios_are_of_the_costs_that_both_have():
     assert (grown["macs"], grown["step_ms"]) == (4, 2) and "energy_joules" not in grown
 
 
+def test_test_images_report_where_every_training_has_been_tested():
+    rows = [row | {"test_accuracy": 0.4, "test_images": 50} if row["kind"] == "training" else row for row in ROWS]
+    small = summarize(rows)[0]
+    assert (small.split, small.accuracies, small.images, small.val_accuracy) == ("test", (0.4, 0.4), 50, 0.51)
+    partly = summarize([*rows, training("large", 2, 0.6)])  # of an earlier version
+    assert {each.split for each in partly} == {"validation"} and partly[0].accuracies == (0.5, 0.52)
+
+
 def test_accuracies_are_known_by_seed():
     """Networks are compared over the seeds that both have."""
     rows = [*ROWS, training("small", 5, 0.7, val_images=100)]

@@ -19,6 +19,7 @@ from keras_effnet.cli.options import (
     default_threads,
     given_words,
     read_settings,
+    reporting_split,
     tolerant,
     tolerated,
 )
@@ -53,6 +54,7 @@ _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change w
 @click.option("--threads", type=THREADS, help="Threads per training. [default: half the cores / workers]")
 @click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
+@reporting_split
 @tolerant
 @click.option("--name", type=Name(), help="Name of the search folder; by default the name of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
@@ -138,6 +140,7 @@ def _search(
     by,
     image_size,
     threads,
+    test_split,
     max_bad_files,
     skip_empty_classes,
     **options,
@@ -156,7 +159,7 @@ def _search(
         folder = new_run("search", name or Path(data).resolve().name, out)
         own = {"step": step or 0.1, "by": by or "macs", "image_size": image_size or _SMALL}
         own["threads"] = threads or default_threads(options["workers"])
-        given = {"source": data} | tolerated(max_bad_files, skip_empty_classes)
+        given = {"source": data, "test_split": test_split} | tolerated(max_bad_files, skip_empty_classes)
         arguments = {"data": given, "options": read_settings(settings), **options, **own}
     else:
         folder = resume

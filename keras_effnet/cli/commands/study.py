@@ -11,6 +11,7 @@ from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.cli import console
 from keras_effnet.cli.options import (
     THREADS,
+    Choice,
     ChoiceList,
     Name,
     Names,
@@ -20,16 +21,18 @@ from keras_effnet.cli.options import (
     default_threads,
     read_settings,
     refuse_unused,
+    reporting_split,
     tolerant,
     tolerated,
+    was_given,
 )
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
-from keras_effnet.study.protocol import BUDGETS, Budget
+from keras_effnet.study.protocol import BUDGETS, Budget, Protocol, rate_grid
 
 _PAPER = CompoundScaling()
 _MOST_SEEDS = 20  # of a network, with --until-clear
-_FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resumed study keeps
+_FIXED = ("budget", "options", "threads", "rates")  # parts of the protocol, which a resumed study keeps
 
 
 @click.command("study")
@@ -60,6 +63,7 @@ _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resu
 @click.option("--epochs", type=float, help=f"Budget per training in epochs. [default: {Budget().amount:g}]")
 @click.option("--seconds", type=float, help="Budget per training in seconds, from the measured step time.")
 @click.option("--macs", type=float, help="Budget per training in multiply-adds, e.g. 1e12.")
+@click.option("--tune", type=Choice(["lr"]), help="lr: choose each network's learning rate by short trainings.")
 @click.option(
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all trainings."
 )
@@ -67,6 +71,7 @@ _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resu
 @click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
 @click.option("--target", type=Number(0, 1), help="Accuracy for the time-to-accuracy; by default 95% of the lowest.")
+@reporting_split
 @tolerant
 @click.option("--name", type=Name(), help="Name of the study folder; by default the name of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
@@ -74,7 +79,19 @@ _FIXED = ("budget", "options", "threads")  # parts of the protocol, which a resu
 @click.option("--wandb", metavar="PROJECT", help="Log the report to Weights & Biases; offline with WANDB_MODE=offline.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    data, resume, name, out, workers, cluster, target, wandb, as_json, max_bad_files, skip_empty_classes, **options
+    data,
+    resume,
+    name,
+    out,
+    workers,
+    cluster,
+    target,
+    wandb,
+    as_json,
+    test_split,
+    max_bad_files,
+    skip_empty_classes,
+    **options,
 ) -> None:
     """Train networks on DATA under one protocol and compare their cost with their accuracy.
 
@@ -85,7 +102,7 @@ def command(
     given, defects = _given(options), tolerated(max_bad_files, skip_empty_classes)
     if resume is None:
         _check_new(data, members)
-    elif data is not None or defects or set(given) & set(_FIXED):
+    elif data is not None or defects or was_given("test_split") or set(given) & set(_FIXED):
         raise UserError("A resumed study keeps its data, budget and options; leave them out.")
     elif resume.is_dir():
         console.hold(resume)
@@ -103,7 +120,7 @@ def command(
 
     if resume is None:
         folder = new_run("study", name or Path(data).resolve().name, out)
-        given = {"data": {"source": data} | defects, "seeds": 3} | given
+        given = {"data": {"source": data, "test_split": test_split} | defects, "seeds": 3} | given
         given.setdefault("threads", default_threads(workers))
     else:
         plan = Plan.read(resume)
@@ -156,6 +173,8 @@ def _given(options) -> dict:
     """Return the arguments of `study.run` that the user set."""
     values = {"budget": _budget(options), "options": read_settings(options["settings"]) or None}
     values |= {key: options[key] for key in ("threads", "seeds", "max_hours")} | {"max_seeds": _max_seeds(options)}
+    if options["tune"]:
+        values["rates"] = rate_grid(Protocol({}, options=values["options"] or {}).options["learning_rate"])
     return {key: value for key, value in values.items() if value is not None}
 
 

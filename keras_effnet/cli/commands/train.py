@@ -25,6 +25,7 @@ AUTO = "auto"
 _SOURCE = (
     "task",
     "val_split",
+    "test_split",
     "fold",
     "data_dir",
     "max_bad_files",
@@ -65,6 +66,7 @@ def _recipes_help() -> str:
 @click.option("--resume", type=click.Path(path_type=Path), help="Resume this run folder from its last checkpoint.")
 @task_option
 @click.option("--val-split", type=float, default=0.2, show_default=True, help="Validation share if DATA has no val/.")
+@click.option("--test-split", type=float, default=0.0, show_default=True, help="Test share if DATA has no test/.")
 @click.option("--fold", help="K/N, cross-validation: hold out fold K of N.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of TensorFlow Datasets' files.")
 @tolerant
@@ -171,6 +173,7 @@ def _config(recipe: str | None, given: dict) -> TrainConfig:
 def _origin(
     task: str | None,
     val_split: float,
+    test_split: float,
     fold: str | None,
     data_dir: Path | None,
     max_bad_files: int,
@@ -178,6 +181,8 @@ def _origin(
 ) -> dict[str, Any]:
     """Arguments of `datasets.load` other than the source, as a run folder records them."""
     origin: dict[str, Any] = {"val_split": val_split, "max_bad_files": max_bad_files}
+    if test_split:
+        origin["test_split"] = test_split
     if task is not None:
         origin["task"] = task
     if skip_empty_classes:

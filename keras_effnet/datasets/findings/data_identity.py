@@ -19,6 +19,7 @@ from keras_effnet.system.files import write_text
 from keras_effnet.system.typed_values import conform
 
 DATA = "data.json"
+SPLITS = ("train", "val", "test")
 
 
 class Identity(TypedDict):
@@ -30,9 +31,10 @@ class Identity(TypedDict):
     sizes: str
 
 
-def identity(dataset: ImageDataset) -> Identity:
-    """Identify the training and validation images of a dataset."""
-    return identity_of(dataset.class_names, {"train": dataset.train, "val": dataset.val}, dataset.task)
+def identity(dataset: ImageDataset, names: Iterable[str] = SPLITS) -> Identity:
+    """Identify the images of a dataset, or those of some of its splits."""
+    splits = {name: split for name in names if (split := getattr(dataset, name)) is not None}
+    return identity_of(dataset.class_names, splits, dataset.task)
 
 
 def identity_of(class_names: tuple[str, ...], splits: Mapping[str, Split], task: str = "classification") -> Identity:
@@ -121,7 +123,8 @@ def check_identity(dataset: ImageDataset, folder: Path, cure: str = "") -> None:
         before = conform(read_json(path), Identity, "")
     except UserError as error:
         raise UserError(f"{path} is damaged: {str(error).removesuffix('.')}. Remove it to resume without it.") from None
-    if changes := difference(before, identity(dataset)):
+    known = next(iter(before["classes"].values()), dict.fromkeys(SPLITS))  # no test images in earlier versions
+    if changes := difference(before, identity(dataset, [name for name in SPLITS if name in known])):
         raise UserError(
             f"The data of {dataset.name} have changed since {folder} was started ({changes}), so its results would mix "
             f"both. Restore them, {cure or f'start a new training, or remove {path} to resume on the changed data'}."

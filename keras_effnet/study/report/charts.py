@@ -103,7 +103,7 @@ def _faded(picked: alt.Parameter) -> Any:
     return alt.when(picked).then(alt.value(1.0)).otherwise(alt.value(_SOFT))
 
 
-def _accuracy(field: str = "accuracy", title: str = "validation accuracy") -> alt.Y:
+def _accuracy(field: str = "accuracy", title: str = "accuracy") -> alt.Y:
     scale = alt.Scale(zero=False, padding=16, nice=False)
     return alt.Y(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(format=".0%", tickCount=6))
 
@@ -232,7 +232,7 @@ def curves(data: Data) -> alt.LayerChart:
     chart = alt.Chart(alt.NamedData("curves")).transform_calculate(at="datum[along]")
     x = alt.X("at:Q", title=None, scale=alt.Scale(zero=False, nice=False, padding=12), axis=alt.Axis(tickCount=8))
     colour = _by_order(_distinct(data["curves"], "member"), "member")
-    shared = {"x": x, "y": _accuracy("val_accuracy"), "color": colour}
+    shared = {"x": x, "y": _accuracy("val_accuracy", "validation accuracy"), "color": colour}
     tooltip = [
         alt.Tooltip("member:N", title="network"),
         alt.Tooltip("seed:N"),

@@ -45,7 +45,8 @@ class Section:
 
 def _describe_pareto(data: Data) -> str:
     text = (
-        "Each large dot is a network: its accuracy after the last epoch, averaged over seeds. The bar spans its seeds; "
+        f"Each large dot is a network: its accuracy after the last epoch on the {data['networks'][0]['split']} images, "
+        "averaged over seeds. The bar spans its seeds; "
         "the small dots are the single seeds. The dashed line is the Pareto front: no other network is both cheaper "
         "and more accurate. Hover over a dot for all figures; click a name to highlight it."
     )
@@ -190,7 +191,15 @@ def _columns(summaries: Sequence[Summary]) -> list[Column]:
         return Column(labelled(metric), lambda row: row[metric], text, bar=True)
 
     found = [plain("member", "network", True), plain("group", "axis or family", True), plain("image_size", "pixels")]
-    found.append(Column("accuracy", lambda row: row["accuracy"], lambda row: row["shown"]["accuracy"], bar=True))
+    split = summaries[0].split
+    name = "accuracy" if split == "validation" else f"{split} accuracy"
+    found.append(Column(name, lambda row: row["accuracy"], lambda row: row["shown"]["accuracy"], bar=True))
+    if split != "validation":
+        found.append(
+            Column("validation", lambda row: row["val_accuracy"], lambda row: _share(row["val_accuracy"]), bar=True)
+        )
+    if any(summary.learning_rate for summary in summaries):
+        found.append(rate("learning_rate", "learning rate"))
     found += [plain("seeds", "seeds"), plain("epochs", "epochs"), *map(cost, measured(summaries))]
     found += [rate(f"{use}_images_per_second", f"images/s, {use}") for use in ("train", "predict")]
     if any(summary.input_bound is not None for summary in summaries):

@@ -28,6 +28,7 @@ from keras_effnet.study.statistics.comparisons import (
     uncertainty,
 )
 from keras_effnet.study.statistics.looks import Looks
+from keras_effnet.study.statistics.rate_choice import rate_sentences
 from keras_effnet.study.statistics.sample_size import TO_SEE, expected_scatter, seeds_needed
 from keras_effnet.study.summary import METRICS, Summary, ratios
 
@@ -77,8 +78,17 @@ def answer(summaries: Sequence[Summary], looks: Looks | None = None) -> list[str
     every = [each for _, own in verdicts for each in own]
     unclear = sum(len(question.unclear(own)) for question, own in verdicts)
     last = [basis(every, looks.correction() if looks else ""), looks.outcome(seeds, unclear) if looks else None]
-    lines = [*_growth(_series(summaries)), *clock_sentences(summaries), *told, *last, _needed(summaries, every)]
+    first = [*_growth(_series(summaries)), *clock_sentences(summaries), _source(summaries[0])]
+    first += rate_sentences(summaries)
+    lines = [*first, *told, *last, _needed(summaries, every)]
     return [line for line in lines if line]
+
+
+def _source(summary: Summary) -> str | None:
+    """Say which images the accuracies are of, where these are no validation images."""
+    if summary.split == "validation" or summary.images is None:
+        return None
+    return f"Accuracies are those of {summary.images:,} {summary.split} images, by which nothing was chosen."
 
 
 def open_pairs(summaries: Sequence[Summary], level: float = LEVEL) -> list[tuple[str, str]]:
@@ -210,7 +220,7 @@ def _needed(summaries: Sequence[Summary], verdicts: Sequence[Judged]) -> str | N
     accuracies = [value for each in summaries for value in each.accuracies]
     images = summaries[0].images or image_count(accuracies)
     found = scatter([each.accuracies for each in summaries])
-    text = power_sentence(images, len(verdicts), found)
+    text = power_sentence(images, len(verdicts), found, kind=summaries[0].split)
     largest = max(unclear)
     needed = seeds_needed(largest, images, scatter=found, comparisons=len(verdicts)) if 0 < largest < 1 else None
     if largest > 1.01 * TO_SEE and needed:
@@ -218,19 +228,26 @@ def _needed(summaries: Sequence[Summary], verdicts: Sequence[Judged]) -> str | N
     return text
 
 
-def power_sentence(images: int, comparisons: int, found: float | None = None, difference: float = TO_SEE) -> str:
+def power_sentence(
+    images: int,
+    comparisons: int,
+    found: float | None = None,
+    difference: float = TO_SEE,
+    kind: str = "validation",
+) -> str:
     """Say how many seeds would show a difference between two networks, in 8 of 10 studies.
 
     Args:
-        images: Int, number of validation images.
+        images: Int, number of images that report.
         comparisons: Int, comparisons that are judged together.
         found: Float or None, standard deviation of the accuracy over seeds; None before anything was trained.
         difference: Float, difference of accuracies to see.
+        kind: String, what the images are, `"validation"` or `"test"`.
     """
     needed = seeds_needed(difference, images, scatter=found, comparisons=comparisons)
-    what = f"To see a difference of {100 * difference:g} points on {images:,} validation images"
+    what = f"To see a difference of {100 * difference:g} points on {images:,} {kind} images"
     if needed is None:
-        return f"{what} no number of seeds is enough: validate on more images."
+        return f"{what} no number of seeds is enough: hold out more images."
     among = f" among {comparisons} comparisons" if comparisons > 1 else ""
     usual = found or expected_scatter(images)
     source = "as usual" if found is None else "as found here"

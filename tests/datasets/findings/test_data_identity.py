@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -72,6 +73,17 @@ def test_changed_data_is_refused_with_what_changed_and_what_to_do(started, chang
     )
     (run / DATA).unlink()
     check_identity(datasets.load(images), run)
+
+
+def test_test_images_are_part_of_the_identity_unless_an_earlier_version_left_them_out(started):
+    images, run = started
+    dataset = datasets.load(images, test_split=0.2)
+    save_identity(dataset, run)
+    fewer = dataclasses.replace(dataset, test=dataset.test.select(range(len(dataset.test) - 1)))
+    with pytest.raises(UserError, match="test, now"):
+        check_identity(fewer, run)
+    (run / DATA).write_text(json.dumps(identity(dataset, ("train", "val"))))
+    check_identity(fewer, run)
 
 
 def test_the_same_data_elsewhere_is_accepted(started, tmp_path):
