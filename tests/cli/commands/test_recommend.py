@@ -7,6 +7,7 @@ import shlex
 import sys
 
 import pytest
+from study_rows import cost, training
 
 from keras_effnet.cli.commands import train
 from keras_effnet.complexity.counting import count
@@ -15,6 +16,7 @@ from keras_effnet.study.networks import Member, scaled
 from keras_effnet.study.plan import Plan
 from keras_effnet.study.protocol import Budget, Protocol, macs_per_epoch
 from keras_effnet.study.results import RESULTS_JSONL
+from keras_effnet.study.scaling_study import StudyResult
 from keras_effnet.system import jsonl
 from keras_effnet.system.files import write_text
 
@@ -129,6 +131,33 @@ def test_the_list_of_candidates_leads_to_a_search_of_the_same_candidates(cli):
     line = shown.out.splitlines()[-1].removeprefix("Next:   ")
     expected = f"keras-effnet search DATA --baseline lite0 {shlex.join(options)}"
     assert sorted(line.split()) == sorted(expected.split())
+
+
+def test_a_recommendation_is_checked_by_training_it_as_the_study_would(cli, studied, monkeypatch):
+    """Predicted against got; the training itself is replaced by its rows."""
+    folder, plan = studied({"stem_stride": 1}, classes={"a": {"train": 640, "val": 64}})
+    asked: list[dict] = []
+
+    def run(members, folder, progress, announce, **arguments):
+        asked.append({"members": members, "folder": folder} | arguments)
+        macs = count(plan.protocol.config(members[0]).spec, classes=10).macs
+        row = cost(members[0].name, macs, 1.0) | {"params": macs // 10}
+        return StudyResult(folder, [row, training(members[0].name, 0, 0.9)], {})
+
+    monkeypatch.setattr("keras_effnet.study.run", run)
+    shown = cli("recommend", "--budget-macs", 6e7, "--data", folder, "--train", "--workers", 2)
+    assert shown.status == 0, shown.err
+    (call,) = asked
+    assert {name: call[name] for name in plan.protocol.arguments} == plan.protocol.arguments
+    assert (call["seeds"], call["workers"]) == (plan.seeds, 2)
+    assert (call["folder"] / DATA_IDENTITY).read_text() == (folder / DATA_IDENTITY).read_text()
+    assert "got 90.0% over 1 seed on validation images: outside the interval." in shown.out
+    assert "(x1.00); the budget of 60,000,000 MACs is kept." in shown.out
+    answered = json.loads(cli("recommend", "--budget-macs", 6e7, "--data", folder, "--train", "--json").out)
+    assert answered["check"]["accuracy_got"] == 0.9 and answered["check"]["cost_got"] == answered["macs"]
+    assert answered["check"]["within"] is False
+    refused = cli("recommend", "--budget-macs", 6e7, "--data", folder, "--workers", 2)
+    assert refused.status == 2 and "nothing is trained without --train" in refused.err
 
 
 def test_recommending_loads_no_framework(cli, studied):
