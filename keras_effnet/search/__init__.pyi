@@ -1,9 +1,12 @@
 from .arguments import kept_arguments
+from .baselines import BaselineResult, baseline_search
 from .grid import candidates
 from .halving import SearchResult, grid_search
 
 __all__ = [
+    "BaselineResult",
     "SearchResult",
+    "baseline_search",
     "candidates",
     "grid_search",
     "kept_arguments",

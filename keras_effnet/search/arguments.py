@@ -18,6 +18,7 @@ from keras_effnet.system.portable_paths import located_values, portable_values
 from keras_effnet.system.typed_values import build
 
 ARGUMENTS = "search.yaml"
+BASELINE_ARGUMENTS = "baseline_search.yaml"
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,55 @@ class _Arguments:
     last_seen: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _BaselineArguments:
+    """Fields of `baseline_search.yaml`, arguments of `baseline_search`."""
+
+    baseline: str
+    cost: str
+    budget: float | None
+    sampler: str
+    candidates: int
+    generation: int
+    image_size: int
+    epochs: int
+    first: int
+    reduction: int
+    finalists: int
+    seeds: int
+    last_seen: dict[str, str] = field(default_factory=dict)
+
+
 def save_arguments(folder: Path, values: Mapping[str, Any]) -> None:
     """Write `search.yaml`, with the path of a baseline relative to the folder."""
-    (arguments,), last_seen = portable_values([values], folder, is_path)
+    _save(folder / ARGUMENTS, values)
+
+
+def save_baseline_arguments(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write `baseline_search.yaml`, with the path of a baseline relative to the folder."""
+    _save(folder / BASELINE_ARGUMENTS, values)
+
+
+def _save(path: Path, values: Mapping[str, Any]) -> None:
+    (arguments,), last_seen = portable_values([values], path.parent, is_path)
     arguments |= {"last_seen": last_seen} if last_seen else {}
-    write_text(folder / ARGUMENTS, yaml.safe_dump(arguments, sort_keys=False))
+    write_text(path, yaml.safe_dump(arguments, sort_keys=False))
+
+
+def searches_baseline(folder: Path) -> bool:
+    """Whether a folder is that of a search for a baseline."""
+    return (folder / BASELINE_ARGUMENTS).is_file()
 
 
 def kept_arguments(folder: Path) -> dict[str, Any]:
-    """Arguments with which `grid_search` resumes an earlier search.
+    """Arguments with which `grid_search`, or `baseline_search`, resumes an earlier search.
 
     Raises:
         UserError: The folder is not that of a search, or is damaged.
     """
-    path = folder / ARGUMENTS
+    kind: type[Any]
+    kind, name = (_BaselineArguments, BASELINE_ARGUMENTS) if searches_baseline(folder) else (_Arguments, ARGUMENTS)
+    path = folder / name
     if not path.is_file():
         raise UserError(f"{folder} is not the folder of a search: it has no {ARGUMENTS}.")
     shared = {
@@ -59,7 +95,7 @@ def kept_arguments(folder: Path) -> dict[str, Any]:
     }
     values = read_yaml(path)
     try:
-        own = asdict(build(_Arguments, values))
+        own = asdict(build(kind, values))
     except UserError as error:
         raise UserError(f"{path} is damaged: {error}. Restore it, or start a new search.") from None
     last_seen = own.pop("last_seen")

@@ -146,7 +146,7 @@ def grid_search(
 
     Source: EfficientNet (ICML 2019), section 3.3; successive halving, Li et al., ASHA (MLSys 2020).
     """
-    _check_installed()
+    check_installed()
     if not 1 <= first <= epochs or reduction < 2 or min(finalists, seeds) < 1:
         raise UserError("A search needs 1 <= first <= epochs, a reduction of 2 or more, one finalist and one seed.")
     baseline = resolved_name(baseline)
@@ -186,9 +186,14 @@ def grid_search(
     return result
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Refuse a search without Optuna.
+
+    Raises:
+        UserError: It is not installed.
+    """
     if find_spec("optuna") is None:
-        raise UserError("The search needs Optuna: pip install 'keras-effnet[study]'.")
+        raise UserError("The search needs Optuna: pip install 'keras-effnet[search]'.")
 
 
 class _Halving:

@@ -80,6 +80,20 @@ def _subject(protocol: Protocol, member: Member, classes: int) -> _Subject:
     return _Subject(member, steps, prediction, convert(float32_copy(fixed)))
 
 
+def measure_latencies(protocol: Protocol, members: Sequence[Member], classes: int) -> list[float]:
+    """Median latency of networks as float32 `.tflite` files in milliseconds, measured in turn, one thread each."""
+    with captured_output():
+        _start(protocol.threads)
+        from keras_effnet.export.conversion.float_graph import convert
+        from keras_effnet.export.conversion.structure import float32_copy
+        from keras_effnet.export.measure.latency import benchmark_in_turn
+        from keras_effnet.training.run import build_model
+
+        files = [convert(float32_copy(build_model(protocol.config(member), classes))) for member in members]
+        latencies = benchmark_in_turn(files, threads=1, max_seconds=_LATENCY_SECONDS)
+        return [round(latency.median_ms, 4) for latency in latencies]
+
+
 def _row(
     protocol: Protocol, subject: _Subject, latency: LatencyReport, classes: int, others: float | None
 ) -> dict[str, Any]:

@@ -236,8 +236,8 @@ def test_score(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path) 
         config: `TrainConfig` of the run.
         run_dir: Run folder.
     """
-    instance_of("dataset.test", dataset.test, Split)
-    model, held_out = uncompiled(_network(dataset, replace(config, weights=None))), replace(dataset, val=dataset.test)
+    held_out = replace(dataset, val=instance_of("dataset.test", dataset.test, Split))
+    model = uncompiled(_network(dataset, replace(config, weights=None)))
     load_state(model, Path(run_dir) / LAST)
     return judge(model, image_pipeline(held_out, config.image_spec, config.batch_size), held_out).score
 

@@ -10,29 +10,42 @@ from click.core import ParameterSource
 
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.cli import console
+from keras_effnet.cli.baseline_search import SMALL, search_baseline
 from keras_effnet.cli.command_words import training_words
 from keras_effnet.cli.options import (
     THREADS,
     Choice,
     Name,
+    Number,
     Whole,
     default_threads,
     given_words,
     read_settings,
+    refuse_unused,
     reporting_split,
     tolerant,
     tolerated,
 )
 from keras_effnet.errors import UserError
+from keras_effnet.search.arguments import searches_baseline
+from keras_effnet.search.baseline_halving import SAMPLERS
 from keras_effnet.search.grid import CONSTRAINED, ScalingCandidate, candidates, format_constants, networks
 
-_SMALL = 48  # input size of the baseline in pixels when candidates are trained
+_BASELINE = ("budget_macs", "budget_ms", "cost", "sampler", "candidates", "generation")
+_CONSTANTS = ("dry_run", "target", "step", "tolerance", "by")
 _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change when a search is resumed
 
 
 @click.command("search")
 @click.argument("data", required=False)
-@click.option("--baseline", default="b0", show_default=True, help="Network to scale: a name or a .yaml file.")
+@click.option(
+    "--what",
+    type=Choice(["constants", "baseline"]),
+    default="constants",
+    show_default=True,
+    help="Search the scaling constants, or a better baseline at the same cost.",
+)
+@click.option("--baseline", default="b0", show_default=True, help="Network to start from: a name or a .yaml file.")
 @click.option("--dry-run", is_flag=True, help="List the candidates without training them.")
 @click.option("--target", type=float, default=2.0, show_default=True, help="Cost ratio at phi = 1.")
 @click.option("--step", type=float, help="Grid step. [default: 0.05 for --dry-run, else 0.1]")
@@ -43,6 +56,14 @@ _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change w
     help="Quantity to constrain: the formula or the counted MACs. [default: formula for --dry-run, else macs]",
 )
 @click.option("--image-size", type=Whole(), help="Input size of the baseline. [default: its own, or 48 to train]")
+@click.option("--budget-macs", type=Number(1), help="baseline: MACs per image. [default: the baseline's]")
+@click.option("--budget-ms", type=Number(0, min_open=True), help="baseline: measured TFLite latency, instead of MACs.")
+@click.option(
+    "--cost", type=Choice(["macs", "tflite_ms"]), default="macs", show_default=True, help="baseline: its unit."
+)
+@click.option("--sampler", type=Choice(SAMPLERS), default="tpe", show_default=True, help="baseline: nsga2 for a front.")
+@click.option("--candidates", type=Whole(2), default=24, show_default=True, help="baseline: candidates in all.")
+@click.option("--generation", type=Whole(2), default=8, show_default=True, help="baseline: candidates drawn together.")
 @click.option("--epochs", type=Whole(1), default=9, show_default=True, help="Epochs of the longest training.")
 @click.option("--first", type=Whole(1), default=1, show_default=True, help="Epochs before the first comparison.")
 @click.option("--reduction", type=Whole(2), default=3, show_default=True, help="Keep one candidate in this many.")
@@ -63,15 +84,23 @@ _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change w
 def command(data, dry_run, as_json, **options) -> None:
     """Search alpha, beta, gamma >= 1 with alpha * beta^2 * gamma^2 close to 2 for a baseline, by training on DATA.
 
-    With --dry-run, list the candidates: `search --baseline b0 --dry-run`.
+    With --dry-run, list the candidates: `search --baseline b0 --dry-run`. With --what baseline, search a stage table
+    that is better than the baseline at its cost.
     """
-    if dry_run:
-        return _list(as_json, **options)
-    if options["resume"] is not None:
+    baseline, resume = options.pop("what") == "baseline", options["resume"]
+    own = {name: options.pop(name) for name in _BASELINE}
+    if resume is not None:
         _refuse_what_is_kept()
-    elif data is None:
+        baseline = searches_baseline(resume)
+    elif data is None and not dry_run:
         raise UserError("Name the data to train candidates on: `keras-effnet search digits-cluttered`, or --dry-run.")
-    return _search(data, as_json, **options)
+    if baseline:
+        refuse_unused(_CONSTANTS, "they belong to the search of constants.")
+        if resume is not None and resume.is_dir():
+            console.hold(resume)
+        return search_baseline(data, as_json, **own, **{k: v for k, v in options.items() if k not in _CONSTANTS})
+    refuse_unused(_BASELINE, "they belong to --what baseline.")
+    return _list(as_json, **options) if dry_run else _search(data, as_json, **options)
 
 
 def _refuse_what_is_kept() -> None:
@@ -157,7 +186,7 @@ def _search(
 
     if resume is None:
         folder = new_run("search", name or Path(data).resolve().name, out)
-        own = {"step": step or 0.1, "by": by or "macs", "image_size": image_size or _SMALL}
+        own = {"step": step or 0.1, "by": by or "macs", "image_size": image_size or SMALL}
         own["threads"] = threads or default_threads(options["workers"])
         given = {"source": data, "test_split": test_split} | tolerated(max_bad_files, skip_empty_classes)
         arguments = {"data": given, "options": read_settings(settings), **options, **own}

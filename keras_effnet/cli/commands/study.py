@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -171,7 +172,7 @@ def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size, stem_
 
 def _given(options) -> dict:
     """Return the arguments of `study.run` that the user set."""
-    values = {"budget": _budget(options), "options": read_settings(options["settings"]) or None}
+    values: dict[str, Any] = {"budget": _budget(options), "options": read_settings(options["settings"]) or None}
     values |= {key: options[key] for key in ("threads", "seeds", "max_hours")} | {"max_seeds": _max_seeds(options)}
     if options["tune"]:
         values["rates"] = rate_grid(Protocol({}, options=values["options"] or {}).options["learning_rate"])
