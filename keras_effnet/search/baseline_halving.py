@@ -105,7 +105,8 @@ def search_generations(
     Returns:
         List of `Scored`, in the order in which they were drawn.
     """
-    study, found, limit = _study(extent), {}, None
+    found: dict[str, Scored] = {}
+    study, limit = _study(extent), None
     reference = macs(space.spec(space.own))
     study.enqueue_trial(space.own)
     for first in range(0, extent.count, extent.size):
