@@ -545,6 +545,7 @@ def test_a_finished_study_is_shown_again(studied, cli):
     assert shown.status == 0, shown.err
     assert "small" in shown.out and "MACs grew" in shown.out and "report.html" in shown.out
     assert (result.folder / "report.html").stat().st_size < 5e6
+    assert len((result.folder / "trainings.csv").read_text().splitlines()) == 1 + len(rows_of(result, "training"))
     answered = json.loads(cli("study", "--resume", result.folder, "--json").out)
     assert answered["failures"] == {} and "MACs grew" in answered["answer"][0]
 

@@ -77,6 +77,7 @@ _FIXED = ("budget", "options", "threads", "rates")  # parts of the protocol, whi
 @click.option("--name", type=Name(), help="Name of the study folder; by default the name of the data.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True, help="Folder of all runs.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Resume this study; networks and seeds may be added.")
+@click.option("--against", type=click.Path(path_type=Path), help="Compare with this study, network by network.")
 @click.option("--wandb", metavar="PROJECT", help="Log the report to Weights & Biases; offline with WANDB_MODE=offline.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -87,6 +88,7 @@ def command(
     workers,
     cluster,
     target,
+    against,
     wandb,
     as_json,
     test_split,
@@ -112,6 +114,7 @@ def command(
     from keras_effnet import study
     from keras_effnet.study.plan import PROTOCOL, Plan
     from keras_effnet.study.report import write
+    from keras_effnet.study.report.tables import write_csv
     from keras_effnet.study.results import RESULTS_JSONL, kept_results
     from keras_effnet.study.statistics.answers import answer
     from keras_effnet.study.statistics.looks import looks_of
@@ -134,10 +137,11 @@ def command(
                 members=members, folder=folder, progress=progress, announce=console.say, **where, **given
             )
         summaries, looks = summarize(result.rows, target), looks_of(read_yaml(folder / PROTOCOL))
-        findings = answer(summaries, looks)
+        findings = answer(summaries, looks) + ([] if against is None else _compared(folder, against, target))
         drawn = drawn and bool(summaries)
-        if drawn:
-            with kept_results(folder):
+        with kept_results(folder):
+            write_csv(folder)
+            if drawn:
                 write.write_report(folder, target=target)
     if drawn and wandb:
         write.log_to_wandb(folder, wandb)
@@ -216,6 +220,22 @@ def _can_draw(wandb: str | None) -> bool:
         console.say(f"{missing} Results are saved and a table is printed instead of a report.")
         return False
     return True
+
+
+def _compared(folder: Path, against: Path, target: float | None) -> list[str]:
+    """Sentences on the networks that another study has too."""
+    from keras_effnet.study.plan import PROTOCOL
+    from keras_effnet.study.results import read_complete_results
+    from keras_effnet.study.statistics.two_studies import compare_studies
+    from keras_effnet.study.summary import summarize
+    from keras_effnet.system.documents import read_yaml
+
+    folders = (against, folder)
+    studies = [summarize(read_complete_results(each), target) for each in folders]
+    protocols = [read_yaml(each / PROTOCOL) for each in folders]
+    names = [each.resolve().name for each in folders]
+    names = names if names[0] != names[1] else [str(each) for each in folders]
+    return compare_studies(tuple(names), tuple(studies), tuple(protocols))
 
 
 def _show(summaries, sentences) -> None:

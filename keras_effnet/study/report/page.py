@@ -255,6 +255,7 @@ def render_page(
     protocol: Mapping[str, Any],
     env: Mapping[str, Any],
     texts: Mapping[str, str],
+    downloads: Mapping[str, str],
 ) -> str:
     """Render the HTML page of a report.
 
@@ -267,6 +268,7 @@ def render_page(
         config: Vega-Lite configuration for all charts.
         protocol, env: Mappings, the content of `protocol.yaml` and `env.json`; either may be empty.
         texts: Mapping, title to text, for the collapsed details at the end.
+        downloads: Mapping, name of each CSV file to its text.
 
     Returns:
         String, HTML.
@@ -282,6 +284,7 @@ def render_page(
         table=_table(data["networks"], _columns(summaries)),
         failures=[{"seed": None, **row} for row in data["failures"]],
         texts=texts,
+        downloads=downloads,
         data=data,
         charts={"config": config, "charts": charts},
         library=Markup(library.replace("</script", "<\\/script")),

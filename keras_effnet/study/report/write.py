@@ -13,6 +13,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.study.report.charts import require_packages
 from keras_effnet.study.report.page import SECTIONS, Section, render_page
 from keras_effnet.study.report.records import report_data
+from keras_effnet.study.report.tables import csv_tables
 from keras_effnet.study.results import read_complete_results
 from keras_effnet.study.summary import summarize
 from keras_effnet.system.documents import read_json, read_text, read_yaml
@@ -118,6 +119,7 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
         protocol=_fields(folder / "protocol.yaml", read_yaml),
         env=_fields(folder / "env.json", read_json),
         texts=texts,
+        downloads=csv_tables(rows),
     )
     with atomic_group(folder) as staged:
         for section, spec in specs.items():

@@ -19,6 +19,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.study.report import charts as report_charts
 from keras_effnet.study.report.page import Section
 from keras_effnet.study.report.records import figure, report_data
+from keras_effnet.study.report.tables import csv_tables
 from keras_effnet.study.report.write import log_to_wandb, write_report
 from keras_effnet.system.jsonl import read
 
@@ -513,6 +514,26 @@ def test_a_click_on_a_header_sorts_numbers_as_numbers(opened, written):
     assert click("TFLite file (MB)") == ("ascending", by_macs)
     assert click("network") == ("ascending", sorted(NETWORKS, key=lambda name: name.replace("-", "")))
     assert tab.locator("th[aria-sort]").count() == 1
+
+
+def test_a_filter_shows_some_networks_in_charts_and_table_and_stays_in_the_link(opened, written):
+    tab = opened(written)
+    tab.locator("#filter").fill("resnet, width")
+    tab.wait_for_function(f"document.querySelectorAll({MEANS!r}).length === 2")
+    assert tab.locator("#networks tbody tr:visible td:first-child").all_inner_texts() == ["b0-width-phi-1", "resnet18"]
+    link = tab.url.removeprefix(written.as_uri())
+    assert link == "#show=resnet%2C%20width"
+    tab.reload()
+    tab.wait_for_function(f"document.querySelectorAll({MEANS!r}).length === 2")
+    tab.locator("#filter").fill("")
+    tab.wait_for_function(f"document.querySelectorAll({MEANS!r}).length === {len(NETWORKS)}")
+
+
+def test_all_data_can_be_downloaded_from_the_page(opened, written):
+    tab = opened(written)
+    with tab.expect_download() as started:
+        tab.get_by_role("link", name="trainings.csv").click()
+    assert Path(started.value.path()).read_text() == csv_tables(read(written.parent / "results.jsonl"))["trainings.csv"]
 
 
 def test_what_was_not_measured_sorts_last_both_ways(opened, write):

@@ -1,0 +1,85 @@
+"""All data of a study as CSV: its networks, trainings, epochs and layers, one record a line. Pure Python."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keras_effnet.study.results import read_complete_results
+from keras_effnet.study.summary import summarize
+from keras_effnet.system.files import atomic_group, write_text
+
+Record = dict[str, Any]
+_LISTS = (list, tuple, dict)
+
+
+def csv_tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Tables of a study as CSV text, with the units of `results.jsonl`.
+
+    Args:
+        rows: Rows of `results.jsonl`.
+
+    Returns:
+        Dict, name of each file to its text, without empty tables: `networks.csv` has the means over seeds,
+        `trainings.csv` each seed, `epochs.csv` the curves, `layers.csv` the throughput of each kind of layer, and
+        `learning_rates.csv` the rates that were tried.
+    """
+    by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in ("training", "roofline", "tuning")}
+    tables: dict[str, list[Record]] = {
+        "networks.csv": [
+            _flat(asdict(each)) | {"accuracy": each.accuracy, "spread": each.spread, "seeds": len(each.accuracies)}
+            for each in summarize(rows)
+        ],
+        "trainings.csv": [_flat(row) for row in by_kind["training"]],
+        "epochs.csv": _nested(by_kind["training"], "curve", "seed"),
+        "layers.csv": _nested(by_kind["roofline"], "kinds"),
+        "learning_rates.csv": _nested(by_kind["tuning"], "tried"),
+    }
+    return {name: _csv(records) for name, records in tables.items() if records}
+
+
+def _flat(record: Mapping[str, Any]) -> Record:
+    """The fields that fit into a cell."""
+    return {name: value for name, value in record.items() if not isinstance(value, _LISTS) and name != "kind"}
+
+
+def _nested(rows: Sequence[Mapping[str, Any]], field: str, *more: str) -> list[Record]:
+    """One record for each item of a list in each row, with the network's name."""
+    names = ("member", *more)
+    return [{name: row[name] for name in names} | item for row in rows for item in row[field]]
+
+
+def _csv(records: Sequence[Record]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, dict.fromkeys(name for record in records for name in record), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def write_csv(folder: str | Path) -> list[Path]:
+    """Write the tables of a study as CSV files into its folder, see `csv_tables`.
+
+    Args:
+        folder: Path of a folder with `results.jsonl`.
+
+    Returns:
+        List of the files' paths.
+
+    Raises:
+        UserError: The results are damaged, or the folder cannot be written.
+
+    Example:
+
+    >>> write_csv("runs/study/digits")
+    """
+    folder = Path(folder)
+    tables = csv_tables(read_complete_results(folder))
+    with atomic_group(folder) as staged:
+        for name, text in tables.items():
+            write_text(staged / name, text)
+    return [folder / name for name in tables]
