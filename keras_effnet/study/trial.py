@@ -12,12 +12,15 @@ from typing import Any
 
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Protocol
+from keras_effnet.system.documents import json_text, read_json
 from keras_effnet.system.files import WriteError, make_folder, write_text
 from keras_effnet.system.machine import peak_resident_bytes
 from keras_effnet.system.output import captured_output
+from keras_effnet.system.typed_values import conform
 
 _CURVE = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 LOG = "log.txt"
+TESTED = "test.json"  # the last weights are removed once the row is written
 
 
 @dataclass(frozen=True)
@@ -126,12 +129,15 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
         check_data(dataset, Path(trial.study))
     with energy_meter() as energy:
         if len(rows) < trial.target:
+            (folder / TESTED).unlink(missing_ok=True)
             fit_dataset(dataset, config, folder, resume=resume, callbacks=[Pause(trial.target)])
             rows, peak = read_rows(folder), _peak_memory_mb()
     tested: dict[str, Any] = {}
     if dataset.test is not None and trial.reports and trial.target == trial.epochs:
-        score = round(test_score(dataset, config, folder), 5)
-        tested = {"test_accuracy": score, "test_images": len(dataset.test)}
+        if not (folder / TESTED).is_file():
+            score = round(test_score(dataset, config, folder), 5)
+            write_text(folder / TESTED, json_text({"test_accuracy": score, "test_images": len(dataset.test)}))
+        tested = conform(read_json(folder / TESTED), dict[str, Any], TESTED)
     rows = rows[: trial.target]
     waits = [row["input_bound"] for row in rows if "input_bound" in row]
     return {

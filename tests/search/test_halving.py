@@ -302,8 +302,9 @@ def test_a_search_is_not_resumed_on_changed_data(trained, cli, image_folder, tmp
     (images / "cat/005.png").unlink()
     shown = cli("search", "--resume", folder)
     assert shown.status == 2 and shown.err == (
-        f"error: The data of images have changed since {folder} was started (class 'cat' had 5 train, 1 val, now 4 "
-        "train, 1 val), so its results would mix both. Restore them, or start anew with another --name.\n"
+        f"error: The data of images have changed since {folder} was started (class 'cat' had 4 train, 1 val, 1 "
+        "test, now 3 train, 1 val, 1 test), so its results would mix both. Restore them, or start anew with another "
+        "--name.\n"
     )
     assert trained == done
 
