@@ -230,12 +230,11 @@ def _compared(folder: Path, against: Path, target: float | None) -> list[str]:
     from keras_effnet.study.summary import summarize
     from keras_effnet.system.documents import read_yaml
 
-    folders = (against, folder)
-    studies = [summarize(read_complete_results(each), target) for each in folders]
-    protocols = [read_yaml(each / PROTOCOL) for each in folders]
-    names = [each.resolve().name for each in folders]
-    names = names if names[0] != names[1] else [str(each) for each in folders]
-    return compare_studies(tuple(names), tuple(studies), tuple(protocols))
+    before, after = (summarize(read_complete_results(each), target) for each in (against, folder))
+    first, last = (read_yaml(each / PROTOCOL) for each in (against, folder))
+    alike = against.resolve().name == folder.resolve().name
+    names = (str(against), str(folder)) if alike else (against.resolve().name, folder.resolve().name)
+    return compare_studies(names, (before, after), (first, last))
 
 
 def _show(summaries, sentences) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_effnet.study.statistics.comparisons import basis, compare, in_words, judged
+from keras_effnet.study.statistics.comparisons import Comparison, basis, compare, in_words, judged
 from keras_effnet.study.statistics.looks import in_series
 from keras_effnet.study.summary import METRICS, Summary, ratios
 
@@ -34,7 +34,7 @@ def compare_studies(
     sentences = [line for line in (_settings(protocols),) if line]
     if all(_same_images(first[name], last[name]) for name in common) and _same(protocols, "data"):
         pairs = [(first[name], last[name]) for name in common]
-        found = [compare(*_labels(one, names), (one.by_seed, other.by_seed), one.images) for one, other in pairs]
+        found = [_compared(one, other, names) for one, other in pairs]
         verdicts = judged([each for each in found if each is not None])
         sentences += [f"By accuracy, {in_words(each)}." for each in verdicts]
         sentences += [line for line in (basis(verdicts),) if line]
@@ -47,8 +47,9 @@ def compare_studies(
     return sentences
 
 
-def _labels(network: Summary, studies: tuple[str, str]) -> list[str]:
-    return [f"{network.member} of {study}" for study in studies]
+def _compared(first: Summary, last: Summary, studies: tuple[str, str]) -> Comparison | None:
+    before, after = (f"{first.member} of {study}" for study in studies)
+    return compare(before, after, (first.by_seed, last.by_seed), first.images)
 
 
 def _same_images(first: Summary, last: Summary) -> bool:
