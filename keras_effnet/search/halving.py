@@ -5,11 +5,11 @@ Pure Python. Optuna is loaded where it is used.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from keras_effnet.architecture.baselines import architecture_spec
@@ -17,13 +17,14 @@ from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.errors import UserError
 from keras_effnet.search.arguments import save_arguments
-from keras_effnet.search.grid import ScalingCandidate, candidates, networks
+from keras_effnet.search.grid import ScalingCandidate, candidates, format_constants, networks
 from keras_effnet.study.executors import engine
 from keras_effnet.study.networks import Member, resolved_name
 from keras_effnet.study.plan import begin, prepare
 from keras_effnet.study.protocol import Budget
 from keras_effnet.study.results import kept_results, read_results
 from keras_effnet.study.scheduler import Row, StudyProgress, run_trials
+from keras_effnet.study.statistics.comparisons import Judged, basis, compare, in_words, judged
 from keras_effnet.study.statistics.looks import growing
 from keras_effnet.study.summary import OverSeeds
 from keras_effnet.study.trial import TrainingRun
@@ -39,12 +40,26 @@ class Ranked(OverSeeds):
         same: Tuple of `CompoundScaling`, all constants that round to this network, including its own.
         epochs: Int, its longest training.
         accuracies: Tuple of floats, validation accuracy after that many epochs, by seed.
+        tested: Tuple of floats, accuracy on the test images, by seed; empty where it was not measured.
+        images: Int or None, number of the images that report: test images, or else validation images.
     """
 
     candidate: ScalingCandidate
     same: tuple[CompoundScaling, ...]
     epochs: int
     accuracies: tuple[float, ...]
+    tested: tuple[float, ...] = ()
+    images: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its constants, in parentheses."""
+        return format_constants(self.candidate.scaling)
+
+    @property
+    def reported(self) -> dict[int, float]:
+        """Accuracy of each seed on the images that did not rank it, where there are any."""
+        return dict(enumerate(self.tested or self.accuracies))
 
 
 @dataclass(frozen=True)
@@ -67,22 +82,36 @@ class SearchResult:
         return self.ranking[0].candidate.scaling
 
     @property
-    def tied(self) -> list[Ranked]:
-        """Finalists within noise of the best: closer than twice the standard error of the difference over seeds.
+    def compared(self) -> list[tuple[Ranked, Judged]]:
+        """The other finalists, each with the verdict on the best against it, judged together over paired seeds.
 
-        Only candidates with as many epochs and seeds as the best are compared. With one seed all of them are tied.
+        Only candidates with as many epochs and seeds as the best are compared.
         """
-        best = self.ranking[0]
-        alike = (best.epochs, len(best.accuracies))
-        first, *others = (each for each in self.ranking if (each.epochs, len(each.accuracies)) == alike)
-        return [other for other in others if _within_noise(first, other)]
+        best, *others = self.ranking
+        alike = [each for each in others if (each.epochs, len(each.accuracies)) == (best.epochs, len(best.accuracies))]
+        pairs = [(each, compare(each.name, best.name, (each.reported, best.reported), best.images)) for each in alike]
+        found = [(each, comparison) for each, comparison in pairs if comparison is not None]
+        verdicts = judged([comparison for _, comparison in found])
+        return [(each, verdict) for (each, _), verdict in zip(found, verdicts, strict=True)]
+
+    @property
+    def tied(self) -> list[Ranked]:
+        """Finalists that are not found to be less accurate than the best; with one seed all of them."""
+        return [each for each, verdict in self.compared if verdict.verdict != "more"]
+
+    @property
+    def answer(self) -> list[str]:
+        """The best constants, on validation and test images, and their lead over each finalist with its interval."""
+        best, compared = self.ranking[0], self.compared
+        tested = f", {fmean(best.tested):.1%} on test images, by which nothing was chosen" if best.tested else ""
+        lines = [f"Best: {best.name}, {best.accuracy:.1%} on the validation images that chose it{tested}."]
+        lines += [f"{_against(each)}, {in_words(verdict)}." for each, verdict in compared]
+        verdicts = [verdict for _, verdict in compared]
+        return lines + [line for line in (basis(verdicts),) if line]
 
 
-def _within_noise(first: Ranked, other: Ranked) -> bool:
-    if first.spread is None or other.spread is None:
-        return True
-    error = math.hypot(first.spread, other.spread) / math.sqrt(len(first.accuracies))
-    return first.accuracy - other.accuracy <= 2 * error
+def _against(other: Ranked) -> str:
+    return "Against the constants of the paper" if CompoundScaling() in other.same else "Against a finalist"
 
 
 def member(candidate: ScalingCandidate, baseline: str, image_size: int) -> Member:
@@ -116,7 +145,8 @@ def grid_search(
     """Search the compound scaling constants of a baseline by short trainings.
 
     All candidates are trained for `first` epochs, the best `1 / reduction` of them `reduction` times as long, and so
-    on, by Optuna's asynchronous successive halving. The best candidates at the end are trained again with other seeds.
+    on, by Optuna's asynchronous successive halving. The best candidates at the end, and the constants of the paper as
+    the reference, are trained with all seeds.
     An interrupted search is resumed from its folder, and no training is repeated.
 
     Args:
@@ -173,8 +203,9 @@ def grid_search(
             ]
 
         failures = run_trials(folder, trials(groups, [0], halving.rungs[0]), submit, progress, halving.follow)
-        best = halving.best(finalists)
-        failures |= run_trials(folder, trials(best, range(1, seeds), epochs), submit, progress)
+        chosen = [*halving.best(finalists), *(each for each, group in groups.items() if _is_papers(group))]
+        chosen = list(dict.fromkeys(chosen))  # the constants of the paper are the reference, whatever their rank
+        failures |= run_trials(folder, trials(chosen, range(seeds), epochs), submit, progress)
         rows = read_results(folder)
     ranking = rank(rows, groups)
     if not ranking:
@@ -184,6 +215,10 @@ def grid_search(
     with kept_results(folder):
         write_family(result.best, baseline, folder / "family")
     return result
+
+
+def _is_papers(group: Sequence[ScalingCandidate]) -> bool:
+    return CompoundScaling() in [candidate.scaling for candidate in group]
 
 
 def check_installed() -> None:
@@ -241,7 +276,11 @@ def rank(rows: Iterable[Row], groups: Mapping[Member, Sequence[ScalingCandidate]
         epochs = max(run["epochs"] for run in runs)
         last = sorted((run for run in runs if run["epochs"] == epochs), key=lambda run: run["seed"])
         constants = tuple(candidate.scaling for candidate in group)
-        ranking.append(Ranked(group[0], constants, epochs, tuple(run["accuracy"] for run in last)))
+        accuracies = tuple(run["accuracy"] for run in last)
+        tested = tuple(run["test_accuracy"] for run in last if "test_accuracy" in run)
+        tested = tested if len(tested) == len(last) else ()
+        images = last[0].get("test_images" if tested else "val_images")
+        ranking.append(Ranked(group[0], constants, epochs, accuracies, tested, images))
     return sorted(ranking, key=lambda each: (-each.epochs, -len(each.accuracies), -each.accuracy))
 
 

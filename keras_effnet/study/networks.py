@@ -210,7 +210,7 @@ def cost_warnings(members: Sequence[Member], options: Mapping[str, Any] | None =
     jumps = {each: jump for each, spec in specs.items() if (jump := size_jump(spec))}
     if jumps:
         first, jump = next(iter(jumps.items()))
-        others = f" (and {len(jumps) - 1} other networks)" if len(jumps) > 1 else ""
+        others = f" (and {len(jumps) - 1} other network{'s' * (len(jumps) > 2)})" if len(jumps) > 1 else ""
         finer = ", or --set stem_stride=1" if specs[first].stem_stride > 1 else ""
         found.append(
             f"{first.name}{others}: {jump}. Such sizes pay for a map of which most is border. There is no jump at "

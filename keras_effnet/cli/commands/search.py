@@ -201,10 +201,12 @@ def _search(
             plots.search_map(points, folder / "search.png")
     if as_json:
         ranking = [
-            _figures(each.candidate) | {"epochs": each.epochs, "accuracies": each.accuracies} for each in result.ranking
+            _figures(each.candidate) | {"epochs": each.epochs, "accuracies": each.accuracies, "tested": each.tested}
+            for each in result.ranking
         ]
         tied = [_figures(each.candidate) for each in result.tied]
-        console.emit_json({"search": folder, "ranking": ranking, "tied": tied, "failures": result.failures})
+        found = {"ranking": ranking, "tied": tied, "answer": result.answer, "failures": result.failures}
+        console.emit_json({"search": folder} | found)
     else:
         _show(result)
         plan, best = Plan.read(folder), result.ranking[0]
@@ -236,7 +238,5 @@ def _show(result) -> None:
         for each in result.ranking
     ]
     console.table(headers, rows)
-    also = ", ".join(format_constants(each.candidate.scaling) for each in result.tied)
-    click.echo(
-        f"Best: {format_constants(result.best)}" + (f"; the seeds cannot distinguish it from {also}." if also else ".")
-    )
+    for sentence in result.answer:
+        click.echo(sentence)
