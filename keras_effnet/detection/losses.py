@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-ALPHA, GAMMA = 0.25, 1.5
+from keras_effnet.detection.loss_constants import ALPHA, BOX_WEIGHT, GAMMA, HUBER_DELTA
+
 _LARGEST = 15.0  # logit from which 1 - p is below the resolution of float32
-HUBER_DELTA, BOX_WEIGHT = 0.1, 50.0
 
 
 # Compiled, each is one pass over the logits. As one function with two results it takes twice as long as both together.

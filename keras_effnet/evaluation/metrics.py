@@ -196,10 +196,9 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def compute_metrics(outcomes: Outcomes) -> Evaluation:
     """Compute the metrics of `Evaluation` from per-image outcomes."""
-    from sklearn.metrics import confusion_matrix
-
-    matrix = confusion_matrix(outcomes.labels, outcomes.predicted, labels=range(outcomes.classes))
-    hits, true, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    matrix = _confusion(outcomes)
+    hits = np.bincount(outcomes.labels[outcomes.correct], minlength=outcomes.classes)
+    true, predicted = (np.bincount(each, minlength=outcomes.classes) for each in (outcomes.labels, outcomes.predicted))
     recall, precision, f1 = _ratio(hits, true), _ratio(hits, predicted), _ratio(2 * hits, true + predicted)
     return Evaluation(
         samples=len(outcomes.labels),
@@ -213,6 +212,13 @@ def compute_metrics(outcomes: Outcomes) -> Evaluation:
         confidence=float(outcomes.confidence.mean()),
         ece=reliability(outcomes.confidence, outcomes.correct).ece,
     )
+
+
+def _confusion(outcomes: Outcomes) -> np.ndarray:
+    """Confusion matrix in int32: that of 21,000 classes has 1.8 GB, and zeros that nobody writes take none of them."""
+    matrix = np.zeros((outcomes.classes, outcomes.classes), "int32")
+    np.add.at(matrix, (outcomes.labels, outcomes.predicted), 1)
+    return matrix
 
 
 def evaluate(predictions: np.ndarray, labels: np.ndarray) -> Evaluation:
@@ -255,9 +261,10 @@ def most_confused(confusion: np.ndarray, count: int) -> list[tuple[int, int, int
     Returns:
         Tuples `(true class, predicted class, number of images)`, most frequent first.
     """
-    mistakes = confusion - np.diag(confusion.diagonal())
     # Sort only the pairs that occur: of the million pairs of 1000 classes they are few.
-    rows, columns = np.nonzero(mistakes)
-    found = mistakes[rows, columns]
+    rows, columns = np.nonzero(confusion)
+    wrong = rows != columns
+    rows, columns = rows[wrong], columns[wrong]
+    found = confusion[rows, columns]
     order = np.argsort(-found, kind="stable")[:count]
     return [(int(rows[place]), int(columns[place]), int(found[place])) for place in order]

@@ -6,6 +6,7 @@ import tensorflow as tf
 from small_detector import small_detector
 
 from keras_effnet.detection import TargetAssigner, anchor_boxes, box_loss, detection_loss, encode, focal_loss, overlaps
+from keras_effnet.models.losses.boxes import portable_box_loss, portable_focal_loss
 
 SIZE = (72, 96)
 
@@ -132,3 +133,32 @@ def test_box_loss_is_hubers_on_positive_anchors():
     logits = tf.fill((1, 3, 3), -50.0)
     total = detection_loss({"labels": labels, "codes": codes}, {"logits": logits, "boxes": predicted})
     assert float(total) == pytest.approx(50 * wanted + 2 * 0.25 * 50 / 3, rel=1e-4)
+
+
+def test_losses_in_operations_of_keras_are_those_of_the_kernels(batch):
+    """Other backends train detectors with them."""
+    labels, logits = batch
+    rng = np.random.default_rng(1)
+    codes, predicted = (rng.normal(0, 0.2, (2, 50, 4)).astype("float32") for _ in range(2))
+    for kernel, portable, values in (
+        (focal_loss, portable_focal_loss, (logits,)),
+        (box_loss, portable_box_loss, (codes, predicted)),
+    ):
+        results = []
+        for loss in (kernel, portable):
+            given = [tf.Variable(each) for each in values]
+            with tf.GradientTape() as tape:
+                total = loss(tf.constant(labels), *given)
+            results.append((float(total), tape.gradient(total, given[-1]).numpy()))
+        (expected, slopes), (found, portable_slopes) = results
+        assert found == pytest.approx(expected, rel=1e-5)
+        np.testing.assert_allclose(portable_slopes, slopes, rtol=1e-4, atol=1e-6)
+
+
+def test_portable_losses_of_extreme_logits_are_finite():
+    labels = np.array([[-1, 0]], "int32")
+    variable = tf.Variable(np.array([[[200.0, -200.0], [-200.0, 200.0]]], "float32"))
+    with tf.GradientTape() as tape:
+        loss = portable_focal_loss(tf.constant(labels), variable)
+    assert float(loss) == pytest.approx((0.75 * 200 + 0.25 * 200 + 0.75 * 200) / 2, rel=1e-4)
+    assert np.isfinite(tape.gradient(loss, variable)).all()

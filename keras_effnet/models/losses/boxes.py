@@ -1,4 +1,6 @@
-"""Keras losses of a detector's two outputs. Keras; the arithmetic is TensorFlow's, of `keras_effnet.detection`.
+"""Keras losses of a detector's two outputs. Keras only.
+
+TensorFlow computes them with the kernels of `keras_effnet.detection`, other backends with operations of Keras.
 
 Registered, so that a `.keras` file compiled with them opens wherever this package is imported.
 """
@@ -7,6 +9,8 @@ from __future__ import annotations
 
 import keras
 from keras import ops
+
+from keras_effnet.detection.loss_constants import ALPHA, BOX_WEIGHT, GAMMA, HUBER_DELTA
 
 
 @keras.saving.register_keras_serializable("keras_effnet")
@@ -21,9 +25,12 @@ class AnchorFocalLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Loss of a batch."""
+        labels = ops.cast(y_true, "int32")
+        if keras.backend.backend() != "tensorflow":
+            return portable_focal_loss(labels, y_pred)
         from keras_effnet.detection.losses import focal_loss
 
-        return focal_loss(ops.cast(y_true, "int32"), y_pred)
+        return focal_loss(labels, y_pred)
 
 
 @keras.saving.register_keras_serializable("keras_effnet")
@@ -38,10 +45,12 @@ class AnchorBoxLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Loss of a batch."""
-        from keras_effnet.detection.losses import BOX_WEIGHT, box_loss
+        labels, codes = ops.cast(y_true[..., 4], "int32"), y_true[..., :4]
+        if keras.backend.backend() != "tensorflow":
+            return BOX_WEIGHT * portable_box_loss(labels, codes, y_pred)
+        from keras_effnet.detection.losses import box_loss
 
-        labels = ops.cast(y_true[..., 4], "int32")
-        return BOX_WEIGHT * box_loss(labels, y_true[..., :4], y_pred)
+        return BOX_WEIGHT * box_loss(labels, codes, y_pred)
 
 
 def box_targets(labels, codes):
@@ -55,3 +64,22 @@ def box_targets(labels, codes):
         A float32 tensor of shape `(N, anchors, 5)`.
     """
     return ops.concatenate([codes, ops.cast(ops.minimum(labels, 0), "float32")[..., None]], axis=-1)
+
+
+def portable_focal_loss(labels, logits):
+    """`detection.focal_loss` in operations of Keras, of fixed shapes, for the compilers of other backends."""
+    present = ops.expand_dims(labels, -1) == ops.arange(logits.shape[-1], dtype="int32")
+    right = ops.where(present, logits, -logits)  # logit of the right answer
+    weight = ops.where(present, ALPHA, 1 - ALPHA) * ops.exp(-GAMMA * ops.softplus(right))
+    return ops.sum(weight * ops.softplus(-right)) / _normalizer(labels)
+
+
+def portable_box_loss(labels, codes, predicted):
+    """`detection.box_loss` in operations of Keras, of fixed shapes."""
+    error = ops.where(ops.expand_dims(labels, -1) >= 0, ops.abs(predicted - codes), 0.0)
+    near = ops.minimum(error, HUBER_DELTA)
+    return ops.sum(near * (error - near / 2)) / (4 * _normalizer(labels))
+
+
+def _normalizer(labels):
+    return ops.sum(ops.cast(labels >= 0, "float32")) + 1
