@@ -181,6 +181,17 @@ def _boxed(raw: RawImage, classes: dict[str, int], problems: list[BoxProblem]) -
     )
 
 
+def check_named_once(images: Iterable[RawImage], source: Path) -> None:
+    """Refuse annotations that name an image twice: each would have some of its boxes, and the others count as false.
+
+    Raises:
+        UserError: An image is named twice.
+    """
+    counts = Counter(raw.path for raw in images)
+    if repeated := next((path for path, count in counts.items() if count > 1), None):
+        raise UserError(f"{source} names the image {repeated} {counts[repeated]} times: put its boxes into one entry.")
+
+
 def finished(images: Iterable[RawImage], class_names: Sequence[str] | None, source: Path) -> BoxDataset:
     """Open all images, check and turn their boxes, and number their classes.
 

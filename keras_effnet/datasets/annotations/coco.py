@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.datasets.annotations.boxed_images import BoxDataset, RawBox, RawImage, finished, number
+from keras_effnet.datasets.annotations.boxed_images import (
+    BoxDataset,
+    RawBox,
+    RawImage,
+    check_named_once,
+    finished,
+    number,
+)
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import parse_json, read_text
 
@@ -35,14 +42,15 @@ def read_coco(path: str | Path, images: str | Path) -> BoxDataset:
     content = parse_json(read_text(path, limit=_LARGEST))
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a COCO file: it is no JSON object.")
-    names = {each["id"]: str(each["name"]) for _, each in _entries(content, "categories", ("id", "name"), path)}
+    names = {key: str(each["name"]) for key, each in _numbered(content, "categories", "name", path).items()}
     if len(set(names.values())) < len(names):
         raise UserError(f"{path} has two categories of the same name.")
     raws = {}
-    for _, each in _entries(content, "images", ("id", "file_name"), path):
+    for key, each in _numbered(content, "images", "file_name", path).items():
         stated = (each.get("height"), each.get("width"))
         sized = all(type(side) is int for side in stated)
-        raws[each["id"]] = RawImage(folder / str(each["file_name"]), stated if sized else None)  # type: ignore[arg-type]
+        raws[key] = RawImage(folder / str(each["file_name"]), stated if sized else None)  # type: ignore[arg-type]
+    check_named_once(raws.values(), path)
     for where, each in _entries(content, "annotations", ("image_id", "category_id", "bbox"), path):
         if each["image_id"] not in raws or each["category_id"] not in names:
             raise UserError(f"{where} belongs to an image or a category that the file does not have.")
@@ -53,6 +61,15 @@ def read_coco(path: str | Path, images: str | Path) -> BoxDataset:
         name, crowd = names[each["category_id"]], bool(each.get("iscrowd"))
         raws[each["image_id"]].boxes.append(RawBox(where, name, (x, y, x + width, y + height), crowd=crowd))
     return finished(raws.values(), [names[key] for key in sorted(names)], path)
+
+
+def _numbered(content: Any, part: str, key: str, path: Path) -> dict[int, dict[str, Any]]:
+    """Entries of a list in the file by their identifiers."""
+    found: dict[int, dict[str, Any]] = {}
+    for where, each in _entries(content, part, ("id", key), path):
+        if found.setdefault(each["id"], each) is not each:
+            raise UserError(f"{where} repeats the identifier {each['id']}.")
+    return found
 
 
 def _entries(content: Any, part: str, keys: tuple[str, ...], path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -42,6 +42,8 @@ def read_model_maker(path: str | Path, images: str | Path | None = None) -> dict
     for line, row in enumerate(csv.reader(io.StringIO(read_text(path))), start=1):
         if not any(row):
             continue
+        if any("\n" in cell for cell in row):
+            raise UserError(f"{path} has a quoted line break before line {line + 1}: a quote is not closed.")
         where = f"{path}, line {line},"
         if len(row) < 3 or row[0].strip().upper() not in _SPLITS:
             raise UserError(f"{where} does not begin with TRAIN, VALIDATION or TEST, a path and a label.")

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from keras_effnet.datasets.annotations.boxed_images import BoxDataset, RawBox, RawImage, finished, number
+from keras_effnet.datasets.annotations.boxed_images import (
+    BoxDataset,
+    RawBox,
+    RawImage,
+    check_named_once,
+    finished,
+    number,
+)
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_lines, read_text
 from keras_effnet.system.files import why_no_file
@@ -44,7 +51,9 @@ def read_voc(
         files = sorted(folder.glob("*.xml"))
     else:
         raise UserError(f"The folder of annotations {folder} {why_no_file(folder)}.")
-    return finished([_image(file, Path(images)) for file in files], class_names, folder)
+    found = [_image(file, Path(images)) for file in files]
+    check_named_once(found, folder)
+    return finished(found, class_names, folder)
 
 
 def _image(file: Path, folder: Path) -> RawImage:

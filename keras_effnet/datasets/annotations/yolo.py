@@ -53,7 +53,7 @@ def yolo_splits(path: Path) -> list[str]:
 
 
 def _names(names: Any, path: Path) -> list[str]:
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
         raise UserError(f"{path} needs names: a list of different class names, or a mapping from 0, 1, ... to them.")
