@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -15,7 +16,7 @@ _BATCHES = 16  # to re-estimate batch normalization for averaged weights, every 
 
 
 class AveragedWeights(keras.callbacks.Callback):
-    """Evaluate the moving average of the weights after every epoch, as `val_ema_loss` and `val_ema_METRIC`.
+    """Evaluate the moving average of the weights after an epoch, as `val_ema_loss` and `val_ema_METRIC`.
 
     The optimizer keeps the average (`use_ema=True`), so checkpoints hold it. Batch normalization statistics are
     re-estimated for the averaged weights, with which the network has never run. Training continues with bit-identical
@@ -26,6 +27,7 @@ class AveragedWeights(keras.callbacks.Callback):
         batches: Batches of training images, the same ones in every iteration.
         metric: String, the metric that decides which weights are better.
         measure: Function from the network to the loss and that metric; by default `model.evaluate`.
+        due: Function from the number of an epoch, from 0, to whether it is evaluated; the figures of others are nan.
     """
 
     def __init__(
@@ -34,10 +36,11 @@ class AveragedWeights(keras.callbacks.Callback):
         batches: Iterable,
         metric: str = "accuracy",
         measure: Callable[[keras.Model], dict[str, float]] | None = None,
+        due: Callable[[int], bool] = lambda epoch: True,
     ):
         super().__init__()
         self._measure = measure or (lambda model: model.evaluate(val, return_dict=True, verbose=0))
-        self.val, self.batches, self.metric = val, batches, metric
+        self.val, self.batches, self.metric, self._due = val, batches, metric, due
         self._weights: list[np.ndarray] = []
         self._raw: list[np.ndarray] | None = None
 
@@ -45,15 +48,19 @@ class AveragedWeights(keras.callbacks.Callback):
         self._statistics = NormStatistics(self.model)
 
     def on_epoch_end(self, epoch, logs=None):
-        raw = self.model.get_weights()
+        self._raw = self.model.get_weights()
+        results = self._evaluated(self._raw) if self._due(epoch) else dict.fromkeys(("loss", self.metric), math.nan)
+        if logs is not None:
+            logs |= {f"val_ema_{key}": results[key] for key in ("loss", self.metric)}
+
+    def _evaluated(self, raw: list[np.ndarray]) -> dict[str, float]:
+        """Figures of the average; the network then has its weights back."""
         innermost(self.model.optimizer).finalize_variable_values(self.model.trainable_variables)
         self._statistics.measure(self.batches, _BATCHES)
         results = self._measure(self.model)
         self._weights = self.model.get_weights()
         self.model.set_weights(raw)
-        self._raw = raw
-        if logs is not None:
-            logs |= {f"val_ema_{key}": results[key] for key in ("loss", self.metric)}
+        return results
 
     def on_train_end(self, logs=None):
         # When training ends, `fit` overwrites the weights with the average.

@@ -115,7 +115,9 @@ def train(
     measure = _detector_validation(model, val_data, config) if name == "detection" else None
     val, throughput = None if measure else shared(val_data), Throughput(config.batch_size)
     first = replace(stages[-1], first=0, last=1)
-    averaged = AveragedWeights(val, batches(first), watched.metric, measure) if config.ema else None
+    precision = PrecisionWatch(measure, config.ap_every, config.epochs) if measure else None
+    due = {"due": precision.due} if precision else {}
+    averaged = AveragedWeights(val, batches(first), watched.metric, measure, **due) if config.ema else None
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
     compile_model(model, config, steps, name, class_weights)
@@ -124,7 +126,6 @@ def train(
         first_epoch = _restore(model, folder, steps) if resume and folder else 0
         run = RunFolder(folder, first_epoch, averaged, watched) if folder and is_chief() else None
         watchers = [FiniteWatch(folder, watched), EpochSeeds(config.seed), throughput, LossScale()]
-        precision = PrecisionWatch(measure, config.ap_every, config.epochs) if measure else None
         watchers += [each for each in (precision, averaged, run) if each is not None]
         for stage in _thawing(_remaining(stages, first_epoch), config.frozen_epochs):
             _set_dropout(model, config, stage.strength)

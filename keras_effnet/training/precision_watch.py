@@ -77,8 +77,11 @@ class PrecisionWatch(keras.callbacks.Callback):
         super().__init__()
         self._measure, self._every, self._epochs = measure, every, epochs
 
+    def due(self, epoch: int) -> bool:
+        """Whether an epoch, counted from 0, is measured."""
+        return (epoch + 1) % self._every == 0 or epoch + 1 == self._epochs
+
     def on_epoch_end(self, epoch, logs=None):
-        due = (epoch + 1) % self._every == 0 or epoch + 1 == self._epochs
-        found = self._measure(self.model) if due else dict.fromkeys(("loss", "ap", "ap50"), math.nan)
+        found = self._measure(self.model) if self.due(epoch) else dict.fromkeys(("loss", "ap", "ap50"), math.nan)
         if logs is not None:
             logs |= {f"val_{name}": value for name, value in found.items()}

@@ -95,6 +95,23 @@ def test_a_run_that_a_callback_stops_early_keeps_its_own_weights_too(batches):
         np.testing.assert_array_equal(got.numpy(), wanted)
 
 
+def test_epochs_that_are_not_due_are_not_evaluated_and_keep_their_weights(toy_model, batches):
+    evaluated = []
+
+    def measure(network):
+        evaluated.append(network)
+        return {"loss": 1.0, "accuracy": 0.5}
+
+    model, recorder = toy_model(), Recorder()
+    watch = AveragedWeights(None, batches, measure=measure, due=lambda epoch: epoch == 0)
+    model.compile(keras.optimizers.SGD(0.05, use_ema=True), "sparse_categorical_crossentropy")
+    found = model.fit(batches, epochs=2, callbacks=[recorder, watch], verbose=0).history
+    assert len(evaluated) == 1
+    np.testing.assert_array_equal(found["val_ema_accuracy"], [0.5, np.nan])
+    for got, wanted in zip(model.trainable_variables, recorder.weights[-1], strict=True):
+        np.testing.assert_array_equal(got.numpy(), wanted)
+
+
 def test_the_averages_batch_normalization_is_measured_with_the_averaged_weights(batches):
     model = regular_model()
     callback = AveragedWeights(batches.map(lambda images, labels: (images, keras.ops.one_hot(labels, 3))), batches)
