@@ -112,10 +112,10 @@ _MEASURED: dict[str, Callable[[KeptFile], str]] = {
 
 
 def columns(rows: Sequence[ReportRow], *, short: bool = False) -> tuple[str, ...]:
-    """Column headers of a table of these rows; the short table leaves out top-5 and operators."""
+    """Column headers of a table of these rows; the short table leaves out top-5, figures of Keras and operators."""
     compared = next((tuple(_comparison(row.report)) for row in rows if row.report), ())
-    headers = ("precision", "size", "gzip", *(each for each in compared if each != "top-5"), "latency", "memory")
-    rest = ("top-5",) if "top-5" in compared else ()
+    rest = tuple(each for each in compared if each == "top-5" or each.endswith(" of Keras"))
+    headers = ("precision", "size", "gzip", *(each for each in compared if each not in rest), "latency", "memory")
     return headers if short else (*headers, *rest, "ops")
 
 

@@ -127,6 +127,7 @@ def test_true_boxes_give_the_average_precision_of_both(files, model, images):
     row = ReportRow("none", report)
     headers = columns([row])
     assert "same boxes" in headers and "AP of Keras" in headers and "top-1" not in headers
+    assert {*headers} - {*columns([row], short=True)} == {"AP of Keras", "AP50 of Keras", "ops"}
     assert cells(row, headers)[headers.index("AP")].endswith("%")
 
 
