@@ -69,6 +69,7 @@ class Protocol:
     rates: tuple[float, ...] = ()
 
     def __post_init__(self):
+        object.__setattr__(self, "rates", tuple(self.rates))
         if not all(0 < rate < math.inf for rate in self.rates):
             raise UserError(f"Learning rates must be above 0 and finite, got {list(self.rates)}.")
         for name in ("seed", "epochs", *Member("", "", 0.0, "b0").options):
