@@ -21,15 +21,11 @@ ARGUMENTS = "search.yaml"
 BASELINE_ARGUMENTS = "baseline_search.yaml"
 
 
-@dataclass(frozen=True)
-class _Arguments:
-    """Fields of `search.yaml`, arguments of `grid_search`."""
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """Arguments of both searches."""
 
     baseline: str
-    target: float
-    step: float
-    tolerance: float
-    by: str
     image_size: int
     epochs: int
     first: int
@@ -39,23 +35,25 @@ class _Arguments:
     last_seen: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _BaselineArguments:
+@dataclass(frozen=True, kw_only=True)
+class _Arguments(_Shared):
+    """Fields of `search.yaml`, arguments of `grid_search`."""
+
+    target: float
+    step: float
+    tolerance: float
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BaselineArguments(_Shared):
     """Fields of `baseline_search.yaml`, arguments of `baseline_search`."""
 
-    baseline: str
     cost: str
     budget: float | None
     sampler: str
     candidates: int
     generation: int
-    image_size: int
-    epochs: int
-    first: int
-    reduction: int
-    finalists: int
-    seeds: int
-    last_seen: dict[str, str] = field(default_factory=dict)
 
 
 def save_arguments(folder: Path, values: Mapping[str, Any]) -> None:
