@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from keras_effnet.datasets.image_formats.limits import ANTIALIASED_FROM
 from keras_effnet.export.tflite_file.clients import Verdict
@@ -99,12 +99,14 @@ class Agreement:
         samples: Int, number of images.
         interval: Pair of floats, 95% Wilson interval.
         evidence: `"held-out"`, `"calibration"`, `"synthetic"` or `"given"`, as in `VerifyReport`.
+        figures: Dict of the task's further figures, by name, such as the average precision of a detector.
     """
 
     fraction: float
     samples: int
     interval: tuple[float, float]
     evidence: str
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,8 @@ def _agreement(report: Mapping[str, Any]) -> Agreement | None:
     found = _fields(report, _REPORT)
     if found is None:
         return None
-    return Agreement(found["score"], found["samples"], found["agreement_interval"], found["evidence"])
+    more = _fields(report, {"figures": dict[str, float]}) or {"figures": {}}
+    return Agreement(found["score"], found["samples"], found["agreement_interval"], found["evidence"], more["figures"])
 
 
 def _accuracy(report: Mapping[str, Any]) -> Accuracy | None:

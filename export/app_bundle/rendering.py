@@ -21,6 +21,7 @@ from keras_effnet.export.client_table import client_headers, client_rows
 from keras_effnet.export.tflite_file.clients import MEDIAPIPE, REFUSES
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.html_pages import markdown_text
+from keras_effnet.tasks import TASKS
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PAGE = Path(__file__).parents[1] / "web/assets"  # modules that the page and a bundle's JavaScript share
@@ -113,6 +114,7 @@ def render_all(document: ModelDocument, shown: ModelFile) -> Iterator[tuple[str,
         "header": _card_header(document),
         "made_with": ", ".join(f"{name} {version}" for name, version in document.created_with.items() if version)
         or "-",
+        "figures": _figures(document),
         "remarks": _remarks(document),
         "limits": _limits(document),
         "runtimes": {"headers": client_headers(verdicts), "rows": client_rows(verdicts)},
@@ -203,8 +205,6 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "std": lambda file: file.normalization.std if file.normalization else (1.0,),
     "ports": lambda file: " and ".join(f"{_list(port.shape)} {port.dtype}" for port in file.outputs),
     "runs_on_mediapipe": _runs_on_mediapipe,
-    "top1": _top1,
-    "top5": _top5,
     "agreement": _agreement,
     "latency": lambda file: "-" if file.latency_ms is None else f"{file.latency_ms:.2f} ms",
 }
@@ -223,6 +223,16 @@ def _card_header(document: ModelDocument) -> str:
         "tags": [tag, "tflite", "litert", "efficientnet", "on-device"],
     }
     return yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
+
+
+def _figures(document: ModelDocument) -> dict[str, list[str]]:
+    """Columns of the table of files that are measures of the task: header -> text for each file."""
+    if document.task == "classification":
+        return {"top-1": [_top1(file) for file in document.files], "top-5": [_top5(file) for file in document.files]}
+    known = [file.agreement.figures if file.agreement else {} for file in document.files]
+    names = dict.fromkeys(name for figures in known for name in figures)
+    shown = TASKS[document.task].shown
+    return {name: [shown(figures[name]) if name in figures else "-" for figures in known] for name in names}
 
 
 def _remarks(document: ModelDocument) -> list[str]:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from keras_effnet.detection.anchors import anchor_boxes
 from keras_effnet.detection.suppression import detections
 from keras_effnet.errors import UserError
 from keras_effnet.export.app_bundle.boxes import box_answers, box_rule
-from keras_effnet.export.app_bundle.document import BoxRule, ModelDocument, Resize
+from keras_effnet.export.app_bundle.document import Agreement, BoxRule, ModelDocument, Resize
 from keras_effnet.export.app_bundle.model_json import of_files
 from keras_effnet.export.app_bundle.rendering import render_all
 from keras_effnet.export.app_bundle.writing import image_spec_of
@@ -188,6 +189,19 @@ def test_code_for_phones_decodes_boxes_by_the_numbers_of_the_file(bundle):
     assert ("123.0f" in texts["ModelSpec.kt"]) == ("123.0" in texts["Classifier.swift"]) == padded
     assert "mediapipe" not in "".join(bundle.texts.values()).lower().replace("| mediapipe", "")
     assert ("aspect ratio is not kept" in bundle.texts["README.md"]) == (not padded)
+
+
+def test_the_model_card_of_a_detector_has_its_average_precision():
+    shapes = [(1, 5, 4), (1, 5, 2)]
+    document = app_document(shapes, SIDE, Resize(None, "bilinear", fit="stretch"), task="detection", boxes=RULE)
+    found = Agreement(0.98, 72, (0.97, 0.99), "held-out", {"AP": 0.516, "AP of Keras": 0.52})
+    files = (replace(document.files[0], agreement=found), replace(document.files[0], file="other.tflite"))
+    card = dict(render_all(replace(document, files=files), files[0]))["MODEL_CARD.md"]
+    header, *rows = [line for line in card.splitlines() if line.startswith(("| file", "| `"))]
+    assert [cell.strip() for cell in header.split("|")[4:6]] == ["AP", "AP of Keras"] and "top-1" not in card
+    assert [cell.strip() for cell in rows[0].split("|")[4:7]] == ["51.6%", "52.0%", "98% of 72 [97%, 99%]"]
+    assert [cell.strip() for cell in rows[1].split("|")[4:7]] == ["-", "-", "-"]
+    assert {len(line.split("|")) for line in (header, *rows)} == {len(header.split("|"))}
 
 
 def test_a_file_without_anchors_and_one_that_ends_in_detections_are_refused(tmp_path):

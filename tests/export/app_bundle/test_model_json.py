@@ -75,6 +75,7 @@ def test_it_holds_the_measured_figures(bundle, document):
             "samples": 269,
             "interval": list(report.agreement_interval),
             "evidence": "held-out",
+            "figures": {},
         }
         assert file["accuracy"]["top1"] == report.accuracy_tflite and file["accuracy"]["top5"] == report.top5_tflite
         assert (file["latency_ms"], file["latency_cpu"]) == (row.latency.median_ms, row.latency.cpu)
