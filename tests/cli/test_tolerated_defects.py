@@ -38,7 +38,7 @@ def test_trainings_of_a_study_load_their_data_with_what_was_given(
 
     monkeypatch.setattr(place, function, stop)
     assert cli(*command, *given).err.strip().endswith("far enough")
-    assert seen == [{"source": "photos"} | added]
+    assert seen == [{"source": "photos", "test_split": 0.1} | added]
 
 
 @pytest.mark.parametrize("given", [(), DEFECTS], ids=["default", "tolerant"])

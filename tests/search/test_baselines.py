@@ -7,24 +7,27 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
+from engines import in_this_process
+from small_network import TINY
 
 from keras_effnet.architecture.yaml_files import read_spec
 from keras_effnet.complexity.counting import count
 from keras_effnet.search import baselines as searching
 from keras_effnet.search.arguments import kept_arguments
+from keras_effnet.study import trial
 from keras_effnet.study.costs import measure_latencies
 
 pytest.importorskip("optuna", reason="the search needs Optuna")
 ARGUMENTS = {"candidates": 6, "generation": 3, "epochs": 4, "seeds": 2, "finalists": 1, "image_size": 32}
 
 
-def no_training(trial):
+def no_training(run):
     """The row of a training of which only the number of wide kernels matters."""
-    spec = read_spec(trial.member.model)
-    accuracy = 0.5 + sum(stage.kernel for stage in spec.stages) / 100 + trial.seed / 1000
-    row = {"kind": "training", "member": trial.member.name, "seed": trial.seed, "epochs": trial.target}
+    spec = read_spec(run.member.model)
+    accuracy = 0.5 + sum(stage.kernel for stage in spec.stages) / 100 + run.seed / 1000
+    row = {"kind": "training", "member": run.member.name, "seed": run.seed, "epochs": run.target}
     row |= {"accuracy": accuracy, "val_images": 270}
-    return row | ({"test_accuracy": accuracy - 0.01, "test_images": 269} if trial.target == trial.epochs else {})
+    return row | ({"test_accuracy": accuracy - 0.01, "test_images": 269} if run.target == run.epochs else {})
 
 
 @pytest.fixture
@@ -81,22 +84,13 @@ def test_the_command_refuses_options_of_the_other_search(cli):
 
 
 @pytest.mark.slow
-def test_a_search_of_baselines_on_digits(tmp_path, cli):
-    """Two candidates, one of them the baseline, trained in processes of their own."""
-    words = (
-        "--what",
-        "baseline",
-        "--baseline",
-        "lite0",
-        "--image-size",
-        "32",
-        "--candidates",
-        "2",
-        "--generation",
-        "2",
-    )
-    short = ("--generation", "2", "--epochs", "1", "--seeds", "1", "--finalists", "1", "--set", "optimizer=sgd")
-    shown = cli("search", "digits", *words, *short, "--out", tmp_path, "--name", "it", "--json")
+def test_a_search_of_baselines_on_digits(tmp_path, cli, monkeypatch):
+    """Two candidates, one of them the baseline, really trained; without processes, each of which loads TensorFlow."""
+    monkeypatch.setattr(searching, "engine", in_this_process)
+    monkeypatch.setattr(trial, "_start", lambda threads: None)  # TensorFlow has begun with the threads of the tests
+    words = ("--what", "baseline", "--baseline", TINY, "--image-size", "32", "--candidates", "2", "--generation", "2")
+    short = ("--epochs", "1", "--seeds", "1", "--finalists", "1", "--set", "optimizer=sgd", "--json")
+    shown = cli("search", "digits", *words, *short, "--out", tmp_path, "--name", "it")
     assert shown.status == 0, shown.err
     found = json.loads(shown.out)
     assert len(found["tried"]) == 2 and found["answer"].startswith("On test images")

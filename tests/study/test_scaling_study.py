@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from engines import in_this_process
 from small_network import TINY
 
 from keras_effnet.architecture.baselines import architecture_spec
@@ -50,18 +51,6 @@ def two_members(tiny: str) -> list[Member]:
 # --- a whole study
 
 OPTIONS = {"optimizer": "sgd"}  # tracing its update takes a third of the time of AdamW's
-
-
-@contextmanager
-def in_this_process(*_):
-    """An engine without processes: each would load TensorFlow anew, which takes longer than its trial."""
-
-    def submit(function, *args):
-        future = Future()
-        future.set_result(function(*args))
-        return future
-
-    yield submit
 
 
 @pytest.fixture(scope="module")
