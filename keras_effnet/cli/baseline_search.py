@@ -33,20 +33,14 @@ def search_baseline(data, as_json: bool, *, name, out: Path, resume: Path | None
         result = baseline_search(folder=folder, progress=progress, **arguments)
     if as_json:
         finalists = [_figures(each) for each in (result.reference, *result.ranking)]
-        tried = [
-            {"name": e.spec.name, "cost": e.cost, "accuracy": e.accuracy, "epochs": e.epochs} for e in result.tried
-        ]
-        return console.emit_json(
-            {"search": folder, "finalists": finalists, "tried": tried, "answer": result.answer}
-            | {"failures": result.failures}
-        )
+        tried = [{"name": each.spec.name} | {key: getattr(each, key) for key in _TRIED} for each in result.tried]
+        found = {"finalists": finalists, "tried": tried, "answer": result.answer, "failures": result.failures}
+        return console.emit_json({"search": folder} | found)
     _show(result)
     if result.ranking:
-        words = ("keras-effnet", "study", arguments["data"]["source"], "--models", f"{folder}/found/1.yaml")
-        known = (arguments["baseline"], "--image-size", arguments["image_size"])
-        console.finish(
-            f"{folder} (results.jsonl, found/1.yaml ...)", (*words[:-1], f"{words[-1]},{known[0]}", *known[1:])
-        )
+        models = f"{folder}/found/1.yaml,{arguments['baseline']}"
+        words = ("study", arguments["data"]["source"], "--models", models, "--image-size", arguments["image_size"])
+        console.finish(f"{folder} (results.jsonl, found/1.yaml ...)", ("keras-effnet", *words))
     if result.failures:
         first, why = next(iter(result.failures.items()))
         raise UserError(f"{len(result.failures)} trainings failed, the first of them {first}: {why}")

@@ -535,7 +535,8 @@ def test_a_finished_study_is_shown_again(studied, cli):
     assert "small" in shown.out and "MACs grew" in shown.out and "report.html" in shown.out
     assert (result.folder / "report.html").stat().st_size < 5e6
     assert len((result.folder / "trainings.csv").read_text().splitlines()) == 1 + len(rows_of(result, "training"))
-    answered = json.loads(cli("study", "--resume", result.folder, "--json").out)
+    answered = json.loads(cli("study", "--resume", result.folder, "--json", "--against", result.folder).out)
+    assert "small, from " in answered["answer"][-2] and "training step x1.00" in answered["answer"][-2]
     assert answered["failures"] == {} and "MACs grew" in answered["answer"][0]
 
 
@@ -568,6 +569,8 @@ def test_a_budget_is_turned_into_a_network(studied, cli):
         (("study", "digits", "--phi", "-9"), "fewer than 32"),
         (("study", "digits", "--resume", "nowhere"), "leave them out"),
         (("study", "--resume", "nowhere"), "is not the folder of a study"),
+        (("study", "digits", "--phi", "0", "--against", "nowhere"), "is not the folder of a study"),
+        (("study", "digits", "--phi", "0", "--max-seeds", "9"), "seeds are only added with --until-clear"),
         (("recommend", "--data", "nowhere"), "Give one budget"),
         (("recommend", "--data", "nowhere", "--budget-ms", "1"), "is not the folder of a study"),
         (("search", "--dry-run", "--step", "0.7"), "No constants on a grid"),

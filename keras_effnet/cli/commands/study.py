@@ -109,6 +109,8 @@ def command(
         raise UserError("A resumed study keeps its data, budget and options; leave them out.")
     elif resume.is_dir():
         console.hold(resume)
+    if against is not None:  # before anything is trained
+        _check_results(against)
     drawn = _can_draw(wandb)
     console.prepare_tensorflow()
     from keras_effnet import study
@@ -220,6 +222,15 @@ def _can_draw(wandb: str | None) -> bool:
         console.say(f"{missing} Results are saved and a table is printed instead of a report.")
         return False
     return True
+
+
+def _check_results(folder: Path) -> None:
+    """Refuse a folder that is not that of a study, or whose results are damaged."""
+    from keras_effnet.study.plan import Plan
+    from keras_effnet.study.results import read_complete_results
+
+    Plan.read(folder)
+    read_complete_results(folder)
 
 
 def _compared(folder: Path, against: Path, target: float | None) -> list[str]:
