@@ -549,6 +549,25 @@ def test_a_budget_is_turned_into_a_network(studied, cli):
     assert "Extrapolated" in text and "no interval" in text and "phi 0 to 1." in text and "Next:" in text
 
 
+@pytest.mark.slow
+def test_a_recommended_network_is_trained_by_the_protocol_of_the_study(studied, cli, tmp_path, monkeypatch):
+    result, _ = studied
+    folder = tmp_path / "study"
+    shutil.copytree(result.folder, folder)
+    monkeypatch.setattr(scaling_study, "engine", in_this_process)
+    for module in (trial_module, costs):
+        monkeypatch.setattr(module, "_start", lambda threads: None)
+    macs = next(row["macs"] for row in rows_of(result, "cost") if row["member"] == "large")
+    shown = cli("recommend", "--budget-macs", macs, "--data", folder, "--train", "--json")
+    assert shown.status == 0, shown.err
+    found = json.loads(shown.out)
+    assert found["check"]["cost_got"] == found["macs"] and found["check"]["seeds"] == 2
+    (trained,) = (folder / "recommended").iterdir()
+    assert Plan.read(trained).protocol == Plan.read(folder).protocol
+    rows = jsonl.read(trained / RESULTS_JSONL)
+    assert {row["epochs"] for row in rows if row["kind"] == "training"} == {2}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
