@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 
 import keras
@@ -15,6 +16,7 @@ from small_detector import small_detector
 from keras_effnet.architecture.detector_files import save_detector
 from keras_effnet.cli.app import main
 from keras_effnet.detection.boxes import overlaps
+from keras_effnet.detection.suppression import detections
 from keras_effnet.evaluation.by_task.boxes import scaled
 from keras_effnet.inference import artifacts
 from keras_effnet.inference.detecting import detect, original_scale
@@ -179,6 +181,15 @@ def test_the_bundle_answers_its_test_image_as_expected_and_has_the_file_of_codes
     files = {path.name for path in (exported / "out/bundle").glob("*.tflite")}
     assert files == {"cells_none.tflite"} < {path.name for path in (exported / "out").glob("*.tflite")}
     assert (exported / "out/web/anchors.bin").read_bytes() == (exported / "out/bundle/anchors.bin").read_bytes()
+    document = json.loads((exported / "out/bundle/model.json").read_text())
+    options = {name: each.default for name, each in inspect.signature(detections).parameters.items()}
+    shared = ("overlap_threshold", "max_detections", "max_candidates")
+    assert {name: document["boxes"][name] for name in shared} == {name: options[name] for name in shared}
+    assert (document["task"], document["boxes"]["count"], document["image"]["resize"]["fit"]) == (
+        "detection",
+        80,
+        "stretch",
+    )
     spec = importlib.util.spec_from_file_location("classify", exported / "out/bundle/classify.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
