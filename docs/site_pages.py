@@ -31,7 +31,7 @@ PACKAGE = "keras_effnet"
 # page -> the file of the repository that it shows
 MIRRORED = {
     "index.md": "README.md",
-    "benchmarks.md": "tests/benchmarks/README.md",
+    "benchmark-results.md": "tests/benchmarks/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     "security.md": "SECURITY.md",
@@ -98,16 +98,16 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return re.sub(r"([|*\[\]])", r"\\\1", " ".join(text.split()).replace("<", "&lt;"))
 
 
 def _faces() -> Iterator[tuple[str, str]]:
     """A page for each package with a stub: every name that it hands on, by its docstring."""
-    for stub in sorted((ROOT / PACKAGE).glob("**/__init__.pyi"), key=lambda path: path.as_posix()):
-        parts = stub.parent.relative_to(ROOT / PACKAGE).parts
-        if len(parts) > 1 or parts in {("cli",)}:
-            continue
-        yield ".".join((PACKAGE, *parts)), _face(".".join((PACKAGE, *parts)), stub)
+    package = ROOT / PACKAGE
+    for stub in (package / "__init__.pyi", *sorted(package.glob("*/__init__.pyi"))):
+        name = ".".join((PACKAGE, *stub.parent.relative_to(package).parts))
+        if name != f"{PACKAGE}.cli":
+            yield name, _face(name, stub)
     for module in ("transfer", "preprocessing", "errors"):
         yield (
             f"{PACKAGE}.{module}",
