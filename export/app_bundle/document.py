@@ -10,6 +10,7 @@ from keras_effnet.system.documents import json_text
 
 FORMAT = 1
 MODEL_JSON, LABELS, ANCHORS = "model.json", "labels.txt", "anchors.bin"
+ANCHOR_BYTES = 16  # in the file of anchors, four float32
 
 
 @dataclass(frozen=True)

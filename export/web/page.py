@@ -14,7 +14,7 @@ from pathlib import Path
 
 from keras_effnet.errors import UserError
 from keras_effnet.export.app_bundle.boxes import anchor_file
-from keras_effnet.export.app_bundle.document import MODEL_JSON, ModelDocument
+from keras_effnet.export.app_bundle.document import ANCHOR_BYTES, MODEL_JSON, ModelDocument
 from keras_effnet.export.app_bundle.model_json import class_names, files_of, of_files
 from keras_effnet.export.web.litert_js import runtime_files
 from keras_effnet.system.documents import json_text, read_json
@@ -116,7 +116,10 @@ def _bundle(folder: Path) -> Found:
     if document.test_image:
         files[document.test_image] = _inside(folder, document.test_image)
     if document.boxes:
-        files[document.boxes.anchors] = _inside(folder, document.boxes.anchors)
+        anchors = _inside(folder, document.boxes.anchors)
+        if anchors.stat().st_size != ANCHOR_BYTES * document.boxes.count:
+            raise UserError(f"{anchors} does not hold the {document.boxes.count:,} anchors of {path}: export again.")
+        files[document.boxes.anchors] = anchors
     reserved = {INDEX, MODEL_JSON, *_assets()} & set(files)
     if reserved:
         raise UserError(f"{path} names {min(reserved)}, which is a file of the page.")

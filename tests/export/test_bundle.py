@@ -9,6 +9,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from exports import PRECISIONS
@@ -229,3 +230,19 @@ def test_a_disk_that_fills_up_under_the_report_is_said_in_one_line(
         write_bundle(toy_model(size=32), tmp_path, ["none"], held_out=smooth_images(20, 32))
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert (tmp_path / "report.html").read_text() == "earlier"
+
+
+def test_a_detector_sees_whole_images_unless_told_how(tmp_path, monkeypatch):
+    pixels = keras.Input((8, 8, 3))
+    boxes, scores = keras.layers.Reshape((48, 4))(pixels), keras.layers.Reshape((48, 4), name="scores")(pixels)
+    model, seen = keras.Model(pixels, {"boxes": boxes, "scores": scores}), []
+
+    def images_at(model, calibration, held_out, image_spec, *others):
+        seen.append(image_spec.fit)
+        raise UserError("enough")
+
+    monkeypatch.setattr(bundle_module, "prepare_inputs", images_at)
+    for given in (None, ImageSpec(8), ImageSpec(8, fit="letterbox")):
+        with pytest.raises(UserError, match="enough"):
+            write_bundle(model, tmp_path, ["none"], held_out=None, image_spec=given)
+    assert seen == ["stretch", "stretch", "letterbox"]

@@ -93,6 +93,18 @@ def test_a_bundle_cannot_name_files_elsewhere(bundle, name):
         page_of(bundle)
 
 
+def test_a_file_of_other_anchors_than_the_described_ones_is_refused(bundle):
+    rule = {"anchors": "anchors.bin", "count": 3, "score_threshold": 0.3, "overlap_threshold": 0.5}
+    document = json.loads((bundle / "model.json").read_text())
+    document |= {"task": "detection", "boxes": rule | {"max_detections": 9, "max_candidates": 9}}
+    (bundle / "model.json").write_text(json.dumps(document))
+    (bundle / "anchors.bin").write_bytes(bytes(48))
+    assert page_of(bundle).files["anchors.bin"] == bundle / "anchors.bin"
+    (bundle / "anchors.bin").write_bytes(bytes(44))
+    with pytest.raises(UserError, match=r"anchors\.bin does not hold the 3 anchors of .*model\.json: export again"):
+        page_of(bundle)
+
+
 def test_a_file_that_is_not_the_described_one_is_refused(bundle):
     (bundle / "net_none.tflite").write_bytes(LARGER)
     with pytest.raises(UserError, match=r"net_none\.tflite is not the file that .*model\.json describes: export again"):
