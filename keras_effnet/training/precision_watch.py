@@ -40,7 +40,8 @@ class DetectorValidation:
 
         def outputs():
             for images, labels in self._val:
-                found = model.predict_on_batch(images)
+                # Each device of a strategy predicts the whole batch, and their outputs stand one after the other.
+                found = {name: each[: len(images)] for name, each in model.predict_on_batch(images).items()}
                 losses.append((float(detection_loss(self._targets(labels), found)), len(images)))
                 yield {"boxes": found["boxes"], "scores": _sigmoid(found["logits"])}, labels
 

@@ -1,5 +1,9 @@
 """Training of detectors from batches: frozen epochs, average precision, checkpoints, resuming."""
 
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,9 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.annotations import digit_scenes
 from keras_effnet.detection import TargetAssigner
 from keras_effnet.models.saving import load_model
-from keras_effnet.tasks import task_of
-from keras_effnet.training.checkpoints import BEST, LAST
+from keras_effnet.tasks import TASKS, task_of
+from keras_effnet.training.checkpoints import BEST, LAST, read_rows
+from keras_effnet.training.memory import measured_step_bytes
 from keras_effnet.training.watchers import Pause
 
 pytestmark = pytest.mark.slow
@@ -54,11 +59,11 @@ def batches():
     return train, val
 
 
-def fit(folder: Path, batches, **options):
-    model = training.build_model(CONFIG, 10, task="detection")
+def fit(folder: Path, batches, config=CONFIG, **options):
+    model = training.build_model(config, 10, task="detection")
     train, val = batches
     epochs = {1: train, 2: train.repeat(2)}
-    training.train(model, lambda stage: epochs[stage.last - stage.first], val, CONFIG, run_dir=folder, **options)
+    training.train(model, lambda stage: epochs[stage.last - stage.first], val, config, run_dir=folder, **options)
     return model
 
 
@@ -78,3 +83,82 @@ def test_a_run_that_was_interrupted_between_frozen_and_free_epochs_ends_with_the
     assert sorted(best.output) == ["boxes", "scores"] and sorted(last.output) == ["boxes", "logits"]
     assert task_of(best).name == task_of(last).name == "detection"
     assert (tmp_path / "part" / "curves.png").is_file()
+
+
+def test_the_moving_average_is_measured_beside_the_weights_when_its_epoch_is_due(batches, tmp_path):
+    config = replace(CONFIG, frozen_epochs=0, ema=0.9, ap_every=2)
+    fit(tmp_path, batches, config)
+    first, second = read_rows(tmp_path, TASKS["detection"].learning.watched)
+    for column in ("val_ap", "val_ema_ap", "val_ema_loss"):
+        assert np.isnan(first[column]) and np.isfinite(second[column])
+    assert second["val_ema_loss"] != second["val_loss"]
+
+
+def test_a_step_of_a_detector_is_measured():
+    assert 1e8 < measured_step_bytes(CONFIG, 2, 10, task="detection") < 2e9
+
+
+# Runs in children that are forked before TensorFlow has started a thread: they need not import it again.
+RUNS = """
+import json, os, signal, sys
+from dataclasses import replace
+
+import keras
+import tensorflow as tf
+from keras_effnet import datasets
+from keras_effnet.config import TrainConfig
+from keras_effnet.training import train_dataset
+
+folder, options = sys.argv[1], json.loads(sys.argv[2])
+scenes = datasets.load("digits-scenes", image_size=64)
+scenes = replace(scenes, train=scenes.train.sample(32), val=scenes.val.sample(8))
+
+
+class Killed(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == (1, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(name, *, resume=False, killed=False, devices=1, **changes):
+    child = os.fork()
+    if child == 0:
+        parts = [tf.config.LogicalDeviceConfiguration()] * devices
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+        config = TrainConfig(**(options | changes))
+        train_dataset(scenes, config, f"{folder}/{name}", resume=resume, callbacks=[Killed()] * killed)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+statuses = [run("whole"), run("part", killed=True), run("part", resume=True)]
+statuses.append(run("mirrored", devices=2, strategy="mirrored"))
+print(statuses)
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """Folder of a run, of one that was killed in mid-epoch and resumed, and of one on two virtual devices."""
+    folder = tmp_path_factory.mktemp("detectors")
+    options = json.dumps(asdict(replace(CONFIG, frozen_epochs=0, deterministic=True)))
+    done = subprocess.run([sys.executable, "-c", RUNS, folder, options], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("[0, 9, 0, 0]"), done.stderr[-3000:]
+    return folder
+
+
+def test_a_run_that_was_killed_ends_as_if_it_had_not_been_to_the_bit(runs):
+    whole, part = (load_model(runs / name / LAST) for name in ("whole", "part"))
+    for one, other in zip(whole.get_weights(), part.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_two_devices_train_what_one_does(runs):
+    watched = TASKS["detection"].learning.watched
+    alone, shared = (read_rows(runs / name, watched)[0] for name in ("whole", "mirrored"))
+    assert shared["loss"] == pytest.approx(alone["loss"], rel=0.2)
+    assert shared["val_loss"] == pytest.approx(alone["val_loss"], rel=0.2)
+    assert (runs / "mirrored" / "detections.png").is_file()

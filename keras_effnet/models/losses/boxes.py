@@ -2,7 +2,8 @@
 
 TensorFlow computes them with the kernels of `keras_effnet.detection`, other backends with operations of Keras.
 
-Registered, so that a `.keras` file compiled with them opens wherever this package is imported.
+Registered, so that a `.keras` file compiled with them opens wherever this package is imported. Losses have the shape
+(1,): Keras divides them by the number of devices of a strategy, which it does not do with scalars.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class AnchorFocalLoss(keras.losses.Loss):
         """Loss of a batch."""
         labels = ops.cast(y_true, "int32")
         if keras.backend.backend() != "tensorflow":
-            return portable_focal_loss(labels, y_pred)
+            return portable_focal_loss(labels, y_pred)[None]
         from keras_effnet.detection.losses import focal_loss
 
-        return focal_loss(labels, y_pred)
+        return focal_loss(labels, y_pred)[None]
 
 
 @keras.saving.register_keras_serializable("keras_effnet")
@@ -47,10 +48,10 @@ class AnchorBoxLoss(keras.losses.Loss):
         """Loss of a batch."""
         labels, codes = ops.cast(y_true[..., 4], "int32"), y_true[..., :4]
         if keras.backend.backend() != "tensorflow":
-            return BOX_WEIGHT * portable_box_loss(labels, codes, y_pred)
+            return BOX_WEIGHT * portable_box_loss(labels, codes, y_pred)[None]
         from keras_effnet.detection.losses import box_loss
 
-        return BOX_WEIGHT * box_loss(labels, codes, y_pred)
+        return BOX_WEIGHT * box_loss(labels, codes, y_pred)[None]
 
 
 def box_targets(labels, codes):
