@@ -26,6 +26,8 @@ _KEPT = 1.15
 # Bytes of the traced program, validation included: a constant, and so much for each part with weights. B0 took 0.5 to
 # 0.6 GB, Lite0 0.4 and ResNet-18 0.25. Without fused batch normalization B0 takes 0.3 GB more.
 _PROGRAM, _PROGRAM_PART = 150e6, 5e6
+# Of a part behind the backbone of a detector, by steps of det-lite0 and of a smaller detector at 96 to 320 pixels.
+_PROGRAM_PYRAMID_PART = 2.5e6
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def training_bytes(
     """Predict the peak memory of training without building the network.
 
     Args:
-        spec: `ArchitectureSpec` or `DetectorSpec`; the constants were fitted to classifiers.
+        spec: `ArchitectureSpec` or `DetectorSpec`.
         batch_size: Int, images per step.
         image_size: Int, side of the input in pixels; the spec's own unless given.
         precision: `"float32"`, `"mixed_float16"` or `"mixed_bfloat16"`. Weights are float32 under any of them.
@@ -157,13 +159,14 @@ def training_bytes(
     cost = count(spec, image_size=image_size, classes=classes)
     backbone, network, others = _expanded(spec, image_size)
     width = 4 if precision == "float32" else 2
-    parts = sum(1 for _ in _sized_parts(network)) + len({part.name for part, _ in others}) + 1
+    parts, pyramid = sum(1 for _ in _sized_parts(network)) + 1, len({part.name for part, _ in others})
+    program = _PROGRAM + _PROGRAM_PART * parts + _PROGRAM_PYRAMID_PART * pyramid
     return TrainingMemory(
         parameters=4 * (cost.total_params + cost.params * ema),
         gradients=4 * cost.params,
         optimizer=4 * cost.params * optimizer_slots,
         activations=batch_size * _activation_bytes(backbone, network, width, others),
-        program=int(_PROGRAM + _PROGRAM_PART * parts) if device == "cpu" else 0,
+        program=int(program) if device == "cpu" else 0,
     )
 
 

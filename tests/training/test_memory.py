@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.detectors import detector_spec
 from keras_effnet.architecture.specs import ArchitectureSpec, StageSpec
 from keras_effnet.complexity.memory import training_bytes
 from keras_effnet.config.train_config import TrainConfig
@@ -103,6 +104,25 @@ def test_the_prediction_is_within_5_percent_of_what_was_measured(name, size, bat
     # By `measured_step_bytes`, with AdamW and 1000 classes in float32 on two cores of an AMD EPYC.
     spec = architecture_spec(name, width=width)
     assert training_bytes(spec, batch_size, image_size=size).total == pytest.approx(measured * GB, rel=0.05)
+
+
+SMALL = {"width": 32, "cells": 1, "head_depth": 2, "backbone": architecture_spec("resnet18", depth=0.5, width=0.25)}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "batch_size", "measured"),
+    [
+        ("det-lite0", {"image_size": 128, "classes": 3}, 8, 0.951),
+        ("det-lite0", {"image_size": 320, "classes": 3}, 8, 2.130),
+        ("det-lite0", {"image_size": 320, "classes": 90}, 4, 1.480),
+        ("det-lite0", {"image_size": 96, "classes": 10, **SMALL}, 16, 0.379),
+        ("det-d0", {"image_size": 256, "classes": 3}, 4, 1.653),
+    ],
+)
+def test_the_prediction_of_a_detector_is_within_7_percent_of_what_was_measured(name, changes, batch_size, measured):
+    # By `measured_step_bytes`, with AdamW in float32, on two cores of an AMD EPYC.
+    predicted = training_bytes(detector_spec(name, **changes), batch_size)
+    assert predicted.total == pytest.approx(measured * GB, rel=0.07)
 
 
 def test_memory_is_told_in_words():
