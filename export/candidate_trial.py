@@ -35,8 +35,8 @@ class ExportResult:
         size_bytes: Int.
         compressed_bytes: Int, size after gzip, about the size of a download.
         quantization: String.
-        method: String, the method that passed: int8 tries `"corrected"`, `"minmax"`, `"percentile"` and `"equalized"`
-            in turn; for mixed files the names of the float blocks and whether the others are corrected.
+        method: String, the method that passed: int8 tries `"corrected"`, `"minmax"`, `"percentile"`, `"fitted"` and
+            `"equalized"` in turn; for mixed files the names of the float blocks and whether the others are corrected.
         input_type: String.
         sha256: String.
         seconds: Float, conversion and verification together.

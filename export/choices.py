@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 Quantization = Literal["none", "float16", "dynamic", "weight_only", "int8", "int16x8", "mixed"]
 InputType = Literal["float32", "uint8"]
-Int8Method = Literal["corrected", "minmax", "percentile", "equalized", "qat"]
+Int8Method = Literal["corrected", "minmax", "percentile", "fitted", "equalized", "qat"]
 Format = Literal["savedmodel", "onnx"]
 
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)

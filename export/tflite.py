@@ -119,9 +119,9 @@ def export_tflite(
             themselves, on which an integer file agrees better than on others, or else 16 smooth synthetic images, which
             suffice for float precisions; `result.report.evidence` says which.
         input_type: `"float32"`, or `"uint8"` (raw bytes) for int8 and mixed files.
-        method: The only int8 method to try: `"corrected"`, `"minmax"`, `"percentile"`, `"equalized"`, or
-            `"qat"`, which trains on the calibration images. By default the first four are tried in turn until one
-            passes.
+        method: The only int8 method to try: `"corrected"`, `"minmax"`, `"percentile"`, `"fitted"`, `"equalized"`, or
+            `"qat"`, which trains on the calibration images. By default the first five are tried, fastest files first,
+            until one passes.
         float_blocks: Names of the blocks that a mixed file computes in float (`"stem"`, `"block1a"`, `"block2"`). By
             default they are chosen by measured sensitivity until `min_agreement` is met.
         tuning: `FineTuning` for `method="qat"`.

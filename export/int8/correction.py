@@ -10,7 +10,7 @@ same. LiteRT and numpy.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ from keras_effnet.export.tflite_file.schema import (
 from keras_effnet.export.tflite_file.tensors import taps
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import ModelT, OperatorT
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, QuantizationParametersT
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
@@ -43,7 +43,10 @@ _GAIN_SPREAD = 0.05  # prior standard deviation of gains around 1; gains with li
 _GAINS = (0.8, 1.25)
 
 
-def correct(content: bytes, graph: FloatGraph) -> bytes:
+Fit = Callable[[np.ndarray, np.ndarray, "QuantizationParametersT"], tuple[np.ndarray, np.ndarray]]
+
+
+def correct(content: bytes, graph: FloatGraph, fit: Fit | None = None) -> bytes:
     """Correct the mean and the gain of every convolution channel of an int8 file to those of the float file.
 
     Convolutions that compute in float, and those whose weights are shared or quantized per tensor, are left unchanged.
@@ -51,10 +54,13 @@ def correct(content: bytes, graph: FloatGraph) -> bytes:
     Args:
         content: Bytes of a file that was quantized from `graph`.
         graph: `FloatGraph` with calibration images.
+        fit: Function from the file's values, the float file's, and the quantization of the former, to gain and shift
+            per channel. By default `fitted_to_bulk`; `fitted_within_range` is for fitted ranges.
 
     Returns:
         Bytes of the corrected file.
     """
+    fit = fit or fitted_to_bulk
     model = parse(content)
     file = model.subgraphs[0]
     largest = max(int(np.prod(tensor.shape)) for tensor in file.tensors)
@@ -72,7 +78,7 @@ def correct(content: bytes, graph: FloatGraph) -> bytes:
         values |= _run(model, values, done, number)
         values = {index: held for index, held in values.items() if index in _read(file.operators[number:])}
         got = _run(model, values, number, number + 1)[output]
-        _edit(model, file.operators[number], _rows(got, each), target)
+        _edit(model, file.operators[number], _rows(got, each), target, fit)
         done = number
     return pack(model)
 
@@ -175,11 +181,11 @@ def _runs(content: bytes, inputs: Sequence[np.ndarray]) -> Iterator[list[np.ndar
         yield [interpreter.get_tensor(leaving["index"]) for leaving in exits]
 
 
-def _edit(model: ModelT, operator: OperatorT, got: np.ndarray, target: np.ndarray) -> None:
+def _edit(model: ModelT, operator: OperatorT, got: np.ndarray, target: np.ndarray, fit: Fit) -> None:
     """Apply the gain and the shift that bring the output of an operator closest to the target."""
     graph = model.subgraphs[0]
     image, weights, bias = (graph.tensors[index] for index in operator.inputs)
-    gain, shift = _fitted(got, target, graph.tensors[operator.outputs[0]].quantization)
+    gain, shift = fit(got, target, graph.tensors[operator.outputs[0]].quantization)
     values = constant(model, operator.inputs[2])
     real = values * np.asarray(bias.quantization.scale, "float64") * gain + shift
     weights.quantization.scale = (weights.quantization.scale * gain).astype("float32")
@@ -192,7 +198,9 @@ def _edit(model: ModelT, operator: OperatorT, got: np.ndarray, target: np.ndarra
         model.buffers[bias.buffer] = buffer(values.astype("int32"))
 
 
-def _fitted(got: np.ndarray, target: np.ndarray, quantization) -> tuple[np.ndarray, np.ndarray]:
+def fitted_to_bulk(
+    got: np.ndarray, target: np.ndarray, quantization: QuantizationParametersT
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit a gain and a shift per channel so that `gain * got + shift` is closest to the target.
 
     Values at the ends of the range, where the output saturates or a fused ReLU6 clips it, are ignored. So are outliers,
@@ -212,6 +220,25 @@ def _fitted(got: np.ndarray, target: np.ndarray, quantization) -> tuple[np.ndarr
     middle = np.nanmedian(error, axis=(0, 1))
     spread = 1.4826 * np.nanmedian(np.abs(error - middle), axis=(0, 1))
     counted &= np.abs(target - real - middle) <= _OUTLIER * (spread + step / 4)
+    return _regression(real, target, counted)
+
+
+def fitted_within_range(
+    got: np.ndarray, target: np.ndarray, quantization: QuantizationParametersT
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a gain and a shift per channel so that `gain * got + shift` is closest to the target, saturated alike.
+
+    For ranges that were fitted: what lies beyond them does not matter to the layers that follow, and the values that
+    saturate are part of the signal. The arguments are those of `fitted_to_bulk`.
+    """
+    step, zero = float(quantization.scale[0]), int(quantization.zeroPoint[0])
+    real = (got.astype("float64") - zero) * step
+    target = np.clip(target.astype("float64"), (-128 - zero) * step, (127 - zero) * step)
+    return _regression(real, target, np.ones(real.shape, bool))
+
+
+def _regression(real: np.ndarray, target: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and shift per channel by ridge regression of the target on the counted values."""
 
     def total(values):
         return np.sum(values * counted, axis=(0, 1))
@@ -220,7 +247,7 @@ def _fitted(got: np.ndarray, target: np.ndarray, quantization) -> tuple[np.ndarr
     mean_got, mean_target = total(real) / np.maximum(count, 1), total(target) / np.maximum(count, 1)
     real, target = real - mean_got, target - mean_target
     # Ridge regression towards 1: values of one image are correlated, so the number of images is the sample size.
-    noise = total((target - real) ** 2) / (len(got) * _GAIN_SPREAD**2)
+    noise = total((target - real) ** 2) / (len(real) * _GAIN_SPREAD**2)
     gain = np.clip((total(real * target) + noise) / np.maximum(total(real**2) + noise, 1e-30), *_GAINS)
     usable = count >= _LEAST_ROWS
     gain = np.where(usable, gain, 1.0)

@@ -5,23 +5,33 @@ range of the tensor, and so the step, a hundredfold: a trained B0 loses the whol
 pre-activation `a` is divided by its own factor s, `u = a / s`, and swish becomes `u * sigmoid(s * u)`, which is
 `swish(a) / s`. The division is folded into the preceding batch normalization, the multiplication into the following
 layers; the float function is unchanged. Every channel then fills the same range, and only a sigmoid reads `s * u`, so
-values beyond 8 may saturate. Keras and numpy.
+values beyond 8 may saturate. Keras, LiteRT and numpy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
+from keras_effnet.export.int8.range_fitting import (
+    LOGISTIC_RANGE,
+    ActivationFit,
+    Channels,
+    relative_error,
+    rounded,
+    swish,
+)
+from keras_effnet.export.tflite_file.tensors import layer_of
+
 # Layers allowed between the activation and the layer that absorbs the factor: linear in each channel.
 _TRANSPARENT = ("GlobalAveragePooling2D", "Multiply", "ZeroPadding2D", "Dropout")
 _ABSORBING = ("Conv2D", "DepthwiseConv2D", "Dense")
 
-LOGISTIC_RANGE = (-8.0, 8.0)
-_LOWER_BOUNDS = (0.125, 0.25, 0.5, 1.0, 2.0)
-_ROWS = 2048  # values per channel from which its factor is chosen
+_LOWER_BOUNDS = (0.1, 0.2, 0.4, 0.7, 1.0)
+_LEAST = 1e-3  # factor of a channel that is always 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +40,13 @@ class Equalization:
 
     Args:
         scale: `float32` array of shape `(channels,)`, the factors s.
-        low: Float, lower end of the range of u; the upper end is 1.
+        low: Float, minus the lower end of the range of u; the upper end is 1.
+        error: Float, expected squared error of the swish over the variance of the signal, weighted by importance.
     """
 
     scale: np.ndarray
     low: float
+    error: float
 
 
 class ScaledSwish(keras.layers.Layer):
@@ -77,84 +89,79 @@ def _absorbers(model: keras.Model, layer: keras.layers.Layer) -> list[keras.laye
     return found
 
 
-def _swish(a: np.ndarray) -> np.ndarray:
-    return a / (1 + np.exp(-np.clip(a, -60, 60)))
+def _choose(seen: Channels, weight: np.ndarray) -> Equalization:
+    """Choose the factors of one tensor, with the lower end of u whose 8 bits cause the least error after the swish.
 
-
-def _choose(samples: np.ndarray) -> Equalization:
-    """Choose the factors of one tensor: per channel the s whose 8-bit u has the least error after swish.
+    Each channel fills the range up to 1 by its maximum, and down to the lower end by its minimum, or by -8, below which
+    swish is flat.
 
     Args:
-        samples: Array of shape `(n, channels)`, pre-activations.
+        seen: `Channels` of the pre-activation.
+        weight: Array of shape `(channels,)`, importance of a squared error in each channel.
     """
-    target = _swish(samples)
-    top = np.maximum(np.abs(samples).max(axis=0), 1e-3)
-    grid = np.geomspace(0.02, 1.5, 24)
-    choices: list[tuple[float, float, np.ndarray]] = []
+    target = swish(seen.rows)
+    choices = []
     for low in _LOWER_BOUNDS:
-        step = (1 + low) / 255
-        rows = []
-        for share in grid:
-            s = share * top
-            u = np.clip(np.round(samples / s / step) * step, -low, 1)
-            rows.append(np.mean((_swish(u * s) - target) ** 2, axis=0))
-        errors = np.stack(rows)
-        choices.append((float(errors.min(axis=0).sum()), low, grid[errors.argmin(axis=0)] * top))
-    _, low, scale = min(choices, key=lambda choice: choice[0])
-    unit = scale.max() / 255  # the constant itself is quantized per tensor to 8 bits
-    return Equalization((np.maximum(np.round(scale / unit), 1) * unit).astype("float32"), low)
+        scale = np.maximum(np.maximum(seen.high, np.minimum(-LOGISTIC_RANGE[0], -seen.low) / low), _LEAST)
+        unit = scale.max() / 255  # the constant itself is quantized per tensor to 8 bits
+        scale = (np.maximum(np.round(scale / unit), 1) * unit).astype("float32")
+        output = scale * rounded(swish(rounded(seen.rows / scale, -low, 1.0) * scale) / scale, -low / 2, 1.0)
+        choices.append(Equalization(scale, low, relative_error(output, target, weight)))
+    return min(choices, key=lambda choice: choice.error)
 
 
-def _sample_preactivations(
-    model: keras.Model, layers: list[keras.layers.Layer], images: np.ndarray
-) -> list[np.ndarray]:
-    probe = keras.Model(model.inputs, [layer.input for layer in layers])
-    rng = np.random.default_rng(0)
-    samples: list[list[np.ndarray]] = [[] for _ in layers]
-    positions = max(1, _ROWS // len(images))
-    for start in range(0, len(images), 8):
-        outputs = probe.predict_on_batch(images[start : start + 8])
-        for kept, output in zip(samples, outputs, strict=True):
-            flat = np.asarray(output).reshape(len(output), -1, output.shape[-1])
-            where = rng.integers(flat.shape[1], size=min(positions, flat.shape[1]))
-            kept.append(flat[:, where].reshape(-1, flat.shape[-1]))
-    return [np.concatenate(kept) for kept in samples]
-
-
-def equalize(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, list[Equalization]]:
-    """Scale every swish of a model per channel without changing its function.
-
-    Args:
-        model: Functional Keras model.
-        images: Array of shape `(N, height, width, channels)`.
-
-    Returns:
-        A model for conversion, and the factors; the model itself and an empty list if it has no swish to scale.
-    """
-    producers = _producers(model)
-    plan = {}
+def _plan(model: keras.Model) -> dict[str, tuple[str, list[str]]]:
+    """Name of each swish that can be scaled -> its batch normalization and the layers that absorb the factor."""
+    producers, plan = _producers(model), {}
     for layer in model.layers:
         if _is_swish(layer) and type(producers.get(id(layer.input))).__name__ == "BatchNormalization":
             absorbers = _absorbers(model, layer)
             if absorbers:
                 plan[layer.name] = (producers[id(layer.input)].name, [item.name for item in absorbers])
-    if not plan:
-        return model, []
-    layers = [model.get_layer(name) for name in plan]
-    chosen = {
-        name: _choose(samples)
-        for name, samples in zip(plan, _sample_preactivations(model, layers, images), strict=True)
-    }
+    return plan
+
+
+def scalable(model: keras.Model) -> bool:
+    """Whether a model has a swish that can be scaled per channel."""
+    return bool(_plan(model))
+
+
+def choose_factors(fit: ActivationFit, model: keras.Model) -> dict[str, Equalization]:
+    """Choose the factors of every swish that can be scaled.
+
+    Args:
+        fit: `ActivationFit` of the model's float file.
+        model: Functional Keras model.
+
+    Returns:
+        Name of a swish layer -> `Equalization`; empty if the model has no swish to scale.
+    """
+    plan, tensors = _plan(model), fit.file.subgraphs[0].tensors
+    names = {given: layer_of(tensors[output].name, plan) for given, output in fit.swishes.items()}
+    return {name: _choose(fit.channels[given], fit.weight(fit.swishes[given])) for given, name in names.items() if name}
+
+
+def equalize(model: keras.Model, factors: Mapping[str, Equalization]) -> keras.Model:
+    """Scale swishes of a model per channel without changing its function.
+
+    Args:
+        model: Functional Keras model.
+        factors: Name of a swish layer -> its `Equalization`, see `choose_factors`.
+
+    Returns:
+        A model for conversion.
+    """
+    plan = _plan(model)
 
     def rebuild(layer):
-        if layer.name in chosen:
-            return ScaledSwish(chosen[layer.name].scale, name=layer.name)
+        if layer.name in factors:
+            return ScaledSwish(factors[layer.name].scale, name=layer.name)
         return type(layer).from_config(layer.get_config())
 
     copy = keras.models.clone_model(model, clone_function=rebuild)
     copy.set_weights(model.get_weights())
-    for name, (norm, absorbers) in plan.items():
-        s = chosen[name].scale
+    for name, factor in factors.items():
+        (norm, absorbers), s = plan[name], factor.scale
         layer = copy.get_layer(norm)
         gamma, beta, *statistics = layer.get_weights()
         layer.set_weights([gamma / s, beta / s, *statistics])
@@ -163,4 +170,4 @@ def equalize(model: keras.Model, images: np.ndarray) -> tuple[keras.Model, list[
             kernel, *bias = layer.get_weights()
             # Input channels are the last axis but one in every kernel: (h, w, in, out), (h, w, in, 1), (in, out).
             layer.set_weights([kernel * s[:, None], *bias])
-    return copy, list(chosen.values())
+    return copy

@@ -42,6 +42,23 @@ def _final_sigmoids(content: bytes) -> list[str]:
     return [graph.tensors[index].name.decode() for index in made if index in ends]
 
 
+def logits(content: bytes) -> list[str]:
+    """Names of the outputs of fully connected operators that are outputs of a float file, or feed its probabilities.
+
+    In int8 the logits have 256 steps over all classes, in which similar classes are tied.
+    """
+    model = parse(content)
+    graph = model.subgraphs[0]
+    makers = {int(index): operator for operator in graph.operators for index in operator.outputs}
+    found = []
+    for index in map(int, graph.outputs):
+        if operator_name(model, makers[index]) in ("SOFTMAX", "LOGISTIC"):
+            index = int(makers[index].inputs[0])
+        if operator_name(model, makers[index]) == "FULLY_CONNECTED":
+            found.append(graph.tensors[index].name.decode())
+    return found
+
+
 def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
     """Return the float file with minmax or with percentile ranges, whichever gives the better int8 SQNR.
 

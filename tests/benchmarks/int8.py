@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from accuracy import labelled_images
 
 from keras_effnet import datasets
 from keras_effnet.export.calibration import load_images
-from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph
+from keras_effnet.export.conversion.float_graph import ExportSource
 from keras_effnet.export.int8.correction import correct
+from keras_effnet.export.int8.equalization import scalable
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.measure.latency import benchmark_in_turn
-from keras_effnet.export.recipes import equalized
+from keras_effnet.export.recipes import equalized, fitted, quantize_fitted
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare
 from keras_effnet.inference import artifacts
@@ -55,20 +57,18 @@ def main(folder: str, network: str) -> None:
         baseline = graph.content
     files: list[tuple[str, bytes, float]] = []
 
-    def made(name: str, graph: FloatGraph, calibrated: bytes, started: float) -> None:
-        with captured_output():
-            plain = quantize_int8(calibrated)
-        files.append((name, plain, time.process_time() - started))
+    def add(name: str, make: Callable[[], bytes]) -> None:
         started = time.process_time()
-        files.append((f"{name}, corrected", correct(plain, graph), time.process_time() - started))
+        with captured_output():
+            content = make()
+        files.append((name, content, time.process_time() - started))
 
-    ways = {"minmax": lambda: (graph, graph.minmax), "percentile": lambda: (graph, graph.percentile)}
-    for name, way in (ways | {"equalized": lambda: equalized(graph)}).items():
-        started = time.process_time()
-        with captured_output():
-            of, calibrated = way()
-        if name != "equalized" or of.model is not graph.model:  # nothing to equalize without swish
-            made(name, of, calibrated, started)
+    for name, ranges in {"minmax": lambda: graph.minmax, "percentile": lambda: graph.percentile}.items():
+        add(name, lambda ranges=ranges: quantize_int8(ranges()))
+        add(f"{name}, corrected", lambda plain=files[-1][1]: correct(plain, graph))
+    add("fitted", lambda: quantize_fitted(*fitted(graph)))
+    if scalable(graph.model):
+        add("equalized", lambda: quantize_fitted(*equalized(graph)))
     baseline_time, *times = benchmark_in_turn([baseline, *(content for _, content, _ in files)])
     print("| method | agreement | SQNR | accuracy | latency | CPU s |\n|---|---|---|---|---|---|")
     for (name, content, seconds), latency in zip(files, times, strict=True):

@@ -9,7 +9,7 @@ from small_network import swish_network
 import keras_effnet
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.conversion.float_graph import FloatGraph
-from keras_effnet.export.int8.correction import _fitted, correct
+from keras_effnet.export.int8.correction import correct, fitted_to_bulk, fitted_within_range
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import pack, parse
@@ -206,14 +206,14 @@ def normal():
 
 
 def test_gain_and_shift_are_found(normal):
-    gain, shift = _fitted(quantized((normal - 1.5) / 1.1), normal, Steps)
+    gain, shift = fitted_to_bulk(quantized((normal - 1.5) / 1.1), normal, Steps)
     assert gain == pytest.approx(1.1, abs=0.01)
     assert shift == pytest.approx(1.5, abs=0.05)
 
 
 def test_what_saturates_does_not_count(normal):
     wide = normal * 5  # a fifth lies beyond 12.7
-    gain, shift = _fitted(quantized(wide), wide, Steps)
+    gain, shift = fitted_to_bulk(quantized(wide), wide, Steps)
     assert gain == pytest.approx(1, abs=0.005)
     assert shift == pytest.approx(0, abs=0.05)
 
@@ -221,7 +221,7 @@ def test_what_saturates_does_not_count(normal):
 def test_a_few_wild_values_do_not_move_the_bulk(normal):
     wild = normal.copy()
     wild[:2] += 8
-    _, shift = _fitted(quantized(normal), wild, Steps)
+    _, shift = fitted_to_bulk(quantized(normal), wild, Steps)
     assert abs(shift) < 0.05 < wild.mean() - normal.mean()
 
 
@@ -229,16 +229,24 @@ def test_few_noisy_images_do_not_make_a_gain():
     rng = np.random.default_rng(0)
     signal = rng.normal(0, 1, (12, 1, 400))
     noisy = quantized(signal + rng.normal(0, 1, signal.shape))
-    gain, _ = _fitted(noisy, signal, Steps)
+    gain, _ = fitted_to_bulk(noisy, signal, Steps)
     assert np.all(gain > 0.9), "plain least squares gives 0.5"
 
 
 def test_a_constant_channel_is_shifted_alone():
-    gain, shift = _fitted(np.full((20, 9, 1), 10, "int8"), np.full((20, 9, 1), 1.37), Steps)
+    gain, shift = fitted_to_bulk(np.full((20, 9, 1), 10, "int8"), np.full((20, 9, 1), 1.37), Steps)
     assert gain == pytest.approx(1)
     assert shift == pytest.approx(0.37)
 
 
 def test_a_channel_that_always_saturates_is_left_alone():
-    gain, shift = _fitted(np.full((20, 9, 1), 127, "int8"), np.full((20, 9, 1), 99.0), Steps)
+    gain, shift = fitted_to_bulk(np.full((20, 9, 1), 127, "int8"), np.full((20, 9, 1), 99.0), Steps)
     assert (gain, shift) == (1, 0)
+
+
+def test_within_a_fitted_range_saturated_values_count(normal):
+    wide = normal * 5  # a fifth lies beyond 12.7
+    gain, shift = fitted_within_range(quantized(wide - 4), wide, Steps)
+    assert gain > 0.99
+    corrected = np.clip(gain * (quantized(wide - 4) * 0.1) + shift, -12.8, 12.7)
+    assert abs((corrected - np.clip(wide, -12.8, 12.7)).mean()) < 1

