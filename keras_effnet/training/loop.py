@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_effnet import transfer
+from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.architecture.pyramid import expand_detector
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import TrainConfig
@@ -196,9 +198,16 @@ def compile_model(
         build_optimizer(model, config, steps),
         aim.loss(model, config, class_weights),
         metrics=aim.metrics(output_size(model)),
+        jit_compile=jit_compile(model),
     )
     # Optimizer slots created while the first step is traced cause a second trace, as expensive as a small training.
     model.optimizer.build(model.trainable_variables)
+
+
+def jit_compile(model: keras.Model) -> Literal["auto", False]:
+    """Keras' choice, or False: TensorFlow's XLA has no gradient of resizing to the nearest pixel, as in detectors."""
+    nearest = any(getattr(layer, "interpolation", None) == "nearest" for layer in computing_layers(model))
+    return False if nearest and keras.backend.backend() == "tensorflow" else "auto"
 
 
 @contextmanager

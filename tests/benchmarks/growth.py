@@ -132,12 +132,15 @@ def classifier(classes: int) -> Callable[[], object]:
     return lambda: EfficientNet(phi=-3, classes=classes)
 
 
-def processes(count: int) -> Callable[[], object]:
-    program = "import keras_effnet; keras_effnet.EfficientNet(phi=-3, classes=10)"
+def processes(count: int) -> Callable[[], float]:
+    """Processes that build a network; their peaks are added, with the libraries that they share."""
+    program = "import keras_effnet; from keras_effnet.system.machine import peak_resident_bytes as peak; "
+    program += "keras_effnet.EfficientNet(phi=-3, classes=10); print(peak())"
+    command, streams = [sys.executable, "-c", program], {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
 
-    def work() -> None:
-        started = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL) for _ in range(count)]
-        assert not any(each.wait() for each in started)
+    def work() -> float:
+        started = [subprocess.Popen(command, text=True, **streams) for _ in range(count)]
+        return sum(int(each.communicate()[0].splitlines()[-1]) for each in started)
 
     return work
 
@@ -227,8 +230,9 @@ def measure(growth: Growth, size: int) -> Cost:
     """The cost in this process and its children."""
     work = growth.work(size)
     before, cpu = resident_bytes(), sum(os.times()[:4])
-    work()
-    return Cost(size, sum(os.times()[:4]) - cpu, max(0, peak_resident_bytes() - before) / 1e6)
+    result = work()
+    children = result if growth.work is processes else 0
+    return Cost(size, sum(os.times()[:4]) - cpu, (max(0, peak_resident_bytes() - before) + children) / 1e6)
 
 
 def exponent(sizes: list[int], costs: list[float], noise: float) -> float:

@@ -14,6 +14,7 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.training.checkpoints import read_rows
+from keras_effnet.training.loop import jit_compile
 from keras_effnet.training.optimizers import (
     batch_counter,
     build_optimizer,
@@ -196,3 +197,10 @@ def test_the_rate_that_is_told_is_the_classifiers(staged_model):
     optimizer.build(model.trainable_variables)
     assert learning_rate(optimizer) == pytest.approx(0.02)
     assert min(float(each.learning_rate) for each in optimizer.optimizers) < 0.011
+
+
+@pytest.mark.parametrize(("interpolation", "compiled"), [("nearest", False), ("bilinear", "auto")])
+def test_xla_is_left_out_where_it_has_no_gradient(interpolation, compiled):
+    """Also of a nested model."""
+    inner = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Resizing(8, 8, interpolation=interpolation)])
+    assert jit_compile(keras.Sequential([keras.Input((4, 4, 1)), inner])) == compiled
