@@ -5,7 +5,7 @@
 `--data` is the folder of `imagenet-sample-300` and `tiny-imagenet-10`, without which the scripts that read images are
 left out, as is `gpu.py` where there is no GPU. The JSON has the processor, versions and commit,
 and for each script its command, CPU and wall seconds, output, and the rows of its tables as dicts. A script that fails
-is reported with its last line and does not stop the others; the exit code is then 1. Expect two hours on two cores.
+is reported with its last line and does not stop the others; the exit code is then 1. Some scripts take many minutes.
 """
 
 from __future__ import annotations
