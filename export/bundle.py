@@ -72,10 +72,12 @@ def _row(
 ) -> ReportRow:
     """Write the file of a trial to a temporary folder, or record why it is refused."""
     if not (trial.passed or allow_degraded):
-        return ReportRow(trial.quantization, trial.report, trial.layers, refused=trial.complaint + " Not written.")
+        refused = trial.complaint + " Not written."
+        return ReportRow(trial.quantization, trial.report, trial.layers, refused=refused, attempts=trial.attempts)
     warning = "" if trial.passed else trial.complaint
     kept = keep(trial, path, staged, labels)
-    return ReportRow(trial.quantization, trial.report, trial.layers, kept, warning=warning, doubt=trial.doubt)
+    row = ReportRow(trial.quantization, trial.report, trial.layers, kept, warning=warning, doubt=trial.doubt)
+    return replace(row, attempts=trial.attempts)
 
 
 def _measured(rows: Sequence[ReportRow], staged: Path) -> list[ReportRow]:

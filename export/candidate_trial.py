@@ -14,6 +14,7 @@ from keras_effnet.export.calibration import fingerprint
 from keras_effnet.export.conversion.float_graph import ExportSource, weight_count
 from keras_effnet.export.description import About, describe
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
+from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.recipes import Candidate, Precision, Settings, check_settings
 from keras_effnet.export.tflite_file.inspection import check_portable
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
@@ -22,6 +23,28 @@ from keras_effnet.system.documents import json_text
 from keras_effnet.system.machine import environment
 from keras_effnet.system.output import captured_output
 from keras_effnet.tasks import TASKS
+
+_RUNS = 20  # of each file that was tried
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A file that was made by one method, compared and timed.
+
+    Args:
+        method: String.
+        agreement: String, agreement with its count and interval.
+        sqnr_db: Float.
+        time_ratio: Float, time for one image relative to the float32 file, run in turn on one thread.
+    """
+
+    method: str
+    agreement: str
+    sqnr_db: float
+    time_ratio: float
+
+    def __str__(self) -> str:
+        return f"{self.method}: {self.agreement}, {self.sqnr_db:.1f} dB, {self.time_ratio:.2f} of float32's time"
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,7 @@ class ExportResult:
         layers: Tuple of `LayerError`s in execution order.
         calibration: Dict with the number and the sha256 of the calibration images, or None if none were used.
         log: Tuple of lines that the converter printed.
+        attempts: Tuple of an `Attempt` for each method that was tried, fastest files first; empty if there was one.
     """
 
     path: Path
@@ -58,6 +82,7 @@ class ExportResult:
     layers: tuple[LayerError, ...] = ()
     calibration: dict[str, object] | None = None
     log: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +99,7 @@ class ExportCandidate:
         calibration: As in `ExportResult`.
         log: Tuple of lines that the converter printed.
         seconds: Float.
+        attempts: Tuple of `Attempt`s, as in `ExportResult`.
     """
 
     quantization: str
@@ -85,6 +111,7 @@ class ExportCandidate:
     calibration: dict[str, object] | None
     log: tuple[str, ...]
     seconds: float
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -182,6 +209,17 @@ def try_precision(
         calibration=fingerprint(source.images) if recipe.needs_calibration else None,
         log=tuple(log),
         seconds=time.perf_counter() - started,
+        attempts=_attempts(tried) if len(tried) > 1 else (),
+    )
+
+
+def _attempts(tried: Sequence[tuple[Candidate, VerifyReport]]) -> tuple[Attempt, ...]:
+    """Time all files that were tried, in turn with the float32 file."""
+    files = [tried[0][0].graph.content, *(candidate.content for candidate, _ in tried)]
+    floats, *latencies = benchmark_in_turn(files, runs=_RUNS)
+    return tuple(
+        Attempt(candidate.method, report.agreement, report.sqnr_db, latency.median_ms / floats.median_ms)
+        for (candidate, report), latency in zip(tried, latencies, strict=True)
     )
 
 
@@ -212,6 +250,7 @@ def keep(trial: ExportCandidate, path: Path, folder: Path, labels: Sequence[str]
         layers=trial.layers,
         calibration=trial.calibration,
         log=trial.log,
+        attempts=trial.attempts,
     )
     record = {key: value for key, value in asdict(result).items() if key != "log"}
     least = trial.recipe.min_agreement(trial.report.task)

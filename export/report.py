@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_effnet.evaluation import plots
-from keras_effnet.export.candidate_trial import ExportResult
+from keras_effnet.export.candidate_trial import Attempt, ExportResult
 from keras_effnet.export.client_table import client_headers, client_reasons, client_rows
 from keras_effnet.export.int8.layer_errors import LOST_DB, LayerError, first_lost
 from keras_effnet.export.measure.latency import LatencyReport
@@ -51,6 +51,7 @@ class ReportRow:
         warning: String, the defect of a file that was kept nevertheless.
         doubt: String, why too few images were compared to tell whether the file meets its bound.
         refused: String, the reason why no file was written.
+        attempts: Tuple of an `Attempt` for each method that was tried, if there were several.
     """
 
     quantization: str
@@ -63,6 +64,7 @@ class ReportRow:
     warning: str = ""
     doubt: str = ""
     refused: str = ""
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def kept(self) -> KeptFile | None:
@@ -214,6 +216,8 @@ def _remarks(rows: Sequence[ReportRow], notes: Sequence[str]) -> list[str]:
     if any(row.report and row.report.evidence == "synthetic" for row in rows):
         remarks.append("Compared on synthetic images, which suffice to check float arithmetic only.")
     for row in rows:
+        if row.attempts:
+            remarks.append(f"{row.quantization} was tried by {'; '.join(map(str, row.attempts))}.")
         if row.doubt:
             remarks.append(row.doubt)
         if lost := first_lost(row.layers):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.export.candidate_trial import ExportResult
+from keras_effnet.export.candidate_trial import Attempt, ExportResult
 from keras_effnet.export.int8.layer_errors import LayerError
 from keras_effnet.export.measure.latency import LatencyReport
 from keras_effnet.export.report import ReportRow, cells, columns, recommend_precision, write_export_report
@@ -118,6 +118,13 @@ def test_the_report_has_a_table_of_runtimes_by_file_with_reasons_and_cures(page,
     assert "Runtimes" not in [
         text for tag, text in page("net", [ReportRow("none", refused="No.")]).texts if tag == "h2"
     ]
+
+
+def test_the_report_lists_all_methods_that_were_tried(page):
+    tried = (Attempt("corrected", "20 of 100", -0.9, 0.521), Attempt("fitted", "71 of 100", 15.04, 0.52))
+    found = page("net", [replace(written_row("int8"), attempts=tried)])
+    line = "corrected: 20 of 100, -0.9 dB, 0.52 of float32's time; fitted: 71 of 100, 15.0 dB, 0.52 of float32's time."
+    assert ("li", f"int8 was tried by {line}") in found.texts
 
 
 def with_report(agreeing: int, samples: int, evidence: str = "held-out", **fields) -> ReportRow:
