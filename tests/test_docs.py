@@ -188,6 +188,12 @@ def test_links_lead_to_files_and_headings(page):
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, target
 
 
+def test_every_page_is_in_the_navigation_of_the_site():
+    """`mkdocs build --strict` refuses others; this tells it without building."""
+    listed = set(re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= listed
+
+
 def test_readme_links_work_on_a_package_index():
     """Relative links lead nowhere there; images in HTML count as well."""
     text = (ROOT / "README.md").read_text()

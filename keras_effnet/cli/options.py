@@ -49,7 +49,17 @@ class Number(click.FloatRange):
         return number
 
 
-_PLAIN = {str: click.STRING, int: Whole(), float: click.FLOAT}
+class _AnyWhole(click.ParamType):
+    """A whole number without bounds of its own, of which click would print `x<=None`."""
+
+    name = Whole.name
+
+    def convert(self, value, param, ctx):
+        return Whole().convert(value, param, ctx)
+
+
+WHOLE = _AnyWhole()
+_PLAIN = {str: click.STRING, int: WHOLE, float: click.FLOAT}
 
 
 class Name(click.ParamType):

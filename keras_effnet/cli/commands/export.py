@@ -10,6 +10,7 @@ import click
 from keras_effnet.cli import console
 from keras_effnet.cli.options import (
     SEED,
+    WHOLE,
     Choice,
     ChoiceList,
     Name,
@@ -207,7 +208,7 @@ def _save(network, path):
 @click.option("--min-agreement", type=Number(0, 1), help="Minimum agreement; by default the precision's own.")
 @click.option("--task", type=Choice(TASK_NAMES), help="What the output means; by default told by the network.")
 @click.option("--sparsity", type=float, help="Prune first: share of zeros in each kernel, e.g. 0.75.")
-@click.option("--clusters", type=Whole(), help="Cluster first: distinct values per kernel, e.g. 16.")
+@click.option("--clusters", type=WHOLE, help="Cluster first: distinct values per kernel, e.g. 16.")
 @click.option("--epochs", type=Whole(1), help="Epochs of --qat, --sparsity and --clusters.")
 @click.option("--learning-rate", type=float, help="Learning rate of --qat, --sparsity and --clusters.")
 @click.option("--training-samples", type=Whole(20), default=1000, show_default=True, help="Images for these.")

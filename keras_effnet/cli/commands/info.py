@@ -12,7 +12,7 @@ from keras_effnet.architecture.explanations import explain
 from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.architecture.yaml_files import SUFFIXES
 from keras_effnet.cli import console, detectors
-from keras_effnet.cli.options import Whole, refuse_unused, was_given
+from keras_effnet.cli.options import WHOLE, Whole, refuse_unused, was_given
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.models.listing import ModelInfo, list_models, model_info
@@ -40,7 +40,7 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
 @click.option("--depth", type=float, default=1.0, show_default=True, help="Multiplier of the layers.")
 @click.option("--width", type=float, default=1.0, show_default=True, help="Multiplier of the channels.")
 @click.option("--resolution", type=float, default=1.0, show_default=True, help="Multiplier of the input size.")
-@click.option("--image-size", type=Whole(), help="Side of the input in pixels.")
+@click.option("--image-size", type=WHOLE, help="Side of the input in pixels.")
 @click.option("--classes", type=Whole(1), default=1000, show_default=True)
 @click.option("--pretrained", is_flag=True, help="List only networks with available ImageNet weights.")
 @click.option("--blocks", is_flag=True, help="Show the cost of each block of one network.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import IMAGE_SIZE, SEED, Whole, task_option, tolerant
+from keras_effnet.cli.options import IMAGE_SIZE, SEED, WHOLE, task_option, tolerant
 from keras_effnet.tasks import TASKS
 
 
@@ -16,7 +16,7 @@ from keras_effnet.tasks import TASKS
 @click.argument("out", type=click.Path(path_type=Path))
 @task_option
 @click.option("--size", type=IMAGE_SIZE, help="Largest training size; shorter sides are reduced to 1.15 times that.")
-@click.option("--shards", type=Whole(), help="Number of training shards; by default about 100 MB each.")
+@click.option("--shards", type=WHOLE, help="Number of training shards; by default about 100 MB each.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the record order.")
 @tolerant
 @click.option("--data-dir", help="Data folder of TensorFlow Datasets.")

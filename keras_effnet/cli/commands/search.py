@@ -14,6 +14,7 @@ from keras_effnet.cli.baseline_search import SMALL, search_baseline
 from keras_effnet.cli.command_words import training_words
 from keras_effnet.cli.options import (
     THREADS,
+    WHOLE,
     Choice,
     Name,
     Number,
@@ -55,7 +56,7 @@ _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change w
     type=Choice(CONSTRAINED),
     help="Quantity to constrain: the formula or the counted MACs. [default: formula for --dry-run, else macs]",
 )
-@click.option("--image-size", type=Whole(), help="Input size of the baseline. [default: its own, or 48 to train]")
+@click.option("--image-size", type=WHOLE, help="Input size of the baseline. [default: its own, or 48 to train]")
 @click.option("--budget-macs", type=Number(1), help="baseline: MACs per image. [default: the baseline's]")
 @click.option("--budget-ms", type=Number(0, min_open=True), help="baseline: measured TFLite latency, instead of MACs.")
 @click.option(

@@ -12,6 +12,7 @@ from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.cli import console
 from keras_effnet.cli.options import (
     THREADS,
+    WHOLE,
     Choice,
     ChoiceList,
     Name,
@@ -52,9 +53,7 @@ _FIXED = ("budget", "options", "threads", "rates")  # parts of the protocol, whi
 @click.option("--alpha", type=float, default=_PAPER.alpha, show_default=True, help="Growth of depth, compound.")
 @click.option("--beta", type=float, default=_PAPER.beta, show_default=True, help="Growth of width, compound.")
 @click.option("--gamma", type=float, default=_PAPER.gamma, show_default=True, help="Growth of resolution, compound.")
-@click.option(
-    "--image-size", type=Whole(), default=48, show_default=True, help="Input size instead of B0's 224 pixels."
-)
+@click.option("--image-size", type=WHOLE, default=48, show_default=True, help="Input size instead of B0's 224 pixels.")
 @click.option("--seeds", type=Whole(1), help="Trainings per network. [default: 3]")
 @click.option("--until-clear", is_flag=True, help="Add seeds to networks whose comparison is unclear.")
 @click.option(
