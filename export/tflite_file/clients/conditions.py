@@ -10,6 +10,8 @@ from keras_effnet.export.tflite_file.metadata import ENTRY, RUNTIME_ENTRY, has_n
 
 Culprits = Callable[[Graph], list[str]]
 
+_INTEGERS = ("int8", "uint8", "int4")
+
 
 def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
@@ -57,7 +59,12 @@ def half_weights(graph: Graph) -> list[str]:
 
 def unpacked_weights(graph: Graph) -> list[str]:
     """Integer weights that a DEQUANTIZE turns into floats, as a culprit."""
-    return ["int8 weights unpacked to float32"] if graph.precision == "weight_only" else []
+    unpacked = any(
+        one.name == "DEQUANTIZE" and graph.tensors[one.inputs[0]].dtype in _INTEGERS
+        for one in graph.operators
+        if graph.constants.issuperset(one.outputs)
+    )
+    return ["int8 weights unpacked to float32"] if unpacked else []
 
 
 def dynamic_tensors(graph: Graph) -> list[str]:

@@ -9,6 +9,7 @@ from small_network import swish_network
 
 from keras_effnet.export import export_tflite
 from keras_effnet.export.conversion.float_graph import convert
+from keras_effnet.export.int8.quantizers import logits
 from keras_effnet.export.int8.range_fitting import ActivationFit, rounded, swish
 from keras_effnet.system.output import captured_output
 
@@ -58,6 +59,11 @@ def test_pooled_tensors_get_a_margin(fit):
     seen, (low, high) = fit.channels[index], fit.ranges()[index]
     assert high == pytest.approx(1.25 * max(seen.high.max(), 0), rel=1e-5)
     assert low == pytest.approx(1.25 * min(seen.low.min(), 0), rel=1e-5)
+
+
+def test_the_logits_are_the_output_of_the_last_dense_layer(fit):
+    graph = fit.file.subgraphs[0]
+    assert logits(fit.content) == [graph.tensors[graph.outputs[0]].name.decode()]
 
 
 @pytest.mark.slow

@@ -29,7 +29,8 @@ from keras_effnet.export.tflite_file.clients import (
     WEBGPU,
     judge,
 )
-from keras_effnet.export.tflite_file.graph import read_graph
+from keras_effnet.export.tflite_file.clients.conditions import unpacked_weights
+from keras_effnet.export.tflite_file.graph import Graph, Operator, Tensor, read_graph
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.metadata import RUNTIME_ENTRY
 
@@ -236,3 +237,12 @@ def test_the_lists_hold_names_of_the_schema(supported):
 def test_the_lists_hold_what_is_documented():
     assert set(DOCUMENTED_GPU.split()) <= clients.GPU_OPERATORS
     assert set(DOCUMENTED_NPU.split()) <= clients.EDGE_TPU_OPERATORS
+
+
+def test_weights_of_the_logits_alone_are_unpacked_weights_too():
+    shapes = {"image": "int8", "kernel": "int8", "unpacked": "float32", "features": "float32", "logits": "float32"}
+    tensors = tuple(Tensor(name, dtype, (1, 4), (1, 4), stored=name == "kernel") for name, dtype in shapes.items())
+    dequantized = Operator("DEQUANTIZE", (0,), (3,))
+    dense = Operator("FULLY_CONNECTED", (3, 2), (4,))
+    assert unpacked_weights(Graph(tensors, (Operator("DEQUANTIZE", (1,), (2,)), dequantized, dense), (0,), (4,)))
+    assert not unpacked_weights(Graph(tensors, (dequantized,), (0,), (3,)))
