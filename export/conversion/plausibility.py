@@ -50,7 +50,9 @@ def check_activations(layer: str, low: float, high: float) -> None:
 
 
 def check_predictions(model: keras.Model, images: np.ndarray, predictions: np.ndarray) -> None:
-    """Check that a model's predictions are finite.
+    """Check that images and a model's predictions of them are finite.
+
+    A finite prediction does not prove finite images: on some processors ReLU makes 0 of NaN.
 
     Args:
         model: Functional Keras model.
@@ -58,14 +60,15 @@ def check_predictions(model: keras.Model, images: np.ndarray, predictions: np.nd
         predictions: Array of shape `(N, ...)`.
 
     Raises:
-        UserError: A prediction is not finite; the message names the first layer whose output is not.
+        UserError: An image or a prediction is not finite; the message names the first layer whose output is not.
     """
+    unusable = ~np.isfinite(images).all(axis=(1, 2, 3))
+    if unusable.any():
+        raise UserError(f"{unusable.sum()} of {len(images)} images contain NaN or infinite values.")
     broken = ~np.isfinite(predictions).all(axis=tuple(range(1, predictions.ndim)))
     if not broken.any():
         return
     image = images[np.flatnonzero(broken)[:1]]
-    if not np.isfinite(image).all():
-        raise UserError(f"{broken.sum()} of {len(images)} images contain NaN or infinite values.")
     raise UserError(
         f"The model returns NaN or infinite values for {broken.sum()} of {len(predictions)} images; the first layer "
         f"whose output contains them is {_first_broken(model, image)}. {_CURE}"
