@@ -59,6 +59,7 @@ SCRIPTS = (
     Script("accuracy", (f"{{data}}/{IMAGENET}", "lite0")),
     Script("qat", (f"{{data}}/{IMAGENET}", "lite0")),
     Script("int8", (f"{{data}}/{IMAGENET}", "lite0")),
+    Script("int8_swish", (f"{{data}}/{IMAGENET}", f"{{data}}/{TINY}", "--splits", "0")),
     Script("recipes", (f"{{data}}/{TINY}", "--minutes", "5")),
 )
 # Those of files that a training must make first; they are run by hand.
