@@ -170,10 +170,10 @@ def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], 
     colors = [f"C{index}" for index in range(len(names))]
     for axis, (label, values) in zip(axes.flat, panels.items(), strict=True):
         bars = axis.bar(names, values, color=colors)
-        axis.bar_label(bars, fmt="%.4g", fontsize=8, padding=2)
+        axis.bar_label(bars, fmt="%.3g", fontsize=8, padding=2)
         axis.set_title(label, fontsize=10)
         axis.margins(y=0.15)
-        axis.tick_params(axis="x", rotation=30)
+        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=10)
     save(figure, path)
