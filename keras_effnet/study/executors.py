@@ -5,6 +5,7 @@ Pure Python. Ray is loaded where it is used.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -125,9 +126,9 @@ def ray_cluster(workers: int = 1, address: str = "local") -> Iterator[Submit]:
         raise UserError("A Ray cluster needs Ray: pip install 'keras-effnet[ray]'.")
     import ray
 
-    shape = {"num_cpus": workers} if address == "local" else {}
+    cpus = workers if address == "local" else None  # a running cluster has its own
     try:
-        ray.init(address, log_to_driver=False, logging_level="ERROR", include_dashboard=False, **shape)
+        ray.init(address, num_cpus=cpus, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, ValueError) as error:
         raise UserError(f"There is no Ray cluster at {address}: {first_line(error)}") from None
     try:
