@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from keras_effnet.export import export_tflite
+from keras_effnet.export.calibration import load_images
 from keras_effnet.export.tflite_file.inspection import inspect, operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import parse
+from keras_effnet.preprocessing import ImageSpec
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,12 @@ def test_int16x8_is_nearer_to_the_model_than_int8(result, trained, digits, tmp_p
     int8 = export_tflite(trained.model, tmp_path / "int8.tflite", "int8", **options)
     plain = export_tflite(trained.model, tmp_path / "plain.tflite", "int8", method="minmax", **options)
     assert int8.method == "corrected"  # which int16x8 is not: measured 32.3 dB against 29.4 corrected
-    assert result.report.agreeing >= 58  # of 60: the network, trained on this processor, may waver between two digits
+    images = load_images(held_out, ImageSpec.of_model(trained.model), len(held_out))
+    expected, found = trained.model.predict(images, verbose=0), TFLiteModel(result.path).predict(images)
+    second, first = np.sort(expected, axis=1)[:, -2:].T
+    sure = first - second > 0.1  # the processor that trained the network decides where it wavers
+    assert sure.sum() >= 55
+    np.testing.assert_array_equal(found.argmax(axis=1)[sure], expected.argmax(axis=1)[sure])
     assert result.report.sqnr_db > int8.report.sqnr_db
     assert result.report.sqnr_db > plain.report.sqnr_db + 3
 
