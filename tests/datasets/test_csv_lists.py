@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_effnet.cli.commands.export import _sources
+from keras_effnet.cli.export_inputs import export_images
 from keras_effnet.datasets.loading import load
 from keras_effnet.errors import UserError
 from keras_effnet.preprocessing import ImageSpec
@@ -94,7 +94,7 @@ def test_a_class_list_calibrates_on_other_images_than_it_compares_on(listed):
     text = "\n".join(["index,name,file", *rows])
     network = SimpleNamespace(image_spec=ImageSpec(8), class_names=tuple("abcdefgh"), task="classification")
     folder = listed(text, name="labels.csv")
-    calibration, held_out, notes = _sources(network, folder, samples=4, seed=0, defects={"max_bad_files": 0})
+    calibration, held_out, notes = export_images(network, folder, samples=4, seed=0, defects={"max_bad_files": 0})
     assert notes == [f"{folder} has no split: 4 images to calibrate on, 4 others to compare on."]
     assert contents(calibration) == {"a": 0, "c": 2, "e": 4, "g": 6}
     assert contents(held_out) == {"b": 1, "d": 3, "f": 5, "h": 7}
