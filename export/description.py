@@ -16,17 +16,11 @@ import numpy as np
 import keras_effnet
 from keras_effnet.errors import UserError
 from keras_effnet.export.outputs import Outputs, Port
-from keras_effnet.export.tflite_file.detector_options import client_options
 from keras_effnet.export.tflite_file.graph import read_graph
-from keras_effnet.export.tflite_file.metadata import (
-    ENTRY,
-    RUNTIME_BYTES,
-    RUNTIME_ENTRY,
-    FileMetadata,
-    metadata_bytes,
-    read_metadata,
-    with_labels,
-)
+from keras_effnet.export.tflite_file.metadata.detector_options import client_options
+from keras_effnet.export.tflite_file.metadata.reading import read_metadata
+from keras_effnet.export.tflite_file.metadata.tables import ENTRY, RUNTIME_BYTES, RUNTIME_ENTRY, FileMetadata
+from keras_effnet.export.tflite_file.metadata.writing import metadata_bytes, with_labels
 from keras_effnet.export.tflite_file.runtime_versions import min_runtime_version
 from keras_effnet.export.tflite_file.schema import add_buffer, buffer, operator_name, pack, parse, tensor_dtype
 from keras_effnet.imagenet import imagenet_classes, readable

@@ -11,9 +11,9 @@ from keras_effnet.detection.suppression import detections
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation.by_task.box_agreement import COUNTED
 from keras_effnet.export.app_bundle.document import ANCHORS, Answer, BoxRule, ImageRule, ModelDocument
-from keras_effnet.export.tflite_file.detector_options import read_anchors
 from keras_effnet.export.tflite_file.flatbuffer import MalformedError
 from keras_effnet.export.tflite_file.inspection import Inspection, inspect
+from keras_effnet.export.tflite_file.metadata.detector_options import read_anchors
 
 _OVERLAP, _MOST, _CANDIDATES = 0.5, 100, 1000  # as `detections` has them
 

@@ -29,9 +29,9 @@ from keras_effnet.export.app_bundle.document import (
     Resize,
 )
 from keras_effnet.export.app_bundle.records import mapping, record_of
-from keras_effnet.export.tflite_file.detector_options import has_post_processing, refuse_post_processing
 from keras_effnet.export.tflite_file.graph import Tensor, content_of
 from keras_effnet.export.tflite_file.inspection import Inspection, inspect
+from keras_effnet.export.tflite_file.metadata.detector_options import has_post_processing, refuse_post_processing
 from keras_effnet.imagenet import readable
 from keras_effnet.preprocessing import PIXELS, ImageSpec
 from keras_effnet.system.documents import read_lines

@@ -21,9 +21,9 @@ from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import synthetic_images
 from keras_effnet.export.description import described_again
 from keras_effnet.export.outputs import Port
-from keras_effnet.export.tflite_file.detector_options import POST_PROCESSING, centered_anchors
 from keras_effnet.export.tflite_file.graph import content_of
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
+from keras_effnet.export.tflite_file.metadata.detector_options import POST_PROCESSING, centered_anchors
 from keras_effnet.export.tflite_file.schema import add_buffer, pack, parse, tensor_dtype
 from keras_effnet.system.files import atomic
 

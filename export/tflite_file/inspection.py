@@ -24,7 +24,8 @@ from keras_effnet.export.tflite_file.graph import (
     name_of,
     read_graph,
 )
-from keras_effnet.export.tflite_file.metadata import RUNTIME_ENTRY, FileMetadata, read_metadata
+from keras_effnet.export.tflite_file.metadata.reading import read_metadata
+from keras_effnet.export.tflite_file.metadata.tables import RUNTIME_ENTRY, FileMetadata
 
 # Resource variables need an initializer that mobile runtimes do not call; a CAST remains from mixed precision.
 _REFUSED = {

@@ -169,7 +169,7 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
     path = resolve(path)
     if path.suffix == ".tflite":
         from keras_effnet.export.isolation.isolated import IsolatedModel
-        from keras_effnet.export.tflite_file.detector_options import refuse_post_processing
+        from keras_effnet.export.tflite_file.metadata.detector_options import refuse_post_processing
 
         refuse_post_processing(path)
         file = IsolatedModel(path)

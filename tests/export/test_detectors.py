@@ -28,7 +28,7 @@ from keras_effnet.export.detection import post_processing
 from keras_effnet.export.detection.post_processing import add_post_processing
 from keras_effnet.export.recipes import PRECISIONS
 from keras_effnet.export.report import ReportRow, cells, columns
-from keras_effnet.export.tflite_file.detector_options import centered_anchors, read_anchors
+from keras_effnet.export.tflite_file.metadata.detector_options import centered_anchors, read_anchors
 from keras_effnet.inference import artifacts
 from keras_effnet.inference.detecting import detect
 

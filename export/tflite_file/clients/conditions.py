@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from keras_effnet.export.tflite_file.graph import Graph, Operator
-from keras_effnet.export.tflite_file.metadata import ENTRY, RUNTIME_ENTRY, has_normalization
+from keras_effnet.export.tflite_file.metadata.reading import has_normalization
+from keras_effnet.export.tflite_file.metadata.tables import ENTRY, RUNTIME_ENTRY
 
 Culprits = Callable[[Graph], list[str]]
 

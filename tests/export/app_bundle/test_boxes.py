@@ -27,8 +27,8 @@ from keras_effnet.export.app_bundle.document import Agreement, BoxRule, ModelDoc
 from keras_effnet.export.app_bundle.model_json import of_files
 from keras_effnet.export.app_bundle.rendering import render_all
 from keras_effnet.export.app_bundle.writing import image_spec_of
-from keras_effnet.export.tflite_file.detector_options import centered_anchors
 from keras_effnet.export.tflite_file.inspection import inspect
+from keras_effnet.export.tflite_file.metadata.detector_options import centered_anchors
 from keras_effnet.inference.detecting import original_scale
 from keras_effnet.pipeline.geometry import evaluation_image
 

@@ -32,7 +32,7 @@ from keras_effnet.export.tflite_file.clients import (
 from keras_effnet.export.tflite_file.clients.conditions import unpacked_weights
 from keras_effnet.export.tflite_file.graph import Graph, Operator, Tensor, read_graph
 from keras_effnet.export.tflite_file.inspection import inspect
-from keras_effnet.export.tflite_file.metadata import RUNTIME_ENTRY
+from keras_effnet.export.tflite_file.metadata.tables import RUNTIME_ENTRY
 
 IMAGE, SCORES = (1, 8, 8, 3), (1, 5)
 

@@ -10,14 +10,9 @@ import pytest
 from tiny_files import normalisation_metadata, tiny_file
 
 from keras_effnet.export.tflite_file.graph import read_graph
-from keras_effnet.export.tflite_file.metadata import (
-    ENTRY,
-    FileMetadata,
-    has_normalization,
-    metadata_bytes,
-    read_metadata,
-    with_labels,
-)
+from keras_effnet.export.tflite_file.metadata.reading import has_normalization, read_metadata
+from keras_effnet.export.tflite_file.metadata.tables import ENTRY, FileMetadata
+from keras_effnet.export.tflite_file.metadata.writing import metadata_bytes, with_labels
 
 FULL = FileMetadata(
     name="flowers",

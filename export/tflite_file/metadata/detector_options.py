@@ -17,7 +17,7 @@ from keras_effnet.detection.anchors import anchor_boxes
 from keras_effnet.errors import UserError
 from keras_effnet.export.tflite_file.flatbuffer import Reader, schema
 from keras_effnet.export.tflite_file.graph import content_of
-from keras_effnet.export.tflite_file.metadata import written
+from keras_effnet.export.tflite_file.metadata.writing import written
 
 POST_PROCESSING = "TFLite_Detection_PostProcess"  # name of the operator
 _IDENTIFIER = b"V001"
