@@ -19,6 +19,7 @@ from keras_effnet.search.baseline_space import BaselineSpace
 from keras_effnet.search.halving import check_installed
 from keras_effnet.study.costs import measure_latencies
 from keras_effnet.study.executors import Submit, engine
+from keras_effnet.study.measurement.held_out import trial_folder
 from keras_effnet.study.networks import FAMILY, Member, resolved_name
 from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget
@@ -258,12 +259,11 @@ class _Trials:
         ]
 
     def _run(self, specs: Sequence[ArchitectureSpec], seeds: Sequence[int], until: int) -> None:
-        study = str(self.folder.resolve())
-        place = (self.folder / "trials").resolve()
+        study = self.folder.resolve()
+        places = {(each, seed): trial_folder(study, each.name, seed) for seed in seeds for each in self._members(specs)}
         trials = [
-            TrainingRun(self.plan.protocol, each, seed, self.epochs, f"{place / each.name}/seed{seed}", until, study)
-            for seed in seeds
-            for each in self._members(specs)
+            TrainingRun(self.plan.protocol, each, seed, self.epochs, str(place), until, str(study))
+            for (each, seed), place in places.items()
         ]
         self.failures |= run_trials(self.folder, trials, self.submit, self.progress)
 

@@ -19,6 +19,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.search.arguments import save_arguments
 from keras_effnet.search.grid import ScalingCandidate, candidates, format_constants, networks
 from keras_effnet.study.executors import engine
+from keras_effnet.study.measurement.held_out import trial_folder
 from keras_effnet.study.networks import Member, resolved_name
 from keras_effnet.study.plan import begin, prepare
 from keras_effnet.study.protocol import Budget
@@ -196,7 +197,7 @@ def grid_search(
         halving = _Halving(growing(first, epochs, reduction), reduction)
 
         def trials(members: Iterable[Member], seeds: Iterable[int], until: int) -> list[TrainingRun]:
-            places = {(each, seed): folder / "trials" / each.name / f"seed{seed}" for seed in seeds for each in members}
+            places = {(each, seed): trial_folder(folder, each.name, seed) for seed in seeds for each in members}
             return [
                 TrainingRun(protocol, each, seed, epochs, str(place.resolve()), until, str(folder.resolve()))
                 for (each, seed), place in places.items()

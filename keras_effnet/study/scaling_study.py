@@ -17,6 +17,7 @@ from keras_effnet.study.adaptive.learning_rates import tuned_rates
 from keras_effnet.study.adaptive.until_clear import train_until_clear, within_hours
 from keras_effnet.study.costs import measure_costs, measure_roofline
 from keras_effnet.study.executors import engine
+from keras_effnet.study.measurement.held_out import trial_folder
 from keras_effnet.study.networks import Member, cost_warnings
 from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, training_epochs
@@ -200,7 +201,7 @@ class _Runs:
         ]
 
     def _training(self, member: Member, seed: int) -> TrainingRun:
-        protocol, place = self.plan.protocol, self.folder / "trials" / member.name / f"seed{seed}"
+        protocol, place = self.plan.protocol, trial_folder(self.folder, member.name, seed)
         epochs = training_epochs(protocol, member, self.costs[member.name], self.classes, self.images)
         if member.name in self.rates:
             protocol = protocol.at_rate(self.rates[member.name])

@@ -10,17 +10,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from keras_effnet.study.measurement.held_out import ANSWERS, Answers
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Protocol
-from keras_effnet.system.documents import json_text, read_json
 from keras_effnet.system.files import WriteError, make_folder, write_text
 from keras_effnet.system.machine import peak_resident_bytes
 from keras_effnet.system.output import captured_output
-from keras_effnet.system.typed_values import conform
 
 _CURVE = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 LOG = "log.txt"
-TESTED = "test.json"  # the last weights are removed once the row is written
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class TrainingRun:
         folder: String, its run folder.
         until: Int or None, number of epochs after which the training pauses; it continues with a larger value.
         study: String or None, the folder of the study, whose data the training must have.
-        reports: Bool, whether its accuracy on the test images is measured at the end; False for what chooses.
+        reports: Bool, whether it answers for the held-out images at the end; False for what chooses.
     """
 
     protocol: Protocol
@@ -119,7 +117,7 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
     _start(trial.protocol.threads)
     from keras_effnet.system.energy import energy_meter
     from keras_effnet.training.checkpoints import LAST, read_rows
-    from keras_effnet.training.run import fit_dataset, test_score
+    from keras_effnet.training.run import fit_dataset
     from keras_effnet.training.watchers import Pause
 
     config = trial.protocol.config(trial.member, seed=trial.seed, epochs=trial.epochs)
@@ -129,15 +127,14 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
         check_data(dataset, Path(trial.study))
     with energy_meter() as energy:
         if len(rows) < trial.target:
-            (folder / TESTED).unlink(missing_ok=True)
+            (folder / ANSWERS).unlink(missing_ok=True)
             fit_dataset(dataset, config, folder, resume=resume, callbacks=[Pause(trial.target)])
             rows, peak = read_rows(folder), _peak_memory_mb()
     tested: dict[str, Any] = {}
-    if dataset.test is not None and trial.reports and trial.target == trial.epochs:
-        if not (folder / TESTED).is_file():
-            score = round(test_score(dataset, config, folder), 5)
-            write_text(folder / TESTED, json_text({"test_accuracy": score, "test_images": len(dataset.test)}))
-        tested = conform(read_json(folder / TESTED), dict[str, Any], TESTED)
+    if trial.reports and trial.target == trial.epochs:
+        answers = Answers.read(folder) or _answers(dataset, config, folder)
+        if dataset.test is not None:
+            tested = {"test_accuracy": round(answers.accuracy, 5), "test_images": len(answers.truth)}
     rows = rows[: trial.target]
     waits = [row["input_bound"] for row in rows if "input_bound" in row]
     return {
@@ -157,3 +154,15 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
         "peak_memory_mb": peak,
         "curve": [{name: _finite(row[name]) for name in _CURVE} for row in rows],
     }
+
+
+def _answers(dataset: Any, config: Any, folder: Path) -> Answers:
+    """Predict the held-out images and store the answers: the last weights are removed once the row is written."""
+    from keras_effnet.evaluation.metrics import collect_outcomes
+    from keras_effnet.training.run import predict_held_out
+
+    found = collect_outcomes([(predict_held_out(dataset, config, folder), dataset.held_out.labels)])
+    columns = (found.labels, found.predicted, (100 * found.confidence).round().astype(int))
+    answers = Answers("test" if dataset.test else "validation", *(tuple(column.tolist()) for column in columns))
+    answers.save(folder)
+    return answers

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_effnet import transfer
@@ -19,7 +20,7 @@ from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.run_record import RunRecord, data_arguments
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.findings.data_identity import check_identity, save_identity
-from keras_effnet.datasets.splits import ImageDataset, Split
+from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.detection.anchors import anchor_boxes
 from keras_effnet.errors import UserError, check_path, instance_of
 from keras_effnet.imagenet import readable
@@ -228,18 +229,21 @@ def _fit(
     return pipelines
 
 
-def test_score(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path) -> float:
-    """Score of the last checkpoint of a run, such as its accuracy, on the test images of a dataset.
+def predict_held_out(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path) -> np.ndarray:
+    """Predictions of the last checkpoint of a run for the held-out images of a dataset.
 
     Args:
-        dataset: `ImageDataset` with a `test` split, not of boxes.
+        dataset: `ImageDataset`, not of boxes; its test images are predicted, or validation images without any.
         config: `TrainConfig` of the run.
         run_dir: Run folder.
+
+    Returns:
+        Float array of shape `(N, ...)`, in the order of `dataset.held_out`.
     """
-    held_out = replace(dataset, val=instance_of("dataset.test", dataset.test, Split))
     model = uncompiled(_network(dataset, replace(config, weights=None)))
     load_state(model, Path(run_dir) / LAST)
-    return judge(model, image_pipeline(held_out, config.image_spec, config.batch_size), held_out).score
+    held_out = replace(dataset, val=dataset.held_out)
+    return model.predict(image_pipeline(held_out, config.image_spec, config.batch_size), verbose=0)
 
 
 def train_dataset(

@@ -26,6 +26,7 @@ from keras_effnet.config.recipes import STUDY
 from keras_effnet.errors import UserError
 from keras_effnet.study import costs, executors, scaling_study
 from keras_effnet.study import trial as trial_module
+from keras_effnet.study.measurement.held_out import read_answers
 from keras_effnet.study.networks import Member, family
 from keras_effnet.study.plan import PROTOCOL, Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, Protocol
@@ -117,6 +118,15 @@ def test_a_row_is_the_end_of_its_curve(studied):
         assert row["test_images"] == 269 and row["test_accuracy"] * 269 == pytest.approx(
             round(row["test_accuracy"] * 269), abs=0.01
         )
+
+
+def test_each_training_keeps_its_answers_for_the_held_out_images(studied, digits):
+    result, _ = studied
+    answers = read_answers(result.folder, result.rows)
+    for row in rows_of(result, "training"):
+        found = answers[row["member"]][row["seed"]]
+        assert found.accuracy == pytest.approx(row["test_accuracy"], abs=1e-5) and found.split == "test"
+        assert list(found.truth) == digits.test.labels.tolist() and 0 < min(found.percent) <= max(found.percent) <= 100
 
 
 def test_costs_are_those_of_the_network(studied, tiny):

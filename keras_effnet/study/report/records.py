@@ -15,6 +15,7 @@ from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import AXES, BASELINE, FAMILY
 from keras_effnet.study.power_law import error_law
+from keras_effnet.study.report.disagreements import ByNetwork, wins
 from keras_effnet.study.statistics.clock_noise import CLOCKS, roofline_doubts
 from keras_effnet.study.summary import METRICS, Summary, default_target, pareto_front, summarize
 
@@ -227,18 +228,21 @@ def _failures(rows: Sequence[Mapping[str, Any]]) -> list[Record]:
     return [row for key, row in failed.items() if key not in done]
 
 
-def report_data(rows: Sequence[Mapping[str, Any]], target: float | None = None) -> dict[str, Any]:
+def report_data(
+    rows: Sequence[Mapping[str, Any]], target: float | None = None, answers: ByNetwork | None = None
+) -> dict[str, Any]:
     """Tables of a report, which its page embeds as JSON.
 
     Args:
         rows: Rows of `results.jsonl`.
         target: Float in (0, 1), validation accuracy for the time-to-target metric; default:
             `summary.default_target`.
+        answers: Mapping, network to seed to `Answers`, where trainings stored them.
 
     Returns:
         Dict with `networks`, one record for each network with the fields of `Summary`, by increasing MACs; the tables
-        of the charts: `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `fitted`, `roofs` and
-        `roofline`; `failures`, rows of failed trainings; `roofline_doubts`, a sentence or None; and `target`.
+        of the charts: `pareto`, `seeds`, `scaling`, `times`, `diagonal`, `curves`, `law`, `fitted`, `roofs`, `roofline`
+        and `wins`; `failures`, rows of failed trainings; `roofline_doubts`, a sentence or None; and `target`.
         Accuracies are in [0, 1].
     """
     target = default_target(rows) if target is None else target
@@ -257,6 +261,9 @@ def report_data(rows: Sequence[Mapping[str, Any]], target: float | None = None) 
         "fitted": _fitted(summaries),
         "roofs": [record for row in roofs for record in _roof(row)],
         "roofline": [{**kind, "member": row["member"]} for row in roofs for kind in row["kinds"]],
+        "wins": wins({each.member: answers[each.member] for each in summaries if each.member in answers})
+        if answers
+        else [],
         "failures": _failures(rows),
         "roofline_doubts": roofline_doubts(roofs),
         "target": target,

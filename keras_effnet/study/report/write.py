@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.errors import UserError
+from keras_effnet.study.measurement.held_out import read_answers
 from keras_effnet.study.report.charts import require_packages
-from keras_effnet.study.report.page import SECTIONS, Section, render_page
-from keras_effnet.study.report.records import report_data
+from keras_effnet.study.report.content import TABLE_TEXT, groupings, protocol_line, study_cards, study_columns
+from keras_effnet.study.report.disagreements import disagreements_of
+from keras_effnet.study.report.page import Report, Section, make_table, render_page
+from keras_effnet.study.report.records import labelled, report_data
+from keras_effnet.study.report.sections import SECTIONS
 from keras_effnet.study.report.tables import csv_tables
 from keras_effnet.study.results import read_complete_results
+from keras_effnet.study.statistics.answers import answer
+from keras_effnet.study.statistics.looks import looks_of
 from keras_effnet.study.summary import summarize
 from keras_effnet.system.documents import read_json, read_text, read_yaml
 from keras_effnet.system.files import atomic_group, write_text
@@ -63,8 +69,8 @@ def _read_text(path: Path) -> str:
     return read_text(path) if path.is_file() else ""
 
 
-def _fields(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
-    """Fields of a document; none if it is missing."""
+def fields_of(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    """Fields of a document in YAML or JSON; none if it is missing."""
     return conform(read(path) or {}, dict[str, Any], str(path)) if path.is_file() else {}
 
 
@@ -79,9 +85,11 @@ def _load(folder: Path) -> list[dict[str, Any]]:
 def write_report(folder: str | Path, *, target: float | None = None, more: Sequence[Section] = ()) -> Path:
     """Write the report of a study: `report.html`, and each chart as an image in the same folder.
 
-    The images are `pareto.png`, `scaling.png`, `times.png`, `curves.png`, `law.png` and `roofline.png`, each where
-    the study has its data, and `pareto.svg`. The page loads nothing, so it can be mailed and opened without a network.
-    The report of an unfinished study covers the networks trained so far.
+    The images are `pareto.png`, `scaling.png`, `times.png`, `curves.png`, `law.png`, `roofline.png` and `wins.png`,
+    each where the study has its data, and `pareto.svg`. The page loads nothing, so it can be mailed and opened without
+    a network. The report of an unfinished study covers the networks trained so far. If the trainings stored their
+    answers for the held-out images, the page shows those that networks disagree on; only then are the data read, by
+    TensorFlow.
 
     Args:
         folder: Path of a folder with `results.jsonl`; `protocol.yaml` and `env.json` are shown where they exist.
@@ -101,31 +109,58 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
     >>> write_report("runs/study/digits")
     """
     require_packages()
-    import vl_convert
-
     folder = Path(folder)
     rows = _load(folder)
-    data = report_data(rows, target)
+    answers = read_answers(folder, rows)
+    data, summaries = report_data(rows, target, answers), summarize(rows, target)
+    protocol = fields_of(folder / "protocol.yaml", read_yaml)
+    report = Report(
+        title=f"Study {folder.resolve().name}",
+        subtitle=protocol_line(protocol, fields_of(folder / "env.json", read_json)),
+        answer=answer(summaries, looks_of(protocol)),
+        cards=study_cards(data["networks"]),
+        sections=(*SECTIONS, *more),
+        data=data,
+        table=make_table(data["networks"], study_columns(summaries), labelled("macs")),
+        table_text=TABLE_TEXT,
+        downloads=csv_tables(rows, answers),
+        groupings=groupings(data["networks"]),
+        disagreements=disagreements_of(folder, answers),
+        failures=data["failures"],
+    )
+    return write_page(folder, report)
+
+
+def write_page(folder: Path, report: Report, vector: str | None = "pareto") -> Path:
+    """Write a report as `report.html`, and each of its charts as a PNG image.
+
+    Args:
+        folder: Path. `protocol.yaml` and `env.json` there are shown where they exist.
+        report: `Report`.
+        vector: String or None, the chart that is also written as SVG.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: The folder cannot be written; an earlier report is unchanged.
+    """
+    import vl_convert
+
+    data = report.data
     tables = {name: table for name, table in data.items() if isinstance(table, list)}
-    specs = {section: section.chart(data).to_dict() for section in (*SECTIONS, *more) if data.get(section.table)}
-    texts = {name: _read_text(folder / name) for name in ("protocol.yaml", "env.json")}
+    specs = {section: section.chart(data).to_dict() for section in report.sections if data.get(section.table)}
     html = render_page(
-        folder.resolve().name,
-        data,
-        summarize(rows, target),
+        report,
         specs,
         library=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # its stub lacks a default
         config=_config("currentColor", "system-ui, sans-serif"),
-        protocol=_fields(folder / "protocol.yaml", read_yaml),
-        env=_fields(folder / "env.json", read_json),
-        texts=texts,
-        downloads=csv_tables(rows),
+        texts={name: _read_text(folder / name) for name in ("protocol.yaml", "search.yaml", "env.json")},
     )
     with atomic_group(folder) as staged:
         for section, spec in specs.items():
-            _draw({**spec, "datasets": tables}, staged / f"{section.name}.png")
-        pareto = next(iter(specs.values()))  # every study has this section
-        _draw({**pareto, "datasets": tables}, staged / "pareto.svg")
+            for suffix in (".png", ".svg") if section.name == vector else (".png",):
+                _draw({**spec, "datasets": tables}, staged / f"{section.name}{suffix}")
         write_text(staged / REPORT, html)
     return folder / REPORT
 
@@ -156,7 +191,7 @@ def log_to_wandb(folder: str | Path, project: str) -> str:
     columns = [name for name, value in networks[0].items() if not isinstance(value, (dict, tuple))]
     rows = [[network[column] for column in columns] for network in networks]
     images = {path.stem: wandb.Image(str(path)) for path in sorted(folder.glob("*.png"))}
-    config = _fields(folder / "protocol.yaml", read_yaml)
+    config = fields_of(folder / "protocol.yaml", read_yaml)
     run = wandb.init(project=project, name=folder.resolve().name, dir=str(folder), config=config, job_type="study")
     try:
         run.log({"networks": wandb.Table(columns=columns, data=rows), **images})

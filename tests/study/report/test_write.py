@@ -529,6 +529,23 @@ def test_a_filter_shows_some_networks_in_charts_and_table_and_stays_in_the_link(
     tab.wait_for_function(f"document.querySelectorAll({MEANS!r}).length === {len(NETWORKS)}")
 
 
+def test_groups_colour_the_networks_and_get_a_panel_each(opened, written):
+    """A panel has the axes of the whole chart, and the link keeps the choice."""
+    tab = opened(written)
+    tab.locator("#group-by").select_option("model")
+    tab.locator("#multiples").check()
+    panels = "#panels-pareto figure"
+    for _ in range(2):
+        tab.wait_for_function(f"document.querySelectorAll('{panels} svg').length === 2")
+        assert tab.locator(f"{panels} figcaption").all_text_contents() == ["b0", "resnet18"]
+        assert [tab.locator(panels).nth(place).locator(".means_marks path").count() for place in (0, 1)] == [4, 1]
+        assert tab.locator("#chart-pareto .role-legend-label text").all_text_contents() == ["b0", "resnet18"]
+        labels = [tab.locator(panels).nth(at).locator(".role-axis-label text").all_text_contents() for at in (0, 1)]
+        assert labels[0] == labels[1]
+        assert tab.url.endswith("#group=model&panels")
+        tab.reload()
+
+
 def test_all_data_can_be_downloaded_from_the_page(opened, written):
     tab = opened(written)
     with tab.expect_download() as started:
