@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from keras_effnet.cli import console
+from keras_effnet.cli.drawing import can_draw
 from keras_effnet.cli.options import default_threads, read_settings, tolerated
 from keras_effnet.errors import UserError
 
@@ -17,9 +18,12 @@ SMALL = 48  # input size in pixels when candidates are trained
 
 def search_baseline(data, as_json: bool, *, name, out: Path, resume: Path | None, **options: Any) -> None:
     """Search for a baseline with the options of the command, or resume a search, and print the finalists."""
+    drawn = can_draw()
     console.prepare_tensorflow()
     from keras_effnet.search.arguments import BASELINE_ARGUMENTS, kept_arguments
     from keras_effnet.search.baselines import baseline_search
+    from keras_effnet.search.report import write_search_report
+    from keras_effnet.study.results import kept_results
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     shared = {key: options[key] for key in ("workers", "cluster")}
@@ -31,6 +35,9 @@ def search_baseline(data, as_json: bool, *, name, out: Path, resume: Path | None
     resumable = console.resumable("search", folder, BASELINE_ARGUMENTS)
     with kept_if_used(folder), resumable, console.study_progress() as progress:
         result = baseline_search(folder=folder, progress=progress, **arguments)
+    if drawn:
+        with kept_results(folder):
+            write_search_report(result)
     if as_json:
         finalists = [_figures(each) for each in (result.reference, *result.ranking)]
         tried = [{"name": each.spec.name} | {key: getattr(each, key) for key in _TRIED} for each in result.tried]
@@ -40,7 +47,8 @@ def search_baseline(data, as_json: bool, *, name, out: Path, resume: Path | None
     if result.ranking:
         models = f"{folder}/found/1.yaml,{arguments['baseline']}"
         words = ("study", arguments["data"]["source"], "--models", models, "--image-size", arguments["image_size"])
-        console.finish(f"{folder} (results.jsonl, found/1.yaml ...)", ("keras-effnet", *words))
+        page = "report.html, " if drawn else ""
+        console.finish(f"{folder} ({page}results.jsonl, found/1.yaml ...)", ("keras-effnet", *words))
     if result.failures:
         first, why = next(iter(result.failures.items()))
         raise UserError(f"{len(result.failures)} trainings failed, the first of them {first}: {why}")

@@ -2,6 +2,7 @@ from .arguments import kept_arguments
 from .baselines import BaselineResult, baseline_search
 from .grid import candidates
 from .halving import SearchResult, grid_search
+from .report import write_search_report
 
 __all__ = [
     "BaselineResult",
@@ -10,4 +11,5 @@ __all__ = [
     "candidates",
     "grid_search",
     "kept_arguments",
+    "write_search_report",
 ]

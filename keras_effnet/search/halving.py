@@ -43,6 +43,7 @@ class Ranked(OverSeeds):
         accuracies: Tuple of floats, validation accuracy after that many epochs, by seed.
         tested: Tuple of floats, accuracy on the test images, by seed; empty where it was not measured.
         images: Int or None, number of the images that report: test images, or else validation images.
+        member: String, name of its network in `results.jsonl`.
     """
 
     candidate: ScalingCandidate
@@ -51,6 +52,7 @@ class Ranked(OverSeeds):
     accuracies: tuple[float, ...]
     tested: tuple[float, ...] = ()
     images: int | None = None
+    member: str = ""
 
     @property
     def name(self) -> str:
@@ -281,7 +283,7 @@ def rank(rows: Iterable[Row], groups: Mapping[Member, Sequence[ScalingCandidate]
         tested = tuple(run["test_accuracy"] for run in last if "test_accuracy" in run)
         tested = tested if len(tested) == len(last) else ()
         images = last[0].get("test_images" if tested else "val_images")
-        ranking.append(Ranked(group[0], constants, epochs, accuracies, tested, images))
+        ranking.append(Ranked(group[0], constants, epochs, accuracies, tested, images, each.name))
     return sorted(ranking, key=lambda each: (-each.epochs, -len(each.accuracies), -each.accuracy))
 
 

@@ -14,6 +14,7 @@ from keras_effnet.architecture.yaml_files import read_spec
 from keras_effnet.complexity.counting import count
 from keras_effnet.search import baselines as searching
 from keras_effnet.search.arguments import kept_arguments
+from keras_effnet.search.report import search_report
 from keras_effnet.study import trial
 from keras_effnet.study.costs import measure_latencies
 
@@ -60,6 +61,23 @@ def test_finalists_are_files_and_the_answer_is_of_test_images(tmp_path, calls):
     assert result.budget.amount == result.reference.cost == count(result.reference.spec, classes=10).macs
     assert result.answer.startswith("On test images, at x") and "the best network found" in result.answer
     assert len(result.tried) == 6
+
+
+def test_the_report_shows_the_stage_tables_of_all_candidates(tmp_path, calls):
+    result = searching.baseline_search("digits", tmp_path, **ARGUMENTS)
+    report = search_report(result)
+    names = [each["member"] for each in report.data["networks"]]
+    assert len(names) == 6 and "baseline" in names and names == sorted(names, key=costs_of(report).get)
+    kernels = {(e["member"], e["axis"]): e["shown"] for e in report.data["parallel"] if e["view"] == "kernel"}
+    best = result.ranking[0].spec
+    assert [kernels[best.name, f"stage {number}"] for number in range(1, 8)] == [f"{s.kernel}" for s in best.stages]
+    assert {e["view"] for e in report.data["parallel"]} == {"kernel", "expand ratio", "filters", "repeats", "block"}
+    final = next(each for each in report.data["networks"] if each["member"] == best.name)
+    assert final["seeds"] == 2 and final["tested"] == pytest.approx(final["accuracy"] - 0.01)
+
+
+def costs_of(report):
+    return {each["member"]: each["cost"] for each in report.data["networks"]}
 
 
 def test_an_interrupted_search_repeats_nothing(tmp_path, calls):

@@ -18,11 +18,13 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.specs import expand
 from keras_effnet.architecture.yaml_files import read_spec
+from keras_effnet.cli.drawing import can_draw
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.search import halving as search
 from keras_effnet.search.arguments import ARGUMENTS, kept_arguments, save_arguments
 from keras_effnet.search.grid import candidates, networks
+from keras_effnet.search.report import search_report
 from keras_effnet.study.networks import Member
 from keras_effnet.study.plan import Plan
 from keras_effnet.study.protocol import Protocol
@@ -149,6 +151,7 @@ def trained(monkeypatch):
         yield submit
 
     monkeypatch.setattr(search, "engine", engine)
+    monkeypatch.setattr("keras_effnet.cli.commands.search.can_draw", lambda: False)  # takes a second
     return calls
 
 
@@ -231,6 +234,23 @@ def test_the_answer_is_of_test_images_and_has_the_papers_constants_as_the_refere
     assert "95% intervals over 3 paired seeds" in intervals
 
 
+def test_the_report_has_a_line_for_every_candidate(trained, tmp_path):
+    result = search.grid_search("digits", tmp_path, step=0.2, by="formula", image_size=64)
+    report = search_report(result)
+    by_name = {each.member: each for each in result.ranking}
+    assert {each["member"] for each in report.data["networks"]} == set(by_name)
+    axes = [*dict.fromkeys(each["axis"] for each in report.data["parallel"])]
+    assert axes == ["alpha", "beta", "gamma", "pixels", "MACs x", "accuracy"]
+    lines = {(each["member"], each["axis"]): each for each in report.data["parallel"]}
+    assert len(lines) == len(by_name) * len(axes)
+    for name, each in by_name.items():
+        assert lines[name, "gamma"]["shown"] == f"{each.candidate.scaling.gamma:.3g}"
+        assert lines[name, "accuracy"]["whole"] == (each.epochs == 9)
+    heights = sorted(lines.values(), key=lambda each: each["accuracy"])
+    assert [each["at"] for each in heights if each["axis"] == "accuracy"][:: len(by_name) - 1] == [0, 1]
+    assert report.answer == result.answer and "candidates.csv" in report.downloads
+
+
 def test_the_papers_constants_are_trained_with_all_seeds(trained, tmp_path):
     result = search.grid_search("digits", tmp_path, by="formula", image_size=64, finalists=1)
     (paper,) = [each for each in result.ranking if PAPER in each.same]
@@ -277,11 +297,15 @@ def test_the_dry_run_lists_the_papers_constants(cli):
     assert any("(1.2, 1.1, 1.15)" in line and f"{paper['macs']:,}" in line for line in table.splitlines())
 
 
-def test_the_command_ranks_and_draws(trained, cli, tmp_path):
+def test_the_command_ranks_and_draws(trained, cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_effnet.cli.commands.search.can_draw", can_draw)
     output = cli("search", "digits", "--step", "0.2", "--by", "formula", "--out", tmp_path).out
     assert "Best: (" in output and "Next:" in output
     folder = tmp_path / "search" / "digits"
     assert (folder / "search.png").stat().st_size > 5_000
+    if can_draw():
+        assert "report.html" in output and "All candidates" in (folder / "report.html").read_text()
+        assert (folder / "parallel.png").stat().st_size > 5_000
     done = list(trained)
     answered = json.loads(cli("search", "--resume", folder, "--json").out)  # the folder knows its options
     assert answered["ranking"][0]["gamma"] == max(each["gamma"] for each in answered["ranking"])

@@ -12,6 +12,7 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.cli import console
 from keras_effnet.cli.baseline_search import SMALL, search_baseline
 from keras_effnet.cli.command_words import training_words
+from keras_effnet.cli.drawing import can_draw
 from keras_effnet.cli.options import (
     THREADS,
     WHOLE,
@@ -177,10 +178,12 @@ def _search(
 ) -> None:
     if resume is not None and resume.is_dir():
         console.hold(resume)
+    drawn = can_draw()
     console.prepare_tensorflow()
     from keras_effnet.evaluation import plots
     from keras_effnet.search.arguments import ARGUMENTS, kept_arguments
     from keras_effnet.search.halving import grid_search, member
+    from keras_effnet.search.report import write_search_report
     from keras_effnet.study.plan import Plan
     from keras_effnet.study.results import kept_results
     from keras_effnet.system.run_folders import kept_if_used, new_run
@@ -200,6 +203,8 @@ def _search(
         points = [(*vars(each.candidate.scaling).values(), each.accuracy, each.epochs) for each in result.ranking]
         with kept_results(folder):
             plots.search_map(points, folder / "search.png")
+            if drawn:
+                write_search_report(result)
     if as_json:
         ranking = [
             _figures(each.candidate) | {"epochs": each.epochs, "accuracies": each.accuracies, "tested": each.tested}
@@ -215,7 +220,8 @@ def _search(
         config = plan.protocol.config(trained, epochs=arguments["epochs"])
         config = replace(config, model=f"{folder}/family/phi1.yaml", depth=1.0, width=1.0)  # the best, already scaled
         words, note = training_words(plan.protocol.data, config)
-        console.finish(f"{folder} (results.jsonl, search.png, family/phi0.yaml ... phi7.yaml)", words, note)
+        page = "report.html, " if drawn else ""
+        console.finish(f"{folder} ({page}results.jsonl, search.png, family/phi0.yaml ... phi7.yaml)", words, note)
     if result.failures:
         first, why = next(iter(result.failures.items()))
         raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.cli import console
+from keras_effnet.cli.drawing import can_draw
 from keras_effnet.cli.options import (
     THREADS,
     WHOLE,
@@ -110,7 +110,7 @@ def command(
         console.hold(resume)
     if against is not None:  # before anything is trained
         _check_results(against)
-    drawn = _can_draw(wandb)
+    drawn = can_draw(wandb)
     console.prepare_tensorflow()
     from keras_effnet import study
     from keras_effnet.study.plan import PROTOCOL, Plan
@@ -205,22 +205,6 @@ def _check_new(data, members) -> None:
         raise UserError("Name the data: `keras-effnet study digits-cluttered --phi -3,-2,-1`.")
     if not members:
         raise UserError("Name the networks: --models b0,b1 or --phi -2,-1,0, or both.")
-
-
-def _can_draw(wandb: str | None) -> bool:
-    """Return whether a report can be drawn; checked at the start because a study takes long."""
-    from keras_effnet.study.report.charts import require_packages
-
-    if wandb and find_spec("wandb") is None:
-        raise UserError("Weights & Biases is not installed: pip install 'keras-effnet[wandb]'.")
-    try:
-        require_packages()
-    except UserError as missing:
-        if wandb:
-            raise
-        console.say(f"{missing} Results are saved and a table is printed instead of a report.")
-        return False
-    return True
 
 
 def _check_results(folder: Path) -> None:

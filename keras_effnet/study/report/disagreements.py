@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_effnet.errors import UserError
 from keras_effnet.imagenet import readable
-from keras_effnet.study.measurement.held_out import Answers, trial_folder
+from keras_effnet.study.measurement.held_out import Answers
 from keras_effnet.system.documents import read_lines
 
 ByNetwork = Mapping[str, Mapping[int, Answers]]
@@ -210,9 +210,8 @@ def disagreements_of(folder: Path, answers: ByNetwork) -> Disagreements | None:
     """`find_disagreements` with the class names and the images of a study's folder, as far as they are still there."""
     if len(answers) < 2:
         return None
-    member, runs = next(iter(answers.items()))
-    labels = trial_folder(folder, member, next(iter(runs))) / "labels.txt"
-    names = readable(read_lines(labels)) if labels.is_file() else ()
+    labels = next(folder.glob("trials/*/*/labels.txt"), None)  # all trainings have the same classes
+    names = readable(read_lines(labels)) if labels else ()
     try:
         return find_disagreements(answers, names, read_thumbnails(folder, most_disputed(answers)))
     except UserError as error:

@@ -160,9 +160,9 @@ def _curve(run: Mapping[str, Any]) -> list[Record]:
     return records
 
 
-def _curves(rows: Iterable[Mapping[str, Any]], summaries: Sequence[Summary]) -> list[Record]:
-    """One record for each epoch of each training, with networks in the order of `summaries`."""
-    order = {summary.member: place for place, summary in enumerate(summaries)}
+def curve_records(rows: Iterable[Mapping[str, Any]], members: Sequence[str]) -> list[Record]:
+    """One record for each epoch of each training, with networks in the order of their names in `members`."""
+    order = {member: place for place, member in enumerate(members)}
     runs = [row for row in rows if row["kind"] == "training" and row["member"] in order]
     runs.sort(key=lambda run: (order[run["member"]], run["seed"]))
     return [record for run in runs for record in _curve(run)]
@@ -256,7 +256,7 @@ def report_data(
         "scaling": _scaling(summaries),
         "times": times,
         "diagonal": _diagonal(times),
-        "curves": _curves(rows, summaries),
+        "curves": curve_records(rows, [summary.member for summary in summaries]),
         "law": _law(summaries),
         "fitted": _fitted(summaries),
         "roofs": [record for row in roofs for record in _roof(row)],

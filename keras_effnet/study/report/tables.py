@@ -44,7 +44,7 @@ def csv_tables(rows: Sequence[Mapping[str, Any]], answers: ByNetwork | None = No
         "learning_rates.csv": _nested(by_kind["tuning"], "tried"),
         "answers.csv": _answers(answers or {}),
     }
-    return {name: _csv(records) for name, records in tables.items() if records}
+    return {name: csv_text(records) for name, records in tables.items() if records}
 
 
 def _flat(record: Mapping[str, Any]) -> Record:
@@ -55,7 +55,7 @@ def _flat(record: Mapping[str, Any]) -> Record:
 def _nested(rows: Sequence[Mapping[str, Any]], field: str, *more: str) -> list[Record]:
     """One record for each item of a list in each row, with the network's name."""
     names = ("member", *more)
-    return [{name: row[name] for name in names} | item for row in rows for item in row[field]]
+    return [{name: row[name] for name in names} | item for row in rows for item in row.get(field, ())]
 
 
 def _answers(answers: ByNetwork) -> list[Record]:
@@ -68,7 +68,8 @@ def _answers(answers: ByNetwork) -> list[Record]:
     return [{"image": number} | dict(zip(columns, row, strict=True)) for number, row in enumerate(rows)]
 
 
-def _csv(records: Sequence[Record]) -> str:
+def csv_text(records: Sequence[Record]) -> str:
+    """Records as CSV; a field that a record lacks is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, dict.fromkeys(name for record in records for name in record), lineterminator="\n")
     writer.writeheader()
@@ -94,7 +95,11 @@ def write_csv(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     rows = read_complete_results(folder)
-    tables = csv_tables(rows, read_answers(folder, rows))
+    return write_tables(folder, csv_tables(rows, read_answers(folder, rows)))
+
+
+def write_tables(folder: Path, tables: Mapping[str, str]) -> list[Path]:
+    """Write CSV files, given as a mapping of their names to their texts, into a folder."""
     with atomic_group(folder) as staged:
         for name, text in tables.items():
             write_text(staged / name, text)

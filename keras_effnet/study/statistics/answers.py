@@ -70,8 +70,6 @@ def answer(summaries: Sequence[Summary], looks: Looks | None = None) -> list[str
     """
     if len(summaries) < 2:
         return ["A study of one network has nothing to compare; add another."]
-    if len(summaries) < 2:
-        return ["A study of one network has nothing to compare; add another."]
     seeds = {each.member: len(each.accuracies) for each in summaries}
     verdicts = _verdicts(summaries, looks.level(max(seeds.values())) if looks else LEVEL)
     told = [question.told(own) for question, own in verdicts]
