@@ -108,7 +108,7 @@ def _faces() -> Iterator[tuple[str, str]]:
         name = ".".join((PACKAGE, *stub.parent.relative_to(package).parts))
         if name != f"{PACKAGE}.cli":
             yield name, _face(name, stub)
-    for module in ("transfer", "preprocessing", "errors"):
+    for module in ("preprocessing", "errors"):
         yield (
             f"{PACKAGE}.{module}",
             f"# {PACKAGE}.{module}\n\n::: {PACKAGE}.{module}\n    options: {{show_root_heading: false}}\n",

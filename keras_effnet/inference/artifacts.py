@@ -1,6 +1,5 @@
 """One predictor for every form of a trained network: a `.keras` or `.tflite` file, a run folder, a published name.
 
-`labels.txt` and `image_spec.json` are read from its folder or the one above; a `.tflite` file may hold the class names.
 TensorFlow.
 """
 
@@ -10,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,19 +18,22 @@ from scipy.special import expit
 from keras_effnet.architecture.baselines import SPECS, refuse_detector
 from keras_effnet.architecture.detector_files import DETECTOR_JSON
 from keras_effnet.architecture.detectors import DetectorSpec
-from keras_effnet.config.run_record import RunRecord
 from keras_effnet.errors import UserError, check_path, closest
 from keras_effnet.imagenet import imagenet_classes, readable
+from keras_effnet.inference.companions import (
+    companion,
+    described_beside,
+    described_tflite,
+    image_spec_beside,
+    recorded_task,
+)
 from keras_effnet.inference.detectors import detector_of, saved_detector
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side
-from keras_effnet.system.documents import read_lines
 from keras_effnet.system.files import why_no_file
-from keras_effnet.tasks import TASKS, TaskName, task_of, task_of_output
-from keras_effnet.tasks.learning import LabelKind
+from keras_effnet.tasks import TASKS, TaskName, task_of
 from keras_effnet.tasks.recognition import is_detector
-from keras_effnet.tasks.thresholds import THRESHOLDS, read_thresholds
 from keras_effnet.training.run import BEST
 
 if TYPE_CHECKING:
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOUNS: dict[LabelKind, str] = {"flags": "label", "values": "value"}  # others are classes
 _CLIENTS_FIT = "stretch"  # of a detector that says nothing of it
-_TOLD_APART = ("class", "mask")  # kinds of labels of which one output tells two classes apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,54 +74,6 @@ class Artifact:
     batch_size: int = 1
     task: TaskName = "classification"
     detector: DetectorSpec | None = None
-
-
-def _sidecar(path: Path, name: str) -> Path | None:
-    """Find a file in the folder of `path` or in its parent."""
-    return next((folder / name for folder in path.resolve().parents[:2] if (folder / name).is_file()), None)
-
-
-class _Description(TypedDict):
-    class_names: tuple[str, ...] | None
-    data_origin: dict[str, Any] | None
-
-
-def _description(path: Path, classes: int) -> _Description:
-    """Read `labels.txt` and `args.yaml`: the arguments of `Artifact` that no model file holds."""
-    labels, args = _sidecar(path, "labels.txt"), _sidecar(path, "args.yaml")
-    read = tuple(read_lines(labels)) if labels else ()
-    names = _both_names(read, classes)
-    if read and not names:
-        logger.warning("%s has %d names, the network %d classes: the names are not used.", labels, len(read), classes)
-    origin = dict(RunRecord.read(args).data) if args else None
-    return {"class_names": names, "data_origin": origin or None}
-
-
-def _both_names(names: tuple[str, ...], outputs: int) -> tuple[str, ...] | None:
-    """Names that fit the number of outputs, otherwise None; one output may be known by the names of two classes."""
-    return names if len(names) == outputs or (outputs == 1 and len(names) == 2) else None
-
-
-def _described_inside(path: Path) -> tuple[tuple[str, ...], TaskName]:
-    """Class names and task in the metadata of a `.tflite` file; a file without metadata is a classifier's."""
-    from keras_effnet.export.tflite_file.inspection import inspect
-
-    metadata = inspect(path).metadata
-    return (metadata.labels, task_of_output(metadata.output_name)) if metadata else ((), "classification")
-
-
-def _recorded(origin: dict[str, Any] | None, model: keras.Model) -> TaskName | None:
-    """Task that a network was trained for, from `args.yaml`; None if the model is no network of it."""
-    name = (origin or {}).get("task")
-    return name if name in TASKS and name != "detection" and len(model.outputs[0].shape) in TASKS[name].ranks else None
-
-
-def _image_spec(path: Path, input_shape: tuple[int | None, ...]) -> ImageSpec | None:
-    saved = _sidecar(path, "image_spec.json")
-    spec = ImageSpec.load(saved) if saved else None
-    # The model file is authoritative about its shape; the JSON may belong to another model.
-    fits = spec and input_shape[1] in (spec.size, None) and input_shape[3] == spec.channels
-    return spec if fits else None
 
 
 def resolve(path: str | Path) -> Path:
@@ -168,25 +120,31 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
         return _published(str(path), batch_size)
     path = resolve(path)
     if path.suffix == ".tflite":
-        from keras_effnet.export.isolation.isolated import IsolatedModel
-        from keras_effnet.export.tflite_file.metadata.detector_options import refuse_post_processing
+        return _of_tflite(path)
+    if path.suffix == ".keras":
+        return _of_keras(path, batch_size, several_outputs)
+    raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
 
-        refuse_post_processing(path)
-        file = IsolatedModel(path)
-        if _returns_boxes(file.output_shapes):
-            return _of_detector_file(path, file)
-        if len(file.outputs) > 1:
-            raise UserError(f"{path} has {len(file.outputs)} outputs; this takes files with one.")
-        names, task = _described_inside(path)
-        if len(file.output_shapes[0]) not in TASKS[task].ranks:
-            raise UserError(f"{path} is not an image classifier: its output has the shape {file.output_shapes[0]}.")
-        square_side(str(path), file.input_shape)
-        spec = _image_spec(path, file.input_shape) or ImageSpec.raw(file.input_shape)
-        found = _description(path, file.classes)
-        found["class_names"] = found["class_names"] or _both_names(names, file.classes)
-        return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, task=task, **found)
-    if path.suffix != ".keras":
-        raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
+
+def _of_tflite(path: Path) -> Artifact:
+    from keras_effnet.export.isolation.isolated import IsolatedModel
+    from keras_effnet.export.tflite_file.metadata.detector_options import refuse_post_processing
+
+    refuse_post_processing(path)
+    file = IsolatedModel(path)
+    if _returns_boxes(file.output_shapes):
+        return _of_detector_file(path, file)
+    if len(file.outputs) > 1:
+        raise UserError(f"{path} has {len(file.outputs)} outputs; this takes files with one.")
+    found, task = described_tflite(path, file.classes)
+    if len(file.output_shapes[0]) not in TASKS[task].ranks:
+        raise UserError(f"{path} is not an image classifier: its output has the shape {file.output_shapes[0]}.")
+    square_side(str(path), file.input_shape)
+    spec = image_spec_beside(path, file.input_shape) or ImageSpec.raw(file.input_shape)
+    return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, task=task, **found)
+
+
+def _of_keras(path: Path, batch_size: int, several_outputs: bool) -> Artifact:
     model = load_model(path, compile=False)
     if is_detector(model):
         return _of_detector(path, model, batch_size)
@@ -198,19 +156,19 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
         inputs, outputs = (" and ".join(map(str, part)) for part in (shapes[:count], shapes[count:]))
         raise UserError(f"{path} is not an image classifier or the like: input {inputs}, output {outputs}.")
     side = square_side(str(path), shapes[0])
-    saved = _image_spec(path, model.input_shape)
+    saved = image_spec_beside(path, model.input_shape)
     if saved is None and side is None:
         raise UserError(
             f"{path} accepts images of any size: put the image_spec.json of its run folder beside it, or save "
             '{"size": 224} there, with its size.'
         )
     spec = saved or ImageSpec.of_model(model)
-    return _of_model(path, model, spec, batch_size, **_description(path, shapes[1][-1]))
+    return _of_model(path, model, spec, batch_size, **described_beside(path, shapes[1][-1]))
 
 
 def _of_detector(path: Path, model: keras.Model, batch_size: int) -> Artifact:
     square_side(str(path), model.input_shape)
-    spec = _image_spec(path, model.input_shape) or replace(ImageSpec.of_model(model), fit=_CLIENTS_FIT)
+    spec = image_spec_beside(path, model.input_shape) or replace(ImageSpec.of_model(model), fit=_CLIENTS_FIT)
     scores = "scores" if "scores" in model.output else "logits"
     classes = int(model.output[scores].shape[-1])
 
@@ -227,8 +185,8 @@ def _of_detector(path: Path, model: keras.Model, batch_size: int) -> Artifact:
         model=model,
         batch_size=batch_size,
         task="detection",
-        detector=detector_of(model, path, _sidecar(path, DETECTOR_JSON)),
-        **_description(path, classes),
+        detector=detector_of(model, path, companion(path, DETECTOR_JSON)),
+        **described_beside(path, classes),
     )
 
 
@@ -240,11 +198,9 @@ def _returns_boxes(shapes: Sequence[tuple[int, ...]]) -> bool:
 def _of_detector_file(path: Path, file: ImageModel) -> Artifact:
     square_side(str(path), file.input_shape)
     (_, anchors, _), (_, _, classes) = file.output_shapes
-    spec = _image_spec(path, file.input_shape) or replace(ImageSpec.raw(file.input_shape), fit=_CLIENTS_FIT)
-    names, _ = _described_inside(path)
-    found = _description(path, classes)
-    found["class_names"] = found["class_names"] or _both_names(names, classes)
-    saved = _sidecar(path, DETECTOR_JSON)
+    spec = image_spec_beside(path, file.input_shape) or replace(ImageSpec.raw(file.input_shape), fit=_CLIENTS_FIT)
+    found, _ = described_tflite(path, classes)
+    saved = companion(path, DETECTOR_JSON)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         codes, scores = np.split(file.predict(images), [4 * anchors], axis=1)
@@ -271,7 +227,10 @@ def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size:
         return np.concatenate([keras.tree.flatten(result)[0] for result in results])  # it may be in a dict
 
     predict = _on_pixels(run, image_spec)
-    classes, task = model.outputs[0].shape[-1], task_of(model, _recorded(description.get("data_origin"), model)).name
+    classes, task = (
+        model.outputs[0].shape[-1],
+        task_of(model, recorded_task(description.get("data_origin"), model)).name,
+    )
     return Artifact(path, predict, classes, image_spec, model=model, batch_size=batch_size, task=task, **description)
 
 
@@ -295,43 +254,3 @@ def network_input(images: np.ndarray, image_spec: ImageSpec) -> np.ndarray:
         wanted = (image_spec.size, image_spec.size, image_spec.channels)
         raise UserError(f"The network takes images of shape (N, {', '.join(map(str, wanted))}), got {images.shape}.")
     return images if image_spec.in_network else preprocess_input(images, image_spec)
-
-
-def thresholds(artifact: Artifact) -> tuple[float, ...] | None:
-    """Probability from which on each label is present, from `thresholds.csv` of a run or an export; None without.
-
-    Raises:
-        UserError: The file is damaged, or lacks a label.
-    """
-    path = _sidecar(artifact.path, THRESHOLDS) if artifact.task == "multilabel" else None
-    return read_thresholds(path, class_names(artifact)) if path else None
-
-
-def class_names(artifact: Artifact, labels: Path | None = None) -> list[str]:
-    """Readable names of an artifact's classes, labels or values: from a file, its own, or numbered.
-
-    Args:
-        artifact: `Artifact`.
-        labels: Path of a file with one name per line, used instead of the artifact's own names.
-
-    Returns:
-        List of strings, one per output; two for one output that tells two classes apart, the negative one first.
-
-    Raises:
-        UserError: The labels file does not exist, or has another number of names.
-    """
-    learning = TASKS[artifact.task].learning
-    kind = learning.labels if learning else "values"
-    names = tuple(readable(artifact.class_names or ()))
-    if labels is not None:
-        if not labels.is_file():
-            raise UserError(f"Labels file {labels} {why_no_file(labels)}.")
-        names = tuple(read_lines(labels))
-        if not _both_names(names, artifact.classes):
-            raise UserError(
-                f"{labels} has {len(names)} names, one a line, but {artifact.path} has {artifact.classes} classes."
-            )
-    if artifact.classes == 1 and kind in _TOLD_APART:
-        return [f"not {names[0]}", names[0]] if len(names) == 1 else list(names or ("negative", "positive"))
-    names = names or tuple(f"{_NOUNS.get(kind, 'class')} {index}" for index in range(artifact.classes))
-    return list(names[-artifact.classes :])

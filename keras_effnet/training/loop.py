@@ -248,7 +248,7 @@ def _set_frozen(model: keras.Model, config: TrainConfig, stage: ResizeStage) -> 
     """Freeze the backbone in the first epochs, and thaw it after them; the next `fit` traces the step again."""
     if not config.frozen_epochs:
         return
-    transfer.freeze(model, transfer.BACKBONE if stage.last <= config.frozen_epochs else config.freeze)
+    transfer.freeze(model, "backbone" if stage.last <= config.frozen_epochs else config.freeze)
     model.train_function = None
 
 

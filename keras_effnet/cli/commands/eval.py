@@ -95,7 +95,7 @@ def _arrays(labels: Any) -> Any:
 def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty_classes: bool):
     """Load the labelled images and their names, which must be those of the model."""
     from keras_effnet import datasets
-    from keras_effnet.inference.artifacts import class_names
+    from keras_effnet.inference.naming import class_names
 
     tolerated = {"max_bad_files": max_bad_files} if data or was_given("max_bad_files") else {}
     origin = {"source": data} if data else artifact.data_origin

@@ -35,7 +35,7 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
     from keras_effnet.evaluation import plots
     from keras_effnet.evaluation.gradcam import explainer
     from keras_effnet.imagenet import decode_predictions
-    from keras_effnet.inference import artifacts, image_files
+    from keras_effnet.inference import artifacts, image_files, naming
     from keras_effnet.system.run_folders import kept_if_used, new_run
     from keras_effnet.tasks import TASKS
 
@@ -45,7 +45,7 @@ def command(images, model, wanted, layer, top, labels, out, as_json) -> None:
         raise UserError(f"Heat maps are of classes and labels, and the task of {artifact.path} is {artifact.task}.")
     if artifact.model is None:
         raise UserError(f"{artifact.path} has no gradients; pass the .keras file or the run folder it was made from.")
-    names = artifacts.class_names(artifact, labels)
+    names = naming.class_names(artifact, labels)
     index = None if wanted is None else _class_index(wanted, names)
     explain = explainer(artifact.model, layer)
     folder: Path | None = None

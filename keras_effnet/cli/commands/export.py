@@ -205,7 +205,7 @@ def command(
     from keras_effnet.export.finetune.qat import TUNING
     from keras_effnet.export.report import cells, columns
     from keras_effnet.export.savedmodel_onnx import WRITERS
-    from keras_effnet.inference import artifacts
+    from keras_effnet.inference import artifacts, naming
     from keras_effnet.system.run_folders import new_run
 
     if not (qat or method == "qat" or sparsity is not None or clusters is not None):
@@ -287,7 +287,7 @@ def command(
             detector=artifact.detector,
             notes=notes,
             app_bundle=app_bundle,
-            thresholds=artifacts.thresholds(artifact),
+            thresholds=naming.thresholds(artifact),
             test_images=_test_images(test_image, held_out, calibration),
             announce=spinner.update,
             **options,

@@ -52,12 +52,12 @@ def command(images, model, top, threshold, labels, form, output, batch_size, as_
     file_form = _file_form(output, form)
     shown = "json" if as_json else "table" if output else form or "table"
     console.prepare_tensorflow()
-    from keras_effnet.inference import artifacts, image_files
+    from keras_effnet.inference import artifacts, image_files, naming
 
     artifact = artifacts.load(model, batch_size=batch_size)
     _refuse_unfit(artifact, output, form)
     answering = ANSWERS[artifact.task]
-    names = artifacts.class_names(artifact, labels)
+    names = naming.class_names(artifact, labels)
     paths = image_files.image_paths(images)
     _refuse_inputs(output, [*paths, artifact.path, *([labels] if labels else [])])
     if shown == "table" and len(paths) > SHOWN and output is None:
@@ -66,7 +66,7 @@ def command(images, model, top, threshold, labels, form, output, batch_size, as_
     progress = console.track(f"Predicting {len(paths)} images", -(-len(paths) // artifact.batch_size))
     batches = image_files.image_batches(paths, artifact.image_spec, artifact.batch_size, progress)
     found = _in_originals(artifact) if artifact.task == "detection" else None
-    own = None if was_given("threshold") else artifacts.thresholds(artifact)
+    own = None if was_given("threshold") else naming.thresholds(artifact)
     threshold = own or decision_threshold(artifact.task, threshold)
     asked = Question(names, top, threshold, lambda: _run_folder(model), found)
     rows: list[tuple[str, str]] = []

@@ -18,7 +18,7 @@ from keras_effnet.datasets.splits import Split
 from keras_effnet.evaluation import plots
 from keras_effnet.evaluation.by_task import drawings
 from keras_effnet.export import export_tflite
-from keras_effnet.inference import artifacts
+from keras_effnet.inference import artifacts, naming
 from keras_effnet.preprocessing import ImageSpec
 
 SIZE = 8
@@ -108,9 +108,9 @@ def test_a_binary_network_is_measured_by_its_decisions(cli, binary, reddish):
 
 def test_a_file_of_one_output_knows_the_names_of_both_classes(binary, tmp_path):
     file = binary.with_suffix(".tflite")
-    assert artifacts.class_names(artifacts.load(file)) == ["other", "red"]
+    assert naming.class_names(artifacts.load(file)) == ["other", "red"]
     alone = shutil.copy(file, tmp_path / "model.tflite")  # the metadata knows what the output is the score of
-    assert artifacts.class_names(artifacts.load(alone)) == ["not red", "red"]
+    assert naming.class_names(artifacts.load(alone)) == ["not red", "red"]
 
 
 def test_labels_are_measured_one_by_one(cli, tmp_path):

@@ -121,8 +121,9 @@ def test_the_worker_ends_with_its_model(exported):
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_the_worker_ends_with_a_process_that_is_killed(exported, end):
     code = (
-        "import time\n"
+        "import signal, time\n"
         "from keras_effnet.export.isolation.isolated import IsolatedModel\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background\n"
         f"model = IsolatedModel({str(exported['none'].path)!r})\n"
         "print(model._worker._process.pid, flush=True)\n"
         "time.sleep(60)\n"
