@@ -63,7 +63,7 @@ def test_every_command_line_is_one_that_the_program_takes():
 
 def test_every_program_of_a_command_is_looked_at():
     programs = {words[0] for _, words in COMMANDS}
-    assert programs == {"keras-effnet", "pip", "python", ".", "pre-commit", "PYTHONPATH=root/site"}
+    assert programs == {"keras-effnet", "pip", "python", ".", "pre-commit", "twine", "PYTHONPATH=root/site"}
 
 
 def test_extras_that_are_installed_exist():
