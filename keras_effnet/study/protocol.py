@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from statistics import fmean
 from typing import Any
 
 from keras_effnet.complexity.counting import count
@@ -23,8 +24,8 @@ class Budget:
     """Budget of each training.
 
     Args:
-        kind: `"epochs"`, `"seconds"` (of training, by the measured time of a step) or `"macs"` (three times a forward
-            pass for each image).
+        kind: `"epochs"`, `"seconds"` (of training with its validations and tracing, by the measured pace of the
+            network) or `"macs"` (three times a forward pass for each image).
         amount: Float above 0.
     """
 
@@ -36,13 +37,46 @@ class Budget:
         if not 0 < self.amount < math.inf:
             raise UserError(f"The budget must be above 0 {self.kind} and finite, got {self.amount!r}.")
 
-    def epochs(self, *, seconds_per_epoch: float, macs_per_epoch: float) -> int:
-        """Number of whole epochs within the budget, at least one; the learning rate schedule needs it in advance."""
+    def epochs(self, *, seconds_per_epoch: float, macs_per_epoch: float, first_seconds: float = 0.0) -> int:
+        """Number of whole epochs within the budget, at least one; the learning rate schedule needs it in advance.
+
+        Args:
+            seconds_per_epoch, macs_per_epoch: Floats.
+            first_seconds: Float, time that a training takes once.
+        """
         costs = {"epochs": 1.0, "seconds": seconds_per_epoch, "macs": macs_per_epoch}
-        return max(1, int(self.amount / costs[self.kind] + 1e-9))
+        once = first_seconds if self.kind == "seconds" else 0.0
+        return max(1, int((self.amount - once) / costs[self.kind] + 1e-9))
 
     def __str__(self) -> str:
         return f"{self.amount:g} {self.kind}"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Measured time of a network's trainings.
+
+    Args:
+        first_seconds: Float, once for each training: tracing, and starting the input pipeline.
+        epoch_seconds: Float, one epoch of all training steps and the validation.
+    """
+
+    first_seconds: float
+    epoch_seconds: float
+
+    def seconds(self, epochs: int) -> float:
+        """Predicted duration of a training."""
+        return self.first_seconds + epochs * self.epoch_seconds
+
+    @classmethod
+    def mean(cls, paces: Sequence[Pace]) -> Pace:
+        """Mean of several measurements."""
+        return cls(fmean(each.first_seconds for each in paces), fmean(each.epoch_seconds for each in paces))
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Pace:
+        """The pace in a row of kind `"pace"`."""
+        return cls(row["first_seconds"], row["epoch_seconds"])
 
 
 @dataclass(frozen=True)
@@ -119,7 +153,12 @@ def macs_per_epoch(config: TrainConfig, member: Member, images: int, classes: in
 
 
 def training_epochs(
-    protocol: Protocol, member: Member, cost: Mapping[str, Any], classes: int, images: tuple[int, int]
+    protocol: Protocol,
+    member: Member,
+    cost: Mapping[str, Any],
+    classes: int,
+    images: tuple[int, int],
+    pace: Pace | None = None,
 ) -> int:
     """Number of epochs of each training of a network, at least one for each of its image sizes.
 
@@ -129,13 +168,17 @@ def training_epochs(
         cost: Mapping with `step_ms` and `predict_ms`, times of a batch in milliseconds.
         classes: Int, number of classes of the data.
         images: Pair of ints, numbers of training and validation images.
+        pace: `Pace` or None, for a budget of seconds; by default the steps alone, by their time on an idle machine.
     """
     train, val = images
     config = protocol.config(member)
     milliseconds = (
         train // config.batch_size * cost["step_ms"] + math.ceil(val / config.batch_size) * cost["predict_ms"]
     )
+    pace = pace or Pace(0.0, milliseconds / 1e3)
     epochs = protocol.budget.epochs(
-        seconds_per_epoch=milliseconds / 1e3, macs_per_epoch=macs_per_epoch(config, member, train, classes)
+        seconds_per_epoch=pace.epoch_seconds,
+        macs_per_epoch=macs_per_epoch(config, member, train, classes),
+        first_seconds=pace.first_seconds,
     )
     return max(epochs, len(member.sizes))

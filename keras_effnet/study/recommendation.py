@@ -6,8 +6,9 @@ NumPy and SciPy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from keras_effnet.complexity.counting import Complexity, count
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.study.networks import BASELINE, Member, relative_resolution
 from keras_effnet.study.power_law import PowerLaw, error_law
-from keras_effnet.study.protocol import Protocol, training_epochs
+from keras_effnet.study.protocol import Pace, Protocol, training_epochs
 from keras_effnet.study.summary import Summary
 
 _REACH = 4.0  # how far phi may go beyond the measured range: further extrapolation is unreliable
@@ -251,6 +252,7 @@ def planned_epochs(
     *,
     classes: int = 1000,
     images: tuple[int, int] | None = None,
+    paces: Mapping[str, Pace] = MappingProxyType({}),
 ) -> int:
     """Number of epochs that the study's budget gives to a recommended network.
 
@@ -261,6 +263,7 @@ def planned_epochs(
         classes: Int, number of classes of the study's data.
         images: Pair of ints, numbers of training and validation images; None where they are not known, which gives the
             epochs of the network closest in MACs.
+        paces: Mapping, name of a network of the study to its `Pace`, where the budget is one of seconds.
     """
     if images is None and protocol.budget.kind != "epochs":
         return min(summaries, key=lambda each: abs(math.log(each.macs / found.macs))).epochs
@@ -269,4 +272,10 @@ def planned_epochs(
         name: PowerLaw.fit(macs, [getattr(each, name) for each in summaries], minimum=2).at(found.macs)
         for name in ("step_ms", "predict_ms")
     }
-    return training_epochs(protocol, found.member, cost, classes, images or (1, 1))
+    timed = [(each.macs, paces[each.member]) for each in summaries if each.member in paces]
+    pace = None
+    if len(timed) > 1:
+        sizes, known = zip(*timed, strict=True)
+        epoch = PowerLaw.fit(sizes, [each.epoch_seconds for each in known], minimum=2).at(found.macs)
+        pace = Pace(Pace.mean(known).first_seconds, epoch)
+    return training_epochs(protocol, found.member, cost, classes, images or (1, 1), pace)

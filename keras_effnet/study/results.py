@@ -29,6 +29,7 @@ class _Epoch(TypedDict):
 
 class _TrainingCosts(TypedDict, total=False):
     train_seconds: float
+    predicted_seconds: float
     input_bound: float | None
     energy_joules: float | None
     peak_memory_mb: float | None
@@ -87,6 +88,14 @@ class TuningRow(_Row):
     tried: list[_Tried]
 
 
+class PaceRow(_Row):
+    """Pace of a network's trainings, measured with as many at once as the study runs."""
+
+    first_seconds: float
+    epoch_seconds: float
+    workers: int
+
+
 class FailureRow(_Row):
     """A training that failed."""
 
@@ -114,6 +123,7 @@ class RooflineRow(_Row):
 
 _OPTIONAL = {"input_bound", "energy_joules", "classes", "val_images"}  # not measured by earlier versions
 _OPTIONAL |= {"test_accuracy", "test_images"}  # no test images
+_OPTIONAL |= {"predicted_seconds"}  # only with a budget of seconds
 _OPTIONAL |= {"trace_seconds", "cores", "other_cores"}
 
 _KINDS: dict[str, type] = {
@@ -121,6 +131,7 @@ _KINDS: dict[str, type] = {
     "cost": CostRow,
     "failure": FailureRow,
     "tuning": TuningRow,
+    "pace": PaceRow,
     "roofline": RooflineRow,
 }
 

@@ -14,13 +14,14 @@ from typing import Any
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.config.run_record import is_path
 from keras_effnet.study.adaptive.learning_rates import tuned_rates
+from keras_effnet.study.adaptive.time_budgets import measured_paces, unused_time
 from keras_effnet.study.adaptive.until_clear import train_until_clear, within_hours
 from keras_effnet.study.costs import measure_costs, measure_roofline
 from keras_effnet.study.executors import engine
 from keras_effnet.study.measurement.held_out import trial_folder
 from keras_effnet.study.networks import Member, cost_warnings
 from keras_effnet.study.plan import Plan, begin, prepare
-from keras_effnet.study.protocol import Budget, training_epochs
+from keras_effnet.study.protocol import Budget, Pace, training_epochs
 from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
 from keras_effnet.study.statistics.answers import power_sentence
@@ -68,7 +69,8 @@ def run(
     """Train every network with every seed and measure the cost of each; an existing study is resumed.
 
     Costs are measured before any training, so that trainings do not disturb the timing, and all networks in turn, so
-    that other load affects them alike. A finished training is never repeated; one that was killed continues from its
+    that other load affects them alike. With a budget of seconds, the pace of each network is then measured with as many
+    trainings of it at once as `workers`. A finished training is never repeated; one that was killed continues from its
     last epoch.
 
     Args:
@@ -121,7 +123,10 @@ def run(
     with begin(folder, plan, dataset) as whole:
         costs = _measured(folder, whole, classes, progress)
         with engine(workers, cluster) as submit:
-            runs = _Runs(folder, whole, costs, classes, images)
+            paces = measured_paces(folder, whole.protocol, whole.members, costs, submit, workers, progress)
+            runs = _Runs(folder, whole, costs, classes, images, paces)
+            if unequal := unused_time(whole.protocol.budget.amount, runs.planned_seconds()):
+                announce(unequal)
             if whole.protocol.rates:
                 every = runs.up_to({member.name: 1 for member in whole.members})
                 runs = replace(runs, rates=tuned_rates(folder, every, submit, progress))
@@ -181,6 +186,7 @@ class _Runs:
         costs: Mapping, name of each network to its row of kind `"cost"`.
         classes: Int, number of classes of the data.
         images: Pair of ints, numbers of training and validation images.
+        paces: Mapping, name of each network to its `Pace`, for a budget of seconds.
         rates: Mapping, name of each network to its learning rate, where it has one of its own.
     """
 
@@ -189,6 +195,7 @@ class _Runs:
     costs: Mapping[str, Mapping[str, Any]]
     classes: int
     images: tuple[int, int]
+    paces: Mapping[str, Pace] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def up_to(self, seeds: Mapping[str, int]) -> list[TrainingRun]:
@@ -202,7 +209,18 @@ class _Runs:
 
     def _training(self, member: Member, seed: int) -> TrainingRun:
         protocol, place = self.plan.protocol, trial_folder(self.folder, member.name, seed)
-        epochs = training_epochs(protocol, member, self.costs[member.name], self.classes, self.images)
+        epochs, pace = self._epochs(member), self.paces.get(member.name)
+        seconds = pace.seconds(epochs) if pace else None
         if member.name in self.rates:
             protocol = protocol.at_rate(self.rates[member.name])
-        return TrainingRun(protocol, member, seed, epochs, str(place.resolve()), study=str(self.folder.resolve()))
+        study = str(self.folder.resolve())
+        return TrainingRun(protocol, member, seed, epochs, str(place.resolve()), study=study, predicted_seconds=seconds)
+
+    def _epochs(self, member: Member) -> int:
+        pace = self.paces.get(member.name)
+        return training_epochs(self.plan.protocol, member, self.costs[member.name], self.classes, self.images, pace)
+
+    def planned_seconds(self) -> dict[str, float]:
+        """Predicted duration of a training of each network, where its pace was measured."""
+        members = [member for member in self.plan.members if member.name in self.paces]
+        return {member.name: self.paces[member.name].seconds(self._epochs(member)) for member in members}

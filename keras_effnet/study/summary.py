@@ -38,6 +38,7 @@ METRICS: dict[str, Metric] = {
     "activations": Metric("activations", "million", 1e-6, measured=False),
     "step_ms": Metric("training step", "ms"),
     "train_seconds": Metric("training", "s"),
+    "predicted_seconds": Metric("training, predicted", "s"),
     "seconds_to_target": Metric("time to the target accuracy", "s"),
     "predict_ms": Metric("inference, one batch", "ms"),
     "tflite_ms": Metric("TFLite latency", "ms"),
@@ -84,6 +85,7 @@ class Summary(OverSeeds):
         cores: Int or None, of the machine.
         other_cores: Float or None, cores that other processes used while the network was timed.
         train_seconds: Float, wall time of the epochs, mean over seeds.
+        predicted_seconds: Float or None, the same as predicted from the measured pace, for a budget of seconds.
         seconds_to_target: Float or None, wall time to the target accuracy, mean over seeds; None if a seed missed it.
         input_bound: Float or None, fraction of the training time spent waiting for data.
         peak_memory_mb: Float or None, of the training process; None if every training was interrupted after its last
@@ -126,6 +128,7 @@ class Summary(OverSeeds):
     energy_joules: float | None
     split: str = "validation"
     val_accuracy: float | None = None
+    predicted_seconds: float | None = None
     learning_rate: float | None = None
     tried: tuple[tuple[float, float], ...] = ()
 
@@ -247,6 +250,7 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
                 images=runs[0].get(images),
                 epochs=runs[0]["epochs"],
                 train_seconds=fmean(run["train_seconds"] for run in runs),
+                predicted_seconds=_mean(run.get("predicted_seconds") for run in runs),
                 seconds_to_target=None if target is None else _mean(seconds_to(run["curve"], target) for run in runs),
                 input_bound=_mean(run.get("input_bound") for run in runs),
                 peak_memory_mb=_mean([run["peak_memory_mb"] for run in runs if run["peak_memory_mb"]]),

@@ -34,6 +34,7 @@ class TrainingRun:
         until: Int or None, number of epochs after which the training pauses; it continues with a larger value.
         study: String or None, the folder of the study, whose data the training must have.
         reports: Bool, whether it answers for the held-out images at the end; False for what chooses.
+        predicted_seconds: Float or None, its duration by the measured pace of the network.
     """
 
     protocol: Protocol
@@ -44,6 +45,7 @@ class TrainingRun:
     until: int | None = None
     study: str | None = None
     reports: bool = True
+    predicted_seconds: float | None = None
 
     def __str__(self) -> str:
         return f"{self.member.name} seed {self.seed}"
@@ -149,6 +151,7 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
         "val_images": len(dataset.val),
         **tested,
         "train_seconds": round(sum(row["seconds"] for row in rows), 2),
+        **({} if trial.predicted_seconds is None else {"predicted_seconds": round(trial.predicted_seconds, 2)}),
         "input_bound": round(fmean(waits), 4) if waits else None,
         "energy_joules": None if resume else energy.joules,
         "peak_memory_mb": peak,

@@ -26,6 +26,7 @@ from keras_effnet.config.recipes import STUDY
 from keras_effnet.errors import UserError
 from keras_effnet.study import costs, executors, scaling_study
 from keras_effnet.study import trial as trial_module
+from keras_effnet.study.adaptive import pace
 from keras_effnet.study.measurement.held_out import read_answers
 from keras_effnet.study.networks import Member, family
 from keras_effnet.study.plan import PROTOCOL, Plan, begin, prepare
@@ -88,6 +89,22 @@ def test_a_study_in_processes_of_its_own_has_the_same_results(studied, tiny, tmp
     assert set(got) == {key for key in expected if key[0] == "small"} and len(got) == 2
     for key, row in got.items():
         assert row["curve"][0]["loss"] == pytest.approx(expected[key]["curve"][0]["loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_budget_of_seconds_is_filled_by_the_pace_of_real_trainings(tiny, tmp_path, monkeypatch):
+    for module in (trial_module, costs, pace):
+        monkeypatch.setattr(module, "_start", lambda threads: None)
+    monkeypatch.setattr(scaling_study, "engine", in_this_process)
+    arguments = {"budget": Budget("seconds", 8), "options": OPTIONS, "seeds": 1, "threads": 1}
+    result = scaling_study.run("digits", two_members(tiny)[:1], tmp_path, **arguments)
+    (timed,), (row,) = rows_of(result, "pace"), rows_of(result, "training")
+    assert timed["first_seconds"] > 0 and timed["epoch_seconds"] > 0 and timed["workers"] == 1
+    assert row["epochs"] == max(1, int((8 - timed["first_seconds"]) / timed["epoch_seconds"]))
+    assert row["predicted_seconds"] == pytest.approx(
+        timed["first_seconds"] + row["epochs"] * timed["epoch_seconds"], abs=0.02
+    )
+    assert 1 / 4 < row["train_seconds"] / row["predicted_seconds"] < 4  # however busy the machine is
 
 
 def rows_of(result, kind):

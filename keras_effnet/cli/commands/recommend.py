@@ -24,7 +24,9 @@ _BUDGETS = {"ms": "tflite_ms", "macs": "macs", "mb": "tflite_bytes", "params": "
 @click.option("--budget-mb", "mb", type=float, help="Size of the float32 .tflite file; int8 is about a quarter.")
 @click.option("--budget-params", "params", type=float, help="Trainable parameters.")
 @click.option("--train", "train", is_flag=True, help="Train it by the study's protocol: predicted against got.")
-@click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings, with --train.")
+@click.option(
+    "--workers", type=Whole(1), help="Concurrent trainings, with --train. [default: the study's, if timed, or 1]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study, train, workers, as_json, **amounts) -> None:
     """Recommend the phi that fits a budget and predict its accuracy from the results of a study.
@@ -34,7 +36,8 @@ def command(study, train, workers, as_json, **amounts) -> None:
     """
     if not train:
         refuse_unused(["workers"], "nothing is trained without --train.")
-    from keras_effnet.study.plan import Plan, image_counts
+        from keras_effnet.study.plan import Plan, image_counts
+    from keras_effnet.study.protocol import Pace
     from keras_effnet.study.recommendation import LIMITS, CostLimit, planned_epochs, recommend
     from keras_effnet.study.results import read_complete_results
     from keras_effnet.study.summary import summarize
@@ -49,7 +52,12 @@ def command(study, train, workers, as_json, **amounts) -> None:
     classes = next((row["classes"] for row in rows if "classes" in row), 1000)
     summaries = summarize(rows)
     found = recommend(summaries, plan.members, limit, classes=classes, options=plan.protocol.options)
-    epochs = planned_epochs(found, plan.protocol, summaries, classes=classes, images=image_counts(study))
+    timed = {row["member"]: row for row in rows if row["kind"] == "pace"}
+    paces = {member: Pace.of(row) for member, row in timed.items()}
+    counts = image_counts(study)
+    epochs = planned_epochs(found, plan.protocol, summaries, classes=classes, images=counts, paces=paces)
+    # A budget of seconds is the study's only with as many trainings at a time as it had.
+    workers = workers or max((row["workers"] for row in timed.values()), default=1)
     nearest = min(summaries, key=lambda each: abs(math.log(each.macs / found.macs)))
     tuned = nearest.learning_rate or plan.protocol.options["learning_rate"]
     config = plan.protocol.at_rate(tuned).config(found.member, epochs=epochs)

@@ -13,7 +13,7 @@ from itertools import combinations, islice
 from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.study.networks import AXES, BASELINE
 from keras_effnet.study.power_law import time_law
-from keras_effnet.study.statistics.clock_noise import CLOCKS, clock_sentences
+from keras_effnet.study.statistics.clock_noise import CLOCKS, clock_sentences, time_sentence
 from keras_effnet.study.statistics.comparisons import (
     LEVEL,
     Comparison,
@@ -76,7 +76,8 @@ def answer(summaries: Sequence[Summary], looks: Looks | None = None) -> list[str
     every = [each for _, own in verdicts for each in own]
     unclear = sum(len(question.unclear(own)) for question, own in verdicts)
     last = [basis(every, looks.correction() if looks else ""), looks.outcome(seeds, unclear) if looks else None]
-    first = [*_growth(_series(summaries)), *clock_sentences(summaries), _source(summaries[0])]
+    first = [*_growth(_series(summaries)), *clock_sentences(summaries), time_sentence(summaries)]
+    first += [_source(summaries[0])]
     first += rate_sentences(summaries)
     lines = [*first, *told, *last, _needed(summaries, every)]
     return [line for line in lines if line]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from keras_effnet.study.summary import METRICS, Summary
 CLOCKS = ("step_ms", "predict_ms", "tflite_ms")
 _BUSY = 0.1  # share of the cores that other processes may use
 _NOISY = 0.25  # interquartile range as a share of the median
+_PREDICTED = 0.1  # distance of a training's time from its prediction
 _ABOVE_PEAK = (
     1.1  # a convolution whose data stay in the cache may exceed the bound by bandwidth, not that of arithmetic
 )
@@ -47,6 +49,20 @@ def clock_sentences(summaries: Sequence[Summary]) -> list[str]:
     elif shares[worst] > _NOISY:
         sentences.append(f"The machine was probably busy while networks were timed. {_AGAIN}")
     return sentences
+
+
+def time_sentence(summaries: Sequence[Summary]) -> str | None:
+    """Seconds that trainings took, beside those predicted from the pace of each network; None without a prediction."""
+    ratios = {each: each.train_seconds / each.predicted_seconds for each in summaries if each.predicted_seconds}
+    if not ratios:
+        return None
+    farthest = max(ratios, key=lambda each: abs(math.log(ratios[each])))
+    within = sum(abs(ratio - 1) <= _PREDICTED for ratio in ratios.values())
+    span = f"x{min(ratios.values()):.2f} to x{max(ratios.values()):.2f}"
+    return (
+        f"Trainings took {span} of the predicted seconds, {within} of {len(ratios)} networks within 10%; farthest is "
+        f"{farthest.member}, {farthest.train_seconds:.0f} s instead of {farthest.predicted_seconds:.0f}."
+    )
 
 
 def roofline_doubts(rows: Iterable[Mapping[str, Any]]) -> str | None:

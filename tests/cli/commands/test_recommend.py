@@ -102,6 +102,23 @@ def test_other_budgets_become_the_epochs_they_give_this_network(cli, studied, ki
     assert config.epochs == int(amount / {"macs": macs, "seconds": seconds}[kind]) > 1
 
 
+def test_a_measured_pace_gives_the_epochs_and_the_number_of_trainings_at_a_time(cli, studied, monkeypatch):
+    """Alone, the network would get more epochs in the same time than those of the study had."""
+    folder, _ = studied(budget=Budget("seconds", 50.0), classes={"a": {"train": 640, "val": 64}})
+    for row in jsonl.read(folder / RESULTS_JSONL):
+        if row["kind"] == "cost":
+            pace = {"first_seconds": 8.0, "epoch_seconds": row["macs"] / 4e6, "workers": 3}
+            jsonl.append(folder / RESULTS_JSONL, {"kind": "pace", "member": row["member"], **pace})
+    found = json.loads(cli("recommend", "--budget-macs", 2e7, "--data", folder, "--json").out)
+    _, config = trained_by(" ".join(found["train"]))
+    assert config.epochs == int((50 - 8) / (found["macs"] / 4e6))
+    asked = []
+    monkeypatch.setattr("keras_effnet.study.run", lambda **arguments: asked.append(arguments["workers"]))
+    for words in ((), ("--workers", 2)):
+        cli("recommend", "--budget-macs", 2e7, "--data", folder, "--train", *words)
+    assert asked == [3, 2]
+
+
 def test_an_option_that_is_switched_off_is_noted(cli, studied):
     folder, _ = studied({"clip_norm": None})
     line = cli("recommend", "--budget-macs", 6e7, "--data", folder).out.splitlines()[-1]
