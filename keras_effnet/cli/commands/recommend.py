@@ -36,7 +36,7 @@ def command(study, train, workers, as_json, **amounts) -> None:
     """
     if not train:
         refuse_unused(["workers"], "nothing is trained without --train.")
-        from keras_effnet.study.plan import Plan, image_counts
+    from keras_effnet.study.plan import Plan, image_counts
     from keras_effnet.study.protocol import Pace
     from keras_effnet.study.recommendation import LIMITS, CostLimit, planned_epochs, recommend
     from keras_effnet.study.results import read_complete_results
