@@ -162,7 +162,8 @@ def baseline_search(
         own = {"baseline": baseline, "cost": cost, "budget": budget, "sampler": sampler, "candidates": candidates}
         own |= {"generation": generation, "image_size": image_size, "epochs": epochs, "first": first}
         save_baseline_arguments(folder, own | {"reduction": reduction, "finalists": finalists, "seeds": seeds})
-        trials = _Trials(folder, plan, len(dataset.class_names), epochs, cost, submit, progress)
+        own_spec = space.spec(space.own)
+        trials = _Trials(folder, plan, len(dataset.class_names), epochs, cost, own_spec, submit, progress)
         limits: list[CostLimit] = []
 
         def limit(reference_cost: float) -> float:
@@ -172,10 +173,9 @@ def baseline_search(
         found = search_generations(space, extent, trials.macs, limit, trials.price, trials.train)
         if not found:
             raise UserError(f"Every training failed; the first, {next(iter(trials.failures.items()), '')}.")
-        own_name = space.spec(space.own).name
-        complete = [each for each in found if each.epochs == epochs and each.spec.name != own_name]
+        complete = [each for each in found if each.epochs == epochs and each.spec.name != own_spec.name]
         best = ordered(complete, sampler)[:finalists]
-        known = next((each for each in found if each.spec.name == own_name), found[0])
+        known = next((each for each in found if each.spec.name == own_spec.name), found[0])
         ranked = trials.ranked([known, *best], range(seeds), limits[0])
         _write_found([each.spec for each in ranked[1:]], folder / "found")
     return BaselineResult(folder, ranked[0], ranked[1:], found, limits[0], trials.failures)
@@ -191,10 +191,12 @@ class _Trials:
         classes: int,
         epochs: int,
         cost: str,
+        reference: ArchitectureSpec,
         submit: Submit,
         progress: StudyProgress,
     ):
         self.folder, self.plan, self.classes, self.epochs, self.cost = folder, plan, classes, epochs, cost
+        self.reference = reference
         self.submit, self.progress = submit, progress
         self.failures: dict[str, str] = {}
 
@@ -203,21 +205,28 @@ class _Trials:
         return count(spec, classes=self.classes).macs
 
     def price(self, specs: Sequence[ArchitectureSpec]) -> dict[str, float]:
-        """Costs of networks, by name; latencies are measured in turn, and only once."""
+        """Costs of networks, by name; each latency is measured once.
+
+        Networks that are priced together are timed in turn, and with them the baseline: other load on the machine,
+        which is another one for each generation, slows it down as much as them.
+        """
         if self.cost == "macs":
             return {spec.name: float(self.macs(spec)) for spec in specs}
         known = {row["member"]: row["tflite_ms"] for row in self._rows("latency")}
         new = [spec for spec in specs if spec.name not in known]
         if new:
             self.progress("Measuring latencies", 0, 1)
-            work = self.submit(measure_latencies, self.plan.protocol, self._members(new), self.classes)
+            timed = list({spec.name: spec for spec in (self.reference, *new)}.values())
+            work = self.submit(measure_latencies, self.plan.protocol, self._members(timed), self.classes)
             try:
-                measured = work.result()
+                measured = dict(zip([spec.name for spec in timed], work.result(), strict=True))
             except BrokenProcessPool:
                 raise killed(self.folder, "measuring latencies") from None
-            for spec, milliseconds in zip(new, measured, strict=True):
-                known[spec.name] = milliseconds
-                row = {"kind": "latency", "member": spec.name, "tflite_ms": milliseconds}
+            own = measured[self.reference.name]
+            slower = own / known.get(self.reference.name, own)
+            for spec in new:
+                known[spec.name] = round(measured[spec.name] / slower, 4)
+                row = {"kind": "latency", "member": spec.name, "tflite_ms": known[spec.name]}
                 jsonl.append(self.folder / RESULTS_JSONL, row)
         return {spec.name: known[spec.name] for spec in specs}
 

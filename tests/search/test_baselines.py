@@ -42,7 +42,10 @@ def calls(monkeypatch):
             future = Future()
             if function is measure_latencies:
                 asked.extend(("latency", member.name) for member in arguments[1])
-                future.set_result([2.0 for _ in arguments[1]])
+                # The machine is half as fast for each generation.
+                slower = 2 ** sum(call[0] == "generation" for call in asked)
+                asked.append(("generation",))
+                future.set_result([slower * (2.0 + place / 8) for place, _ in enumerate(arguments[1])])
             else:
                 asked.append((arguments[0].member.name, arguments[0].seed, arguments[0].target))
                 future.set_result(no_training(arguments[0]))
@@ -83,7 +86,10 @@ def costs_of(report):
 def test_an_interrupted_search_repeats_nothing(tmp_path, calls):
     first = searching.baseline_search("digits", tmp_path / "whole", **ARGUMENTS, cost="tflite_ms")
     done = len(calls)
-    assert sum(call[0] == "latency" for call in calls) == 6
+    timed = [call[1] for call in calls if call[0] == "latency"]
+    reference = first.reference.spec.name
+    assert len(set(timed)) == 6 and timed.count(reference) == 2  # in both generations, which it makes comparable
+    assert {each.cost for each in first.tried} == {2.0, 2.125, 2.25, 2.375}
     again = searching.baseline_search(folder=tmp_path / "whole", **kept_arguments(tmp_path / "whole"))
     assert len(calls) == done and again.ranking == first.ranking
     lines = (tmp_path / "whole/results.jsonl").read_text().splitlines(keepends=True)
