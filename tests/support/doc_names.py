@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,16 @@ def _lite_weights(stage: Stage) -> dict[str, Any]:
     return {"model": keras_effnet.EfficientNetB0(weights=None, classes=10)}
 
 
+def _export_without_bundle(stage: Stage) -> dict[str, Any]:
+    shutil.rmtree("runs/export/flowers/bundle")
+    return {}
+
+
 BY_PAGE: dict[str, Callable[[Stage], dict[str, Any]]] = {
     "docs/augment.md": lambda stage: {"images": _images(8, 64), "image": _images(1, 64)[0]},
     "docs/data.md": lambda stage: _trained(stage) | {"images": _images(COUNT, SIDE), "labels": np.arange(COUNT) % 2},
     "docs/detection.md": _detector,
+    "docs/export.md": _export_without_bundle,
     "docs/quickstart.md": lambda stage: {"image": _images(1, 224)[0]},
     "docs/scale-out.md": lambda stage: {"batches": _batches(224, 2)},
     "docs/training.md": _trained,
