@@ -7,12 +7,15 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from doc_blocks import ALL, ROOT, python_blocks, shell_commands
 from doc_names import names_of
 from doc_stand_ins import Stage, cheaper, put
+
+from keras_effnet.training.run import train_dataset
 
 # Minutes in all; the others are seconds each.
 DEAR = r"train|study|search(?!.*--dry-run)|export|launch|recommend"
@@ -63,10 +66,20 @@ CHEAP = ("docs/augment.md", "docs/models.md", "docs/zoo.md")
 PYTHON_PAGES = sorted({block.page for block in ALL if block.language == "python"})
 
 
+@pytest.fixture
+def one_epoch(monkeypatch):
+    """Every training of a page takes one epoch."""
+
+    def short(data, config, *arguments, **options):
+        return train_dataset(data, replace(config, epochs=1, warmup_epochs=0), *arguments, **options)
+
+    monkeypatch.setattr("keras_effnet.training.run.train_dataset", short)
+
+
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=pytest.mark.slow if page in CHEAP else pytest.mark.soak) for page in PYTHON_PAGES]
 )
-def test_python_of_a_page_runs(page, stage, monkeypatch, tmp_path):
+def test_python_of_a_page_runs(page, stage, one_epoch, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in python_blocks(page):
