@@ -532,7 +532,10 @@ def test_a_filter_shows_some_networks_in_charts_and_table_and_stays_in_the_link(
 def test_groups_colour_the_networks_and_get_a_panel_each(opened, written):
     """A panel has the axes of the whole chart, and the link keeps the choice."""
     tab = opened(written)
+    tab.locator("#controls-pareto select").select_option(label="activations")
     tab.locator("#group-by").select_option("model")
+    tab.get_by_text("activations (million)", exact=True).first.wait_for()
+    assert tab.locator("#controls-pareto select").input_value() == "activations"  # it is drawn anew with its choice
     tab.locator("#multiples").check()
     panels = "#panels-pareto figure"
     for _ in range(2):
