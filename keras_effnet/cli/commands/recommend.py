@@ -112,7 +112,8 @@ def _trained(study: Path, plan, found, limit, workers: int):
     if (study / DATA).is_file():  # on the data of the study, and no other
         write_text(folder / DATA, read_text(study / DATA))
     with console.study_progress() as progress:
-        arguments = {"seeds": plan.seeds, "workers": workers, "progress": progress, "announce": console.say}
+        # Nothing is announced: the size of the network follows from the budget, so no advice on sizes applies.
+        arguments = {"seeds": plan.seeds, "workers": workers, "progress": progress}
         result = run(members=[found.member], folder=folder, **arguments, **plan.protocol.arguments)
     if result.failures:
         first, why = next(iter(result.failures.items()))

@@ -27,6 +27,7 @@ from keras_effnet.system.files import atomic_group, write_text
 from keras_effnet.system.typed_values import conform
 
 REPORT = "report.html"
+_DETAILS = ("protocol.yaml", "search.yaml", "baseline_search.yaml", "env.json")  # shown at the end, those that exist
 _IMAGE = {"width": 640, "scale": 2}  # width in CSS pixels, and pixels of the file for each of them
 
 
@@ -135,7 +136,7 @@ def write_page(folder: Path, report: Report, vector: str | None = "pareto") -> P
     """Write a report as `report.html`, and each of its charts as a PNG image.
 
     Args:
-        folder: Path. `protocol.yaml` and `env.json` there are shown where they exist.
+        folder: Path. Its protocol, the arguments of a search, and its environment are shown where they exist.
         report: `Report`.
         vector: String or None, the chart that is also written as SVG.
 
@@ -155,7 +156,7 @@ def write_page(folder: Path, report: Report, vector: str | None = "pareto") -> P
         specs,
         library=vl_convert.javascript_bundle(vl_version=_vega_lite()),  # type: ignore[call-arg]  # its stub lacks a default
         config=_config("currentColor", "system-ui, sans-serif"),
-        texts={name: _read_text(folder / name) for name in ("protocol.yaml", "search.yaml", "env.json")},
+        texts={name: _read_text(folder / name) for name in _DETAILS},
     )
     with atomic_group(folder) as staged:
         for section, spec in specs.items():

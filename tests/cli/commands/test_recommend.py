@@ -155,7 +155,7 @@ def test_a_recommendation_is_checked_by_training_it_as_the_study_would(cli, stud
     folder, plan = studied({"stem_stride": 1}, classes={"a": {"train": 640, "val": 64}})
     asked: list[dict] = []
 
-    def run(members, folder, progress, announce, **arguments):
+    def run(members, folder, progress, **arguments):
         asked.append({"members": members, "folder": folder} | arguments)
         macs = count(plan.protocol.config(members[0]).spec, classes=10).macs
         row = cost(members[0].name, macs, 1.0) | {"params": macs // 10}
