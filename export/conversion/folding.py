@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-_FOLDING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+FOLDING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 def input_layers(model: keras.Model) -> dict[str, list[Any]]:
@@ -25,22 +25,24 @@ def input_layers(model: keras.Model) -> dict[str, list[Any]]:
     }
 
 
-def _foldable(model: keras.Model) -> dict[str, keras.layers.Layer]:
+def foldable(model: keras.Model) -> dict[str, keras.layers.Layer]:
     """Name of a convolution -> the batch normalization that is the only layer to see its output."""
     inputs = input_layers(model)
     consumers = Counter(before.name for found in inputs.values() for before in found)
+    results = {id(tensor) for tensor in model.outputs}
+    consumers.update(each.name for each in model.operations if results & {*map(id, keras.tree.flatten(each.output))})
     found = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             (before,) = inputs[layer.name]
             linear = getattr(before, "activation", None) is keras.activations.linear
-            if isinstance(before, _FOLDING) and linear and consumers[before.name] == 1:
+            if isinstance(before, FOLDING) and linear and consumers[before.name] == 1:
                 found[before.name] = layer
     return found
 
 
-def _folded_weights(convolution, norm) -> list[np.ndarray]:
-    """Kernel and bias of a convolution that is equivalent to both layers, computed in float64."""
+def folded_weights(convolution, norm) -> list[np.ndarray]:
+    """Kernel and bias, in float64, of a convolution that computes what it and the normalization behind it do."""
     kernel, *bias = (np.asarray(weight, "float64") for weight in convolution.get_weights())
     mean, variance = (keras.ops.convert_to_numpy(v).astype("float64") for v in (norm.moving_mean, norm.moving_variance))
     factor = 1 / np.sqrt(variance + norm.epsilon)
@@ -65,7 +67,7 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
 
     >>> folded = fold_batch_norms(keras_effnet.EfficientNetLite0())
     """
-    folds = _foldable(model)
+    folds = foldable(model)
     folded_away = {norm.name for norm in folds.values()}
 
     def rebuild(layer):
@@ -78,5 +80,5 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=rebuild, call_function=connect)
     for layer in filter(lambda layer: layer.weights, copy.layers):
         before, norm = model.get_layer(layer.name), folds.get(layer.name)
-        layer.set_weights(_folded_weights(before, norm) if norm else before.get_weights())
+        layer.set_weights(folded_weights(before, norm) if norm else before.get_weights())
     return copy

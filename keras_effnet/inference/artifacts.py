@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from keras_effnet.inference.companions import (
     recorded_task,
 )
 from keras_effnet.inference.detectors import detector_of, saved_detector
+from keras_effnet.inference.frozen import frozen
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side
@@ -220,10 +222,11 @@ def _published(name: str, batch_size: int) -> Artifact:
 
 
 def _of_model(path: Path, model: keras.Model, image_spec: ImageSpec, batch_size: int, **description) -> Artifact:
+    compute = cache(lambda: frozen(model))  # a network that nobody asks for predictions is not traced
+
     def run(images: np.ndarray) -> np.ndarray:
-        # `model.predict` builds a data pipeline at each call, which takes as long as several images.
         starts = range(0, len(images), batch_size)
-        results = [model.predict_on_batch(images[start : start + batch_size]) for start in starts]
+        results = [compute()(images[start : start + batch_size]) for start in starts]
         return np.concatenate([keras.tree.flatten(result)[0] for result in results])  # it may be in a dict
 
     predict = _on_pixels(run, image_spec)
