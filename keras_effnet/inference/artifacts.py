@@ -61,7 +61,8 @@ class Artifact:
             the names of both, the negative one first.
         data_origin: Arguments of `datasets.load` for the data that the network was trained on, from `args.yaml`.
         model: The Keras model, or None for a `.tflite`.
-        batch_size: Int, images per call of the network; `predict` divides its input into such batches.
+        batch_size: Int, images per call of a Keras network, into which `predict` divides its input; a `.tflite` file
+            runs one at a time on each core, so that it should be given as many.
         task: String, what the output means, see `tasks.TASKS`.
         detector: `DetectorSpec` of a detector, whose anchors its boxes refer to; None if it is not known.
     """
@@ -101,7 +102,7 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
 
     Args:
         path: Path, or a name such as `"lite0"`.
-        batch_size: Int, images per call of a Keras network. A `.tflite` always processes one at a time.
+        batch_size: Int, images per call of a Keras network, or to divide among the cores for a `.tflite` file.
         several_outputs: Bool, whether a `.keras` file may have several outputs; `predict` and `task` are then those of
             the first.
 
@@ -122,20 +123,20 @@ def load(path: str | Path, *, batch_size: int = 32, several_outputs: bool = Fals
         return _published(str(path), batch_size)
     path = resolve(path)
     if path.suffix == ".tflite":
-        return _of_tflite(path)
+        return _of_tflite(path, batch_size)
     if path.suffix == ".keras":
         return _of_keras(path, batch_size, several_outputs)
     raise UserError(f"{path.name} is neither a .keras nor a .tflite file.")
 
 
-def _of_tflite(path: Path) -> Artifact:
-    from keras_effnet.export.isolation.isolated import IsolatedModel
+def _of_tflite(path: Path, batch_size: int) -> Artifact:
+    from keras_effnet.export.isolation.parallel import ParallelModel
     from keras_effnet.export.tflite_file.metadata.detector_options import refuse_post_processing
 
     refuse_post_processing(path)
-    file = IsolatedModel(path)
+    file = ParallelModel(path)
     if _returns_boxes(file.output_shapes):
-        return _of_detector_file(path, file)
+        return _of_detector_file(path, file, batch_size)
     if len(file.outputs) > 1:
         raise UserError(f"{path} has {len(file.outputs)} outputs; this takes files with one.")
     found, task = described_tflite(path, file.classes)
@@ -143,7 +144,8 @@ def _of_tflite(path: Path) -> Artifact:
         raise UserError(f"{path} is not an image classifier: its output has the shape {file.output_shapes[0]}.")
     square_side(str(path), file.input_shape)
     spec = image_spec_beside(path, file.input_shape) or ImageSpec.raw(file.input_shape)
-    return Artifact(path, _on_pixels(file.predict, spec), file.classes, spec, task=task, **found)
+    predict = _on_pixels(file.predict, spec)
+    return Artifact(path, predict, file.classes, spec, batch_size=batch_size, task=task, **found)
 
 
 def _of_keras(path: Path, batch_size: int, several_outputs: bool) -> Artifact:
@@ -197,7 +199,7 @@ def _returns_boxes(shapes: Sequence[tuple[int, ...]]) -> bool:
     return [len(shape) for shape in shapes] == [3, 3] and shapes[0][2] == 4 and shapes[0][1] == shapes[1][1]
 
 
-def _of_detector_file(path: Path, file: ImageModel) -> Artifact:
+def _of_detector_file(path: Path, file: ImageModel, batch_size: int) -> Artifact:
     square_side(str(path), file.input_shape)
     (_, anchors, _), (_, _, classes) = file.output_shapes
     spec = image_spec_beside(path, file.input_shape) or replace(ImageSpec.raw(file.input_shape), fit=_CLIENTS_FIT)
@@ -209,7 +211,8 @@ def _of_detector_file(path: Path, file: ImageModel) -> Artifact:
         return {"boxes": codes.reshape(-1, anchors, 4), "scores": scores.reshape(-1, anchors, classes)}
 
     detector = saved_detector(saved, path, anchors, classes, file.input_shape[1]) if saved else None
-    return Artifact(path, _on_pixels(run, spec), classes, spec, task="detection", detector=detector, **found)
+    predict = _on_pixels(run, spec)
+    return Artifact(path, predict, classes, spec, batch_size=batch_size, task="detection", detector=detector, **found)
 
 
 def _published(name: str, batch_size: int) -> Artifact:

@@ -18,6 +18,7 @@ from tiny_files import tiny_file
 from keras_effnet.errors import UserError
 from keras_effnet.export.isolation import examination, isolated
 from keras_effnet.export.isolation.isolated import IsolatedModel, Worker
+from keras_effnet.export.isolation.parallel import ParallelModel
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
 from keras_effnet.export.tflite_file.schema import pack, parse
 
@@ -58,6 +59,16 @@ def test_answers_are_those_of_this_process(exported, smooth_images):
 def test_bytes_are_sent_to_the_worker(exported, smooth_images):
     path, images = exported["none"].path, smooth_images(1, 32)
     np.testing.assert_array_equal(IsolatedModel(path.read_bytes()).predict(images), TFLiteModel(path).predict(images))
+
+
+def test_several_workers_give_the_answers_in_order_and_start_only_for_enough_images(exported, smooth_images):
+    path, images = exported["none"].path, smooth_images(9, 32).astype("float32")
+    before = children()
+    model = ParallelModel(path, workers=3)
+    model.predict(images[:7])
+    assert len(children() - before) == 1
+    np.testing.assert_array_equal(model.predict(images), TFLiteModel(path).predict(images))
+    assert len(children() - before) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGFPE])
