@@ -28,8 +28,8 @@ from keras_effnet.inference.companions import (
     image_spec_beside,
     recorded_task,
 )
+from keras_effnet.inference.cpu_inference import frozen
 from keras_effnet.inference.detectors import detector_of, saved_detector
-from keras_effnet.inference.frozen import frozen
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.models.saving import load_model
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input, square_side

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_effnet.inference.frozen import _folded_values, frozen
+from keras_effnet.inference.cpu_inference import _folded_values, frozen
 
 _LAYERS = keras.layers
 
