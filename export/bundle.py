@@ -25,7 +25,7 @@ from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
 from keras_effnet.export.outputs import Outputs, Tasks, class_count
-from keras_effnet.export.recipes import PRECISIONS, Settings
+from keras_effnet.export.recipes import BUDGETED, PRECISIONS, Settings
 from keras_effnet.export.report import ReportRow, recommend_precision, recommended_file, write_export_report
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
 from keras_effnet.export.tflite_file.inspection import inspect
@@ -113,6 +113,7 @@ def write_bundle(
     tuning: FineTuning | None = None,
     training_samples: int = 1000,
     min_agreement: float | None = None,
+    budget: float | None = None,
     task: Tasks | None = None,
     detector: DetectorSpec | None = None,
     labels: Sequence[str] | None = None,
@@ -145,8 +146,8 @@ def write_bundle(
         input_type: `"float32"` or `"uint8"`, for the precisions that support bytes.
         method: The only int8 method to try, as in `export_tflite`.
         float_blocks: Float blocks of the mixed file, as in `export_tflite`.
-        tuning, training_samples, min_agreement, task, detector, labels, about, image_spec, image_size, samples, seed,
-            overwrite: As in `export_tflite`. A detector's spec is also written, to `detector.json`.
+        tuning, training_samples, min_agreement, budget, task, detector, labels, about, image_spec, image_size, samples,
+            seed, overwrite: As in `export_tflite`. A detector's spec is also written, to `detector.json`.
         allow_degraded: Bool, as in `export_tflite`.
         notes: Sentences for the report, such as how the model was changed before export.
         app_bundle: Bool, whether to write the folder `bundle` too, which an app can be built from: the files, class
@@ -171,6 +172,7 @@ def write_bundle(
             method=method if quantization == "int8" else None,
             float_blocks=tuple(float_blocks) if quantization == "mixed" else (),
             tuning=tuning,
+            budget=budget if quantization in BUDGETED else None,
             announce=announce,
         )
         for quantization in quantizations
@@ -179,6 +181,7 @@ def write_bundle(
         "input_type", input_type, input_type == "float32", any(PRECISIONS[q].takes_bytes for q in quantizations)
     )
     _check_used("method", method, method is None, "int8" in quantizations)
+    _check_used("budget", budget, budget is None, any(q in BUDGETED for q in quantizations))
     _check_used("float_blocks", tuple(float_blocks), not float_blocks, "mixed" in quantizations)
     for quantization, path in paths.items():
         check_arguments(model, path, quantization, calibration, settings[quantization], labels, overwrite)

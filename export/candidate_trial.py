@@ -14,7 +14,7 @@ from keras_effnet.export.calibration import fingerprint
 from keras_effnet.export.conversion.float_graph import ExportSource, weight_count
 from keras_effnet.export.description import About, describe
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
-from keras_effnet.export.measure.latency import benchmark_in_turn
+from keras_effnet.export.measure.cpu_time import time_ratios
 from keras_effnet.export.recipes import Candidate, Precision, Settings, check_settings
 from keras_effnet.export.tflite_file.inspection import check_portable
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
@@ -23,8 +23,6 @@ from keras_effnet.system.documents import json_text
 from keras_effnet.system.machine import environment
 from keras_effnet.system.output import captured_output
 from keras_effnet.tasks import TASKS
-
-_RUNS = 20  # of each file that was tried
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Attempt:
         method: String.
         agreement: String, agreement with its count and interval.
         sqnr_db: Float.
-        time_ratio: Float, time for one image relative to the float32 file, run in turn on one thread.
+        time_ratio: Float, CPU time for one image relative to the float32 file, run in turn on one thread.
     """
 
     method: str
@@ -59,7 +57,7 @@ class ExportResult:
         compressed_bytes: Int, size after gzip, about the size of a download.
         quantization: String.
         method: String, the method that passed: int8 tries `"corrected"`, `"minmax"`, `"percentile"`, `"fitted"` and
-            `"equalized"` in turn; for mixed files the names of the float blocks and whether the others are corrected.
+            `"equalized"` in turn; for mixed files the names of the float blocks.
         input_type: String.
         sha256: String.
         seconds: Float, conversion and verification together.
@@ -93,7 +91,8 @@ class ExportCandidate:
         quantization: String.
         recipe: `Precision`, with the bounds that the file must meet.
         settings: `Settings`.
-        candidate: `Candidate`, the first that passed, or the one with the highest agreement if none did.
+        candidate: `Candidate`, the first that passed, or the one with the highest agreement if none did. With a budget,
+            the one within it that is closest to the float file on the calibration images.
         report: `VerifyReport`.
         layers: Tuple of `LayerError`s.
         calibration: As in `ExportResult`.
@@ -115,8 +114,14 @@ class ExportCandidate:
 
     @property
     def passed(self) -> bool:
-        """Whether the report is consistent with the bounds of the precision."""
-        return self.recipe.accepts(self.report)
+        """Whether the report is consistent with the bounds of the precision, and the time with the budget."""
+        return self.recipe.accepts(self.report) and not self._too_slow
+
+    @property
+    def _too_slow(self) -> bool:
+        """Whether no file that was tried is within the budget."""
+        budget = self.settings.budget
+        return budget is not None and all(attempt.time_ratio > budget for attempt in self.attempts)
 
     @property
     def doubt(self) -> str:
@@ -143,6 +148,12 @@ class ExportCandidate:
     @property
     def complaint(self) -> str:
         """Error message of a file that did not pass: cause and remedies."""
+        if self.settings.budget is not None:
+            return (
+                f"No {self.quantization} file within {self.settings.budget:g} of float32's time agrees with the model, "
+                f"at least {self._required} and {self.recipe.bounds.sqnr_db:g} dB required{self._loss}; reached: "
+                f"{'; '.join(map(str, self.attempts))}. Raise the budget (--budget), or use another precision."
+            )
         lost = first_lost(self.layers)
         where = f" The signal is first lost in {lost.layer} ({lost.sqnr_db:.1f} dB)." if lost else ""
         report, recipe = self.report, self.recipe
@@ -184,7 +195,7 @@ def try_precision(
     tried: list[tuple[Candidate, VerifyReport]] = []
     log: list[str] = []
     candidates = recipe.candidates(source, settings)
-    while not (tried and recipe.meets(tried[-1][1])):
+    while settings.budget is not None or not (tried and recipe.meets(tried[-1][1])):
         try:
             with captured_output() as lines:
                 candidate = next(candidates, None)
@@ -198,7 +209,11 @@ def try_precision(
             tried.append((candidate, compared_on.compare(TFLiteModel(candidate.content))))
         except CannotRunError as error:
             raise VerificationError(f"{error} Not written.") from None
-    candidate, report = max(tried, key=lambda each: _rank(recipe, each[1]))
+    attempts = _attempts(tried) if len(tried) > 1 or settings.budget is not None else ()
+    if settings.budget is None:
+        candidate, report = max(tried, key=lambda each: _rank(recipe, each[1]))
+    else:
+        candidate, report = _best_within(settings.budget, tried, attempts)
     return ExportCandidate(
         quantization=quantization,
         recipe=recipe,
@@ -209,17 +224,36 @@ def try_precision(
         calibration=fingerprint(source.images) if recipe.needs_calibration else None,
         log=tuple(log),
         seconds=time.perf_counter() - started,
-        attempts=_attempts(tried) if len(tried) > 1 else (),
+        attempts=attempts,
     )
+
+
+def _best_within(
+    budget: float, tried: Sequence[tuple[Candidate, VerifyReport]], attempts: Sequence[Attempt]
+) -> tuple[Candidate, VerifyReport]:
+    """The file within a budget of time with the highest SQNR on the calibration images; the fastest if none is within.
+
+    The images to compare on do not choose: their agreement stays unbiased.
+    """
+    timed = list(zip(tried, attempts, strict=True))
+    within = [each for each, attempt in timed if attempt.time_ratio <= budget]
+    if not within:
+        return min(timed, key=lambda pair: pair[1].time_ratio)[0]
+    graph = within[0][0].graph
+    answers = TFLiteModel(graph.content).predict(graph.inputs(graph.calibration))
+
+    def fidelity(each: tuple[Candidate, VerifyReport]) -> float:
+        return graph.outputs.sqnr_db(answers, TFLiteModel(each[0].content).predict(graph.calibration))
+
+    return max(within, key=fidelity)
 
 
 def _attempts(tried: Sequence[tuple[Candidate, VerifyReport]]) -> tuple[Attempt, ...]:
     """Time all files that were tried, in turn with the float32 file."""
-    files = [tried[0][0].graph.content, *(candidate.content for candidate, _ in tried)]
-    floats, *latencies = benchmark_in_turn(files, runs=_RUNS)
+    _, *ratios = time_ratios([tried[0][0].graph.content, *(candidate.content for candidate, _ in tried)])
     return tuple(
-        Attempt(candidate.method, report.agreement, report.sqnr_db, latency.median_ms / floats.median_ms)
-        for (candidate, report), latency in zip(tried, latencies, strict=True)
+        Attempt(candidate.method, report.agreement, report.sqnr_db, ratio)
+        for (candidate, report), ratio in zip(tried, ratios, strict=True)
     )
 
 

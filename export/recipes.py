@@ -5,6 +5,7 @@ TensorFlow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -12,13 +13,11 @@ from typing import NamedTuple
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.export.choices import INPUT_TYPES
 from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph
-from keras_effnet.export.conversion.ranges import scaled_swish_ranges, with_ranges
 from keras_effnet.export.finetune.parent import FineTuning
-from keras_effnet.export.int8.correction import correct, fitted_within_range
-from keras_effnet.export.int8.equalization import choose_factors, equalize, scalable
-from keras_effnet.export.int8.float_islands import by_sensitivity, with_islands
-from keras_effnet.export.int8.quantizers import best_calibrated, logits, quantize_int8, quantize_int16x8
-from keras_effnet.export.int8.range_fitting import LOGISTIC_RANGE, ActivationFit
+from keras_effnet.export.int8.correction import correct
+from keras_effnet.export.int8.equalization import scalable
+from keras_effnet.export.int8.fitted_files import equalized, fitted, quantize_fitted, with_float_blocks
+from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8, quantize_int16x8
 from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
 from keras_effnet.export.verification import VerifyReport
 from keras_effnet.tasks import TASKS, TaskName
@@ -34,8 +33,10 @@ class Settings:
         input_type: `"float32"` or `"uint8"`.
         method: String, the int8 method to use; by default several are tried in turn.
         float_blocks: Tuple of names of the parts that a mixed file computes in float; by default they are chosen by
-            measured sensitivity.
+            measured noise and time.
         tuning: `FineTuning` of quantization-aware training, or None for its default.
+        budget: Float, most time for one image relative to the float32 file, or None. With a budget all int8 methods or
+            sets of float blocks near it are tried.
         announce: Called with a line of text before each long step.
     """
 
@@ -43,6 +44,7 @@ class Settings:
     method: str | None = None
     float_blocks: tuple[str, ...] = ()
     tuning: FineTuning | None = None
+    budget: float | None = None
     announce: Callable[[str], None] = field(default=lambda step: None, repr=False)
 
 
@@ -101,26 +103,6 @@ def _corrected(source: ExportSource, settings: Settings) -> Candidate:
     return Candidate("corrected", correct(quantize_int8(calibrated, settings.input_type), graph), graph)
 
 
-def fitted(graph: FloatGraph) -> tuple[FloatGraph, bytes]:
-    """A graph, and its float file with ranges fitted to the layers that read them."""
-    return graph, with_ranges(graph.minmax, ActivationFit(graph.content, graph.images).ranges())
-
-
-def equalized(source: FloatGraph) -> tuple[FloatGraph, bytes]:
-    """A graph whose swishes are scaled per channel, and its float file with fitted ranges."""
-    factors = choose_factors(ActivationFit(source.content, source.images), source.model)
-    graph = replace(source, model=equalize(source.model, factors))
-    lows = {each.scale.tobytes(): -each.low for each in factors.values()}
-    scaled = scaled_swish_ranges(graph.content, lows, LOGISTIC_RANGE)
-    return graph, with_ranges(graph.minmax, {**ActivationFit(graph.content, graph.images).ranges(), **scaled})
-
-
-def quantize_fitted(graph: FloatGraph, calibrated: bytes, input_type: str = "float32") -> bytes:
-    """Quantize a file with fitted ranges to int8 and correct it; the logits stay in float, with int8 weights."""
-    plain = quantize_int8(calibrated, input_type, logits(calibrated))
-    return int8_weights(correct(plain, graph, fitted_within_range))
-
-
 def _fitted(source: ExportSource, settings: Settings) -> Candidate:
     """Fitted ranges, correction and float logits."""
     graph, calibrated = fitted(source.graph(settings.input_type))
@@ -168,21 +150,11 @@ def _int16x8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
 
 
 def _mixed(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
-    """int8 with correction and float blocks: the named blocks, or a growing number of the most sensitive ones."""
+    """int8 with float blocks: the named ones, or those that remove most noise per time."""
     graph = source.graph(settings.input_type)
-    islands: Iterator[tuple[tuple[str, ...], bytes]]
-    if names := settings.float_blocks:
-        islands = (
-            (names, with_islands(calibrated, graph.model, names, settings.input_type))
-            for calibrated in (graph.minmax, graph.percentile)
-        )
-    else:
-        settings.announce("Measuring the sensitivity of each block to int8")
-        islands = by_sensitivity(graph, settings.input_type)
-    for chosen, content in islands:
-        method = f"float: {', '.join(chosen) or 'nothing'}"
-        yield Candidate(f"{method}; corrected", correct(content, graph), graph)
-        yield Candidate(method, content, graph)  # correction can lose if int8 destroys the signal, as in an int8 file
+    choices = settings.input_type, settings.float_blocks, settings.budget, settings.announce
+    for chosen, content in with_float_blocks(graph, *choices):
+        yield Candidate(f"float: {', '.join(chosen) or 'nothing'}; corrected", content, graph)
 
 
 @dataclass(frozen=True)
@@ -275,6 +247,7 @@ PRECISIONS: dict[str, Precision] = {
     "int16x8": Precision(_int16x8, True, False, 1.0, Bounds(0.97, 0.99, 0.99, 0.95, 0.9, 0.01, 20.0)),
     "mixed": Precision(_mixed, True, True, 1.0, Bounds(0.97, 0.968, 0.98, 0.95, 0.85, 0.02, 15.0)),
 }
+BUDGETED = ("int8", "mixed")  # tried by several methods of different speed
 CALIBRATED = tuple(name for name, recipe in PRECISIONS.items() if recipe.needs_calibration)
 
 
@@ -295,6 +268,11 @@ def check_settings(quantization: str, settings: Settings) -> Precision:
         one_of("method", settings.method, _INT8_METHODS)
         if quantization != "int8":
             raise UserError(f"method={settings.method!r} is a way to an int8 file, not to a {quantization} one.")
+    if settings.budget is not None:
+        if quantization not in BUDGETED:
+            raise UserError(f"A budget bounds the time of int8 and mixed files, not of {quantization} ones.")
+        if not (math.isfinite(settings.budget) and settings.budget > 0):
+            raise UserError(f"The budget is time over float32's, such as 0.65, got {settings.budget}.")
     if settings.float_blocks and quantization != "mixed":
         raise UserError(f"float_blocks go with quantization='mixed', not {quantization!r}.")
     return recipe

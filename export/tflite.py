@@ -87,6 +87,7 @@ def export_tflite(
     tuning: FineTuning | None = None,
     training_samples: int = 1000,
     min_agreement: float | None = None,
+    budget: float | None = None,
     task: Tasks | None = None,
     detector: DetectorSpec | None = None,
     labels: Sequence[str] | None = None,
@@ -123,12 +124,17 @@ def export_tflite(
             `"qat"`, which trains on the calibration images. By default the first five are tried, fastest files first,
             until one passes.
         float_blocks: Names of the blocks that a mixed file computes in float (`"stem"`, `"block1a"`, `"block2"`). By
-            default they are chosen by measured sensitivity until `min_agreement` is met.
+            default those that remove most of the noise for their time, as many as `min_agreement` takes or `budget`
+            allows.
         tuning: `FineTuning` for `method="qat"`.
         training_samples: Int, maximum number of images that `method="qat"` trains on.
         min_agreement: Float in [0, 1], minimum of the task's measure of agreement, such as the share of images with the
             model's class; replaces the precision's own bound. A file is refused if the 95% interval of its agreement
             lies below the bound; one whose interval includes the bound is written with a warning.
+        budget: Float, most time for one image relative to the float32 file, such as `0.65`, for int8 and mixed files:
+            of the files within it, by CPU time of one thread on this machine, the one closest to the float model on
+            the calibration images is kept, if its agreement passes. By default the fastest that
+            passes.
         task: String, what the output means and so what agreement is: `"classification"`, `"binary"`, `"multilabel"`,
             `"regression"`, `"embedding"` or `"segmentation"`; by default told by the model, see `tasks.task_of`.
             For several outputs a dict of output name to task.
@@ -149,7 +155,8 @@ def export_tflite(
 
     Raises:
         UserError: Wrong arguments, missing or implausible calibration images, or an existing path.
-        VerificationError: The file cannot run on phones, lacks its weights, or disagrees with the model.
+        VerificationError: The file cannot run on phones, lacks its weights, or disagrees with the model; or no file
+            within the budget agrees.
 
     Example:
 
@@ -158,7 +165,7 @@ def export_tflite(
     """
     check_path("path", path)
     path, model = Path(path), plain(model, image_size)
-    settings = Settings(input_type, method, tuple(float_blocks), tuning, announce)
+    settings = Settings(input_type, method, tuple(float_blocks), tuning, budget, announce)
     check_arguments(model, path, quantization, calibration, settings, labels, overwrite)
     about = (about or About()).completed(model.name, class_count(model), labels)
     spec = image_spec or ImageSpec.of_model(model)

@@ -128,7 +128,7 @@ def batches(smooth_images) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels)).batch(8)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fragile_model() -> Callable[..., keras.Model]:
     """Function that builds a network which names the strongest colour of 8x8 images, exactly in float, never in int8.
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel, open_interpreter
+from keras_effnet.export.tflite_file.pieces import piece, read_by, written_by
 from keras_effnet.export.tflite_file.schema import (
     add_buffer,
     buffer,
@@ -76,7 +76,7 @@ def correct(content: bytes, graph: FloatGraph, fit: Fit | None = None) -> bytes:
         if target is None:
             continue
         values |= _run(model, values, done, number)
-        values = {index: held for index, held in values.items() if index in _read(file.operators[number:])}
+        values = {index: held for index, held in values.items() if index in read_by(file.operators[number:])}
         got = _run(model, values, number, number + 1)[output]
         _edit(model, file.operators[number], _rows(got, each), target, fit)
         done = number
@@ -118,14 +118,6 @@ def _expected(graph: FloatGraph, names: Sequence[bytes], pixels: np.ndarray, eac
     return found
 
 
-def _read(operators: Sequence[OperatorT]) -> set[int]:
-    return {int(index) for operator in operators for index in operator.inputs}
-
-
-def _written(operators: Sequence[OperatorT]) -> set[int]:
-    return {int(index) for operator in operators for index in operator.outputs}
-
-
 def _run(model: ModelT, values: Mapping[int, np.ndarray], start: int, end: int) -> dict[int, np.ndarray]:
     """Run the operators `start` to `end - 1` for each image.
 
@@ -140,33 +132,11 @@ def _run(model: ModelT, values: Mapping[int, np.ndarray], start: int, end: int) 
     operators = graph.operators[start:end]
     if not operators:
         return {}
-    inputs = sorted(_read(operators) & values.keys())
-    outputs = sorted(_written(operators) & (_read(graph.operators[end:]) | set(map(int, graph.outputs))))
-    content = _piece(model, operators, inputs, outputs)
+    inputs = sorted(read_by(operators) & values.keys())
+    outputs = sorted(written_by(operators) & (read_by(graph.operators[end:]) | set(map(int, graph.outputs))))
+    content = piece(model, operators, inputs, outputs)
     runs = _runs(content, [values[index] for index in inputs])
     return {index: np.stack(rows) for index, rows in zip(outputs, zip(*runs, strict=True), strict=True)}
-
-
-def _piece(model: ModelT, operators: Sequence[OperatorT], inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
-    """Build a file of some of the operators and their tensors."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    used = sorted(index for index in _read(operators) | set(outputs) | _written(operators) if index >= 0)
-    place = {index: number for number, index in enumerate(used)} | {-1: -1}  # -1: an omitted bias
-    piece, graph = copy(model), copy(model.subgraphs[0])
-    piece.buffers, graph.tensors, graph.operators = [schema.BufferT()], [], []
-    for index in used:
-        tensor = copy(model.subgraphs[0].tensors[index])
-        piece.buffers.append(model.buffers[tensor.buffer])
-        tensor.buffer = len(piece.buffers) - 1
-        graph.tensors.append(tensor)
-    for operator in map(copy, operators):
-        operator.inputs = [place[int(index)] for index in operator.inputs]
-        operator.outputs = [place[int(index)] for index in operator.outputs]
-        graph.operators.append(operator)
-    graph.inputs, graph.outputs = [place[index] for index in inputs], [place[index] for index in outputs]
-    piece.subgraphs, piece.signatureDefs, piece.metadata = [graph], None, None
-    return pack(piece)
 
 
 def _runs(content: bytes, inputs: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:

@@ -10,8 +10,10 @@ values beyond 8 may saturate. Keras, LiteRT and numpy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import keras
 import numpy as np
@@ -31,6 +33,7 @@ _TRANSPARENT = ("GlobalAveragePooling2D", "Multiply", "ZeroPadding2D", "Dropout"
 _ABSORBING = ("Conv2D", "DepthwiseConv2D", "Dense")
 
 _LOWER_BOUNDS = (0.1, 0.2, 0.4, 0.7, 1.0)
+_SPREADS = (1.0, 0.75, 0.5, 0.25, 0.0)  # exponents of the factors: 0 is one factor for all channels
 _LEAST = 1e-3  # factor of a channel that is always 0
 
 
@@ -89,7 +92,9 @@ def _absorbers(model: keras.Model, layer: keras.layers.Layer) -> list[keras.laye
     return found
 
 
-def _choose(seen: Channels, weight: np.ndarray) -> Equalization:
+def _choose(
+    seen: Channels, weight: np.ndarray, kernel_error: Callable[[np.ndarray], float] = lambda scale: 0.0
+) -> Equalization:
     """Choose the factors of one tensor, with the lower end of u whose 8 bits cause the least error after the swish.
 
     Each channel fills the range up to 1 by its maximum, and down to the lower end by its minimum, or by -8, below which
@@ -100,13 +105,16 @@ def _choose(seen: Channels, weight: np.ndarray) -> Equalization:
         weight: Array of shape `(channels,)`, importance of a squared error in each channel.
     """
     target = swish(seen.rows)
+    signal = max(float(target.var(axis=0, dtype="float64") @ weight), 1e-30)
     choices = []
-    for low in _LOWER_BOUNDS:
+    for low, spread in product(_LOWER_BOUNDS, _SPREADS):
         scale = np.maximum(np.maximum(seen.high, np.minimum(-LOGISTIC_RANGE[0], -seen.low) / low), _LEAST)
+        scale = scale.max() * (scale / scale.max()) ** spread
         unit = scale.max() / 255  # the constant itself is quantized per tensor to 8 bits
         scale = (np.maximum(np.round(scale / unit), 1) * unit).astype("float32")
         output = scale * rounded(swish(rounded(seen.rows / scale, -low, 1.0) * scale) / scale, -low / 2, 1.0)
-        choices.append(Equalization(scale, low, relative_error(output, target, weight)))
+        error = relative_error(output, target, weight) + kernel_error(scale) / signal
+        choices.append(Equalization(scale, low, error))
     return min(choices, key=lambda choice: choice.error)
 
 
@@ -138,7 +146,11 @@ def choose_factors(fit: ActivationFit, model: keras.Model) -> dict[str, Equaliza
     """
     plan, tensors = _plan(model), fit.file.subgraphs[0].tensors
     names = {given: layer_of(tensors[output].name, plan) for given, output in fit.swishes.items()}
-    return {name: _choose(fit.channels[given], fit.weight(fit.swishes[given])) for given, name in names.items() if name}
+    return {
+        name: _choose(fit.channels[given], fit.weight(output), partial(fit.kernel_error, output))
+        for given, output in fit.swishes.items()
+        if (name := names[given])
+    }
 
 
 def equalize(model: keras.Model, factors: Mapping[str, Equalization]) -> keras.Model:

@@ -1,24 +1,28 @@
-"""Mixed precision: blocks of an int8 file that compute in float, named by the user or chosen by measured sensitivity.
+"""Mixed precision: blocks of an int8 file that compute in float, named by the user or chosen by gain over time.
 
 Keras, LiteRT and TensorFlow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
 
 from keras_effnet.architecture.network_parts import parts
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.export.conversion.float_graph import FloatGraph
-from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
-from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.int8.noise_sources import by_part, noise
+from keras_effnet.export.measure.cpu_time import part_times
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import layer_of
 
 _MOST_PARTS = 24  # networks with more blocks are measured by stage
 _IMAGES = 32  # on which each part is measured
+# Of float32's time: between files that are tried, and how far their estimated time may lie from a budget.
+_STEP, _BELOW, _ABOVE = 0.04, 0.12, 0.06
+_LEAST_ADDED = 0.1  # of a part's time in float: differences below it are noise of the clock
 
 
 def float_parts(model: keras.Model) -> dict[str, frozenset[str]]:
@@ -47,25 +51,19 @@ def check_parts(model: keras.Model, names: Collection[str]) -> None:
         one_of("block", name, float_parts(model))
 
 
-def _tensors(content: bytes, layers: Collection[str]) -> list[str]:
-    """Names of the output tensors of all operators of some layers."""
-    graph = parse(content).subgraphs[0]
-    outputs = (graph.tensors[int(index)].name.decode() for operator in graph.operators for index in operator.outputs)
-    return [name for name in outputs if layer_of(name, layers)]
-
-
-def with_islands(calibrated: bytes, model: keras.Model, names: Sequence[str], input_type: str) -> bytes:
-    """Quantize to int8 with some parts in float.
+def part_tensors(content: bytes, model: keras.Model, names: Sequence[str]) -> list[str]:
+    """Names of the output tensors of all operators of some parts of a file.
 
     Args:
-        calibrated: The model's float file with ranges.
+        content: The model's float file.
         model: Functional Keras model.
         names: Names of parts, see `float_parts`.
-        input_type: `"float32"` or `"uint8"`.
     """
     groups = float_parts(model)
     layers = frozenset(layer for name in names for layer in groups[name])
-    return quantize_int8(calibrated, input_type, _tensors(calibrated, layers))
+    graph = parse(content).subgraphs[0]
+    outputs = (graph.tensors[int(index)].name.decode() for operator in graph.operators for index in operator.outputs)
+    return [name for name in outputs if layer_of(name, layers)]
 
 
 def _candidates(model: keras.Model) -> list[str]:
@@ -78,30 +76,59 @@ def _candidates(model: keras.Model) -> list[str]:
     return [name for name in blocks if not name.startswith("block")] + stages
 
 
-def by_sensitivity(graph: FloatGraph, input_type: str) -> Iterator[tuple[tuple[str, ...], bytes]]:
-    """Yield files with a growing number of float parts, most sensitive first: 0, 1, 2, 4, 8, ... parts.
+@dataclass(frozen=True)
+class PartCost:
+    """What a part of a network costs an int8 file, and what it costs in float.
 
-    The sensitivity of a part is the SQNR gained when only that part computes in float.
+    Args:
+        noise: Float, noise over signal of the output, in power, if only this part is quantized.
+        int8_seconds, float_seconds: Floats, CPU time for one image in either type.
+    """
+
+    noise: float
+    int8_seconds: float
+    float_seconds: float
+
+    @property
+    def gain(self) -> float:
+        """Noise that float removes per second that it adds; a part that is no slower counts as a little slower."""
+        added = max(self.float_seconds - self.int8_seconds, _LEAST_ADDED * self.float_seconds)
+        return self.noise / max(added, 1e-9)
+
+
+def measure_parts(graph: FloatGraph, calibrated: bytes, int8: bytes) -> dict[str, PartCost]:
+    """Measure the parts that together cover a network, on the first calibration images.
 
     Args:
         graph: `FloatGraph` with images.
-        input_type: `"float32"` or `"uint8"`.
-
-    Yields:
-        Names of the float parts, and the bytes of the file.
+        calibrated: Its float file with ranges.
+        int8: The int8 file without float parts.
     """
-    images = graph.images[:_IMAGES]
-    calibrated = best_calibrated(graph, images)
-    answers = TFLiteModel(graph.content).predict(images)
+    parts = {name: layers for name, layers in float_parts(graph.model).items() if name in _candidates(graph.model)}
+    # The images as a file takes them: without the black and white pixels that set the input's range.
+    noises = noise(graph, calibrated, by_part(calibrated, parts), graph.inputs(graph.calibration[:_IMAGES]))
+    slow, fast = part_times(graph.content, parts), part_times(int8, parts)
+    return {name: PartCost(noises[name], fast[name], slow[name]) for name in parts}
 
-    def fidelity(name: str) -> float:
-        file = TFLiteModel(with_islands(calibrated, graph.model, (name,), "float32"))
-        return graph.outputs.sqnr_db(answers, file.predict(images))
 
-    gains = {name: fidelity(name) for name in _candidates(graph.model)}
-    ranked = sorted(gains, key=gains.__getitem__, reverse=True)
-    count = 0
-    while count < len(ranked):
-        chosen = tuple(name for name in gains if name in ranked[:count])  # in the network's order
-        yield chosen, with_islands(calibrated, graph.model, chosen, input_type)
-        count = max(1, 2 * count)
+def chosen_parts(parts: Mapping[str, PartCost], budget: float | None = None) -> Iterator[tuple[str, ...]]:
+    """Yield growing sets of parts to compute in float, those first that remove most noise per added time.
+
+    The sets are `_STEP` of float32's time apart, as estimated from the times of the parts.
+
+    Args:
+        parts: Name -> `PartCost`, in the network's order.
+        budget: Float, time of the file over that of the float32 file. Sets that are estimated to be far below it or
+            above it are left out, but the smallest one is not.
+    """
+    whole = sum(part.float_seconds for part in parts.values()) or 1.0
+    spent = last = sum(part.int8_seconds for part in parts.values()) / whole
+    ranked = sorted(parts, key=lambda name: parts[name].gain, reverse=True)
+    for count, name in enumerate(ranked, 1):
+        spent += (parts[name].float_seconds - parts[name].int8_seconds) / whole
+        if budget is not None and count > 1 and spent > budget + _ABOVE:
+            return
+        is_near = (budget is None or spent >= budget - _BELOW) and spent >= last + _STEP
+        if is_near or count in (1, len(ranked)):
+            last = spent
+            yield tuple(each for each in parts if each in ranked[:count])

@@ -160,6 +160,31 @@ class ActivationFit:
                 total += passed / self._positions(index) if name == "MEAN" else passed
         return total
 
+    def kernel_error(self, index: int, scale: np.ndarray) -> float:
+        """Relative variance that rounding adds to the next layers if kernels absorb a factor per channel.
+
+        A kernel has one step per output channel, set by its largest value. Factors that differ widely between input
+        channels make this step coarse for all others. Depthwise kernels have one per channel: factors change nothing.
+
+        Args:
+            index: Tensor whose channels are divided by the factors.
+            scale: Array of shape `(channels,)`.
+        """
+        size, total = len(scale), 0.0
+        for operator in self.readers.get(index, ()):
+            name, output = operator_name(self.file, operator), int(operator.outputs[0])
+            if name in ("CONV_2D", "FULLY_CONNECTED"):
+                kernel = constant(self.file, int(operator.inputs[1]))
+                if kernel is None or output not in self.channels:
+                    continue
+                largest = np.abs(kernel * scale).reshape(len(kernel), -1).max(axis=1)
+                positions = kernel[0].size // size
+                power = np.square(self.channels[index].rows / scale, dtype="float64").mean(axis=0).sum() * positions
+                total += float((np.square(largest / 127) / 12 / (self.channels[output].variance + 1e-12)).sum() * power)
+            elif name in _CHANNELWISE and int(self.file.subgraphs[0].tensors[output].shape[-1]) == size:
+                total += self.kernel_error(output, scale)
+        return total
+
     def _positions(self, index: int) -> int:
         shape = self.file.subgraphs[0].tensors[index].shape
         return int(np.prod(shape)) // int(shape[-1])

@@ -95,3 +95,19 @@ def add_buffer(model: ModelT, values: np.ndarray) -> int:
     """Append a buffer with an array to a file and return its index. Several tensors may share their old buffer."""
     model.buffers.append(buffer(values))
     return len(model.buffers) - 1
+
+
+def add_operator_code(model: ModelT, builtin: int, version: int) -> int:
+    """Append a builtin operator to those that a file may use and return its index.
+
+    Args:
+        model: The file.
+        builtin: Int, a value of the schema's `BuiltinOperator`.
+        version: Int, version of the operator.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    code = schema.OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = builtin, min(builtin, 127), version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from keras_effnet.export.tflite_file.schema import add_buffer, constant, operator_name, pack, parse, tensor_dtype
+from keras_effnet.export.tflite_file.schema import (
+    add_buffer,
+    add_operator_code,
+    constant,
+    operator_name,
+    pack,
+    parse,
+    tensor_dtype,
+)
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT, TensorT
@@ -68,10 +76,7 @@ def _unpacked_at_load(
 
     model = parse(content)
     graph = model.subgraphs[0]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    code.version = version
-    model.operatorCodes.append(code)
+    code = add_operator_code(model, schema.BuiltinOperator.DEQUANTIZE, version)
     unpacking, done = [], set()
     for name, operator in _weighted(model):
         for place, index in enumerate(map(int, operator.inputs[1:])):
@@ -86,7 +91,7 @@ def _unpacked_at_load(
             wide.buffer = 0  # now computed by the DEQUANTIZE
             graph.tensors.append(stored)
             step = schema.OperatorT()
-            step.opcodeIndex = len(model.operatorCodes) - 1
+            step.opcodeIndex = code
             step.inputs, step.outputs = [len(graph.tensors) - 1], [index]
             unpacking.append(step)
     graph.operators = unpacking + graph.operators

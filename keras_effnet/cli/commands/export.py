@@ -123,6 +123,11 @@ def _save(network, path):
     help="Float blocks of a mixed file, comma-separated; by default measured.",
 )
 @click.option("--min-agreement", type=Number(0, 1), help="Minimum agreement; by default the precision's own.")
+@click.option(
+    "--budget",
+    type=Number(0.01, 10),
+    help="Most time of int8 and mixed files over float32's, e.g. 0.65: the most accurate within it is kept.",
+)
 @click.option("--task", type=Choice(TASK_NAMES), help="What the output means; by default told by the network.")
 @click.option("--sparsity", type=float, help="Prune first: share of zeros in each kernel, e.g. 0.75.")
 @click.option("--clusters", type=WHOLE, help="Cluster first: distinct values per kernel, e.g. 16.")

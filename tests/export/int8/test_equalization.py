@@ -109,3 +109,16 @@ def test_factors_survive_eight_bits_per_tensor():
     scale = factors_of(samples).scale
     steps = scale / (scale.max() / 255)
     np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+
+
+def test_factors_that_make_a_kernel_coarse_are_drawn_together():
+    rng = np.random.default_rng(2)
+    samples = rng.normal(0, 1, (500, 8)) * np.geomspace(0.5, 200, 8)
+    seen = Channels(samples.astype("float32"), samples.min(axis=0), samples.max(axis=0))
+
+    def spread(kernel_error):
+        scale = equalization._choose(seen, np.ones(8), kernel_error).scale
+        return scale.max() / scale.min()
+
+    harmless, harmful = spread(lambda scale: 0.0), spread(lambda scale: 1e9 * scale.max() / scale.min())
+    assert harmless > 10 and harmful == pytest.approx(1)

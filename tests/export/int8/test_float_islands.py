@@ -9,7 +9,7 @@ import pytest
 from keras_effnet import EfficientNet
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
-from keras_effnet.export.int8.float_islands import check_parts, float_parts
+from keras_effnet.export.int8.float_islands import PartCost, check_parts, chosen_parts, float_parts
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import layer_of
@@ -60,6 +60,28 @@ def test_named_blocks_compute_in_float_and_all_others_do_not(trained, digits, tm
     assert layers and all(name.startswith(("stem_", "block3")) for name in layers)
     assert any(name.startswith("block3") for name in layers)
     assert any(island.place == "middle" for island in inspect(path).islands)
+
+
+PARTS = {  # in int8 0.5 of float32's time
+    "stem": PartCost(noise=1e-2, int8_seconds=1, float_seconds=1),  # free
+    "block1": PartCost(noise=5e-3, int8_seconds=1, float_seconds=2),
+    "block2": PartCost(noise=4e-3, int8_seconds=1, float_seconds=1.5),
+    "top": PartCost(noise=1e-6, int8_seconds=2, float_seconds=5.5),
+}
+
+
+def test_blocks_enter_by_noise_per_added_time_and_are_named_in_the_networks_order():
+    assert list(chosen_parts(PARTS)) == [
+        ("stem",),
+        ("stem", "block2"),
+        ("stem", "block1", "block2"),
+        ("stem", "block1", "block2", "top"),
+    ]
+
+
+def test_only_sets_near_the_budget_are_made():
+    assert list(chosen_parts(PARTS, budget=0.66)) == [("stem",), ("stem", "block2"), ("stem", "block1", "block2")]
+    assert list(chosen_parts(PARTS, budget=0.4)) == [("stem",)]  # estimated at 0.5: the clock decides
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,97 @@
+"""CPU time of `.tflite` files and of their parts on one thread, which other work on the machine hardly changes.
+
+In this process: for files that it has made. LiteRT and numpy; never TensorFlow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_effnet.export.tflite_file.interpreter import open_interpreter
+from keras_effnet.export.tflite_file.pieces import piece, read_by, written_by
+from keras_effnet.export.tflite_file.schema import parse, stored_bytes
+from keras_effnet.export.tflite_file.tensors import layer_of
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT
+
+_WARMUP, _RUNS = 2, 15
+
+
+def time_ratios(contents: Sequence[bytes], runs: int = 20) -> list[float]:
+    """CPU time of each file for one image over that of the first, the files being run in turn; medians of the ratios.
+
+    Args:
+        contents: The files.
+        runs: Int, runs of each file.
+    """
+    interpreters = [_ready(content) for content in contents]
+    rows = np.array([[_timed(each) for each in interpreters] for _ in range(_WARMUP + runs)])[_WARMUP:]
+    return [float(ratio) for ratio in np.median(rows / rows[:, :1], axis=0)]
+
+
+def _ready(content: bytes) -> Interpreter:
+    """A file on one thread, with zeros as inputs."""
+    interpreter = open_interpreter(content)
+    for entry in interpreter.get_input_details():
+        interpreter.set_tensor(entry["index"], np.zeros(entry["shape"], entry["dtype"]))
+    return interpreter
+
+
+def _timed(interpreter: Interpreter) -> float:
+    started = time.thread_time()
+    interpreter.invoke()
+    return time.thread_time() - started
+
+
+def part_times(content: bytes, parts: Mapping[str, Collection[str]]) -> dict[str, float]:
+    """CPU time of each part for one image on one thread.
+
+    Args:
+        content: The file's bytes.
+        parts: Name of a part -> names of its layers. No layer belongs to two parts.
+
+    Returns:
+        Name of a part -> seconds, 0 for a part without operators. Operators that belong to no layer, such as a QUANTIZE
+        between two types, are not counted.
+    """
+    model = parse(content)
+    graph = model.subgraphs[0]
+    owner = {layer: part for part, layers in parts.items() for layer in layers}
+    names = [layer_of(graph.tensors[operator.outputs[0]].name, owner) for operator in graph.operators]
+    owned = enumerate(
+        owner[name] if name and not _is_constant(model, operator) else None
+        for name, operator in zip(names, graph.operators, strict=True)
+    )
+    times = dict.fromkeys(parts, 0.0)
+    for part, run in groupby(owned, key=lambda each: each[1]):
+        places = [place for place, _ in run]
+        if part is not None:
+            times[part] += _seconds(model, places[0], places[-1] + 1)
+    return times
+
+
+def _seconds(model: ModelT, start: int, end: int) -> float:
+    """Median CPU time of the operators `start` to `end - 1`."""
+    graph = model.subgraphs[0]
+    operators, later = graph.operators[start:end], graph.operators[end:]
+    # Weights that a DEQUANTIZE unpacks once stay constants.
+    needed = read_by(operators)
+    unpacking = [each for each in graph.operators[:start] if written_by([each]) <= needed and _is_constant(model, each)]
+    operators = unpacking + operators
+    read = sorted(index for index in read_by(operators) - written_by(operators) if index >= 0)
+    inputs = [index for index in read if stored_bytes(model, index) is None]
+    leaving = (read_by(later) | set(map(int, graph.outputs))) - written_by(unpacking)
+    interpreter = _ready(piece(model, operators, inputs, sorted(written_by(operators) & leaving)))
+    return float(np.median([_timed(interpreter) for _ in range(_WARMUP + _RUNS)][_WARMUP:]))
+
+
+def _is_constant(model: ModelT, operator: OperatorT) -> bool:
+    """Whether an operator reads constants alone."""
+    return all(stored_bytes(model, int(index)) is not None for index in operator.inputs)
