@@ -63,7 +63,7 @@ def test_command_runs(line, stage, cli, tmp_path):
 
 
 CHEAP = ("docs/augment.md", "docs/models.md", "docs/zoo.md")
-PYTHON_PAGES = sorted({block.page for block in ALL if block.language == "python"})
+PYTHON_PAGES = sorted({block.page for block in ALL if python_blocks(block.page)})
 
 
 @pytest.fixture

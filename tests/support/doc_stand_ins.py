@@ -29,10 +29,10 @@ _STUDY = "--image-size 64 --epochs 1 --seeds 1 --threads 1 --workers 1 --set bat
 
 # The first pattern that a command matches.
 CHEAPER = (
-    (r"train --resume|--dry-run|launch .*\.py", ""),
+    (r"train --resume|.*--dry-run|launch .*\.py", ""),
     (r"train .*(finetune.*lite0|lite0.*imagenet)", _SHORT),  # lite0's weights need lite0
     (r"train .*--model det-", _DETECTOR),
-    (r"train ", f"{_SHORT} --model {_TINY} --depth 1 --width 1"),
+    (r"train |launch .*-- train ", f"{_SHORT} --model {_TINY} --depth 1 --width 1"),
     (r"export .*(--qat|--sparsity|--clusters)", "--epochs 1 --training-samples 40 --samples 40 --allow-degraded"),
     (r"export ", "--samples 40 --allow-degraded"),
     (r"study .*--resume", "--seeds 1"),
