@@ -58,7 +58,7 @@ STAND_INS = (
     (r"photos/flowers|tiny-imagenet-10|\bphotos\b|\bFOLDER\b|\bIMAGES\b|\bimages/", "photos"),
     (r"\b\w+\.jpg", "photo.jpg"),
     (r"\bnames\.txt", "names.txt"),
-    (r"(?<![\w/])\w+\.tflite", "files/digits_int8.tflite"),
+    (r"(?<![\w/\"])\w+\.tflite", "files/digits_int8.tflite"),  # in quotes it is one that Python writes
 )
 
 
