@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from doc_blocks import ALL, ROOT, python_blocks, shell_commands
 from doc_names import names_of
 from doc_stand_ins import Stage, cheaper, put
 
+from keras_effnet.export import export_tflite
 from keras_effnet.training.run import train_dataset
 
 # Minutes in all; the others are seconds each.
@@ -68,12 +70,13 @@ PYTHON_PAGES = sorted({block.page for block in ALL if python_blocks(block.page)}
 
 @pytest.fixture
 def one_epoch(monkeypatch):
-    """Every training of a page takes one epoch."""
+    """Every training of a page takes one epoch, and files of what has learned so little are kept."""
 
     def short(data, config, *arguments, **options):
         return train_dataset(data, replace(config, epochs=1, warmup_epochs=0), *arguments, **options)
 
     monkeypatch.setattr("keras_effnet.training.run.train_dataset", short)
+    monkeypatch.setattr("keras_effnet.export.tflite.export_tflite", partial(export_tflite, allow_degraded=True))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from weight_files import lite_arrays, write_safe_arrays
 
 import keras_effnet
 from keras_effnet import datasets, export
+from keras_effnet.detection import Truth
 
 SIDE, COUNT = 32, 40
 
@@ -39,16 +40,16 @@ def _trained(stage: Stage) -> dict[str, Any]:
 def _detector(stage: Stage) -> dict[str, Any]:
     """A detector, some images in a folder and in an array, and their boxes."""
     spec = small_detector()
-    truth = [(np.array([[4.0, 4.0, 40.0, 40.0]]), np.array([0]))] * COUNT
+    truth = [Truth(np.array([[4.0, 4.0, 40.0, 40.0]]), np.array([0]))] * COUNT
     made = {"spec": spec, "names": ["a", "b", "c"], "pixels": _images(COUNT, 64), "truth": truth}
     return made | {"model": keras_effnet.EfficientDet(spec, input_shape=(64, 64, 3))}
 
 
 def _lite_weights(stage: Stage) -> dict[str, Any]:
-    spec = keras_effnet.architecture_spec("lite0")
-    write_safe_arrays(
-        Path("tf_efficientnet_lite0.safetensors"), lite_arrays(keras_effnet.EfficientNet(spec, weights=None))
-    )
+    """A checkpoint of Lite0 with random values, and a network whose weights are to be moved."""
+    lite0 = keras_effnet.EfficientNetLite0(weights=None)
+    arrays = {name: array for name, array in lite_arrays(lite0).items() if "num_batches" not in name}
+    write_safe_arrays(Path("tf_efficientnet_lite0.safetensors"), arrays)
     return {"model": keras_effnet.EfficientNetB0(weights=None, classes=10)}
 
 
