@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from keras_effnet.errors import UserError
 from keras_effnet.study.adaptive.pace import measure_pace, pace_row
 from keras_effnet.study.executors import Submit
 from keras_effnet.study.networks import Member
@@ -32,7 +33,8 @@ def measured_paces(
 ) -> dict[str, Pace]:
     """Measure the pace of each network with `workers` trainings of it at a time, unless an earlier run has.
 
-    A network that a study of an earlier version has trained keeps the epochs it had then, and is not measured.
+    A network that a study of an earlier version has trained keeps the epochs it had then, and is not measured. One
+    whose measurement fails has no pace; its trainings fail alike, which the results tell.
 
     Args:
         folder: Path of the study.
@@ -53,16 +55,15 @@ def measured_paces(
     trained = {row["member"] for row in rows if row["kind"] == "training"}
     new = [member for member in members if member.name not in paces.keys() | trained]
     for number, member in enumerate(new):
-        progress(
-            f"Timing {workers} trainings of {member.name} at once" if workers > 1 else f"Timing {member.name}",
-            number,
-            len(new),
-        )
+        at_once = f" with {workers} trainings at once" if workers > 1 else ""
+        progress(f"Timing {member.name}{at_once}", number, len(new))
         running = [submit(measure_pace, protocol, member, costs[member.name]["step_ms"]) for _ in range(workers)]
         try:
             found = [each.result() for each in running]
         except BrokenProcessPool:
             raise killed(folder, f"timing {member.name}") from None
+        except UserError:
+            continue  # its trainings will fail alike, and are recorded
         row = pace_row(member, found, protocol.threads)
         jsonl.append(folder / RESULTS_JSONL, row)
         paces[member.name] = Pace.of(row)
@@ -70,7 +71,7 @@ def measured_paces(
 
 
 def unused_time(amount: float, planned: Mapping[str, float]) -> str | None:
-    """Say which networks use least of a time budget, because trainings are whole epochs; None if all use 90% of it.
+    """Say which network is farthest from a time budget, as trainings are whole epochs; None if all are within 10%.
 
     Args:
         amount: Float, seconds of the budget.

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from study_rows import ROWS, training
 
+from keras_effnet.errors import UserError
 from keras_effnet.study.adaptive.pace import Stopwatch, measure_pace, pace_of
 from keras_effnet.study.adaptive.time_budgets import measured_paces, unused_time
 from keras_effnet.study.networks import Member
@@ -88,6 +89,16 @@ def test_a_network_that_an_earlier_version_trained_keeps_its_epochs(tmp_path, me
     jsonl.append(tmp_path / RESULTS_JSONL, training("small", 0, 0.5, curve=[]))
     assert set(measured_paces(tmp_path, PROTOCOL, MEMBERS, COSTS, submit, 1, lambda *_: None)) == {"large"}
     assert asked == ["large"]
+
+
+def test_a_network_that_cannot_be_trained_does_not_end_the_study(tmp_path, measured):
+    def submit(function, protocol, member, step_ms):
+        if member.name == "small":
+            (future := Future()).set_exception(UserError("The loss became NaN."))
+            return future
+        return measured[0](function, protocol, member, step_ms)
+
+    assert set(measured_paces(tmp_path, PROTOCOL, MEMBERS, COSTS, submit, 1, lambda *_: None)) == {"large"}
 
 
 def test_time_that_whole_epochs_leave_unused_is_said():
