@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.image_formats.exif_orientation import (
+    UPRIGHT,
     jpeg_orientation,
     orientation,
     stored_window,
@@ -22,6 +23,7 @@ from keras_effnet.datasets.image_formats.exif_orientation import (
 from keras_effnet.datasets.image_formats.jpeg_scaling import Window, decode_jpeg_window, whole_window
 from keras_effnet.datasets.image_formats.limits import IMPLAUSIBLE, MAX_PIXELS
 from keras_effnet.datasets.image_formats.pillow_decoder import decode_with_pillow
+from keras_effnet.datasets.image_formats.rare_branches import rare
 from keras_effnet.errors import UserError
 
 _UNDECODABLE = (tf.errors.InvalidArgumentError, ValueError)  # from TensorFlow's decoders, and from Pillow's
@@ -95,17 +97,25 @@ def decode_window(contents: tf.Tensor, box_of_shape: Callable, target: int | Non
         stored = tf.io.extract_jpeg_shape(contents)[:2]
         checked = _check_jpeg_size(contents, stored)
         turn = jpeg_orientation(contents)
-        shape = upright_shape(stored, turn)
-        window = stored_window(box_of_shape(shape), shape, turn)
-        pixels, box, scale = decode_jpeg_window(checked, window, tf.int32.max if target is None else target)
-        return Window(upright(pixels, turn), upright_window(box, tf.shape(pixels)[:2], turn), scale)
+        least = tf.int32.max if target is None else target
+
+        def as_stored():
+            return decode_jpeg_window(checked, box_of_shape(stored), least)
+
+        def turned():
+            shape = upright_shape(stored, turn)
+            window = stored_window(box_of_shape(shape), shape, turn)
+            pixels, box, scale = decode_jpeg_window(checked, window, least)
+            return Window(upright(pixels, turn), upright_window(box, tf.shape(pixels)[:2], turn), scale)
+
+        return tf.cond(turn == UPRIGHT, as_stored, rare(turned))
 
     def other():
         image = decode(contents)
         top, left, height, width = tf.unstack(box_of_shape(tf.shape(image)[:2]), num=4)
         return whole_window(image[top : top + height, left : left + width])
 
-    window = tf.cond(tf.io.is_jpeg(contents), jpeg, other)
+    window = tf.cond(tf.io.is_jpeg(contents), jpeg, rare(other))
     return window._replace(pixels=tf.ensure_shape(window.pixels, (None, None, 3)))
 
 

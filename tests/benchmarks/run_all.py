@@ -56,6 +56,7 @@ SCRIPTS = (
     Script("detection_targets_and_losses"),
     Script("export", ("cost", "b0")),
     Script("data", (f"{{data}}/{IMAGENET}", "loaders")),
+    Script("inference", (f"{{data}}/{IMAGENET}",)),
     Script("accuracy", (f"{{data}}/{IMAGENET}", "lite0")),
     Script("qat", (f"{{data}}/{IMAGENET}", "lite0")),
     Script("int8", (f"{{data}}/{IMAGENET}", "lite0")),
