@@ -36,11 +36,12 @@ CHEAPER = (
     (r"export .*(--qat|--sparsity|--clusters)", "--epochs 1 --training-samples 40 --samples 40 --allow-degraded"),
     (r"export ", "--samples 40 --allow-degraded"),
     (r"study .*--resume", "--seeds 1"),
-    (r"study .*--until-clear", f"{_STUDY} --max-seeds 1"),
-    (r"study .*--seconds", _STUDY.replace("--epochs 1", "--seconds 2")),
+    (r"study .*--until-clear", f"{_STUDY} --baseline {_TINY} --max-seeds 1"),
+    (r"study .*--seconds", f"{_STUDY.replace('--epochs 1', '--seconds 2')} --baseline {_TINY}"),
+    (r"study .*(--phi|--axis)", f"{_STUDY} --baseline {_TINY}"),
     (r"study ", _STUDY),
-    (r"search .*--what baseline", f"{_STUDY} --first 1 --candidates 2 --generation 2 --finalists 1"),
-    (r"search ", f"{_STUDY} --first 1 --step 0.5 --finalists 1"),
+    (r"search .*--what baseline", f"{_STUDY} --baseline {_TINY} --first 1 --candidates 2 --generation 2 --finalists 1"),
+    (r"search ", f"{_STUDY} --baseline {_TINY} --first 1 --step 0.5 --finalists 1"),
     (r"", ""),
 )
 
