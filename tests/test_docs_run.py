@@ -75,8 +75,8 @@ def one_epoch(monkeypatch):
     def short(data, config, *arguments, **options):
         return train_dataset(data, replace(config, epochs=1, warmup_epochs=0), *arguments, **options)
 
-    monkeypatch.setattr("keras_effnet.training.run.train_dataset", short)
-    monkeypatch.setattr("keras_effnet.export.tflite.export_tflite", partial(export_tflite, allow_degraded=True))
+    monkeypatch.setattr("keras_effnet.training.train_dataset", short)
+    monkeypatch.setattr("keras_effnet.export.export_tflite", partial(export_tflite, allow_degraded=True))
 
 
 @pytest.mark.parametrize(
