@@ -15,7 +15,7 @@ from keras_effnet.models.batch_norm import trains_on_cpu
 
 
 def frozen(model: keras.Model) -> Callable[[np.ndarray], Any]:
-    """Return a function that computes what `model.predict_on_batch` does, on a CPU in two thirds of the time.
+    """Return a function that computes what `model.predict_on_batch` does, on a CPU in less time.
 
     Keras normalizes a feature map in two operations of their own. Here the variance goes into the kernel of the
     convolution before and the rest becomes its bias, which TensorFlow fuses with the convolution and its activation.
@@ -37,12 +37,12 @@ def frozen(model: keras.Model) -> Callable[[np.ndarray], Any]:
     folded = _folded_values(model)
     # Vectors become constants of the graph, so that multiplying by one disappears; kernels stay out of it: they are
     # large, and a graph is copied several times.
-    kernels = {path: tf.constant(value, tf.float32) for path, value in folded.items() if value.ndim > 1}
+    kernels = {key: tf.constant(value, tf.float32) for key, value in folded.items() if value.ndim > 1}
 
     def value(variable: keras.Variable) -> tf.Tensor:
-        if variable.path in kernels:
-            return kernels[variable.path]
-        return tf.constant(folded[variable.path], tf.float32) if variable.path in folded else variable.value
+        if (key := id(variable)) in kernels:
+            return kernels[key]
+        return tf.constant(folded[key], tf.float32) if key in folded else variable.value
 
     @cache
     def compiled(shape: tuple[int, ...]) -> Callable[[tf.Tensor], Any]:
@@ -75,20 +75,20 @@ def _fits(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization
     return stock and last and norm.center and convolution.compute_dtype == norm.compute_dtype == "float32"
 
 
-def _folded_values(model: keras.Model) -> dict[str, np.ndarray]:
-    """Path of a variable -> its value when each foldable batch normalization only adds a bias."""
-    values: dict[str, np.ndarray] = {}
+def _folded_values(model: keras.Model) -> dict[int, np.ndarray]:
+    """`id` of a variable -> its value when each foldable batch normalization only adds a bias."""
+    values: dict[int, np.ndarray] = {}
     for name, norm in foldable(model).items():
         convolution = model.get_layer(name)
         if not _fits(convolution, norm):
             continue
         kernel, offset = folded_weights(convolution, norm)
-        values |= {convolution.kernel.path: kernel, norm.beta.path: offset}
+        values |= {id(convolution.kernel): kernel, id(norm.beta): offset}
         neutral = (
             (convolution.bias, 0),
             (norm.moving_mean, 0),
             (norm.moving_variance, 1 - norm.epsilon),
             (norm.gamma, 1),
         )
-        values |= {each.path: np.full(each.shape, number) for each, number in neutral if each is not None}
+        values |= {id(each): np.full(each.shape, number) for each, number in neutral if each is not None}
     return values

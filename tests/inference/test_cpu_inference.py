@@ -46,13 +46,27 @@ def called_twice(x):
     return convolution(_LAYERS.BatchNormalization()(convolution(x)))
 
 
+def with_a_nested_network(x):
+    inner = _LAYERS.Conv2D(3, 3, name="same", padding="same")
+    nested = keras.Sequential([inner, _LAYERS.BatchNormalization(name="same_norm")])
+    x = _LAYERS.BatchNormalization(name="same_norm")(_LAYERS.Conv2D(3, 3, name="same", padding="same")(x))
+    return nested(x)
+
+
 def half(x):
     return _LAYERS.BatchNormalization(dtype="mixed_bfloat16")(_LAYERS.Conv2D(4, 3, dtype="mixed_bfloat16")(x))
 
 
 @pytest.mark.parametrize(
     ("connect", "folds"),
-    [(chain, 2), (without_offset, 0), (seen_before_normalization, 0), (called_twice, None), (half, 0)],
+    [
+        (chain, 2),
+        (without_offset, 0),
+        (seen_before_normalization, 0),
+        (called_twice, None),
+        (with_a_nested_network, 1),
+        (half, 0),
+    ],
 )
 def test_outputs_are_those_of_the_network_and_normalization_is_folded_where_it_may_be(connect, folds, smooth_images):
     model = network(connect)
