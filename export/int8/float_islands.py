@@ -20,8 +20,7 @@ from keras_effnet.export.tflite_file.tensors import layer_of
 
 _MOST_PARTS = 24  # networks with more blocks are measured by stage
 _IMAGES = 32  # on which each part is measured
-# Of float32's time: between files that are tried, and how far their estimated time may lie from a budget.
-_STEP, _BELOW, _ABOVE = 0.04, 0.12, 0.06
+_STEP = 0.04  # of float32's time, between files that are tried without a budget
 _LEAST_ADDED = 0.1  # of a part's time in float: differences below it are noise of the clock
 
 
@@ -111,24 +110,27 @@ def measure_parts(graph: FloatGraph, calibrated: bytes, int8: bytes) -> dict[str
     return {name: PartCost(noises[name], fast[name], slow[name]) for name in parts}
 
 
-def chosen_parts(parts: Mapping[str, PartCost], budget: float | None = None) -> Iterator[tuple[str, ...]]:
-    """Yield growing sets of parts to compute in float, those first that remove most noise per added time.
-
-    The sets are `_STEP` of float32's time apart, as estimated from the times of the parts.
+def growing_sets(parts: Mapping[str, PartCost]) -> list[tuple[str, ...]]:
+    """Sets of 0, 1, 2, ... parts to compute in float, those first that remove most noise per added time.
 
     Args:
         parts: Name -> `PartCost`, in the network's order.
-        budget: Float, time of the file over that of the float32 file. Sets that are estimated to be far below it or
-            above it are left out, but the smallest one is not.
+    """
+    ranked = sorted(parts, key=lambda name: parts[name].gain, reverse=True)
+    return [tuple(each for each in parts if each in ranked[:count]) for count in range(len(ranked) + 1)]
+
+
+def spaced_sets(parts: Mapping[str, PartCost]) -> Iterator[tuple[str, ...]]:
+    """Yield growing sets that are `_STEP` of float32's time apart, as estimated from the times of the parts.
+
+    The smallest set with a part and the one of all parts are among them; the empty set is not.
     """
     whole = sum(part.float_seconds for part in parts.values()) or 1.0
-    spent = last = sum(part.int8_seconds for part in parts.values()) / whole
-    ranked = sorted(parts, key=lambda name: parts[name].gain, reverse=True)
-    for count, name in enumerate(ranked, 1):
-        spent += (parts[name].float_seconds - parts[name].int8_seconds) / whole
-        if budget is not None and count > 1 and spent > budget + _ABOVE:
-            return
-        is_near = (budget is None or spent >= budget - _BELOW) and spent >= last + _STEP
-        if is_near or count in (1, len(ranked)):
-            last = spent
-            yield tuple(each for each in parts if each in ranked[:count])
+    last = 0.0
+    _, smallest, *larger = growing_sets(parts)
+    yield smallest
+    for chosen in larger:
+        added = sum(parts[name].float_seconds - parts[name].int8_seconds for name in chosen) / whole
+        if added >= last + _STEP or len(chosen) == len(parts):
+            last = added
+            yield chosen

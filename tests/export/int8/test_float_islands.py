@@ -9,7 +9,7 @@ import pytest
 from keras_effnet import EfficientNet
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
-from keras_effnet.export.int8.float_islands import PartCost, check_parts, chosen_parts, float_parts
+from keras_effnet.export.int8.float_islands import PartCost, check_parts, float_parts, growing_sets, spaced_sets
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import layer_of
@@ -71,7 +71,8 @@ PARTS = {  # in int8 0.5 of float32's time
 
 
 def test_blocks_enter_by_noise_per_added_time_and_are_named_in_the_networks_order():
-    assert list(chosen_parts(PARTS)) == [
+    assert growing_sets(PARTS) == [
+        (),
         ("stem",),
         ("stem", "block2"),
         ("stem", "block1", "block2"),
@@ -79,9 +80,10 @@ def test_blocks_enter_by_noise_per_added_time_and_are_named_in_the_networks_orde
     ]
 
 
-def test_only_sets_near_the_budget_are_made():
-    assert list(chosen_parts(PARTS, budget=0.66)) == [("stem",), ("stem", "block2"), ("stem", "block1", "block2")]
-    assert list(chosen_parts(PARTS, budget=0.4)) == [("stem",)]  # estimated at 0.5: the clock decides
+def test_sets_of_hardly_different_time_are_not_all_tried():
+    free = {f"free{index}": PartCost(1e-3, 1, 1.001) for index in range(8)}
+    assert list(spaced_sets(PARTS)) == growing_sets(PARTS)[1:]
+    assert [len(each) for each in spaced_sets(PARTS | free)] == [1, 11, 12]
 
 
 @pytest.fixture(scope="module")
