@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 # Operator -> axes over which a step of its kernel is shared.
 _SHARED_STEP = {"CONV_2D": (1, 2, 3), "DEPTHWISE_CONV_2D": (0, 1, 2), "FULLY_CONNECTED": (1,)}
+# Kinds of activations that are not those of a swish, by the operator that writes them.
+_KINDS = {
+    "LOGISTIC": "sigmoid",
+    "MUL": "product with squeeze-and-excite",
+    "ADD": "sum",
+    "CONV_2D": "convolution without activation",
+    "DEPTHWISE_CONV_2D": "convolution without activation",
+}
+_SAME_STEP = ("PAD", "RESHAPE")  # what they write has the step of their input
 _VERSION = 2  # of QUANTIZE and DEQUANTIZE for int8
 
 
@@ -118,7 +127,8 @@ def _source(model: ModelT, operators: Collection[OperatorT]) -> Source:
     """What operators write and the kernels that they read; outputs of the file stay in float."""
     ends = set(map(int, model.subgraphs[0].outputs))
     kernels = {int(each.inputs[1]) for each in operators if operator_name(model, each) in _SHARED_STEP}
-    return frozenset(int(index) for each in operators for index in each.outputs) - ends, frozenset(kernels)
+    rounding = [each for each in operators if operator_name(model, each) not in _SAME_STEP]
+    return frozenset(int(index) for each in rounding for index in each.outputs) - ends, frozenset(kernels)
 
 
 def by_kind(fit: ActivationFit) -> dict[str, Source]:
@@ -130,22 +140,19 @@ def by_kind(fit: ActivationFit) -> dict[str, Source]:
     for operator in graph.operators:
         index, name = int(operator.outputs[0]), operator_name(fit.file, operator)
         if index in activations and index in fit.channels:
-            kind = "pooled and squeeze-and-excite" if fit.pooled(index) else _KINDS.get(name, "other")
-            kind = "before swish" if index in fit.swishes and not fit.pooled(index) else kind
-            kind = "swish" if index in swishes and not fit.pooled(index) else kind
-            kinds.setdefault(kind, set()).add(index)
+            kinds.setdefault(_kind(fit, index, name, index in swishes), set()).add(index)
     sources = {kind: (frozenset(found), frozenset[int]()) for kind, found in kinds.items()}
     return sources | {"kernels": (frozenset[int](), kernels)}
 
 
-_KINDS = {
-    "LOGISTIC": "sigmoid",
-    "MUL": "product with squeeze-and-excite",
-    "ADD": "sum",
-    "CONV_2D": "convolution without activation",
-    "DEPTHWISE_CONV_2D": "convolution without activation",
-    "PAD": "padding",
-}
+def _kind(fit: ActivationFit, index: int, operator: str, is_swish: bool) -> str:
+    if operator == "FULLY_CONNECTED":
+        return "dense layers"
+    if fit.pooled(index):
+        return "pooled and squeeze-and-excite"
+    if index in fit.swishes:
+        return "before swish"
+    return "swish" if is_swish else _KINDS.get(operator, "other")
 
 
 def noise(graph: FloatGraph, calibrated: bytes, sources: Mapping[str, Source], images: np.ndarray) -> dict[str, float]:

@@ -138,20 +138,22 @@ def files(
 
 
 def print_sources(model: keras.Model, calibration: np.ndarray) -> None:
-    """Print the SQNR of the outputs if only one kind of tensor or one block is quantized, with either ranges."""
+    """Print the SQNR of the outputs if only one kind of tensor or one block is quantized, with fitted ranges.
+
+    Blocks also with equalized swishes, which are other tensors.
+    """
     with captured_output():
         graph = ExportSource(model, calibration).graph("float32")
-        quantized = {"fitted": fitted(graph), "equalized": equalized(graph)}
-    images = graph.calibration[:32]
-    for name, (of, calibrated) in quantized.items():
-        blocks = {part: layers for part, layers in float_parts(of.model).items() if not STAGE.fullmatch(part)}
-        for title, sources in (
-            ("kind", by_kind(ActivationFit(of.content, of.images))),
-            ("block", by_part(calibrated, blocks)),
-        ):
-            print(f"\n| {title}, {name} | SQNR |\n|---|---|")
-            for source, power in noise(of, calibrated, sources, of.inputs(images)).items():
-                print(f"| {source} | {-10 * np.log10(max(power, 1e-12)):.1f} dB |")
+        ranges = {"fitted": fitted(graph), "equalized": equalized(graph)}
+    blocks = {part: layers for part, layers in float_parts(model).items() if not STAGE.fullmatch(part)}
+    tables = {
+        f"block, {name}": (of, calibrated, by_part(calibrated, blocks)) for name, (of, calibrated) in ranges.items()
+    }
+    kinds = by_kind(ActivationFit(graph.content, graph.images))
+    for title, (of, calibrated, sources) in ({"kind, fitted": (*ranges["fitted"], kinds)} | tables).items():
+        print(f"\n| {title} | SQNR |\n|---|---|")
+        for source, power in noise(of, calibrated, sources, graph.calibration[:32]).items():
+            print(f"| {source} | {-10 * np.log10(max(power, 1e-12)):.1f} dB |")
 
 
 def table(model: keras.Model, calibration: np.ndarray, held_out: np.ndarray, budgets: Sequence[float]) -> None:

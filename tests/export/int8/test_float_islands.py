@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from keras_effnet import EfficientNet
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
+from keras_effnet.export.int8 import fitted_files
 from keras_effnet.export.int8.float_islands import PartCost, check_parts, float_parts, growing_sets, spaced_sets
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.schema import parse
@@ -84,6 +87,20 @@ def test_sets_of_hardly_different_time_are_not_all_tried():
     free = {f"free{index}": PartCost(1e-3, 1, 1.001) for index in range(8)}
     assert list(spaced_sets(PARTS)) == growing_sets(PARTS)[1:]
     assert [len(each) for each in spaced_sets(PARTS | free)] == [1, 11, 12]
+
+
+@pytest.mark.parametrize(
+    ("budget", "sizes"), [(0.4, [0]), (0.5, [0, 1]), (0.65, [0, 1, 2]), (0.7, [0, 1, 2, 3]), (2.0, [0, 2, 3, 4])]
+)
+def test_the_largest_sets_within_a_budget_are_made(monkeypatch, budget, sizes):
+    times = [0.5, 0.5, 0.6, 0.7, 1.0]  # of files with 0, 1, ... float blocks
+    monkeypatch.setattr(fitted_files, "fitted", lambda graph: (graph, b""))
+    monkeypatch.setattr(fitted_files, "measure_parts", lambda *inputs: PARTS)
+    monkeypatch.setattr(fitted_files, "_uncorrected", lambda graph, calibrated, input_type, names: names)
+    monkeypatch.setattr(fitted_files, "quantize_fitted", lambda graph, calibrated, input_type, names: names)
+    monkeypatch.setattr(fitted_files, "time_ratios", lambda contents: [1.0, times[len(contents[1])]])
+    made = [names for names, _ in fitted_files.with_float_blocks(SimpleNamespace(content=b""), budget=budget)]
+    assert [len(names) for names in made] == sizes
 
 
 @pytest.fixture(scope="module")
