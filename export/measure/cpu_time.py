@@ -88,7 +88,8 @@ def _seconds(model: ModelT, start: int, end: int) -> float:
     read = sorted(index for index in read_by(operators) - written_by(operators) if index >= 0)
     inputs = [index for index in read if stored_bytes(model, index) is None]
     leaving = (read_by(later) | set(map(int, graph.outputs))) - written_by(unpacking)
-    interpreter = _ready(piece(model, operators, inputs, sorted(written_by(operators) & leaving)))
+    content = piece(model, operators, inputs, sorted(written_by(operators) & leaving))
+    interpreter = _ready(content)  # reads from these bytes: keep them alive
     return float(np.median([_timed(interpreter) for _ in range(_WARMUP + _RUNS)][_WARMUP:]))
 
 
