@@ -6,7 +6,7 @@ NETWORK is a run folder or a name such as `lite0`. FOLDER is what it was trained
 training images calibrate and all validation images evaluate; or one as in `accuracy.py`, images and a
 `labels.csv`, of which 100 calibrate and all others evaluate. Random weights hide what int8 destroys: never use them.
 
-Latency is that of one thread over float32's, the files being timed in turn; seconds are CPU time to make a file, with
+Time is CPU time of one thread over float32's, of files run in turn; seconds are CPU time to make a file, with
 the ranges and the float conversion that it shares with the rows above counted once.
 """
 
@@ -27,7 +27,7 @@ from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.equalization import scalable
 from keras_effnet.export.int8.fitted_files import equalized, fitted, quantize_fitted
 from keras_effnet.export.int8.quantizers import quantize_int8
-from keras_effnet.export.measure.latency import benchmark_in_turn
+from keras_effnet.export.measure.cpu_time import time_ratios
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.verification import compare
 from keras_effnet.inference import artifacts
@@ -69,12 +69,12 @@ def main(folder: str, network: str) -> None:
     add("fitted", lambda: quantize_fitted(*fitted(graph)))
     if scalable(graph.model):
         add("equalized", lambda: quantize_fitted(*equalized(graph)))
-    baseline_time, *times = benchmark_in_turn([baseline, *(content for _, content, _ in files)])
-    print("| method | agreement | SQNR | accuracy | latency | CPU s |\n|---|---|---|---|---|---|")
-    for (name, content, seconds), latency in zip(files, times, strict=True):
+    _, *ratios = time_ratios([baseline, *(content for _, content, _ in files)])
+    print("| method | agreement | SQNR | accuracy | time | CPU s |\n|---|---|---|---|---|---|")
+    for (name, content, seconds), ratio in zip(files, ratios, strict=True):
         report = compare(answers, TFLiteModel(content).predict(held_out), chosen[1].labels)
         fidelity = f"{report.top1_agreement:.1%} | {report.sqnr_db:.1f} dB | {report.accuracy_tflite:.1%}"
-        print(f"| {name} | {fidelity} | {latency.median_ms / baseline_time.median_ms:.2f} | {seconds:.1f} |")
+        print(f"| {name} | {fidelity} | {ratio:.2f} | {seconds:.1f} |")
     print(f"\nfloat32: {report.accuracy_keras:.1%} of {report.samples} images. {cpu_name()}.")
 
 
