@@ -31,7 +31,7 @@ _STUDY = "--image-size 64 --epochs 1 --seeds 1 --threads 1 --workers 1 --set bat
 CHEAPER = (
     (r"train --resume|.*--dry-run|launch .*\.py", ""),
     (r"train .*(finetune.*lite0|lite0.*imagenet)", _SHORT),  # lite0's weights need lite0
-    (r"train .*--model det-", _DETECTOR),
+    (r"train .*--model det-.*finetune", f"{_SHORT} --batch-size 2 --image-size 64 {_NARROW} --frozen-epochs 0"),
     (r"train |launch .*-- train ", f"{_SHORT} --model {_TINY} --depth 1 --width 1"),
     (r"export .*(--qat|--sparsity|--clusters)", "--epochs 1 --training-samples 40 --samples 40 --allow-degraded"),
     (r"export ", "--samples 40 --allow-degraded"),
@@ -55,7 +55,7 @@ STAND_INS = (
     (r"(?<=train )packed", "packed"),
     (r"\bcells\b", "cells"),
     (r"\bsample\b", "imagenet"),
-    (r"photos/manifest.csv", "labels/manifest.csv"),
+    (r"photos(?=/manifest\.csv)", "labels"),
     (r"photos/flowers|tiny-imagenet-10|\bphotos\b|\bFOLDER\b|\bIMAGES\b|\bimages/", "photos"),
     (r"\b\w+\.jpg", "photo.jpg"),
     (r"\bnames\.txt", "names.txt"),
