@@ -9,18 +9,27 @@ Each block of the page between `<!-- NAME RESULTS -->` and `<!-- end -->` is rep
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from PIL import Image
 
 from keras_effnet.study.networks import AXES, BASELINE
 from keras_effnet.study.power_law import error_law
+from keras_effnet.study.report.write import write_report
+from keras_effnet.study.results import RESULTS_JSONL
 from keras_effnet.study.statistics.answers import answer
 from keras_effnet.study.summary import Summary, ratios, summarize
 from keras_effnet.system import jsonl
 
 DOCS = Path(__file__).resolve().parent
-PAGE, RESULTS = DOCS / "study.md", DOCS / "results"
+PAGE, RESULTS, IMAGES = DOCS / "study.md", DOCS / "results", DOCS / "images"
+# Charts of the reports of the results.
+FIGURES = {"tiny-imagenet-10": ("pareto", "times", "law"), "digits-cluttered": ("scaling",)}
+_COLOURS = 64  # of a stored chart, which takes a tenth of the bytes
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -143,5 +152,18 @@ def rendered(text: str) -> str:
     return re.sub(r"<!-- (?P<name>\w+) (?P<source>[\w-]+) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
 
 
+def draw(source: str, charts: Sequence[str]) -> None:
+    """Draw charts of the report of some results."""
+    with TemporaryDirectory() as folder:
+        shutil.copy(RESULTS / f"{source}.jsonl", Path(folder) / RESULTS_JSONL)
+        write_report(folder)
+        for chart in charts:
+            with Image.open(Path(folder) / f"{chart}.png") as image:
+                few = image.convert("RGB").reduce(2).quantize(_COLOURS)
+            few.save(IMAGES / f"study_{chart}.png", optimize=True)
+
+
 if __name__ == "__main__":
+    for source, charts in FIGURES.items():
+        draw(source, charts)
     PAGE.write_text(rendered(PAGE.read_text()))
