@@ -145,4 +145,4 @@ def test_json_for_users_is_written_by_json_text_only():
     writers = {path.name for path in root.rglob("*.py") if "json.dump" in path.read_text(encoding="utf-8")}
     writers |= {path.name for path in (root / "export").rglob("*.py") if "json.dump" in path.read_text("utf-8")}
     messages_between_processes = {"memory.py", "worker.py", "parent.py"}
-    assert writers - messages_between_processes == {"documents.py", "jsonl.py", "html_pages.py", "charts.py"}
+    assert writers - messages_between_processes == {"documents.py", "jsonl.py", "html_pages.py", "encodings.py"}
