@@ -37,8 +37,8 @@ def measure_costs(protocol: Protocol, members: Sequence[Member], classes: int) -
         subjects = [_subject(protocol, member, classes) for member in members]
         with OtherLoad() as load:
             run_in_turn(clock for subject in subjects for clock in subject.clocks)
-        files = [subject.content for subject in subjects]
-        latencies = benchmark_in_turn(files, threads=1, max_seconds=_LATENCY_SECONDS)
+            files = [subject.content for subject in subjects]
+            latencies = benchmark_in_turn(files, threads=1, max_seconds=_LATENCY_SECONDS)
         return [_row(protocol, *pair, classes, load.cores) for pair in zip(subjects, latencies, strict=True)]
 
 

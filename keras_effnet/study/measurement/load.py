@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from types import TracebackType
 
 import psutil
 
 
 class OtherLoad:
-    """Number of cores that other processes use inside a `with` block.
+    """Number of cores that other processes, apart from children of this one, use inside a `with` block.
 
     Example:
 
@@ -31,10 +32,21 @@ class OtherLoad:
 
     @staticmethod
     def _counters() -> tuple[float, float, float]:
-        """Wall time, busy time of all cores, and processor time of this process, in seconds."""
+        """Wall time, busy time of all cores, and processor time of this process and its children, in seconds."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         # Time of guests is contained in that of users.
         guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-        own = psutil.Process().cpu_times()
-        return time.perf_counter(), sum(times) - idle - guests, own.user + own.system
+        return time.perf_counter(), sum(times) - idle - guests, _own_seconds()
+
+
+def _own_seconds() -> float:
+    """Processor time of this process and its children, those that have ended included."""
+    process = psutil.Process()
+    own = process.cpu_times()
+    total = own.user + own.system + getattr(own, "children_user", 0.0) + getattr(own, "children_system", 0.0)
+    for child in process.children(recursive=True):
+        with suppress(psutil.Error):  # it has ended since
+            times = child.cpu_times()
+            total += times.user + times.system
+    return total

@@ -81,21 +81,29 @@ def _operation(kind: str, conv: ConvSpec) -> Callable:
     return tf.nn.depthwise_conv2d if conv.depthwise else tf.nn.conv2d
 
 
-def _runner(operation: Callable, conv: ConvSpec, batch_size: int) -> Callable[[int], object]:
-    """Function that runs a convolution on noise a given number of times in sequence."""
-    image = tf.random.normal((batch_size, conv.in_size, conv.in_size, conv.in_channels))
-    filters = (conv.in_channels, 1) if conv.depthwise else (conv.in_channels, conv.out_channels)
-    kernel, bias = tf.random.normal((conv.kernel, conv.kernel, *filters)), tf.random.normal((conv.out_channels,))
+def _repeated(operation: Callable, conv: ConvSpec) -> Callable:
+    """A `tf.function` of image, kernel, bias and a number, which runs a convolution so many times in sequence."""
 
     @tf.function
     def run(image, kernel, bias, repeats):  # as arguments, since constants would be folded
         total = tf.constant(0.0)
         for _ in tf.range(repeats):
+            # By default ten rounds of a loop may run at the same time, on as many cores.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             output = operation(image, kernel, (1, conv.stride, conv.stride, 1), "SAME")
             output = tf.nn.bias_add(output, bias) if conv.bias else output
             total += tf.reshape(output, [-1])[0]  # an unused output would be pruned
         return total
 
+    return run
+
+
+def _runner(operation: Callable, conv: ConvSpec, batch_size: int) -> Callable[[int], object]:
+    """Function that runs a convolution on noise a given number of times in sequence."""
+    image = tf.random.normal((batch_size, conv.in_size, conv.in_size, conv.in_channels))
+    filters = (conv.in_channels, 1) if conv.depthwise else (conv.in_channels, conv.out_channels)
+    kernel, bias = tf.random.normal((conv.kernel, conv.kernel, *filters)), tf.random.normal((conv.out_channels,))
+    run = _repeated(operation, conv)
     return lambda repeats: run(image, kernel, bias, tf.constant(repeats))
 
 

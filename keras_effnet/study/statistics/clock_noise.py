@@ -47,8 +47,20 @@ def clock_sentences(summaries: Sequence[Summary]) -> list[str]:
             f"{most.cores} cores. {_AGAIN}"
         )
     elif shares[worst] > _NOISY:
-        sentences.append(f"The machine was probably busy while networks were timed. {_AGAIN}")
+        sentences.append(f"{_suspicion(summaries)} {_AGAIN}")
     return sentences
+
+
+def _suspicion(summaries: Sequence[Summary]) -> str:
+    """What may have made times scatter, where no load of other processes explains it."""
+    loads = [(each.other_cores, each.cores) for each in summaries if each.cores and each.other_cores is not None]
+    if len(loads) < len(summaries):  # earlier versions did not record it
+        return "The machine was probably busy while networks were timed."
+    most, cores = max(loads)
+    return (
+        f"Times scatter, though other processes used only {most:.1f} of {cores} cores: the processor may be shared "
+        "with other machines, or change its clock."
+    )
 
 
 def time_sentence(summaries: Sequence[Summary]) -> str | None:

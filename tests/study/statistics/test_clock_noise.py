@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from study_rows import ROWS
 
@@ -27,13 +30,15 @@ def test_interquartile_ranges_are_told_in_words():
     [
         ({"other_cores": 1.2, "cores": 2}, "was busy while networks were timed: other processes used 1.2 of 2 cores."),
         ({"step_iqr_ms": 9.0}, "was probably busy while networks were timed. Read them as upper bounds"),
+        ({"step_iqr_ms": 9.0, "other_cores": 0.0, "cores": 2}, "though other processes used only 0.0 of 2 cores: the"),
         ({"other_cores": 0.1, "cores": 2}, None),
         ({"other_cores": None, "cores": 2}, None),
     ],
 )
-def test_a_busy_machine_is_called_busy(changes, verdict):
+def test_a_busy_machine_is_called_busy_and_no_other(changes, verdict):
     text = timed(**changes)
-    assert verdict in text if verdict else "busy" not in text
+    assert not verdict or verdict in text
+    assert ("busy" in text) == (verdict is not None and "busy" in verdict)
 
 
 def roof(peak=100.0, fastest=90.0, **load):
@@ -55,6 +60,16 @@ def test_the_load_of_others_is_what_this_process_did_not_use(monkeypatch):
     with OtherLoad() as load:
         assert load.cores is None
     assert load.cores == pytest.approx(1.1)
+
+
+def test_children_are_not_other_processes():
+    """Latencies are measured in children: while they live, and when they have ended."""
+    before = OtherLoad._counters()[2]
+    burn = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\nsys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        living = OtherLoad._counters()[2]
+    assert living - before > 0.25 and OtherLoad._counters()[2] - before > 0.25
 
 
 def test_counters_grow():
