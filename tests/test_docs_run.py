@@ -20,7 +20,7 @@ from keras_effnet.export import export_tflite
 from keras_effnet.training.run import train_dataset
 
 # Minutes in all; the others are seconds each.
-DEAR = r"train|study|search(?!.*--dry-run)|export|launch|recommend"
+EXPENSIVE = r"train|study|search(?!.*--dry-run)|export|launch|recommend"
 RUN_ELSEWHERE = {"quickstart": "tests/cli/test_quickstart.py"}
 RUNNABLE = [
     (block, words)
@@ -40,7 +40,8 @@ def nothing_is_served(monkeypatch):
 
 
 def marked(line: str) -> object:
-    return pytest.param(line, marks=pytest.mark.soak if re.match(rf"keras-effnet ({DEAR})", line) else pytest.mark.slow)
+    cost = pytest.mark.soak if re.match(rf"keras-effnet ({EXPENSIVE})", line) else pytest.mark.slow
+    return pytest.param(line, marks=cost, id=line)  # pytest numbers long texts that have no id
 
 
 @pytest.fixture(scope="module")

@@ -98,8 +98,8 @@ def test_the_axis_that_won_is_named_with_the_lead_over_each_other():
     assert line.startswith("At phi 1, resolution scaling is the most accurate, with 61.3%: ")
     assert "better than depth, +6.2 points (+" in line and "cannot be told from width, +0.3 points (-" in line
     assert "not compared at equal cost" not in line
-    dear = [{**row, "macs": 6e6} if row.get("axis") == "width" else row for row in rows]
-    assert "Their MACs differ by x1.50, so they are not compared at equal cost." in answered(dear)
+    expensive = [{**row, "macs": 6e6} if row.get("axis") == "width" else row for row in rows]
+    assert "Their MACs differ by x1.50, so they are not compared at equal cost." in answered(expensive)
 
 
 @pytest.mark.parametrize(
