@@ -31,7 +31,7 @@ from keras_effnet.pipeline.caching import cached_split, choose_cache
 from keras_effnet.system.files import WriteError, atomic_group, disk_full, write_text
 from keras_effnet.system.run_folders import write_environment
 from keras_effnet.training.by_task.boxes import check_detection, detector_for, with_anchors
-from keras_effnet.training.by_task.judging import judge
+from keras_effnet.training.by_task.judging import Judgement, judge
 from keras_effnet.training.by_task.networks import Units, build_model, check_kind, precision_reason, resolve_precision
 from keras_effnet.training.by_task.objectives import balanced_weights, objective
 from keras_effnet.training.checkpoints import BEST, LAST, read_rows, resumable, save_model, uncompiled, writing_to
@@ -258,7 +258,8 @@ def train_dataset(
     """Train a network on a dataset and write a complete run folder.
 
     The network and its input pipelines are built from the config. After training, the batch normalization statistics of
-    the best weights are re-estimated, see `transfer.reestimate_batch_norm`. In addition to the files of `train`, the
+    the best weights are re-estimated, see `transfer.reestimate_batch_norm`, and kept if the network scores higher with
+    them on the `val` split. In addition to the files of `train`, the
     folder gets `args.yaml`, `env.json`, `labels.txt`, `image_spec.json`, `augmented.png` and a figure of the
     task (`confusion.png`, `precision_recall.png` with `thresholds.csv`, `scatter.png` or `masks.png`), so that
     `eval`, `predict` and `export` need only the folder. A detector gets anchors that fit the boxes of the data, unless
@@ -286,18 +287,41 @@ def train_dataset(
     folder = Path(run_dir)
     with _occupied(folder):
         pipelines = _fit(dataset, config, folder, resume=resume, callbacks=callbacks, announce=announce)
-        return _finish(dataset, config, folder, pipelines) if is_chief() else None
+        return _finish(dataset, config, folder, pipelines, announce) if is_chief() else None
 
 
-def _finish(dataset: ImageDataset, config: TrainConfig, folder: Path, pipelines: Pipelines) -> TrainResult:
-    """Re-estimate the batch normalization statistics of the best weights, evaluate them and draw the plots."""
+def _judge_better_statistics(
+    model: keras.Model, batches: tf.data.Dataset, judged: Callable[[], Judgement], announce: Callable[[str], None]
+) -> Judgement:
+    """Keep the batch normalization statistics of training, or re-estimated ones if the network scores higher with them.
+
+    Re-estimation helps where moving averages lag behind, as in short runs, and costs a point or two where they do not:
+    the batches are augmented, and dropout and stochastic depth, with which the weights were trained, are off.
+    """
+    weights, trained = model.get_weights(), judged()
+    transfer.reestimate_batch_norm(model, batches)
+    if all(map(np.array_equal, weights, model.get_weights())):  # all of it is frozen
+        return trained
+    measured = judged()
+    better = measured.score > trained.score
+    kept = "re-estimated" if better else "kept as trained"
+    announce(f"Batch normalization: {kept} ({trained.score:.3f} as trained, {measured.score:.3f} re-estimated).")
+    if better:
+        return measured
+    model.set_weights(weights)
+    return trained
+
+
+def _finish(
+    dataset: ImageDataset, config: TrainConfig, folder: Path, pipelines: Pipelines, announce: Callable[[str], None]
+) -> TrainResult:
+    """Choose the batch normalization statistics of the best weights, evaluate them and draw the plots."""
     model = uncompiled(_network(dataset, replace(config, weights=None)))
     load_state(model, folder / BEST)
     batches = pipelines.train(ResizeStage(0, 1, config.image_spec.size))
-    transfer.reestimate_batch_norm(model, batches)
-    # Before anything is saved: a network that predicts NaN is refused here.
     detector = detector_for(dataset, config)
-    result = judge(model, pipelines.val, dataset, detector)
+    # Before anything is saved: a network that predicts NaN is refused here.
+    result = _judge_better_statistics(model, batches, lambda: judge(model, pipelines.val, dataset, detector), announce)
     save_model(model, folder / BEST)
     names = readable(dataset.class_names)
     images, labels = next(iter(batches.take(1)))

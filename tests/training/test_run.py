@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import shlex
 import shutil
 import signal
@@ -30,6 +31,8 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.training import run as training_run
+from keras_effnet.training.by_task.judging import Judgement
 from keras_effnet.training.run import build_model, resolve_precision, train, train_dataset
 from keras_effnet.training.watchers import ChanceWatch
 
@@ -453,6 +456,30 @@ def test_a_cache_on_disk_serves_the_end_of_a_run_too_and_is_gone_after_it(disk_c
     # With no epoch left, the end alone fills the cache.
     again = train_dataset(images, disk_config, result.run_dir, resume=True)
     assert again.epochs == 1 and not (result.run_dir / "cache").exists()
+
+
+@pytest.mark.parametrize(("change", "kept"), [(-1.0, "kept as trained"), (1.0, "re-estimated")])
+def test_re_estimated_statistics_are_kept_only_if_the_network_scores_higher_with_them(
+    disk_config, image_folder, tmp_path, monkeypatch, change, kept
+):
+    def bias(model) -> np.ndarray:
+        return model.layers[-1].bias.numpy()
+
+    monkeypatch.setattr(
+        transfer, "reestimate_batch_norm", lambda model, data: model.layers[-1].bias.assign(bias(model) + change)
+    )
+    monkeypatch.setattr(
+        training_run, "judge", lambda model, *rest: Judgement(None, float(bias(model)[0]), lambda *drawn: None)
+    )
+    said: list[str] = []
+    images = datasets.load(str(image_folder({"a": 12, "b": 12})))
+    result = train_dataset(images, disk_config, tmp_path / "run", announce=said.append)
+    stored = keras.models.load_model(tmp_path / "run/weights/best.keras")
+    assert bias(stored)[0] == bias(result.model)[0] == pytest.approx(result.score)
+    line = next(line for line in said if line.startswith("Batch normalization"))
+    trained, measured = map(float, re.findall(r"-?\d+\.\d+", line))
+    assert f": {kept} (" in line and measured - trained == pytest.approx(change, abs=0.002)
+    assert result.score == pytest.approx(max(trained, measured), abs=0.001)
 
 
 def test_a_run_that_fails_at_its_end_leaves_its_best_checkpoint_and_no_cache(
