@@ -167,17 +167,19 @@ def recommend_precision(rows: Sequence[ReportRow]) -> str:
 
 
 def _no_recommendation(kept: Sequence[KeptFile], compared: Sequence[KeptFile]) -> str:
-    """Reason why no file is recommended; `compared` are the files compared on enough images."""
-    if kept and not compared:
+    """Reason why no file is recommended; `kept` have no defect, and `compared` of them were compared on enough images."""
+    if not kept:
+        return "No file passed its checks; the reasons are below. Do not ship any before the cause is found."
+    if not compared:
         most = max((file.report for file in kept), key=lambda report: (report.unseen, report.samples))
         return (
             f"No recommendation: it takes at least {FEWEST} images that were not used in calibration; these files were "
             f"compared on {most.samples} {most.kind}."
         )
-    best = max((file.report for file in compared), key=lambda report: report.agreement_interval[1], default=None)
-    task = TASKS[best.task if best else "classification"]
+    best = max((file.report for file in compared), key=lambda report: report.agreement_interval[1])
+    task = TASKS[best.task]
     least = f"{task.sound:.0%} {task.header}" if task.percent else f"a {task.header} of {task.sound:g}"
-    if best and best.agreement_interval[1] >= task.sound:
+    if best.agreement_interval[1] >= task.sound:
         return (
             f"No recommendation: whether a file reaches {least} with the model is undecided, the best has "
             f"{best.agreement}. Compare on more images."

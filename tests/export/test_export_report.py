@@ -144,7 +144,8 @@ def with_report(agreeing: int, samples: int, evidence: str = "held-out", **field
         (with_report(27, 28), "No recommendation: whether a file reaches 97% agreement with the model is undecided"),
         (with_report(98, 100, doubt="Whether 99% are reached is undecided."), "No recommendation: whether"),
         (with_report(470, 500), "No file reaches 97% agreement with the model; do not ship any"),
-        (with_report(100, 100, warning="Lost."), "No file reaches 97% agreement with the model; do not ship any"),
+        (with_report(100, 100, warning="Lost."), "No file passed its checks; the reasons are below. Do not ship any"),
+        (ReportRow("int8", VerifyReport(1.0, 30.0, 0.01, 100), refused="Too slow."), "No file passed its checks"),
     ],
 )
 def test_a_file_is_recommended_only_on_enough_images_that_calibration_did_not_see(row, start):
