@@ -167,7 +167,7 @@ def recommend_precision(rows: Sequence[ReportRow]) -> str:
 
 
 def _no_recommendation(kept: Sequence[KeptFile], compared: Sequence[KeptFile]) -> str:
-    """Reason why no file is recommended; `kept` have no defect, and `compared` of them were compared on enough images."""
+    """Reason why no file is recommended; `kept` have no defect, `compared` of them met enough images."""
     if not kept:
         return "No file passed its checks; the reasons are below. Do not ship any before the cause is found."
     if not compared:
