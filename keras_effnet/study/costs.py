@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -19,24 +19,47 @@ if TYPE_CHECKING:
     from keras_effnet.export.measure.latency import LatencyReport
     from keras_effnet.study.measurement.speed import Clock
 
+ROUNDS = 5  # of timing: four bursts of 5 calls, and one for the files
 _LATENCY_SECONDS = 3  # for each file
 
 
-def measure_costs(protocol: Protocol, members: Sequence[Member], classes: int) -> list[dict[str, Any]]:
+def measure_costs(
+    protocol: Protocol,
+    members: Sequence[Member],
+    classes: int,
+    *,
+    told: Callable[[str, int], None] = lambda text, done: None,
+) -> list[dict[str, Any]]:
     """Count and time networks on this machine and return their rows of `results.jsonl`.
 
-    Times are medians of warmed-up, synchronized calls on one batch in memory, without tracing. All networks are timed
+    Times are medians of warmed-up, synchronized calls on one batch in memory, without tracing. The networks are timed
     in turn, in short bursts, so that other load on the machine affects them alike; how much there was is recorded.
-    With progressive resizing the step time is the mean over the image sizes.
+    With progressive resizing the step time is the mean over the image sizes. All networks are in memory at a time.
+
+    Args:
+        protocol: `Protocol`.
+        members: `Member`s.
+        classes: Int, number of classes of the data.
+        told: Function that is called with a text and the number of completed steps: one for each network, which is
+            traced, and `ROUNDS` of timing.
     """
     with captured_output():
         _start(protocol.threads)
         from keras_effnet.export.measure.latency import benchmark_in_turn
         from keras_effnet.study.measurement.speed import run_in_turn
 
-        subjects = [_subject(protocol, member, classes) for member in members]
+        subjects: list[_Subject] = []
+        for member in members:
+            told(f"Tracing {member.name}", len(subjects))
+            subjects.append(_subject(protocol, member, classes))
+        names, last = ", ".join(member.name for member in members), len(members) + ROUNDS - 1
+
+        def say_round(number: int) -> None:
+            told(f"Timing {names} in turn", min(len(members) + number, last))
+
         with OtherLoad() as load:
-            run_in_turn(clock for subject in subjects for clock in subject.clocks)
+            run_in_turn((clock for subject in subjects for clock in subject.clocks), say_round)
+            told(f"Timing the .tflite files of {names} in turn", last)
             files = [subject.content for subject in subjects]
             latencies = benchmark_in_turn(files, threads=1, max_seconds=_LATENCY_SECONDS)
         return [_row(protocol, *pair, classes, load.cores) for pair in zip(subjects, latencies, strict=True)]

@@ -24,6 +24,8 @@ from keras_effnet.errors import UserError, first_line
 
 Submit = Callable[..., Future]
 
+_TOLD, _RETURNED, _FAILED = "told", "returned", "failed"  # messages of a process
+
 
 def _end_with_parent() -> None:
     """Exit when the parent process is gone: an orphan would keep training beside the resumed study."""
@@ -46,12 +48,13 @@ def processes(workers: int = 1) -> Iterator[Submit]:
         workers: Int, number of parallel processes.
 
     Yields:
-        A function `(function, *args) -> concurrent.futures.Future`.
+        A function `(function, *args, told=None) -> concurrent.futures.Future`. With `told`, `function` gets a keyword
+        argument of this name, a function that calls `told` in this process.
     """
     running: set[BaseProcess] = set()
     pool = ThreadPoolExecutor(workers)
     try:
-        yield lambda function, *args: pool.submit(_in_process, running, function, *args)
+        yield lambda function, *args, told=None: pool.submit(_in_process, running, told, function, *args)
     except BaseException:
         for process in list(running):  # nobody would read their results
             process.terminate()
@@ -60,37 +63,43 @@ def processes(workers: int = 1) -> Iterator[Submit]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_process(running: set[BaseProcess], function: Callable[..., Any], *args: Any) -> Any:
+def _in_process(
+    running: set[BaseProcess], told: Callable[..., None] | None, function: Callable[..., Any], *args: Any
+) -> Any:
     """Call a function in a new process and return its result or raise its error.
 
     Processes and pipes alone: the semaphores of a `ProcessPoolExecutor` would outlive a study that is killed.
     """
     context = multiprocessing.get_context("spawn")  # TensorFlow does not survive a fork
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_serve, args=(sender, function, args))
+    process = context.Process(target=_serve, args=(sender, told is not None, function, args))
     process.start()
     running.add(process)
     sender.close()
     try:
-        succeeded, outcome = receiver.recv()
+        kind, outcome = receiver.recv()
+        while told and kind == _TOLD:
+            told(*outcome)
+            kind, outcome = receiver.recv()
     except EOFError:
         raise BrokenProcessPool(f"process {process.pid} was killed") from None
     finally:
         receiver.close()
         process.join()
         running.discard(process)
-    if not succeeded:
+    if kind == _FAILED:
         raise outcome
     return outcome
 
 
-def _serve(sender: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    """Send the result of a function, or its error, to the parent process."""
+def _serve(sender: Connection, tells: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    """Send the result of a function, or its error, to the parent process, and before it what the function tells."""
     _end_with_parent()
+    told = {"told": lambda *message: sender.send((_TOLD, message))} if tells else {}
     try:
-        sender.send((True, function(*args)))
+        sender.send((_RETURNED, function(*args, **told)))
     except BaseException as error:
-        sender.send((False, _portable(error)))
+        sender.send((_FAILED, _portable(error)))
 
 
 def _portable(error: BaseException) -> BaseException:

@@ -66,6 +66,7 @@ class _CostFigures(TypedDict, total=False):
     trace_seconds: float | None
     cores: int | None
     other_cores: float | None
+    slowdown: dict[str, float]
 
 
 class CostRow(_Row, _CostFigures):
@@ -125,6 +126,7 @@ _OPTIONAL = {"input_bound", "energy_joules", "classes", "val_images"}  # not mea
 _OPTIONAL |= {"test_accuracy", "test_images"}  # no test images
 _OPTIONAL |= {"predicted_seconds"}  # only with a budget of seconds
 _OPTIONAL |= {"trace_seconds", "cores", "other_cores"}
+_OPTIONAL |= {"slowdown"}  # only of networks that were timed in another group than the first
 
 _KINDS: dict[str, type] = {
     "training": TrainingRow,

@@ -6,30 +6,25 @@ Results are written as soon as they exist, and an interrupted study can be resum
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from keras_effnet.architecture.baselines import architecture_spec
-from keras_effnet.config.run_record import is_path
+from keras_effnet.study.adaptive.cost_groups import measured_costs
 from keras_effnet.study.adaptive.learning_rates import tuned_rates
 from keras_effnet.study.adaptive.time_budgets import measured_paces, unused_time
 from keras_effnet.study.adaptive.until_clear import train_until_clear, within_hours
-from keras_effnet.study.costs import measure_costs, measure_roofline
 from keras_effnet.study.executors import engine
 from keras_effnet.study.measurement.held_out import trial_folder
 from keras_effnet.study.networks import Member, cost_warnings
 from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, Pace, training_epochs
-from keras_effnet.study.results import RESULTS_JSONL, read_results
-from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
+from keras_effnet.study.results import read_results
+from keras_effnet.study.scheduler import StudyProgress, run_trials
 from keras_effnet.study.statistics.answers import power_sentence
 from keras_effnet.study.statistics.looks import Looks
 from keras_effnet.study.summary import check_target
 from keras_effnet.study.trial import TrainingRun
-from keras_effnet.system import jsonl
-from keras_effnet.system.portable_paths import portable_values
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,8 @@ def run(
 ) -> StudyResult:
     """Train every network with every seed and measure the cost of each; an existing study is resumed.
 
-    Costs are measured before any training, so that trainings do not disturb the timing, and all networks in turn, so
-    that other load affects them alike. With a budget of seconds, the pace of each network is then measured with as many
+    Costs are measured before any training, so that trainings do not disturb the timing, and networks in turn, so that
+    other load affects them alike. With a budget of seconds, the pace of each network is then measured with as many
     trainings of it at once as `workers`. A finished training is never repeated; one that was killed continues from its
     last epoch.
 
@@ -121,7 +116,8 @@ def run(
         announce(power_sentence(len(dataset.held_out), len(members) - 1, kind="test" if dataset.test else "validation"))
     folder = Path(folder)
     with begin(folder, plan, dataset) as whole:
-        costs = _measured(folder, whole, classes, progress)
+        with engine() as submit:
+            costs = measured_costs(folder, whole, classes, submit, progress)
         with engine(workers, cluster) as submit:
             paces = measured_paces(folder, whole.protocol, whole.members, costs, submit, workers, progress)
             runs = _Runs(folder, whole, costs, classes, images, paces)
@@ -139,42 +135,6 @@ def run(
                 announce,
             )
         return StudyResult(folder, read_results(folder), failures)
-
-
-def _measured(folder: Path, plan: Plan, classes: int, progress: StudyProgress) -> dict[str, dict[str, Any]]:
-    """Measure the cost of each network and one roofline for each kind of network, unless an earlier run has."""
-    rows = read_results(folder)
-    costs = {row["member"]: row for row in rows if row["kind"] == "cost"}
-    seen = {row["member"] for row in rows if row["kind"] == "roofline"}
-    new = [member for member in plan.members if member.name not in costs]
-    kinds = [member for member in _kinds(plan.members) if member.name not in seen]
-    work: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
-    if new:
-        names = ", ".join(member.name for member in new)
-        work.append((f"Measuring {names}", measure_costs, (plan.protocol, new, classes)))
-    work += [(f"Measuring layers of {each.name}", measure_roofline, (plan.protocol, each, classes)) for each in kinds]
-    with engine() as submit:
-        for number, (text, measure, arguments) in enumerate(work):
-            progress(text, number, len(work))
-            try:
-                found = submit(measure, *arguments).result()
-            except BrokenProcessPool:
-                raise killed(folder, text[0].lower() + text[1:]) from None
-            for each in found if isinstance(found, list) else [found]:
-                (row,), _ = portable_values([each], folder, is_path)
-                jsonl.append(folder / RESULTS_JSONL, row)
-                if row["kind"] == "cost":
-                    costs[row["member"]] = row
-    return costs
-
-
-def _kinds(members: Sequence[Member]) -> list[Member]:
-    """The first network of each kind: networks with the same block type differ only in size."""
-    first: dict[tuple[str, bool], Member] = {}
-    for member in members:
-        stage = architecture_spec(member.model).stages[0]
-        first.setdefault((stage.block, stage.se_ratio > 0), member)
-    return list(first.values())
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 import keras
 import numpy as np
@@ -95,11 +96,18 @@ def _first_call(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def run_in_turn(clocks: Iterable[Clock]) -> None:
-    """Run the timers of several functions in alternating short bursts, so that background load affects all alike."""
+def run_in_turn(clocks: Iterable[Clock], told: Callable[[int], None] = lambda number: None) -> None:
+    """Run the timers of several functions in alternating short bursts, so that background load affects all alike.
+
+    Args:
+        clocks: `Clock`s.
+        told: Function that is called before each round of bursts, with the number of those before it.
+    """
     timers = [clock.timer for clock in clocks]
-    while sum(timer.burst() for timer in timers):  # sum, not any: every timer gets its burst
-        pass
+    for number in count():
+        told(number)
+        if not sum(timer.burst() for timer in timers):  # sum, not any: every timer gets its burst
+            return
 
 
 def training_step(
