@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from keras_effnet.study.measurement.load import OtherLoad
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Protocol
-from keras_effnet.study.trial import _start
+from keras_effnet.study.trial import limit_threads
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.output import captured_output
 
@@ -44,7 +44,7 @@ def measure_costs(
             traced, and `ROUNDS` of timing.
     """
     with captured_output():
-        _start(protocol.threads)
+        limit_threads(protocol.threads)
         from keras_effnet.export.measure.latency import benchmark_in_turn
         from keras_effnet.study.measurement.speed import run_in_turn
 
@@ -106,7 +106,7 @@ def _subject(protocol: Protocol, member: Member, classes: int) -> _Subject:
 def measure_latencies(protocol: Protocol, members: Sequence[Member], classes: int) -> list[float]:
     """Median latency of networks as float32 `.tflite` files in milliseconds, measured in turn, one thread each."""
     with captured_output():
-        _start(protocol.threads)
+        limit_threads(protocol.threads)
         from keras_effnet.export.conversion.float_graph import convert
         from keras_effnet.export.conversion.structure import float32_copy
         from keras_effnet.export.measure.latency import benchmark_in_turn
@@ -156,7 +156,7 @@ def _row(
 def measure_roofline(protocol: Protocol, member: Member, classes: int) -> dict[str, Any]:
     """Measure how fast this machine runs each kind of convolution and return the row of `results.jsonl`."""
     with captured_output():
-        _start(protocol.threads)
+        limit_threads(protocol.threads)
         from keras_effnet.study.measurement.roofline import measure_kinds
 
         config = protocol.config(member)

@@ -111,7 +111,7 @@ def test_the_command_refuses_options_of_the_other_search(cli):
 def test_a_search_of_baselines_on_digits(tmp_path, cli, monkeypatch):
     """Two candidates, one of them the baseline, really trained; without processes, each of which loads TensorFlow."""
     monkeypatch.setattr(searching, "engine", in_this_process)
-    monkeypatch.setattr(trial, "_start", lambda threads: None)  # TensorFlow has begun with the threads of the tests
+    monkeypatch.setattr(trial, "limit_threads", lambda threads: None)  # TensorFlow has already begun
     words = ("--what", "baseline", "--baseline", TINY, "--image-size", "32", "--candidates", "2", "--generation", "2")
     short = ("--epochs", "1", "--seeds", "1", "--finalists", "1", "--set", "optimizer=sgd", "--json")
     shown = cli("search", "digits", *words, *short, "--out", tmp_path, "--name", "it")

@@ -62,7 +62,7 @@ def studied(tiny, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scaling_study, "engine", in_this_process)
         for module in (trial_module, costs):
-            patch.setattr(module, "_start", lambda threads: None)  # TensorFlow has begun with the threads of the tests
+            patch.setattr(module, "limit_threads", lambda threads: None)  # TensorFlow has already begun
         result = scaling_study.run(
             "digits",
             two_members(tiny),
@@ -94,7 +94,7 @@ def test_a_study_in_processes_of_its_own_has_the_same_results(studied, tiny, tmp
 @pytest.mark.slow
 def test_a_budget_of_seconds_is_filled_by_the_pace_of_real_trainings(tiny, tmp_path, monkeypatch):
     for module in (trial_module, costs, pace):
-        monkeypatch.setattr(module, "_start", lambda threads: None)
+        monkeypatch.setattr(module, "limit_threads", lambda threads: None)
     monkeypatch.setattr(scaling_study, "engine", in_this_process)
     arguments = {"budget": Budget("seconds", 8), "options": OPTIONS, "seeds": 1, "threads": 1}
     result = scaling_study.run("digits", two_members(tiny)[:1], tmp_path, **arguments)
@@ -373,7 +373,7 @@ def test_a_study_is_not_resumed_on_changed_data(cli, image_folder, tmp_path):
 
 
 def test_a_training_of_a_study_whose_data_changed_meanwhile_is_refused(image_folder, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(trial_module, "_start", lambda threads: None)
+    monkeypatch.setattr(trial_module, "limit_threads", lambda threads: None)
     images, folder = image_folder({"cat": 6, "dog": 6}), tmp_path / "study"
     plan, dataset = prepare(str(images), two_members(tiny), 1)
     with begin(folder, plan, dataset):
@@ -536,7 +536,7 @@ def test_a_study_is_resumed_after_the_clock_was_set_back(studied, tiny, tmp_path
         os.utime(path, (wall() + year,) * 2)
     monkeypatch.setattr(time, "time", lambda: wall() - year)
     monkeypatch.setattr(scaling_study, "engine", in_this_process)
-    monkeypatch.setattr(trial_module, "_start", lambda threads: None)
+    monkeypatch.setattr(trial_module, "limit_threads", lambda threads: None)
     arguments = {"budget": Budget("epochs", 2), "options": OPTIONS, "seeds": 2, "threads": 1}
     rows = scaling_study.run("digits", two_members(tiny), folder, **arguments).rows
     assert rows[:-1] == result.rows[:-1]
@@ -583,7 +583,7 @@ def test_a_recommended_network_is_trained_by_the_protocol_of_the_study(studied, 
     shutil.copytree(result.folder, folder)
     monkeypatch.setattr(scaling_study, "engine", in_this_process)
     for module in (trial_module, costs):
-        monkeypatch.setattr(module, "_start", lambda threads: None)
+        monkeypatch.setattr(module, "limit_threads", lambda threads: None)
     macs = next(row["macs"] for row in rows_of(result, "cost") if row["member"] == "large")
     shown = cli("recommend", "--budget-macs", macs, "--data", folder, "--train", "--json")
     assert shown.status == 0, shown.err

@@ -74,7 +74,7 @@ _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change w
 @click.option(
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all trainings."
 )
-@click.option("--threads", type=THREADS, help="Threads per training. [default: half the cores / workers]")
+@click.option("--threads", type=THREADS, help="Threads per training. [default: the cores / workers]")
 @click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
 @reporting_split

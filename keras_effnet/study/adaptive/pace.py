@@ -13,7 +13,7 @@ from typing import Any
 
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Pace, Protocol
-from keras_effnet.study.trial import _start, load_data
+from keras_effnet.study.trial import limit_threads, load_data
 from keras_effnet.system.output import captured_output
 
 _SECONDS = 8.0  # of training steps that are timed
@@ -69,7 +69,7 @@ def measure_pace(protocol: Protocol, member: Member, step_ms: float) -> Pace:
         step_ms: Float, time of a training step on an idle machine, from which the number of steps follows.
     """
     with captured_output(), tempfile.TemporaryDirectory() as folder:
-        _start(protocol.threads)
+        limit_threads(protocol.threads)
         import keras
 
         from keras_effnet.training.run import fit_dataset
