@@ -7,7 +7,7 @@ Keras only; TensorFlow is imported only where it is the backend.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -54,15 +54,36 @@ def trains_on_cpu() -> bool:
     return not tf.config.get_visible_devices("GPU")
 
 
-def _replaceable_layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """The stock layers whose `call` nobody has replaced yet, an enclosing block included."""
-    if not trains_on_cpu():
-        return []
-    return [
-        layer
-        for layer in computing_layers(model)
-        if type(layer) is keras.layers.BatchNormalization and "call" not in vars(layer)
-    ]
+@contextmanager
+def replaced_calls(
+    model: keras.Model, replacement: Callable[[keras.layers.Layer], Callable[..., Any] | None]
+) -> Iterator[bool]:
+    """Replace the `call` of layers in what is traced or run inside a `with` block; earlier functions are not affected.
+
+    Args:
+        model: Keras model, nested ones included.
+        replacement: Function from a layer to the function called instead of its `call`, or None to keep it. Layers
+            whose `call` is replaced already, by an enclosing block, are not asked about.
+
+    Yields:
+        Bool, whether any layer was replaced.
+    """
+    calls = {}
+    for layer in computing_layers(model):
+        if "call" not in vars(layer) and (call := replacement(layer)):
+            calls[id(layer)] = layer, call
+    try:
+        for layer, call in calls.values():
+            layer.call = call
+        yield bool(calls)
+    finally:
+        for layer, _ in calls.values():
+            del layer.call
+
+
+def _fused_call(layer: keras.layers.Layer) -> Callable[..., Any] | None:
+    stock = type(layer) is keras.layers.BatchNormalization  # a subclass may compute something else
+    return partial(_call, layer) if stock and trains_on_cpu() else None
 
 
 @contextmanager
@@ -75,14 +96,8 @@ def fused_layers(model: keras.Model) -> Iterator[bool]:
     Yields:
         Bool, whether any layer of the model uses the kernel now that did not before.
     """
-    layers = _replaceable_layers(model)
-    try:
-        for layer in layers:
-            layer.call = partial(_call, layer)
-        yield bool(layers)
-    finally:
-        for layer in layers:
-            del layer.call
+    with replaced_calls(model, _fused_call) as changed:
+        yield changed
 
 
 @contextmanager

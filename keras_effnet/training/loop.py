@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,8 @@ from keras_effnet.tasks import TaskName, task_of
 from keras_effnet.tasks.recognition import is_detector
 from keras_effnet.training.by_task.objectives import objective
 from keras_effnet.training.checkpoints import LAST, RunFolder, writing_to
+from keras_effnet.training.cpu_kernels.gradients import fused_gradients
+from keras_effnet.training.cpu_kernels.updates import fused_updates
 from keras_effnet.training.distribution import (
     check_batch_size,
     check_strategy,
@@ -38,7 +40,6 @@ from keras_effnet.training.ema import AveragedWeights
 from keras_effnet.training.optimizers import build_optimizer, epochs_done
 from keras_effnet.training.precision_watch import DetectorValidation, PrecisionWatch
 from keras_effnet.training.tracking import LossScale, Throughput
-from keras_effnet.training.update_kernels import fused_updates
 from keras_effnet.training.watchers import ChanceWatch, EpochSeeds, FiniteWatch
 
 
@@ -123,8 +124,11 @@ def train(
     history = keras.callbacks.History()
     history.history, history.epoch = {}, []
     compile_model(model, config, steps, name, class_weights)
-    fused = (fused_batch_norm(model), fused_updates(model))
-    with writing_to(folder), synchronized_batch_norm(model, config.strategy), fused[0], fused[1]:
+    with ExitStack() as stack:
+        stack.enter_context(writing_to(folder))
+        stack.enter_context(synchronized_batch_norm(model, config.strategy))
+        for kernels in (fused_batch_norm, fused_gradients, fused_updates):
+            stack.enter_context(kernels(model))
         first_epoch = _restore(model, folder, steps) if resume and folder else 0
         run = RunFolder(folder, first_epoch, averaged, watched) if folder and is_chief() else None
         watchers = [FiniteWatch(folder, watched), EpochSeeds(config.seed), throughput, LossScale()]

@@ -47,7 +47,7 @@ def keras_step(library: str, size: int, batch: int) -> tuple[Callable[[], object
     import keras
 
     from keras_effnet.models import efficientnet, fused_batch_norm
-    from keras_effnet.training import fused_updates
+    from keras_effnet.training import fused_gradients, fused_updates
 
     build = (efficientnet if library == OURS else keras.applications).EfficientNetB0
     model = build(weights=None, classes=CLASSES, input_shape=(size, size, 3))
@@ -57,7 +57,7 @@ def keras_step(library: str, size: int, batch: int) -> tuple[Callable[[], object
     optimizer.build(model.trainable_variables)
     step = partial(model.train_on_batch, *random_images(batch, size))
     with ExitStack() as stack:
-        for block in (fused_batch_norm, fused_updates) if library == OURS else ():
+        for block in (fused_batch_norm, fused_gradients, fused_updates) if library == OURS else ():
             stack.enter_context(block(model))
         first, _ = timed(step, 1)
         later, _ = timed(step, WARM_UP)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_effnet.system import private_api
-from keras_effnet.training.update_kernels import fused_updates
+from keras_effnet.training.cpu_kernels.updates import fused_updates
 
 RATE = keras.optimizers.schedules.CosineDecay(1e-4, 10, warmup_target=0.05, warmup_steps=2)
 KERNELS = {"ResourceApplyAdam", "ResourceApplyKerasMomentum", "ResourceApplyRMSProp"}

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_effnet.errors import UserError
 from keras_effnet.models.batch_norm import fused_batch_norm
 from keras_effnet.system.timing import Timer, Timing
+from keras_effnet.training.cpu_kernels.gradients import fused_gradients
 
 
 def synchronize(value: object = None) -> None:
@@ -68,7 +69,7 @@ def step_clock(
     batch = tf.data.Dataset.from_tensors((images, labels)).repeat()
     batches = iter(model.distribute_strategy.experimental_distribute_dataset(batch))
     model.optimizer.build(model.trainable_variables)
-    with fused_batch_norm(model):  # as `training.train` does; the traced step keeps the kernel
+    with fused_batch_norm(model), fused_gradients(model):  # as `training.train` does; the traced step keeps the kernels
         model.make_train_function()
         step = partial(model.train_function, batches)
         traced = _first_call(step)
