@@ -1,4 +1,4 @@
-from .arguments import kept_arguments
+from .arguments import HalvingArguments, kept_arguments
 from .baselines import BaselineResult, baseline_search
 from .grid import candidates
 from .halving import SearchResult, grid_search
@@ -6,6 +6,7 @@ from .report import write_search_report
 
 __all__ = [
     "BaselineResult",
+    "HalvingArguments",
     "SearchResult",
     "baseline_search",
     "candidates",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
-from keras_effnet.search.arguments import save_baseline_arguments
+from keras_effnet.search.arguments import BaselineArguments, save_arguments
 from keras_effnet.search.baseline_halving import Generations, Scored, ordered, reward, search_generations
 from keras_effnet.search.baseline_space import BaselineSpace
 from keras_effnet.search.halving import check_installed
@@ -25,13 +25,14 @@ from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget
 from keras_effnet.study.recommendation import CostLimit
 from keras_effnet.study.results import RESULTS_JSONL, kept_results, read_results
-from keras_effnet.study.scheduler import StudyProgress, killed, run_trials
+from keras_effnet.study.scheduler import TrainingArguments, killed, run_trials
 from keras_effnet.study.statistics.comparisons import compare, in_words, judged
 from keras_effnet.study.statistics.looks import growing
 from keras_effnet.study.summary import OverSeeds
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system import jsonl
 from keras_effnet.system.files import atomic_group, make_folder
+from keras_effnet.system.typed_values import called_with
 
 COSTS = ("macs", "tflite_ms")
 
@@ -94,28 +95,16 @@ class BaselineResult:
         return f"On {kind} images, {costs}, {in_words(verdict)}."
 
 
-def baseline_search(
-    data: str | Mapping[str, Any],
-    folder: str | Path,
-    *,
-    baseline: str = "b0",
-    cost: str = "macs",
-    budget: float | None = None,
-    sampler: str = "tpe",
-    candidates: int = 24,
-    generation: int = 8,
-    image_size: int = 48,
-    epochs: int = 9,
-    first: int = 1,
-    reduction: int = 3,
-    finalists: int = 2,
-    seeds: int = 3,
-    options: Mapping[str, Any] | None = None,
-    threads: int = 0,
-    workers: int = 1,
-    cluster: str | None = None,
-    progress: StudyProgress = lambda text, done, total: None,
-) -> BaselineResult:
+@dataclass(frozen=True)
+class BaselineSearchArguments(BaselineArguments, TrainingArguments):
+    """Arguments of `baseline_search`."""
+
+    data: str | Mapping[str, Any]
+    folder: str | Path
+
+
+@called_with(BaselineSearchArguments)
+def baseline_search(given: BaselineSearchArguments) -> BaselineResult:
     """Search stage tables for a network that beats a baseline at its cost.
 
     Optuna draws generations of candidates with about the baseline's MACs; each generation is thinned out by successive
@@ -125,14 +114,13 @@ def baseline_search(
     Args:
         data: Source for `datasets.load`, or a mapping of its arguments.
         folder: Folder of the search; an existing one is resumed.
-        baseline: String, a network's name or YAML file, of MBConv or Fused-MBConv stages.
         cost: `"macs"`, counted, or `"tflite_ms"`, measured on this machine in one thread.
         budget: Float, cost at which the reward is the accuracy; default: the baseline's.
         sampler: `"tpe"`, for the reward accuracy * (cost / budget) ** -0.07, or `"nsga2"`, for the front of both.
         candidates, generation: Ints, candidates in all and those that are compared together.
-        image_size: Int, input size in pixels.
-        epochs, first, reduction, seeds, options, threads, workers, cluster, progress: As in `grid_search`.
-        finalists: Int, number of candidates that are trained with all seeds.
+        baseline: String, a network's name or YAML file, of MBConv or Fused-MBConv stages.
+        image_size, epochs, first, reduction, finalists, seeds: See `HalvingArguments`.
+        options, threads, workers, cluster, progress: See `study.TrainingArguments`.
 
     Returns:
         A `BaselineResult`.
@@ -148,35 +136,37 @@ def baseline_search(
     Source: MnasNet, Tan et al. (CVPR 2019); EfficientNet (ICML 2019), section 4.
     """
     check_installed()
-    if not 1 <= first <= epochs or min(finalists, seeds) < 1:
-        raise UserError("A search needs 1 <= first <= epochs, one finalist and one seed.")
-    extent = Generations(candidates, generation, growing(first, epochs, reduction), reduction, sampler)
-    baseline = resolved_name(baseline)
-    stem = {name: value for name, value in (options or {}).items() if name == "stem_stride"}
-    space = BaselineSpace(architecture_spec(baseline, image_size=image_size, **stem))
-    progress("Loading the data", 0, 1)
-    reference = Member("baseline", FAMILY, 0.0, baseline, base_size=image_size)
-    plan, dataset = prepare(data, [reference], seeds, budget=Budget("epochs", epochs), options=options, threads=threads)
-    folder = Path(folder)
-    with begin(folder, plan, dataset), engine(workers, cluster) as submit, kept_results(folder):
-        own = {"baseline": baseline, "cost": cost, "budget": budget, "sampler": sampler, "candidates": candidates}
-        own |= {"generation": generation, "image_size": image_size, "epochs": epochs, "first": first}
-        save_baseline_arguments(folder, own | {"reduction": reduction, "finalists": finalists, "seeds": seeds})
+    extent = Generations(
+        *(given.candidates, given.generation, growing(given.first, given.epochs, given.reduction)),
+        *(given.reduction, given.sampler),
+    )
+    given = replace(given, baseline=resolved_name(given.baseline))
+    stem = {name: value for name, value in (given.options or {}).items() if name == "stem_stride"}
+    space = BaselineSpace(architecture_spec(given.baseline, image_size=given.image_size, **stem))
+    given.progress("Loading the data", 0, 1)
+    reference = Member("baseline", FAMILY, 0.0, given.baseline, base_size=given.image_size)
+    longest = Budget("epochs", given.epochs)
+    plan, dataset = prepare(
+        given.data, [reference], given.seeds, budget=longest, options=given.options, threads=given.threads
+    )
+    folder = Path(given.folder)
+    with begin(folder, plan, dataset), engine(given.workers, given.cluster) as submit, kept_results(folder):
+        save_arguments(folder, given)
         own_spec = space.spec(space.own)
-        trials = _Trials(folder, plan, len(dataset.class_names), epochs, cost, own_spec, submit, progress)
+        trials = _Trials(given, folder, plan, len(dataset.class_names), own_spec, submit)
         limits: list[CostLimit] = []
 
         def limit(reference_cost: float) -> float:
-            limits.append(CostLimit(cost, budget or reference_cost))
+            limits.append(CostLimit(given.cost, given.budget or reference_cost))
             return limits[0].amount
 
         found = search_generations(space, extent, trials.macs, limit, trials.price, trials.train)
         if not found:
             raise UserError(f"Every training failed; the first, {next(iter(trials.failures.items()), '')}.")
-        complete = [each for each in found if each.epochs == epochs and each.spec.name != own_spec.name]
-        best = ordered(complete, sampler)[:finalists]
+        complete = [each for each in found if each.epochs == given.epochs and each.spec.name != own_spec.name]
+        best = ordered(complete, given.sampler)[: given.finalists]
         known = next((each for each in found if each.spec.name == own_spec.name), found[0])
-        ranked = trials.ranked([known, *best], range(seeds), limits[0])
+        ranked = trials.ranked([known, *best], range(given.seeds), limits[0])
         _write_found([each.spec for each in ranked[1:]], folder / "found")
     return BaselineResult(folder, ranked[0], ranked[1:], found, limits[0], trials.failures)
 
@@ -186,18 +176,16 @@ class _Trials:
 
     def __init__(
         self,
+        given: BaselineSearchArguments,
         folder: Path,
         plan: Plan,
         classes: int,
-        epochs: int,
-        cost: str,
         reference: ArchitectureSpec,
         submit: Submit,
-        progress: StudyProgress,
     ):
-        self.folder, self.plan, self.classes, self.epochs, self.cost = folder, plan, classes, epochs, cost
+        self.folder, self.plan, self.classes, self.epochs, self.cost = folder, plan, classes, given.epochs, given.cost
         self.reference = reference
-        self.submit, self.progress = submit, progress
+        self.submit, self.progress = submit, given.progress
         self.failures: dict[str, str] = {}
 
     def macs(self, spec: ArchitectureSpec) -> int:

@@ -16,7 +16,7 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.yaml_files import write_spec
 from keras_effnet.errors import UserError
-from keras_effnet.search.arguments import save_arguments
+from keras_effnet.search.arguments import GridArguments, save_arguments
 from keras_effnet.search.grid import ScalingCandidate, candidates, format_constants, networks
 from keras_effnet.study.executors import engine
 from keras_effnet.study.measurement.held_out import trial_folder
@@ -24,12 +24,13 @@ from keras_effnet.study.networks import Member, resolved_name
 from keras_effnet.study.plan import begin, prepare
 from keras_effnet.study.protocol import Budget
 from keras_effnet.study.results import kept_results, read_results
-from keras_effnet.study.scheduler import Row, StudyProgress, run_trials
+from keras_effnet.study.scheduler import Row, TrainingArguments, run_trials
 from keras_effnet.study.statistics.comparisons import Judged, basis, compare, in_words, judged
 from keras_effnet.study.statistics.looks import growing
 from keras_effnet.study.summary import OverSeeds
 from keras_effnet.study.trial import TrainingRun
 from keras_effnet.system.files import atomic_group
+from keras_effnet.system.typed_values import called_with
 
 
 @dataclass(frozen=True)
@@ -124,27 +125,16 @@ def member(candidate: ScalingCandidate, baseline: str, image_size: int) -> Membe
     return Member(name, "compound", 1.0, baseline, scaling.alpha, scaling.beta, scaling.gamma, image_size)
 
 
-def grid_search(
-    data: str | Mapping[str, Any],
-    folder: str | Path,
-    *,
-    baseline: str = "b0",
-    target: float = 2.0,
-    step: float = 0.1,
-    tolerance: float = 0.05,
-    by: str = "macs",
-    image_size: int = 48,
-    epochs: int = 9,
-    first: int = 1,
-    reduction: int = 3,
-    finalists: int = 3,
-    seeds: int = 3,
-    options: Mapping[str, Any] | None = None,
-    threads: int = 0,
-    workers: int = 1,
-    cluster: str | None = None,
-    progress: StudyProgress = lambda text, done, total: None,
-) -> SearchResult:
+@dataclass(frozen=True)
+class GridSearchArguments(GridArguments, TrainingArguments):
+    """Arguments of `grid_search`."""
+
+    data: str | Mapping[str, Any]
+    folder: str | Path
+
+
+@called_with(GridSearchArguments)
+def grid_search(given: GridSearchArguments) -> SearchResult:
     """Search the compound scaling constants of a baseline by short trainings.
 
     All candidates are trained for `first` epochs, the best `1 / reduction` of them `reduction` times as long, and so
@@ -155,16 +145,9 @@ def grid_search(
     Args:
         data: Source for `datasets.load`, or a mapping of its arguments.
         folder: Folder of the search; an existing one is resumed.
-        baseline: String, a network's name or YAML file.
-        target, step, tolerance, by: The grid and its constraint, see `search_grid.candidates`.
-        image_size: Int, input size of the baseline in pixels.
-        epochs: Int, length of the longest training and of the learning rate schedule of all.
-        first: Int, epochs before the first comparison.
-        reduction: Int, at least 2: one candidate in so many continues after each comparison, so many times longer.
-        finalists: Int, number of candidates that are trained with all seeds.
-        seeds: Int, trainings of each finalist.
-        options: Mapping of `TrainConfig` options that all trainings share.
-        threads, workers, cluster, progress: As in `study.run`.
+        target, step, tolerance, by: The grid and its constraint, see `search.candidates`.
+        baseline, image_size, epochs, first, reduction, finalists, seeds: See `HalvingArguments`.
+        options, threads, workers, cluster, progress: See `study.TrainingArguments`.
 
     Returns:
         A `SearchResult`.
@@ -180,35 +163,33 @@ def grid_search(
     Source: EfficientNet (ICML 2019), section 3.3; successive halving, Li et al., ASHA (MLSys 2020).
     """
     check_installed()
-    if not 1 <= first <= epochs or reduction < 2 or min(finalists, seeds) < 1:
-        raise UserError("A search needs 1 <= first <= epochs, a reduction of 2 or more, one finalist and one seed.")
-    baseline = resolved_name(baseline)
-    grid = {"target": target, "step": step, "tolerance": tolerance, "by": by, "image_size": image_size}
-    lengths = {"epochs": epochs, "first": first, "reduction": reduction, "finalists": finalists, "seeds": seeds}
-    stem = {name: value for name, value in (options or {}).items() if name == "stem_stride"}
-    base = architecture_spec(baseline, **stem)
-    found = candidates(base, target=target, step=step, tolerance=tolerance, by=by, image_size=image_size)
-    groups = {member(group[0], baseline, image_size): group for group in networks(found)}
+    progress, image_size = given.progress, given.image_size
+    given = replace(given, baseline=resolved_name(given.baseline))
+    stem = {name: value for name, value in (given.options or {}).items() if name == "stem_stride"}
+    grid = {name: getattr(given, name) for name in ("target", "step", "tolerance", "by")}
+    found = candidates(architecture_spec(given.baseline, **stem), **grid, image_size=image_size)
+    groups = {member(group[0], given.baseline, image_size): group for group in networks(found)}
     progress("Loading the data", 0, 1)
+    longest = Budget("epochs", given.epochs)
     plan, dataset = prepare(
-        data, list(groups), seeds, budget=Budget("epochs", epochs), options=options, threads=threads
+        given.data, list(groups), given.seeds, budget=longest, options=given.options, threads=given.threads
     )
-    protocol, folder = plan.protocol, Path(folder)
-    with begin(folder, plan, dataset), engine(workers, cluster) as submit:
-        save_arguments(folder, {"baseline": baseline, **grid, **lengths})
-        halving = _Halving(growing(first, epochs, reduction), reduction)
+    protocol, folder = plan.protocol, Path(given.folder)
+    with begin(folder, plan, dataset), engine(given.workers, given.cluster) as submit:
+        save_arguments(folder, given)
+        halving = _Halving(growing(given.first, given.epochs, given.reduction), given.reduction)
 
         def trials(members: Iterable[Member], seeds: Iterable[int], until: int) -> list[TrainingRun]:
             places = {(each, seed): trial_folder(folder, each.name, seed) for seed in seeds for each in members}
             return [
-                TrainingRun(protocol, each, seed, epochs, str(place.resolve()), until, str(folder.resolve()))
+                TrainingRun(protocol, each, seed, given.epochs, str(place.resolve()), until, str(folder.resolve()))
                 for (each, seed), place in places.items()
             ]
 
         failures = run_trials(folder, trials(groups, [0], halving.rungs[0]), submit, progress, halving.follow)
-        chosen = [*halving.best(finalists), *(each for each, group in groups.items() if _is_papers(group))]
+        chosen = [*halving.best(given.finalists), *(each for each, group in groups.items() if _is_papers(group))]
         chosen = list(dict.fromkeys(chosen))  # the constants of the paper are the reference, whatever their rank
-        failures |= run_trials(folder, trials(chosen, range(seeds), epochs), submit, progress)
+        failures |= run_trials(folder, trials(chosen, range(given.seeds), given.epochs), submit, progress)
         rows = read_results(folder)
     ranking = rank(rows, groups)
     if not ranking:
@@ -216,7 +197,7 @@ def grid_search(
         raise UserError(f"Every training failed; the first, {name}: {why}")
     result = SearchResult(folder, ranking, failures)
     with kept_results(folder):
-        write_family(result.best, baseline, folder / "family")
+        write_family(result.best, given.baseline, folder / "family")
     return result
 
 

@@ -20,11 +20,12 @@ from keras_effnet.study.networks import Member, cost_warnings
 from keras_effnet.study.plan import Plan, begin, prepare
 from keras_effnet.study.protocol import Budget, Pace, training_epochs
 from keras_effnet.study.results import read_results
-from keras_effnet.study.scheduler import StudyProgress, run_trials
+from keras_effnet.study.scheduler import TrainingArguments, run_trials
 from keras_effnet.study.statistics.answers import power_sentence
 from keras_effnet.study.statistics.looks import Looks
 from keras_effnet.study.summary import check_target
 from keras_effnet.study.trial import TrainingRun
+from keras_effnet.system.typed_values import called_with
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,24 @@ class StudyResult:
     failures: Mapping[str, str]
 
 
-def run(
-    data: str | Mapping[str, Any],
-    members: Sequence[Member],
-    folder: str | Path,
-    *,
-    budget: Budget | None = None,
-    seeds: int = 3,
-    options: Mapping[str, Any] | None = None,
-    threads: int = 0,
-    workers: int = 1,
-    cluster: str | None = None,
-    progress: StudyProgress = lambda text, done, total: None,
-    announce: Callable[[str], None] = lambda text: None,
-    target: float | None = None,
-    rates: Sequence[float] = (),
-    max_seeds: int | None = None,
-    max_hours: float | None = None,
-) -> StudyResult:
+@dataclass(frozen=True)
+class StudyArguments(TrainingArguments):
+    """Arguments of `run`."""
+
+    data: str | Mapping[str, Any]
+    members: Sequence[Member]
+    folder: str | Path
+    budget: Budget | None = field(default=None, kw_only=True)
+    seeds: int = field(default=3, kw_only=True)
+    announce: Callable[[str], None] = field(default=lambda text: None, kw_only=True)
+    target: float | None = field(default=None, kw_only=True)
+    rates: Sequence[float] = field(default=(), kw_only=True)
+    max_seeds: int | None = field(default=None, kw_only=True)
+    max_hours: float | None = field(default=None, kw_only=True)
+
+
+@called_with(StudyArguments)
+def run(given: StudyArguments) -> StudyResult:
     """Train every network with every seed and measure the cost of each; an existing study is resumed.
 
     Costs are measured before any training, so that trainings do not disturb the timing, and networks in turn, so that
@@ -77,11 +78,7 @@ def run(
             seeds are kept and joined with those given here.
         budget: `Budget` of each training; default: 3 epochs.
         seeds: Int, at least 1, trainings of each network.
-        options: Mapping of `TrainConfig` options that all trainings share.
-        threads: Int, CPU threads of each training; 0 leaves the choice to TensorFlow.
-        workers: Int, number of parallel trainings.
-        cluster: String or None, the Ray cluster to train on: `"local"`, `"auto"` or its address.
-        progress: Function that is called with a text, the epochs completed and the total epochs.
+        options, threads, workers, cluster, progress: See `TrainingArguments`.
         announce: Function that is called with what to know before the first training: sizes at which MACs jump, axes
             of unequal cost, and the seeds that it takes to see a difference.
         target: Float in (0, 1) or None, accuracy for the time to a target, which is checked before any training.
@@ -104,22 +101,23 @@ def run(
     >>> from keras_effnet.study.networks import scaled
     >>> result = study.run("digits-cluttered", scaled("b0", [-3, -2, -1]), "runs/study/digits", seeds=2)
     """
+    progress, announce = given.progress, given.announce
     progress("Loading the data", 0, 1)
-    plan, dataset = prepare(
-        data, members, seeds, budget=budget, options=options, threads=threads, rates=rates, max_seeds=max_seeds
-    )
+    names = ("data", "members", "seeds", "budget", "options", "threads", "rates", "max_seeds")
+    plan, dataset = prepare(**{name: getattr(given, name) for name in names})
     classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
-    check_target(target, classes, images[1])
-    for warning in cost_warnings(members, plan.protocol.options):
+    check_target(given.target, classes, images[1])
+    for warning in cost_warnings(given.members, plan.protocol.options):
         announce(warning)
-    if len(members) > 1:
-        announce(power_sentence(len(dataset.held_out), len(members) - 1, kind="test" if dataset.test else "validation"))
-    folder = Path(folder)
+    if len(plan.members) > 1:
+        kind = "test" if dataset.test else "validation"
+        announce(power_sentence(len(dataset.held_out), len(plan.members) - 1, kind=kind))
+    folder = Path(given.folder)
     with begin(folder, plan, dataset) as whole:
         with engine() as submit:
             costs = measured_costs(folder, whole, classes, submit, progress)
-        with engine(workers, cluster) as submit:
-            paces = measured_paces(folder, whole.protocol, whole.members, costs, submit, workers, progress)
+        with engine(given.workers, given.cluster) as submit:
+            paces = measured_paces(folder, whole.protocol, whole.members, costs, submit, given.workers, progress)
             runs = _Runs(folder, whole, costs, classes, images, paces)
             if unequal := unused_time(whole.protocol.budget.amount, runs.planned_seconds()):
                 announce(unequal)
@@ -131,7 +129,7 @@ def run(
                 Looks(whole.seeds, whole.max_seeds or whole.seeds),
                 lambda seeds: run_trials(folder, runs.up_to(seeds), submit, progress),
                 lambda: read_results(folder),
-                within_hours(max_hours, lambda: read_results(folder), workers),
+                within_hours(given.max_hours, lambda: read_results(folder), given.workers),
                 announce,
             )
         return StudyResult(folder, read_results(folder), failures)

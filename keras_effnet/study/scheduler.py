@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,30 @@ from keras_effnet.training.checkpoints import LAST, read_rows
 
 StudyProgress = Callable[[str, float, float], None]
 Row = dict[str, Any]
+
+
+def _silent(text: str, done: float, total: float) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingArguments:
+    """Arguments of studies and searches: what their trainings share, and where they run.
+
+    Args:
+        options: Mapping of `TrainConfig` options that all trainings share.
+        threads: Int, CPU threads of each training; 0 leaves the choice to TensorFlow.
+        workers: Int, number of parallel trainings.
+        cluster: String or None, the Ray cluster to train on: `"local"`, `"auto"` or its address.
+        progress: Function that is called with a text, the epochs completed and the total epochs.
+    """
+
+    options: Mapping[str, Any] | None = None
+    threads: int = 0
+    workers: int = 1
+    cluster: str | None = None
+    progress: StudyProgress = _silent
+
 
 _POLL = 0.5  # seconds between progress updates
 

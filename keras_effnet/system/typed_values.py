@@ -3,27 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import math
 import reprlib
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn, TypeVar, Union
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, Union
 
 from keras_effnet.errors import UserError, one_of
 
 T = TypeVar("T")
+S = TypeVar("S")
+P = ParamSpec("P")
 _LARGEST = 2**63  # of integers: larger ones do not fit into arrays
 _WORDS = {str: "a string", bool: "true or false", int: "an integer", float: "a finite number", type(None): "null"}
 
 
-def build(cls: type[T], values: Any, name: str = "") -> T:
+def called_with(cls: Callable[P, S]) -> Callable[[Callable[[S], T]], Callable[P, T]]:
+    """Decorator: a function of one object is called with the arguments of its class instead, and has their signature.
+
+    Several functions share options by base classes of their arguments.
+
+    Example:
+
+    >>> @called_with(ImageSpec)
+    ... def pixels(spec): return spec.size**2
+    >>> pixels(size=32)
+    1024
+    """
+
+    def decorate(function: Callable[[S], T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return function(cls(*args, **kwargs))
+
+        returned = inspect.signature(function).return_annotation
+        call.__signature__ = inspect.signature(cls).replace(return_annotation=returned)  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def build(cls: type[T], values: Any, name: str = "", *, complete: bool = False) -> T:
     """Build a dataclass from a mapping of its fields, each checked by its type hint.
 
     Args:
         cls: Dataclass. Its own checks run as well.
         values: Value from a document.
         name: String, place of the value in the document, for messages.
+        complete: Bool, whether fields with a default must be there too.
 
     Returns:
         The object; lists become tuples where the field is a tuple, integers floats where it is a float.
@@ -41,7 +71,7 @@ def build(cls: type[T], values: Any, name: str = "") -> T:
     hints = typing.get_type_hints(cls)
     for key in given:
         one_of("field", key, fields)
-    needed = [key for key, each in fields.items() if _required(each) and key not in given]
+    needed = [key for key, each in fields.items() if (complete or _required(each)) and key not in given]
     _refuse_missing(needed, name)
     return cls(**{key: conform(value, hints[key], _below(name, key)) for key, value in given.items()})
 

@@ -22,7 +22,7 @@ from keras_effnet.cli.drawing import can_draw
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.search import halving as search
-from keras_effnet.search.arguments import ARGUMENTS, kept_arguments, save_arguments
+from keras_effnet.search.arguments import ARGUMENTS, GridArguments, kept_arguments, save_arguments
 from keras_effnet.search.grid import candidates, networks
 from keras_effnet.search.report import search_report
 from keras_effnet.study.networks import Member
@@ -332,7 +332,7 @@ def test_a_search_moved_with_its_baseline_finds_it(tmp_path):
     values = {"target": 2.0, "step": 0.1, "tolerance": 0.05, "by": "macs", "image_size": 32, "epochs": 2, "first": 1}
     values |= {"baseline": baseline, "reduction": 2, "finalists": 1, "seeds": 1}
     Plan(Protocol({"source": "digits"}), (Member("tiny", "compound", 1.0, baseline),), 1).save(make(folder))
-    save_arguments(folder, values)
+    save_arguments(folder, GridArguments(**values))
     (tmp_path / "work").rename(tmp_path / "moved")
     assert kept_arguments(tmp_path / "moved" / "search")["baseline"] == str(tmp_path / "moved" / "tiny.yaml")
     assert Plan.read(tmp_path / "moved" / "search").members[0].model == str(tmp_path / "moved" / "tiny.yaml")
