@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TrainingPrecision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 Policy = Literal["none", "randaugment", "autoaugment"]
-CacheChoice = Literal["auto", "memory", "disk", "none"]
+CacheChoice = Literal["auto", "memory", "disk", "packed", "none"]
 Strategy = Literal["none", "mirrored", "tpu", "data-parallel"]
 
 TRAINING_PRECISIONS: tuple[str, ...] = typing.get_args(TrainingPrecision)
@@ -193,7 +193,9 @@ class TrainConfig:
     scale_low: float = option(0.7, "Smallest scale of an image in a detector's training.", above=0, at_most=1)
     scale_high: float = option(1.4, "Largest scale; what exceeds the input is cropped.", at_least=1, at_most=10)
     mosaic: float = option(0.0, "Share of a detector's training images made of four.", at_least=0, at_most=1)
-    cache: CacheChoice = option("auto", "Where decoded images are kept; `auto` decides by their size.")
+    cache: CacheChoice = option(
+        "auto", "Where decoded images are kept; `auto` decides by size, `packed` shrinks them once, beside the data."
+    )
     data_service: str | None = option(None, "Address of a tf.data service that prepares the training images.")
     strategy: Strategy = option(
         "none",

@@ -285,12 +285,13 @@ def _describe(parts: SourceData, size: int | None, totals: _Totals) -> dict[str,
     return ({"task": parts.task} if parts.task != "classification" else {}) | {
         "class_names": list(parts.class_names),
         "mirror": first.mirror,
-        "shorter_side": _limit(size),
+        "shorter_side": size_limit(size),
         "skipped": [item._asdict() for item in (*parts.skipped, *totals.skipped)],
     }
 
 
-def _limit(size: int | None) -> int | None:
+def size_limit(size: int | None) -> int | None:
+    """Limit of the shorter side of packed images for a training size."""
     return None if size is None else round(MARGIN * size)
 
 
@@ -311,7 +312,7 @@ def _write_splits(
     for split, images in parts.splits.items():
         writer = ShardWriter(folder, split, each)
         wrapper = progress(f"Packing {split}", len(images))
-        places, labels = _write_split(images, writer, parts, _limit(size), seed, totals, wrapper)
+        places, labels = _write_split(images, writer, parts, size_limit(size), seed, totals, wrapper)
         # If the source itself is packed, keep its original order: a pack of a pack is split like the first source.
         order = parts.order[places] if split == "train" and parts.order is not None else places
         arrays |= stored_labels(labels, split, parts.task) | {f"{split}_order": np.argsort(np.argsort(order))}

@@ -120,7 +120,7 @@ def choose_cache(split: Split, kind: str = "auto", folder: str | Path | None = N
     Raises:
         UserError: `kind` is unknown, or `"disk"` without a folder.
     """
-    one_of("cache", kind, CACHES)
+    one_of("cache", kind, [each for each in CACHES if each != "packed"])  # a copy of the whole data, not of a split
     if in_memory(split):
         return Cache("none", "the images are already in memory")
     if kind == "none":

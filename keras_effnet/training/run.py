@@ -25,9 +25,7 @@ from keras_effnet.detection.anchors import anchor_boxes
 from keras_effnet.errors import UserError, check_path, instance_of
 from keras_effnet.imagenet import readable
 from keras_effnet.models.saving import load_state
-from keras_effnet.pipeline.augmentation import Augmentation
 from keras_effnet.pipeline.batches import image_pipeline
-from keras_effnet.pipeline.caching import cached_split, choose_cache
 from keras_effnet.system.files import WriteError, atomic_group, disk_full, write_text
 from keras_effnet.system.run_folders import write_environment
 from keras_effnet.training.by_task.boxes import check_detection, detector_for, with_anchors
@@ -37,6 +35,7 @@ from keras_effnet.training.by_task.objectives import balanced_weights, objective
 from keras_effnet.training.checkpoints import BEST, LAST, read_rows, resumable, save_model, uncompiled, writing_to
 from keras_effnet.training.contact_sheets import box_sheet, contact_sheet
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
+from keras_effnet.training.input_pipelines import Pipelines, build_pipelines
 from keras_effnet.training.loop import train
 
 __all__ = [
@@ -54,22 +53,6 @@ _OPEN_SIDES = 32  # pixels: a decoder for images of any size takes multiples of 
 _SHOWN = 16  # images in augmented.png
 _CACHE = "cache"  # a folder within the run's, while it trains
 _ORPHAN = 30.0  # seconds that a training of a killed study may take to notice that it is an orphan
-
-
-def _augmentation(dataset: ImageDataset, config: TrainConfig) -> Augmentation:
-    return Augmentation(
-        crop_scale=(config.crop_scale, 1.0),
-        flip=dataset.train.mirror if config.flip is None else config.flip,
-        policy=config.policy,
-        layers=config.policy_layers,
-        magnitude=config.magnitude,
-        color_jitter=config.color_jitter,
-        erasing=config.erasing,
-        mixup=config.mixup,
-        cutmix=config.cutmix,
-        scale_jitter=(config.scale_low, config.scale_high),
-        mosaic=config.mosaic,
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,43 +74,6 @@ class TrainResult:
     evaluation: Any
     epochs: int
     score: float = math.nan
-
-
-@dataclass(frozen=True, eq=False)
-class Pipelines:
-    """Training and validation batches.
-
-    Args:
-        train: Function from a `ResizeStage` to the batches of all its epochs.
-        val: `tf.data.Dataset` of `(images, labels)` in batches.
-    """
-
-    train: Callable[[ResizeStage], tf.data.Dataset]
-    val: tf.data.Dataset
-
-
-def _pipelines(dataset: ImageDataset, config: TrainConfig, folder: Path, announce: Callable[[str], None]) -> Pipelines:
-    spec, classes, detector = config.image_spec, len(dataset.class_names), detector_for(dataset, config)
-    anchored: dict[str, Any] = {} if detector is None else {"detector": detector}
-    cache = choose_cache(dataset.train, config.cache, folder / _CACHE)
-    announce(f"Cache: {cache.reason}.")
-    images, augmentation = cached_split(dataset.train, cache), _augmentation(dataset, config)
-
-    def batches(stage: ResizeStage) -> tf.data.Dataset:
-        return image_pipeline(
-            images,
-            replace(spec, size=stage.image_size),
-            config.batch_size,
-            training=True,
-            augmentation=augmentation.scaled(stage.strength),
-            epochs=(stage.first, stage.last),
-            classes=classes,
-            service=config.data_service,
-            seed=config.seed,
-            **anchored,
-        )
-
-    return Pipelines(batches, image_pipeline(dataset, spec, config.batch_size, **anchored))
 
 
 def _describe(dataset: ImageDataset, config: TrainConfig, folder: Path) -> None:
@@ -209,7 +155,7 @@ def _fit(
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     announce(f"Precision: {precision_reason(config.precision)}.")
-    pipelines = _pipelines(dataset, config, folder, announce)
+    pipelines = build_pipelines(dataset, config, folder / _CACHE, announce)
     weights = balanced_weights(dataset) if config.class_weight == "balanced" else None
     # Written when training begins, so that a refused resume leaves the run folder unchanged.
     describing = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _describe(dataset, config, folder))

@@ -117,6 +117,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     from keras_effnet.training import memory, tracking
     from keras_effnet.training.by_task.objectives import objective
     from keras_effnet.training.checkpoints import LAST
+    from keras_effnet.training.input_pipelines import prepare_cache
     from keras_effnet.training.run import train_dataset
 
     with console.hushed():
@@ -137,6 +138,8 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     console.say(f"Memory: predicted {predicted}{decoder} of {free / 1e9:.1f} GB free {where}.")
     if predicted.total > free:
         console.say("Training will probably run out of memory; --batch-size auto finds a size that fits.")
+    with console.hushed():
+        prepare_cache(dataset, config, console.say, console.track)  # with a progress bar; training finds the copy
     folder = resume or (new_run("train", name or dataset.name, out) if is_chief() else Path(out))
     loggers = [tracking.tensorboard(folder)] if tensorboard and is_chief() else []
     record = tracking.WandbLogger(wandb, folder, asdict(config)) if wandb and is_chief() else None
