@@ -26,7 +26,8 @@ from keras_effnet.export.measure.latency import benchmark_in_turn
 from keras_effnet.export.measure.memory import peak_memory
 from keras_effnet.export.outputs import Outputs, Tasks, class_count
 from keras_effnet.export.recipes import BUDGETED, PRECISIONS, Settings
-from keras_effnet.export.report import ReportRow, recommend_precision, recommended_file, write_export_report
+from keras_effnet.export.report import recommend_precision, recommended_file, write_export_report
+from keras_effnet.export.report_rows import ReportRow
 from keras_effnet.export.tflite import check_arguments, prepare_inputs
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.preprocessing import ImageSpec
@@ -71,13 +72,12 @@ def _row(
     trial: ExportCandidate, path: Path, staged: Path, labels: Sequence[str] | None, allow_degraded: bool
 ) -> ReportRow:
     """Write the file of a trial to a temporary folder, or record why it is refused."""
+    row = ReportRow(trial.quantization, trial.report, trial.layers, attempts=trial.attempts, swishes=trial.swishes)
     if not (trial.passed or allow_degraded):
         refused = trial.complaint + " Not written."
-        return ReportRow(trial.quantization, trial.report, trial.layers, refused=refused, attempts=trial.attempts)
+        return replace(row, refused=refused)
     warning = "" if trial.passed else trial.complaint
-    kept = keep(trial, path, staged, labels)
-    row = ReportRow(trial.quantization, trial.report, trial.layers, kept, warning=warning, doubt=trial.doubt)
-    return replace(row, attempts=trial.attempts)
+    return replace(row, export=keep(trial, path, staged, labels), warning=warning, doubt=trial.doubt)
 
 
 def _measured(rows: Sequence[ReportRow], staged: Path) -> list[ReportRow]:

@@ -14,8 +14,9 @@ from keras_effnet.export.calibration import fingerprint
 from keras_effnet.export.conversion.float_graph import ExportSource, weight_count
 from keras_effnet.export.description import About, describe
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
+from keras_effnet.export.int8.swish_profile import SwishProfile, profile_swishes
 from keras_effnet.export.measure.cpu_time import time_ratios
-from keras_effnet.export.recipes import Candidate, Precision, Settings, check_settings
+from keras_effnet.export.recipes import BUDGETED, Candidate, Precision, Settings, check_settings
 from keras_effnet.export.tflite_file.inspection import check_portable
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
 from keras_effnet.export.verification import Reference, VerifyReport
@@ -66,6 +67,7 @@ class ExportResult:
         calibration: Dict with the number and the sha256 of the calibration images, or None if none were used.
         log: Tuple of lines that the converter printed.
         attempts: Tuple of an `Attempt` for each method that was tried, fastest files first; empty if there was one.
+        swishes: Tuple of a `SwishProfile` for each swish of an int8 or mixed file.
     """
 
     path: Path
@@ -81,6 +83,7 @@ class ExportResult:
     calibration: dict[str, object] | None = None
     log: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    swishes: tuple[SwishProfile, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,7 @@ class ExportCandidate:
         calibration: As in `ExportResult`.
         log: Tuple of lines that the converter printed.
         seconds: Float.
-        attempts: Tuple of `Attempt`s, as in `ExportResult`.
+        attempts, swishes: Tuples of `Attempt`s and `SwishProfile`s, as in `ExportResult`.
     """
 
     quantization: str
@@ -111,6 +114,7 @@ class ExportCandidate:
     log: tuple[str, ...]
     seconds: float
     attempts: tuple[Attempt, ...] = ()
+    swishes: tuple[SwishProfile, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -214,17 +218,23 @@ def try_precision(
         candidate, report = max(tried, key=lambda each: _rank(recipe, each[1]))
     else:
         candidate, report = _best_within(settings.budget, tried, attempts)
+    first, layers = tried[0][0], measure_layer_errors(candidate.content, candidate.graph, reference.images)
+    swishes: tuple[SwishProfile, ...] = ()
+    if quantization in BUDGETED:
+        before = layers if first is candidate else measure_layer_errors(first.content, first.graph, reference.images)
+        swishes = profile_swishes(first.graph, before, layers)
     return ExportCandidate(
         quantization=quantization,
         recipe=recipe,
         settings=settings,
         candidate=candidate,
         report=report,
-        layers=measure_layer_errors(candidate.content, candidate.graph, reference.images),
+        layers=layers,
         calibration=fingerprint(source.images) if recipe.needs_calibration else None,
         log=tuple(log),
         seconds=time.perf_counter() - started,
         attempts=attempts,
+        swishes=swishes,
     )
 
 
@@ -285,6 +295,7 @@ def keep(trial: ExportCandidate, path: Path, folder: Path, labels: Sequence[str]
         calibration=trial.calibration,
         log=trial.log,
         attempts=trial.attempts,
+        swishes=trial.swishes,
     )
     record = {key: value for key, value in asdict(result).items() if key != "log"}
     least = trial.recipe.min_agreement(trial.report.task)

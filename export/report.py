@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from keras_effnet.evaluation import plots
-from keras_effnet.export.candidate_trial import Attempt, ExportResult
 from keras_effnet.export.client_table import client_headers, client_reasons, client_rows
-from keras_effnet.export.int8.layer_errors import LOST_DB, LayerError, first_lost
-from keras_effnet.export.measure.latency import LatencyReport
+from keras_effnet.export.int8.layer_errors import first_lost
+from keras_effnet.export.report_rows import KeptFile, ReportRow, draw_charts
 from keras_effnet.export.tflite_file.clients import Verdict
-from keras_effnet.export.tflite_file.inspection import Inspection
 from keras_effnet.export.verification import VerifyReport
 from keras_effnet.system import html_pages
 from keras_effnet.system.files import write_text
@@ -23,55 +18,6 @@ from keras_effnet.tasks import TASKS
 
 _TEMPLATE = Path(__file__).parent / "templates/export.html.j2"
 FEWEST = 20  # images under which no file is recommended: if all agree, the interval starts at 84%
-
-
-class KeptFile(NamedTuple):
-    """The figures of a file that was written: those of its `ReportRow`, none missing but the memory."""
-
-    quantization: str
-    export: ExportResult
-    report: VerifyReport
-    latency: LatencyReport
-    inspection: Inspection
-    memory_mb: float | None
-
-
-@dataclass(frozen=True)
-class ReportRow:
-    """Result of one precision: comparison and cost of its file, or why it was refused.
-
-    Args:
-        quantization: String.
-        report: `VerifyReport`, or None if no file could be run.
-        layers: Tuple of `LayerError`s.
-        export: `ExportResult`, or None if the file was refused.
-        latency: `LatencyReport`.
-        memory_mb: Float, peak memory of loading and running the file; None if the system does not report it.
-        inspection: `Inspection`.
-        warning: String, the defect of a file that was kept nevertheless.
-        doubt: String, why too few images were compared to tell whether the file meets its bound.
-        refused: String, the reason why no file was written.
-        attempts: Tuple of an `Attempt` for each method that was tried, if there were several.
-    """
-
-    quantization: str
-    report: VerifyReport | None = None
-    layers: tuple[LayerError, ...] = ()
-    export: ExportResult | None = None
-    latency: LatencyReport | None = None
-    memory_mb: float | None = None
-    inspection: Inspection | None = None
-    warning: str = ""
-    doubt: str = ""
-    refused: str = ""
-    attempts: tuple[Attempt, ...] = ()
-
-    @property
-    def kept(self) -> KeptFile | None:
-        """The figures of a file that was kept and measured; None if the precision was refused."""
-        if self.export is None or self.report is None or self.latency is None or self.inspection is None:
-            return None
-        return KeptFile(self.quantization, self.export, self.report, self.latency, self.inspection, self.memory_mb)
 
 
 def _share(value: float | None) -> str:
@@ -276,38 +222,10 @@ def _html(
     )
 
 
-def _plot(rows: Sequence[ReportRow], folder: Path) -> list[Path]:
-    """Draw the charts that the rows have data for and return their paths."""
-    kept = [file for row in rows if (file := row.kept)]
-    images = []
-    if kept:
-        panels = {
-            "size (MB)": [file.export.size_bytes / 1e6 for file in kept],
-            "latency (ms)": [file.latency.median_ms for file in kept],
-        }
-        for place, output in enumerate(kept[0].report.each):
-            task = TASKS[output.task]
-            scale, unit = (100, " (%)") if task.percent else (1, "")
-            name = "".join(f"{name}: " for name in list(kept[0].report.outputs)[place : place + 1])
-            scores = [scale * file.report.each[place].score for file in kept]
-            panels[f"{name}{task.header}{unit} of {output.samples}"] = scores
-        accuracies = [accuracy for file in kept if (accuracy := file.report.accuracy_tflite) is not None]
-        if len(accuracies) == len(kept):
-            panels["accuracy (%)"] = [100 * accuracy for accuracy in accuracies]
-        title = f"{len(kept)} precisions, verified on {kept[0].report.samples} images; {cpu_name()}"
-        images.append(folder / "precisions.png")
-        plots.precision_bars([file.quantization for file in kept], panels, title, images[-1])
-    profiles = {row.quantization: [(e.layer, e.sqnr_db) for e in row.layers] for row in rows if row.layers}
-    if profiles:
-        images.append(folder / "layers.png")
-        plots.layer_errors(profiles, LOST_DB, images[-1])
-    return images
-
-
 def write_export_report(
     folder: Path, name: str, rows: Sequence[ReportRow], recommendation: str, notes: Sequence[str] = ()
 ) -> None:
     """Writes `report.md`, `report.html`, which holds its images, and the images."""
-    images, remarks = _plot(rows, folder), _remarks(rows, notes)
+    images, remarks = draw_charts(rows, folder), _remarks(rows, notes)
     write_text(folder / "report.md", _markdown(name, rows, recommendation, remarks, images))
     write_text(folder / "report.html", _html(name, rows, recommendation, remarks, images))

@@ -41,7 +41,7 @@ from keras_effnet.tasks import task_of_output
 from keras_effnet.tasks.thresholds import THRESHOLDS, read_thresholds
 
 if TYPE_CHECKING:
-    from keras_effnet.export.report import ReportRow
+    from keras_effnet.export.report_rows import ReportRow
 
 _COLORS = {1: "GRAYSCALE", 3: "RGB"}
 _MAKERS = {"keras_effnet": "keras-effnet", "keras": "keras", "tensorflow": "tensorflow", "litert": "ai-edge-litert"}

@@ -1,4 +1,4 @@
-"""Charts of training, evaluation, export and search, drawn to image files without a display. Matplotlib and NumPy."""
+"""Charts of training, evaluation and search, drawn to image files without a display. Matplotlib and NumPy."""
 
 from __future__ import annotations
 
@@ -154,56 +154,6 @@ def class_counts(counts: Mapping[str, Sequence[int]], class_names: Sequence[str]
     axis.set_xticks(range(len(order)) if named else [], names if named else [], rotation=90, fontsize=8)
     axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    save(figure, path)
-
-
-def precision_bars(names: Sequence[str], panels: Mapping[str, Sequence[float]], title: str, path: str | Path) -> None:
-    """Draw one bar chart per quantity, with one bar per precision.
-
-    Args:
-        names: Names of the precisions.
-        panels: Mapping of quantity to its value for each precision.
-        title: String.
-        path: Image file to write.
-    """
-    figure, axes = new_figure(1, len(panels), figsize=(2.7 * len(panels), 3.0), squeeze=False)
-    colors = [f"C{index}" for index in range(len(names))]
-    for axis, (label, values) in zip(axes.flat, panels.items(), strict=True):
-        bars = axis.bar(names, values, color=colors)
-        axis.bar_label(bars, fmt="%.3g", fontsize=8, padding=2)
-        axis.set_title(label, fontsize=10)
-        axis.margins(y=0.15)
-        axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=10)
-    save(figure, path)
-
-
-def layer_errors(
-    profiles: Mapping[str, Sequence[tuple[str, float]]], lost_db: float, path: str | Path, highest: float = 60.0
-) -> None:
-    """Plot the signal-to-quantization-noise ratio of every layer's output, one line per precision.
-
-    Args:
-        profiles: Mapping of precision to pairs of layer name and SQNR in dB, in the order of the layers.
-        lost_db: Float, SQNR below which the signal counts as lost.
-        path: Image file to write.
-        highest: Float, SQNR in dB above which values are clipped, since differences no longer matter.
-    """
-    figure, axis = new_figure(figsize=(10, 4.2))
-    order = max(([layer for layer, _ in profile] for profile in profiles.values()), key=len)
-    places = {layer: place for place, layer in enumerate(order)}
-    for name, profile in profiles.items():
-        known = [(places[layer], min(sqnr, highest)) for layer, sqnr in profile if layer in places]
-        axis.plot(*zip(*known, strict=True), marker=".", markersize=4, linewidth=1, label=name)
-    lowest = min([0.0, *(sqnr for profile in profiles.values() for _, sqnr in profile)])
-    axis.axhspan(lowest, lost_db, color="C3", alpha=0.12, label="signal lost")
-    axis.set(ylabel=f"SQNR (dB, up to {highest:g})", xlim=(-1, len(order)), ylim=(lowest, highest + 2))
-    axis.set_title("quantization noise of each layer's output", fontsize=10)
-    every = max(1, len(order) // 40)
-    axis.set_xticks(range(0, len(order), every), order[::every], rotation=90, fontsize=7)
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     save(figure, path)
 
 

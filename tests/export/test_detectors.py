@@ -27,7 +27,8 @@ from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.detection import post_processing
 from keras_effnet.export.detection.post_processing import add_post_processing
 from keras_effnet.export.recipes import PRECISIONS
-from keras_effnet.export.report import ReportRow, cells, columns
+from keras_effnet.export.report import cells, columns
+from keras_effnet.export.report_rows import ReportRow
 from keras_effnet.export.tflite_file.metadata.detector_options import centered_anchors, read_anchors
 from keras_effnet.inference import artifacts
 from keras_effnet.inference.detecting import detect

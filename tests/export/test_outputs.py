@@ -11,7 +11,8 @@ from keras_effnet import export
 from keras_effnet.errors import UserError
 from keras_effnet.export.outputs import Outputs
 from keras_effnet.export.recipes import PRECISIONS
-from keras_effnet.export.report import ReportRow, cells, columns
+from keras_effnet.export.report import cells, columns
+from keras_effnet.export.report_rows import ReportRow
 from keras_effnet.export.tflite_file.interpreter import joined
 from keras_effnet.export.verification import compare_outputs
 from keras_effnet.inference import artifacts
