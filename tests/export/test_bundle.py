@@ -153,7 +153,7 @@ def test_where_nothing_agrees_nothing_is_recommended(fragile_model, smooth_image
     result = write_bundle(
         fragile_model(), tmp_path, ["int8"], held_out=images, calibration=images, app_bundle=True, test_images=images
     )
-    assert "do not ship any" in result.recommendation
+    assert "Do not ship any" in result.recommendation
     assert not list(tmp_path.glob("*.tflite")) and not (tmp_path / "bundle").exists()
     assert (tmp_path / "report.md").is_file()
 
