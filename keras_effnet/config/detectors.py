@@ -8,7 +8,7 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.detectors import PREFIX, DetectorSpec, detector_spec
 from keras_effnet.errors import UserError
 
-_ONLY = ("backbone", "bifpn_width", "bifpn_cells", "head_depth", "anchor_scale", "anchor_aspects")
+DETECTOR_OPTIONS = ("backbone", "bifpn_width", "bifpn_cells", "head_depth", "anchor_scale", "anchor_aspects")
 _FROM_RULE = f"{PREFIX}d0"
 
 
@@ -48,7 +48,7 @@ def check_detector_options(config: Any) -> None:
     """
     if config.anchor_aspects is not None:
         aspects_of(config.anchor_aspects)
-    given = [name for name in _ONLY if getattr(config, name) is not None]
+    given = [name for name in DETECTOR_OPTIONS if getattr(config, name) is not None]
     if given and not names_detector(config.model):
         raise UserError(
             f"{given[0]} is an option of detectors, and {config.model} is none: choose one, such as det-lite0."

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from keras_effnet.study.measurement.load import OtherLoad
 from keras_effnet.study.networks import Member
@@ -16,6 +16,8 @@ from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.output import captured_output
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_effnet.export.measure.latency import LatencyReport
     from keras_effnet.study.measurement.speed import Clock
 
@@ -83,16 +85,17 @@ def _subject(protocol: Protocol, member: Member, classes: int) -> _Subject:
     import numpy as np
 
     from keras_effnet.export.conversion.float_graph import convert
-    from keras_effnet.export.conversion.structure import float32_copy
     from keras_effnet.study.measurement import speed
     from keras_effnet.training.loop import compile_model
     from keras_effnet.training.run import build_model
 
     config = protocol.config(member)
-    model = build_model(config, classes, any_size=member.progressive is not None)
-    compile_model(model, config, steps=1)
+    task: Literal["detection", "classification"] = "detection" if member.detects else "classification"
+    model = build_model(config, classes, any_size=member.progressive is not None, task=task)
+    compile_model(model, config, steps=1, task=task)
     rng, batch = np.random.default_rng(0), config.batch_size
-    labels = np.eye(classes, dtype="float32")[rng.integers(classes, size=batch)]
+    one_hot = np.eye(classes, dtype="float32")[rng.integers(classes, size=batch)]
+    labels = _box_targets(model, batch) if member.detects else one_hot
 
     def images(size: int):
         return rng.integers(0, 256, (batch, size, size, 3)).astype("float32")
@@ -100,7 +103,28 @@ def _subject(protocol: Protocol, member: Member, classes: int) -> _Subject:
     steps = [speed.step_clock(model, images(size), labels) for size in member.sizes]
     prediction = speed.prediction_clock(model, images(member.image_size))
     fixed = model if member.progressive is None else build_model(config, classes)
-    return _Subject(member, steps, prediction, convert(float32_copy(fixed)))
+    return _Subject(member, steps, prediction, convert(_for_files(fixed)))
+
+
+def _for_files(model: keras.Model) -> keras.Model:
+    """The network as it is exported: in float32; of a detector with scores, and each layer called once."""
+    from keras_effnet.export.conversion.structure import float32_copy, unshared
+    from keras_effnet.tasks.recognition import is_detector
+    from keras_effnet.training.checkpoints import uncompiled
+
+    return unshared(float32_copy(uncompiled(model))) if is_detector(model) else float32_copy(model)
+
+
+def _box_targets(model: keras.Model, batch: int) -> dict[str, Any]:
+    """Targets of a detector for a batch: one anchor in a hundred has a box of the first class."""
+    import numpy as np
+
+    from keras_effnet.training.by_task.objectives import objective
+
+    anchors = model.output["boxes"].shape[1]
+    labels = np.where(np.arange(anchors) % 100 == 0, 0, -1).astype("int32")
+    boxes = {"labels": np.tile(labels, (batch, 1)), "codes": np.zeros((batch, anchors, 4), "float32")}
+    return objective("detection").targets(boxes, 1)
 
 
 def measure_latencies(protocol: Protocol, members: Sequence[Member], classes: int) -> list[float]:
@@ -124,11 +148,12 @@ def _row(
 
     member, config = subject.member, protocol.config(subject.member)
     steps, predicted = [clock.timing() for clock in subject.steps], subject.prediction.timing()
-    cost = complexity.count(config.spec, classes=classes)
+    cost = complexity.count(config.detector or config.spec, classes=classes)
     batch, step_ms = config.batch_size, fmean(step.median_ms for step in steps)
     return {
         "kind": "cost",
         "member": member.name,
+        **({"metric": member.watched.title} if member.detects else {}),
         **{name: value for name, value in asdict(member).items() if name != "name"},
         "image_size": member.image_size,
         "classes": classes,

@@ -131,8 +131,6 @@ def ray_cluster(workers: int = 1, address: str = "local") -> Iterator[Submit]:
     Raises:
         UserError: Ray is not installed, or there is no cluster at this address.
     """
-    if find_spec("ray") is None:
-        raise UserError("A Ray cluster needs Ray: pip install 'keras-effnet[ray]'.")
     import ray
 
     cpus = workers if address == "local" else None  # a running cluster has its own
@@ -147,14 +145,25 @@ def ray_cluster(workers: int = 1, address: str = "local") -> Iterator[Submit]:
         ray.shutdown()
 
 
+def check_engine(workers: int, cluster: str | None) -> None:
+    """Refuse an executor that cannot be, before anything is measured.
+
+    Raises:
+        UserError: `workers` is below 1, or Ray is not installed.
+    """
+    if workers < 1:
+        raise UserError(f"workers must be at least 1, got {workers}.")
+    if cluster is not None and find_spec("ray") is None:
+        raise UserError("A Ray cluster needs Ray: pip install 'keras-effnet[ray]'.")
+
+
 def engine(workers: int = 1, cluster: str | None = None) -> AbstractContextManager[Submit]:
     """Executor on this machine, or on a Ray cluster.
 
     Raises:
         UserError: `workers` is below 1, or see `ray_cluster`.
     """
-    if workers < 1:
-        raise UserError(f"workers must be at least 1, got {workers}.")
+    check_engine(workers, cluster)
     return processes(workers) if cluster is None else ray_cluster(workers, cluster)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_effnet.architecture.baselines import architecture_spec
+from keras_effnet.architecture.detectors import detector_spec, published_name
 from keras_effnet.architecture.scaling import (
     BASE_RESOLUTION,
     PUBLISHED,
@@ -17,12 +18,16 @@ from keras_effnet.architecture.scaling import (
     round_resolution,
 )
 from keras_effnet.architecture.yaml_files import SUFFIXES
+from keras_effnet.config.detectors import names_detector
 from keras_effnet.config.resizing import SMALLEST, image_sizes
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.study.counted_cost import counted, size_jump, solved_factor
+from keras_effnet.tasks.learning import ACCURACY, LEARN_BOXES, Watched
 
 AXES = ("compound", "depth", "width", "resolution")
 BASELINE, FAMILY, PROGRESSIVE = "baseline", "family", "progressive"
+_SIZE = 64  # input size of a baseline in pixels
+_DETECTOR_STEP = 32  # pixels, of the input sizes of detectors
 _UNEQUAL = 1.1  # ratio of MACs from which on networks do not cost the same
 
 
@@ -53,6 +58,16 @@ class Member:
     progressive: str | None = None
 
     @property
+    def detects(self) -> bool:
+        """Whether it is a detector, whose input is `base_size` and whose other sizes follow from its name or phi."""
+        return names_detector(self.model)
+
+    @property
+    def watched(self) -> Watched:
+        """The metric that compares it: accuracy, or average precision of a detector."""
+        return LEARN_BOXES.watched if self.detects else ACCURACY
+
+    @property
     def image_size(self) -> int:
         """Input size in pixels."""
         return _pixels(self.base_size, self.resolution)
@@ -60,6 +75,8 @@ class Member:
     @property
     def options(self) -> dict[str, Any]:
         """The options of `TrainConfig` that it sets."""
+        if self.detects:
+            return {"model": self.model, "image_size": self.base_size, **({"phi": self.phi} if self.phi else {})}
         chosen = ("model", "depth", "width", "image_size", "progressive")
         return {name: getattr(self, name) for name in chosen}
 
@@ -79,6 +96,9 @@ def resolved_name(model: str) -> str:
     Raises:
         UserError: Unknown name, or not a network file.
     """
+    if names_detector(model):
+        detector_spec(model)
+        return published_name(model)
     architecture_spec(model)
     return str(Path(model).resolve()) if str(model).endswith(SUFFIXES) else str(model).lower()
 
@@ -89,25 +109,57 @@ def relative_resolution(model: str) -> float:
     return architecture_spec(model).image_size / BASE_RESOLUTION if published else 1.0
 
 
-def family(models: Iterable[str], image_size: int = 64) -> list[Member]:
+def detector_pixels(model: str, phi: float | None = None, image_size: int | None = None) -> int:
+    """Input size of a detector in pixels.
+
+    Args:
+        model: String, name of a detector.
+        phi: Float or None, instead of its own sizes those of the paper's rule.
+        image_size: Int or None, size in pixels of the first of its kind, D0 or Lite0, in proportion to which it is
+            scaled, to a multiple of 32; by default its own size.
+    """
+    own = detector_spec(model, phi=phi).image_size
+    first = detector_spec("det-lite0" if "lite" in model else "det-d0").image_size
+    return own if image_size is None else max(1, round(image_size * own / first / _DETECTOR_STEP)) * _DETECTOR_STEP
+
+
+def _detector(model: str, axis: str, phi: float, image_size: int | None) -> Member:
+    pixels = detector_pixels(model, phi or None, image_size)
+    return Member(f"{model}-phi{phi:+g}" if phi else model, axis, float(phi), model, base_size=pixels)
+
+
+def _scaled_detectors(
+    baseline: str, phis: Sequence[float], axes: Sequence[str], image_size: int | None
+) -> list[Member]:
+    if set(axes) != {"compound"} or baseline != "det-d0":
+        raise UserError(
+            "Detectors are scaled by the rule of the paper, from det-d0 and along all dimensions together: "
+            f"--baseline det-d0 --phi -1,0,1 without --axis; got baseline {baseline}, axis {', '.join(axes)}."
+        )
+    return [_detector(baseline, "compound" if phi else BASELINE, phi, image_size) for phi in dict.fromkeys(phis)]
+
+
+def family(models: Iterable[str], image_size: int | None = None) -> list[Member]:
     """Networks chosen by name, each at its published resolution in proportion to the baseline.
 
     Args:
-        models: Names, see `list_models()`, or `.yaml` files.
-        image_size: Int, input size in pixels of the baseline, which was published with 224. With 64, B3 (published
-            with 300) gets 84.
+        models: Names, see `list_models()`, or `.yaml` files; or names of detectors.
+        image_size: Int, input size in pixels of the baseline, which was published with 224; default: 64. With 64, B3
+            (published with 300) gets 84. Of detectors: the size of D0 or Lite0; default: their own.
 
     Raises:
         UserError: Unknown name.
     """
     return [
-        Member(
+        _detector(name, FAMILY, 0.0, image_size)
+        if names_detector(name)
+        else Member(
             name=Path(name).stem,
             axis=FAMILY,
             phi=PUBLISHED[name].phi if name in PUBLISHED else 0.0,
             model=name,
             resolution=relative_resolution(name),
-            base_size=image_size,
+            base_size=image_size or _SIZE,
         )
         for name in map(resolved_name, models)
     ]
@@ -133,7 +185,7 @@ def scaled(
     phis: Sequence[float],
     axes: Sequence[str] = ("compound",),
     *,
-    image_size: int = 64,
+    image_size: int | None = None,
     scaling: CompoundScaling | None = None,
     stem_stride: int | None = None,
 ) -> list[Member]:
@@ -144,10 +196,11 @@ def scaled(
     the axes. With one axis, factors follow from the formula.
 
     Args:
-        baseline: String, one of `list_models()` or a `.yaml` file.
+        baseline: String, one of `list_models()`, a `.yaml` file, or `"det-d0"`, which is scaled by the rule of the
+            EfficientDet paper.
         phis: Floats. 0 is the baseline itself, which all axes share; 1 costs about twice as much, -1 half.
         axes: Strings out of `"compound"`, `"depth"`, `"width"`, `"resolution"`.
-        image_size: Int, input size of the baseline in pixels.
+        image_size: Int, input size of the baseline in pixels; default: 64, of a detector its own.
         scaling: `CompoundScaling`; default: the constants of the paper.
         stem_stride: Int, the study's option, which changes the MACs; default: the baseline's.
 
@@ -163,6 +216,9 @@ def scaled(
     [48, 56, 64]
     """
     baseline, scaling = resolved_name(baseline), scaling or CompoundScaling()
+    if names_detector(baseline):
+        return _scaled_detectors(baseline, phis, axes, image_size)
+    image_size = image_size or _SIZE
     relative = relative_resolution(baseline)
     changes = {} if stem_stride is None else {"stem_stride": stem_stride}
     base = architecture_spec(baseline, image_size=_pixels(image_size, relative), **changes)
@@ -202,7 +258,7 @@ def cost_warnings(members: Sequence[Member], options: Mapping[str, Any] | None =
     """
     changes = {name: value for name, value in (options or {}).items() if name == "stem_stride"}
     specs = {}
-    for each in members:
+    for each in (member for member in members if not member.detects):
         specs[each] = architecture_spec(
             each.model, depth=each.depth, width=each.width, image_size=each.image_size, **changes
         )
@@ -216,8 +272,8 @@ def cost_warnings(members: Sequence[Member], options: Mapping[str, Any] | None =
             f"{first.name}{others}: {jump}. Such sizes pay for a map of which most is border. There is no jump at "
             f"multiples of {jump.above - jump.below} pixels, such as {jump.above}; choose another --image-size{finer}."
         )
-    for model, phi in dict.fromkeys((each.model, each.phi) for each in members if each.axis in AXES):
-        rivals = {each: counted(specs[each]) for each in members if (each.model, each.phi) == (model, phi)}
+    for model, phi in dict.fromkeys((each.model, each.phi) for each in specs if each.axis in AXES):
+        rivals = {each: counted(specs[each]) for each in specs if (each.model, each.phi) == (model, phi)}
         rivals = {each: macs for each, macs in rivals.items() if each.axis in AXES}
         low, high = min(rivals, key=rivals.__getitem__), max(rivals, key=rivals.__getitem__)
         if rivals[high] > _UNEQUAL * rivals[low]:
@@ -243,6 +299,8 @@ def progressive(baseline: str, image_size: int = 64, start: float = 0.5, steps: 
     Source: progressive learning, Tan & Le, EfficientNetV2 (ICML 2021).
     """
     baseline = resolved_name(baseline)
+    if names_detector(baseline):
+        raise UserError("Detectors have anchors for one image size: leave --axis progressive out.")
     first = max(SMALLEST, image_size * start)
     shares = [first + (image_size - first) * step / (steps - 1) for step in range(steps)]
     sizes = sorted({round_resolution(share) for share in shares[:-1]} | {image_size})

@@ -15,7 +15,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Budget, Protocol
 from keras_effnet.study.results import kept_results
-from keras_effnet.study.trial import check_data, load_data
+from keras_effnet.study.trial import check_data, check_task, load_data
 from keras_effnet.system.documents import read_json, read_yaml
 from keras_effnet.system.files import write_text
 from keras_effnet.system.portable_paths import located, located_values, portable_values
@@ -171,7 +171,14 @@ def prepare(
         name: str(Path(value).resolve()) if is_path(name, value) else value for name, value in (options or {}).items()
     }
     plan = Plan(Protocol(given, budget or Budget(), shared, threads, tuple(rates)), tuple(members), seeds, max_seeds)
+    epochs = int(plan.protocol.budget.amount) if plan.protocol.budget.kind == "epochs" else 1
+    for member in plan.members:
+        plan.protocol.config(member, epochs=max(1, epochs))  # refuses options that do not fit the network
     dataset = load_data(plan.protocol, plan.members[0])
+    for member in plan.members:
+        check_task(dataset, member)
+    if plan.protocol.budget.kind == "seconds" and plan.members[0].detects:
+        raise UserError("The pace of detectors is not measured: give them a budget of --epochs or --macs.")
     # Cluttered scenes are drawn at the input size of each network.
     origin = {name: value for name, value in dataset.origin.items() if name != "image_size"}
     found = {**given, **origin, "check": bool(dataset.skipped)}

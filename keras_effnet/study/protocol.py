@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import fmean
 from typing import Any
 
+from keras_effnet.architecture.detectors import PREFIX
 from keras_effnet.complexity.counting import count
+from keras_effnet.config.detectors import DETECTOR_OPTIONS
 from keras_effnet.config.recipes import STUDY
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError, one_of
@@ -109,7 +111,7 @@ class Protocol:
         for name in ("seed", "epochs", *Member("", "", 0.0, "b0").options):
             if name in self.options:
                 raise UserError(f"{name} varies between the trainings of a study; remove it from the shared options.")
-        TrainConfig.from_dict(self.options)
+        TrainConfig.from_dict({**self.options, **_any_detector(self.options)})
         recipe = {name: value for name, value in STUDY.values.items() if name != "epochs"}
         object.__setattr__(self, "options", {**recipe, **self.options})
 
@@ -137,6 +139,11 @@ class Protocol:
         return cls(**{**values, "budget": Budget(**values["budget"])})
 
 
+def _any_detector(options: Mapping[str, Any]) -> dict[str, str]:
+    """Choice of a network that has these options, whose values can be checked before the networks are known."""
+    return {"model": f"{PREFIX}d0"} if any(name in options for name in DETECTOR_OPTIONS) else {}
+
+
 def rate_grid(rate: float) -> tuple[float, ...]:
     """Three learning rates around one, a factor of 3 apart.
 
@@ -148,7 +155,7 @@ def rate_grid(rate: float) -> tuple[float, ...]:
 
 def macs_per_epoch(config: TrainConfig, member: Member, images: int, classes: int) -> float:
     """Multiply-adds of one epoch: three forward passes for each image, averaged over the member's image sizes."""
-    costs = [count(config.spec, image_size=size, classes=classes).macs for size in member.sizes]
+    costs = [count(config.detector or config.spec, image_size=size, classes=classes).macs for size in member.sizes]
     return _BACKWARD * images * sum(costs) / len(costs)
 
 

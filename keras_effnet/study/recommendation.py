@@ -208,6 +208,8 @@ def recommend(
 
     >>> recommend(summarize(rows), plan.members, CostLimit("tflite_ms", 10)).phi
     """
+    if any(member.detects for member in members):
+        raise UserError("Networks are recommended from studies of classifiers; detectors have whole numbers of cells.")
     scaled, names = scaled_of(members, options)
     used = [summary for summary in summaries if summary.member in names]
     law, cost = error_law(used), _cost_of(used, budget.kind)

@@ -36,6 +36,8 @@ class _TrainingCosts(TypedDict, total=False):
     val_images: int | None
     test_accuracy: float
     test_images: int
+    metric: str
+    resampled: list[float]
     curve: list[_Epoch]
 
 
@@ -48,6 +50,7 @@ class TrainingRow(_Row, _TrainingCosts):
 
 
 class _CostFigures(TypedDict, total=False):
+    metric: str
     axis: str
     phi: float
     model: str
@@ -124,6 +127,7 @@ class RooflineRow(_Row):
 
 _OPTIONAL = {"input_bound", "energy_joules", "classes", "val_images"}  # not measured by earlier versions
 _OPTIONAL |= {"test_accuracy", "test_images"}  # no test images
+_OPTIONAL |= {"metric", "resampled"}  # only of detectors
 _OPTIONAL |= {"predicted_seconds"}  # only with a budget of seconds
 _OPTIONAL |= {"trace_seconds", "cores", "other_cores"}
 _OPTIONAL |= {"slowdown"}  # only of networks that were timed in another group than the first

@@ -14,7 +14,7 @@ from keras_effnet.study.adaptive.cost_groups import measured_costs
 from keras_effnet.study.adaptive.learning_rates import tuned_rates
 from keras_effnet.study.adaptive.time_budgets import measured_paces, unused_time
 from keras_effnet.study.adaptive.until_clear import train_until_clear, within_hours
-from keras_effnet.study.executors import engine
+from keras_effnet.study.executors import check_engine, engine
 from keras_effnet.study.measurement.held_out import trial_folder
 from keras_effnet.study.networks import Member, cost_warnings
 from keras_effnet.study.plan import Plan, begin, prepare
@@ -102,14 +102,16 @@ def run(given: StudyArguments) -> StudyResult:
     >>> result = study.run("digits-cluttered", scaled("b0", [-3, -2, -1]), "runs/study/digits", seeds=2)
     """
     progress, announce = given.progress, given.announce
+    check_engine(given.workers, given.cluster)
     progress("Loading the data", 0, 1)
     names = ("data", "members", "seeds", "budget", "options", "threads", "rates", "max_seeds")
     plan, dataset = prepare(**{name: getattr(given, name) for name in names})
     classes, images = len(dataset.class_names), (len(dataset.train), len(dataset.val))
-    check_target(given.target, classes, images[1])
+    guessable = not any(member.detects for member in plan.members)
+    check_target(given.target, classes if guessable else None, images[1])
     for warning in cost_warnings(given.members, plan.protocol.options):
         announce(warning)
-    if len(plan.members) > 1:
+    if len(plan.members) > 1 and guessable:
         kind = "test" if dataset.test else "validation"
         announce(power_sentence(len(dataset.held_out), len(plan.members) - 1, kind=kind))
     folder = Path(given.folder)

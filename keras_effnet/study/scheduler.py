@@ -131,6 +131,6 @@ def _outcome(future: Future, trial: TrainingRun, folder: Path) -> Row:
 
 
 def _tell(waiting: Iterable[TrainingRun], done: int, total: int, progress: StudyProgress) -> None:
-    behind = [(trial, len(read_rows(Path(trial.folder)))) for trial in waiting]
+    behind = [(trial, len(read_rows(Path(trial.folder), trial.member.watched))) for trial in waiting]
     training = ", ".join(str(trial) for trial, epochs in behind if epochs)
     progress(f"Training {training}" if training else "Training", done + sum(epochs for _, epochs in behind), total)

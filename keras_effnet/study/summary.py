@@ -95,6 +95,9 @@ class Summary(OverSeeds):
         val_accuracy: Float or None, validation accuracy after the last epoch, mean over seeds.
         learning_rate: Float or None, where it was chosen for this network.
         tried: Tuple of pairs of floats, the learning rates it was chosen from, with their validation accuracies.
+        metric: String, what all accuracies are: `"accuracy"`, or `"AP"`, COCO's average precision, of a detector.
+        resampled: Tuple of a tuple of floats for each seed, the accuracy on resamples of the images, which are the same
+            for all networks; empty for a classifier.
     """
 
     member: str
@@ -131,6 +134,8 @@ class Summary(OverSeeds):
     predicted_seconds: float | None = None
     learning_rate: float | None = None
     tried: tuple[tuple[float, float], ...] = ()
+    metric: str = "accuracy"
+    resampled: tuple[tuple[float, ...], ...] = ()
 
     @property
     def by_seed(self) -> dict[int, float]:
@@ -153,7 +158,7 @@ def seconds_to(curve: Sequence[Mapping[str, float]], target: float) -> float | N
     spent = 0.0
     for epoch in curve:
         spent += epoch["seconds"]
-        if epoch["val_accuracy"] >= target:
+        if (epoch["val_accuracy"] or 0.0) >= target:  # None in an epoch that was not measured
             return spent
     return None
 
@@ -185,9 +190,11 @@ def check_target(target: float | None, classes: int | None, images: int | None =
         )
 
 
-def _known(rows: Iterable[Mapping[str, Any]]) -> tuple[int | None, int | None]:
-    """Numbers of classes and of validation images, where the rows of a study have them."""
-    classes = next((row["classes"] for row in rows if row["kind"] == "cost" and "classes" in row), None)
+def _known(rows: Sequence[Mapping[str, Any]]) -> tuple[int | None, int | None]:
+    """Numbers of classes and of validation images, where the rows of a study have them; no classes of detectors."""
+    classes = next(
+        (row["classes"] for row in rows if row["kind"] == "cost" and "classes" in row and "metric" not in row), None
+    )
     return classes, next((row["val_images"] for row in rows if row.get("val_images")), None)
 
 
@@ -258,6 +265,8 @@ def summarize(rows: Sequence[Mapping[str, Any]], target: float | None = None) ->
                 trace_seconds=cost.get("trace_seconds"),  # earlier versions did not record these three
                 cores=cost.get("cores"),
                 other_cores=cost.get("other_cores"),
+                metric=cost.get("metric", "accuracy"),
+                resampled=tuple(tuple(run["resampled"]) for run in runs if "resampled" in run),
                 **_tuned(tuning.get(member)),
                 **{name: cost[name] for name in _FROM_COST},
             )

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from keras_effnet.errors import UserError
 from keras_effnet.study.measurement.held_out import ANSWERS, Answers
 from keras_effnet.study.networks import Member
 from keras_effnet.study.protocol import Protocol
@@ -17,7 +18,7 @@ from keras_effnet.system.files import WriteError, make_folder, write_text
 from keras_effnet.system.machine import peak_resident_bytes
 from keras_effnet.system.output import captured_output
 
-_CURVE = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+_CURVE = ("epoch", "loss", "accuracy", "val_loss", "seconds")
 LOG = "log.txt"
 
 
@@ -84,12 +85,27 @@ def _finite(value: float) -> float | None:
 def load_data(protocol: Protocol, member: Member, **options):
     """Load the data of a study; cluttered scenes are drawn at the input size of the network."""
     from keras_effnet import datasets
-    from keras_effnet.datasets.labels.conversion import require_task
 
     dataset = datasets.load(**{"image_size": member.image_size, **protocol.data, **options})
-    cure = "A study and a search compare classifiers; train networks for other tasks with keras-effnet train."
-    require_task(dataset.name, dataset.task, "classification", cure)
+    check_task(dataset, member)
     return dataset
+
+
+def check_task(dataset: Any, member: Member) -> None:
+    """Refuse data for which a network is not: boxes are for detectors, classes for all others.
+
+    Raises:
+        UserError: They do not fit.
+    """
+    from keras_effnet.datasets.labels.conversion import require_task
+
+    if dataset.task == "detection" and not member.detects:
+        raise UserError(f"{dataset.name} has boxes, and {member.name} is no detector: --models det-lite0 is one.")
+    if dataset.task != "detection":
+        cure = "Studies compare classifiers and detectors, searches classifiers; keras-effnet train takes other tasks."
+        require_task(dataset.name, dataset.task, "classification", cure)
+        if member.detects:
+            raise UserError(f"{member.name} is a detector, and {dataset.name} has no boxes.")
 
 
 def check_data(dataset: Any, folder: Path) -> None:
@@ -107,7 +123,8 @@ def train_trial(trial: TrainingRun) -> dict[str, Any]:
     """Start or resume a training and return its row of `results.jsonl`.
 
     `accuracy` is the validation accuracy of the last epoch: that of the best epoch would be selected on the validation
-    images and so be biased. `test_accuracy` is that of the same weights on the test images, where there are any.
+    images and so be biased. `test_accuracy` is that of the same weights on the test images, where there are any. Of a
+    detector both are average precisions, which `metric` says.
     """
     folder = Path(trial.folder)
     make_folder(folder)
@@ -132,27 +149,30 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
 
     config = trial.protocol.config(trial.member, seed=trial.seed, epochs=trial.epochs)
     dataset, resume = load_data(trial.protocol, trial.member), (folder / LAST).is_file()
-    rows, peak = read_rows(folder), None
+    watched = trial.member.watched
+    rows, peak = read_rows(folder, watched), None
     if trial.study is not None:
         check_data(dataset, Path(trial.study))
     with energy_meter() as energy:
         if len(rows) < trial.target:
             (folder / ANSWERS).unlink(missing_ok=True)
             fit_dataset(dataset, config, folder, resume=resume, callbacks=[Pause(trial.target)])
-            rows, peak = read_rows(folder), _peak_memory_mb()
+            rows, peak = read_rows(folder, watched), _peak_memory_mb()
     tested: dict[str, Any] = {}
     if trial.reports and trial.target == trial.epochs:
-        answers = Answers.read(folder) or _answers(dataset, config, folder)
-        if dataset.test is not None:
-            tested = {"test_accuracy": round(answers.accuracy, 5), "test_images": len(answers.truth)}
+        tested = (
+            _held_out_boxes(dataset, config, folder) if trial.member.detects else _held_out(dataset, config, folder)
+        )
+    score = watched.column
     rows = rows[: trial.target]
     waits = [row["input_bound"] for row in rows if "input_bound" in row]
     return {
         "kind": "training",
         "member": trial.member.name,
         "seed": trial.seed,
-        "accuracy": rows[-1]["val_accuracy"],
-        "best_accuracy": max(row["val_accuracy"] for row in rows),
+        **({"metric": watched.title} if trial.member.detects else {}),
+        "accuracy": rows[-1][score],
+        "best_accuracy": max(row[score] for row in rows if not math.isnan(row[score])),
         "epochs": len(rows),
         "scheduled_epochs": trial.epochs,
         "learning_rate": config.learning_rate,
@@ -163,8 +183,28 @@ def _train(trial: TrainingRun, folder: Path) -> dict[str, Any]:
         "input_bound": round(fmean(waits), 4) if waits else None,
         "energy_joules": None if resume else energy.joules,
         "peak_memory_mb": peak,
-        "curve": [{name: _finite(row[name]) for name in _CURVE} for row in rows],
+        "curve": [
+            {name: _finite(row[name]) for name in _CURVE if name in row} | {"val_accuracy": _finite(row[score])}
+            for row in rows
+        ],
     }
+
+
+def _held_out(dataset: Any, config: Any, folder: Path) -> dict[str, Any]:
+    """Answer for the held-out images of a classifier, and return what the row tells of test images."""
+    answers = Answers.read(folder) or _answers(dataset, config, folder)
+    if dataset.test is None:
+        return {}
+    return {"test_accuracy": round(answers.accuracy, 5), "test_images": len(answers.truth)}
+
+
+def _held_out_boxes(dataset: Any, config: Any, folder: Path) -> dict[str, Any]:
+    """Average precision on held-out images, and on resamples of them, which all networks of a study have alike."""
+    from keras_effnet.study.measurement.held_out_boxes import box_scores
+
+    found = box_scores(dataset, config, folder)
+    tested = {} if dataset.test is None else {"test_accuracy": round(found.ap, 5), "test_images": found.images}
+    return tested | {"resampled": [round(value, 5) for value in found.resampled]}
 
 
 def _answers(dataset: Any, config: Any, folder: Path) -> Answers:

@@ -412,6 +412,12 @@ def test_an_empty_study_is_refused(tmp_path, tiny):
         scaling_study.run("digits", two_members(tiny), tmp_path, seeds=0)
 
 
+def test_a_missing_ray_is_told_before_anything_is_measured(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(executors, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'keras-effnet\[ray\]'"):
+        scaling_study.run("nowhere", two_members(tiny), tmp_path, cluster="local")
+
+
 def test_two_networks_of_one_name_are_refused(tmp_path, tiny):
     with pytest.raises(UserError, match="Two networks of the study have the name 'small'"):
         scaling_study.run("digits", two_members(tiny)[:1] * 2, tmp_path)
@@ -605,6 +611,8 @@ def test_a_recommended_network_is_trained_by_the_protocol_of_the_study(studied, 
         (("study", "digits", "--models", "b0", "--axis", "widht"), "Did you mean 'width'"),
         (("study", "digits", "--models", "b0", "--axis", "depth,width"), "--axis depth,width needs scaling steps"),
         (("study", "digits", "--phi", "0", "--epochs", "inf"), "and finite"),
+        (("study", "digits", "--phi", "0", "--epochs", "1e30"), "epochs must be at most"),
+        (("study", "digits", "--phi", "0", "--set", "bifpn_width=8"), "bifpn_width is an option of detectors, and b0"),
         (("study", "digits", "--phi", "0", "--target", "60"), "0<=x<=1"),
         (("study", "digits", "--phi", "0", "--set", "batch_size=["), "is not a valid value"),
         (("study", "digits", "--phi", "low"), "is not a list of numbers"),

@@ -28,11 +28,13 @@ from keras_effnet.cli.options import (
     tolerated,
     was_given,
 )
+from keras_effnet.config.detectors import names_detector
 from keras_effnet.errors import UserError
 from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
 from keras_effnet.study.protocol import BUDGETS, Budget, Protocol, rate_grid
 
 _PAPER = CompoundScaling()
+_SMALL = 48  # input size in pixels
 _MOST_SEEDS = 20  # of a network, with --until-clear
 _FIXED = ("budget", "options", "threads", "rates")  # parts of the protocol, which a resumed study keeps
 
@@ -53,7 +55,9 @@ _FIXED = ("budget", "options", "threads", "rates")  # parts of the protocol, whi
 @click.option("--alpha", type=float, default=_PAPER.alpha, show_default=True, help="Growth of depth, compound.")
 @click.option("--beta", type=float, default=_PAPER.beta, show_default=True, help="Growth of width, compound.")
 @click.option("--gamma", type=float, default=_PAPER.gamma, show_default=True, help="Growth of resolution, compound.")
-@click.option("--image-size", type=WHOLE, default=48, show_default=True, help="Input size instead of B0's 224 pixels.")
+@click.option(
+    "--image-size", type=WHOLE, help="Input size instead of B0's 224 pixels. [default: 48, of detectors their own]"
+)
 @click.option("--seeds", type=Whole(1), help="Trainings per network. [default: 3]")
 @click.option("--until-clear", is_flag=True, help="Add seeds to networks whose comparison is unclear.")
 @click.option(
@@ -151,7 +155,9 @@ def command(
     else:
         _show(summaries, findings)
         files = f"{folder}/report.html" if drawn else f"{folder}/{RESULTS_JSONL}"
-        console.finish(files, ("keras-effnet", "recommend", "--budget-ms", 10, "--data", folder))
+        detects = bool(summaries) and summaries[0].metric == "AP"
+        following = ("train", given["data"]["source"], "--model", summaries[-1].model) if detects else _RECOMMEND
+        console.finish(files, ("keras-effnet", *following, *(() if detects else ("--data", folder))))
     if result.failures:
         first, why = next(iter(result.failures.items()))
         raise UserError(
@@ -160,6 +166,7 @@ def command(
         )
 
 
+_RECOMMEND = ("recommend", "--budget-ms", 10)
 _NETWORKS = ("models", "baseline", "phis", "axes", "alpha", "beta", "gamma", "image_size")
 
 
@@ -169,10 +176,11 @@ def _members(models, baseline, phis, axes, alpha, beta, gamma, image_size, stem_
     if not phis and dimensions not in ([], ["compound"]):
         raise UserError(f"--axis {','.join(dimensions)} needs scaling steps, e.g. --phi -2,-1,0.")
     scaling = CompoundScaling(alpha, beta, gamma)
+    image_size = image_size or (None if any(map(names_detector, [*models, baseline])) else _SMALL)
     found = scaled(baseline, phis, dimensions, image_size=image_size, scaling=scaling, stem_stride=stem_stride)
     shapes = [member.options for member in found]
     named = [member for member in family(models, image_size) if member.options not in shapes]
-    return named + found + (progressive(baseline, image_size) if PROGRESSIVE in axes else [])
+    return named + found + (progressive(baseline, image_size or _SMALL) if PROGRESSIVE in axes else [])
 
 
 def _given(options) -> dict:
@@ -232,7 +240,8 @@ def _compared(folder: Path, against: Path, target: float | None) -> list[str]:
 
 
 def _show(summaries, sentences) -> None:
-    headers = ("network", "px", "MMACs", "params", "accuracy", "step", "training", "TFLite")
+    metric = summaries[0].metric if summaries else "accuracy"
+    headers = ("network", "px", "MMACs", "params", metric, "step", "training", "TFLite")
     rows = [
         (
             summary.member,

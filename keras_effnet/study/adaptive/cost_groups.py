@@ -135,9 +135,9 @@ def as_beside(known: Row, reference: Row, row: Row) -> dict[str, Any]:
 
 
 def _first_of_each_kind(members: Sequence[Member]) -> list[Member]:
-    """The first network of each kind: networks with the same block type differ only in size."""
+    """The first classifier of each kind: networks with the same block type differ only in size."""
     first: dict[tuple[str, bool], Member] = {}
-    for member in members:
+    for member in (each for each in members if not each.detects):
         stage = architecture_spec(member.model).stages[0]
         first.setdefault((stage.block, stage.se_ratio > 0), member)
     return list(first.values())

@@ -86,7 +86,8 @@ def study_columns(summaries: Sequence[Summary]) -> list[Column]:
 
     found = [plain("member", "network", True), plain("group", "axis or family", True), plain("image_size", "pixels")]
     split = summaries[0].split
-    name = "accuracy" if split == "validation" else f"{split} accuracy"
+    metric = summaries[0].metric
+    name = metric if split == "validation" else f"{split} {metric}"
     found.append(Column(name, lambda row: row["accuracy"], lambda row: row["shown"]["accuracy"], bar=True))
     if split != "validation":
         found.append(

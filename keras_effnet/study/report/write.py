@@ -6,6 +6,7 @@ Pure Python. Altair, vl-convert and wandb are loaded where they are used.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from keras_effnet.study.report.tables import csv_tables
 from keras_effnet.study.results import read_complete_results
 from keras_effnet.study.statistics.answers import answer
 from keras_effnet.study.statistics.looks import looks_of
+from keras_effnet.study.statistics.wording import worded
 from keras_effnet.study.summary import summarize
 from keras_effnet.system.documents import read_json, read_text, read_yaml
 from keras_effnet.system.files import atomic_group, write_text
@@ -115,21 +117,53 @@ def write_report(folder: str | Path, *, target: float | None = None, more: Seque
     answers = read_answers(folder, rows)
     data, summaries = report_data(rows, target, answers), summarize(rows, target)
     protocol = fields_of(folder / "protocol.yaml", read_yaml)
+    metric = summaries[0].metric
     report = Report(
         title=f"Study {folder.resolve().name}",
         subtitle=protocol_line(protocol, fields_of(folder / "env.json", read_json)),
         answer=answer(summaries, looks_of(protocol)),
-        cards=study_cards(data["networks"]),
-        sections=(*SECTIONS, *more),
+        cards=[(figure, worded(label, metric)) for figure, label in study_cards(data["networks"])],
+        sections=tuple(_about(section, metric) for section in (*SECTIONS, *more)),
         data=data,
         table=make_table(data["networks"], study_columns(summaries), labelled("macs")),
-        table_text=TABLE_TEXT,
+        table_text=worded(TABLE_TEXT, metric),
         downloads=csv_tables(rows, answers),
         groupings=groupings(data["networks"]),
         disagreements=disagreements_of(folder, answers),
         failures=data["failures"],
     )
     return write_page(folder, report)
+
+
+def _about(section: Section, metric: str) -> Section:
+    """A section on accuracy as one on another metric, its chart included."""
+    if metric == "accuracy":
+        return section
+    return replace(
+        section,
+        title=worded(section.title, metric),
+        describe=lambda data: worded(section.describe(data), metric),
+        chart=lambda data: _Retitled(section.chart(data).to_dict(), metric),
+    )
+
+
+@dataclass(frozen=True)
+class _Retitled:
+    """A chart whose titles are about a metric."""
+
+    spec: Mapping[str, Any]
+    metric: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification of the chart."""
+        return {name: self._of(name, value) for name, value in self.spec.items()}
+
+    def _of(self, name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: self._of(key, each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._of(name, each) for each in value]
+        return worded(value, self.metric) if name == "title" and isinstance(value, str) else value
 
 
 def write_page(folder: Path, report: Report, vector: str | None = "pareto") -> Path:

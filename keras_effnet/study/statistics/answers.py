@@ -30,6 +30,7 @@ from keras_effnet.study.statistics.comparisons import (
 from keras_effnet.study.statistics.looks import Looks
 from keras_effnet.study.statistics.rate_choice import rate_sentences
 from keras_effnet.study.statistics.sample_size import TO_SEE, expected_scatter, seeds_needed
+from keras_effnet.study.statistics.wording import worded
 from keras_effnet.study.summary import METRICS, Summary, ratios
 
 _UNEQUAL = 1.1  # ratio of MACs from which on networks do not cost the same
@@ -68,6 +69,8 @@ def answer(summaries: Sequence[Summary], looks: Looks | None = None) -> list[str
     Returns:
         List of strings.
     """
+    if not summaries:
+        return ["No network has been trained to the end."]
     if len(summaries) < 2:
         return ["A study of one network has nothing to compare; add another."]
     seeds = {each.member: len(each.accuracies) for each in summaries}
@@ -80,7 +83,7 @@ def answer(summaries: Sequence[Summary], looks: Looks | None = None) -> list[str
     first += [_source(summaries[0])]
     first += rate_sentences(summaries)
     lines = [*first, *told, *last, _needed(summaries, every)]
-    return [line for line in lines if line]
+    return [worded(line, summaries[0].metric) for line in lines if line]
 
 
 def _source(summary: Summary) -> str | None:
@@ -141,7 +144,8 @@ def _power(series: Sequence[Summary], clock: str) -> str | None:
 
 
 def _compared(first: Summary, last: Summary) -> Comparison | None:
-    return compare(first.member, last.member, (first.by_seed, last.by_seed), first.images)
+    resampled = (first.resampled, last.resampled)
+    return compare(first.member, last.member, (first.by_seed, last.by_seed), first.images, resampled)
 
 
 def _gain(series: Sequence[Summary]) -> _Question | None:
@@ -214,7 +218,7 @@ def _against(best: Summary, rival: Summary, found: Judged) -> str:
 def _needed(summaries: Sequence[Summary], verdicts: Sequence[Judged]) -> str | None:
     """Seeds that would settle what is unclear, from the scatter that was found."""
     unclear = [abs(each.comparison.difference) for each in verdicts if each.verdict == "unclear"]
-    if not unclear:
+    if not unclear or summaries[0].resampled:  # the power is that of shares of right answers
         return None
     accuracies = [value for each in summaries for value in each.accuracies]
     images = summaries[0].images or image_count(accuracies)

@@ -118,7 +118,11 @@ def half_width(seed_error: Any, image_error: Any, seeds: int, level: float) -> n
 
 
 def compare(
-    first: str, last: str, accuracies: Sequence[dict[int, float]], images: int | None = None
+    first: str,
+    last: str,
+    accuracies: Sequence[dict[int, float]],
+    images: int | None = None,
+    resampled: Sequence[Sequence[Sequence[float]]] = (),
 ) -> Comparison | None:
     """Compare two networks over their common seeds.
 
@@ -126,6 +130,8 @@ def compare(
         first, last: Strings, names of the networks.
         accuracies: Two dicts from seed to accuracy, of `first` and of `last`.
         images: Int, number of validation images; by default the smallest number that these accuracies are shares of.
+        resampled: Two sequences, of `first` and of `last`, with the accuracies of each seed on resamples of the images,
+            which give the error over images of a metric that is no share of right answers. The draws are the same.
 
     Returns:
         A `Comparison`; None if they have no common seed.
@@ -139,7 +145,20 @@ def compare(
         return Comparison(first, last, float(differences.mean()), len(common))
     images = images or image_count([*before.values(), *after.values()])
     mean, of_seeds, of_images = paired(differences, images)
+    if len(resampled) == 2 and all(resampled):
+        of_images = _resampled_error(accuracies, resampled, common)
     return Comparison(first, last, float(mean), len(common), float(of_seeds), float(of_images))
+
+
+def _resampled_error(
+    accuracies: Sequence[dict[int, float]], resampled: Sequence[Sequence[Sequence[float]]], common: Sequence[int]
+) -> np.ndarray:
+    """Standard deviation over resamples of the images of the mean difference over common seeds."""
+    means = []
+    for by_seed, drawn in zip(accuracies, resampled, strict=True):
+        of_seed = dict(zip(by_seed, drawn, strict=True))
+        means.append(np.mean([of_seed[seed] for seed in common], axis=0))
+    return np.std(means[1] - means[0], ddof=1)
 
 
 def image_count(accuracies: Sequence[float]) -> int:

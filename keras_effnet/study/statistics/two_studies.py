@@ -7,6 +7,7 @@ from typing import Any
 
 from keras_effnet.study.statistics.comparisons import Comparison, basis, compare, in_words, judged
 from keras_effnet.study.statistics.looks import in_series
+from keras_effnet.study.statistics.wording import worded
 from keras_effnet.study.summary import METRICS, Summary, ratios
 
 _MEASURED = ("step_ms", "predict_ms", "tflite_ms")
@@ -44,12 +45,13 @@ def compare_studies(
         grown = ratios(first[name], last[name])
         times = ", ".join(f"{METRICS[clock].label} x{grown[clock]:.2f}" for clock in _MEASURED if clock in grown)
         sentences.append(f"{name}, from {names[0]} to {names[1]}: {times}.")
-    return sentences
+    return [worded(sentence, first[common[0]].metric) for sentence in sentences]
 
 
 def _compared(first: Summary, last: Summary, studies: tuple[str, str]) -> Comparison | None:
     before, after = (f"{first.member} of {study}" for study in studies)
-    return compare(before, after, (first.by_seed, last.by_seed), first.images)
+    resampled = (first.resampled, last.resampled)
+    return compare(before, after, (first.by_seed, last.by_seed), first.images, resampled)
 
 
 def _same_images(first: Summary, last: Summary) -> bool:
