@@ -1,12 +1,15 @@
-"""Threads of a training: as many as `--threads` says, in all."""
+"""Threads of a training, as many as `--threads` says in all; and the command that follows from a study."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from busy_threads import shares
 
+from keras_effnet.cli.commands.study import _next
 from keras_effnet.cli.options import default_threads
 from keras_effnet.study.executors import processes
 from keras_effnet.study.trial import limit_threads
@@ -37,6 +40,20 @@ def test_one_thread_uses_one_core(monkeypatch):
         assert submit(shares, 1).result()[0] > 0.9
         if (os.cpu_count() or 1) > 1:
             assert submit(shares, 2).result()[1] > 0.2
+
+
+@pytest.mark.parametrize(
+    ("axes", "metric", "following"),
+    [
+        ((), "accuracy", ("study", "--resume")),
+        (("family",), "accuracy", ("study", "--resume")),
+        (("baseline", "compound"), "accuracy", ("recommend", "--budget-ms")),
+        (("baseline", "compound"), "AP", ("train", "images")),
+    ],
+)
+def test_the_next_command_is_one_that_works(axes, metric, following):
+    summaries = [SimpleNamespace(axis=axis, metric=metric, model="det-d0") for axis in axes]
+    assert _next(summaries, Path("runs/study/images"), "images")[:2] == following
 
 
 def test_trainings_share_the_cores(monkeypatch):

@@ -30,7 +30,7 @@ from keras_effnet.cli.options import (
 )
 from keras_effnet.config.detectors import names_detector
 from keras_effnet.errors import UserError
-from keras_effnet.study.networks import AXES, PROGRESSIVE, Member, family, progressive, scaled
+from keras_effnet.study.networks import AXES, BASELINE, PROGRESSIVE, Member, family, progressive, scaled
 from keras_effnet.study.protocol import BUDGETS, Budget, Protocol, rate_grid
 
 _PAPER = CompoundScaling()
@@ -155,9 +155,7 @@ def command(
     else:
         _show(summaries, findings)
         files = f"{folder}/report.html" if drawn else f"{folder}/{RESULTS_JSONL}"
-        detects = bool(summaries) and summaries[0].metric == "AP"
-        following = ("train", given["data"]["source"], "--model", summaries[-1].model) if detects else _RECOMMEND
-        console.finish(files, ("keras-effnet", *following, *(() if detects else ("--data", folder))))
+        console.finish(files, ("keras-effnet", *_next(summaries, folder, given["data"]["source"])))
     if result.failures:
         first, why = next(iter(result.failures.items()))
         raise UserError(
@@ -166,7 +164,6 @@ def command(
         )
 
 
-_RECOMMEND = ("recommend", "--budget-ms", 10)
 _NETWORKS = ("models", "baseline", "phis", "axes", "alpha", "beta", "gamma", "image_size")
 
 
@@ -237,6 +234,17 @@ def _compared(folder: Path, against: Path, target: float | None) -> list[str]:
     alike = against.resolve().name == folder.resolve().name
     names = (str(against), str(folder)) if alike else (against.resolve().name, folder.resolve().name)
     return compare_studies(names, (before, after), (first, last))
+
+
+def _next(summaries, folder: Path, source: str) -> tuple[object, ...]:
+    """The command that follows from a study: `recommend` needs two networks of compound scaling."""
+    if not summaries:
+        return ("study", "--resume", folder)
+    if summaries[0].metric == "AP":
+        return ("train", source, "--model", summaries[-1].model)
+    if sum(each.axis in ("compound", BASELINE) for each in summaries) > 1:
+        return ("recommend", "--budget-ms", 10, "--data", folder)
+    return ("study", "--resume", folder, "--phi", "-2,-1,0")
 
 
 def _show(summaries, sentences) -> None:
