@@ -100,7 +100,10 @@ def check_task(dataset: Any, member: Member) -> None:
     from keras_effnet.datasets.labels.conversion import require_task
 
     if dataset.task == "detection" and not member.detects:
-        raise UserError(f"{dataset.name} has boxes, and {member.name} is no detector: --models det-lite0 is one.")
+        raise UserError(
+            f"{dataset.name} has boxes, and {member.name} is no detector: `keras-effnet study DATA --models "
+            "det-lite0,det-d0` compares some."
+        )
     if dataset.task != "detection":
         cure = "Studies compare classifiers and detectors, searches classifiers; keras-effnet train takes other tasks."
         require_task(dataset.name, dataset.task, "classification", cure)

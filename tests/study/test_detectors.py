@@ -65,7 +65,7 @@ def test_what_detectors_cannot_be_is_refused(wrong, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--models", "b0"), "has boxes, and b0 is no detector"),
+        (("--models", "b0"), "has boxes, and b0 is no detector: `keras-effnet study DATA --models det-lite0,det-d0`"),
         (("--models", "det-d0,b0"), "has boxes, and b0 is no detector"),
         (("--models", "det-d0", "--seconds", "9"), "The pace of detectors is not measured"),
     ],
