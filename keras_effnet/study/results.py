@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from keras_effnet.errors import UserError
 from keras_effnet.system import jsonl
@@ -36,7 +36,7 @@ class _TrainingCosts(TypedDict, total=False):
     val_images: int | None
     test_accuracy: float
     test_images: int
-    metric: str
+    metric: Literal["AP"]
     resampled: list[float]
     curve: list[_Epoch]
 
@@ -50,7 +50,7 @@ class TrainingRow(_Row, _TrainingCosts):
 
 
 class _CostFigures(TypedDict, total=False):
-    metric: str
+    metric: Literal["AP"]
     axis: str
     phi: float
     model: str

@@ -17,11 +17,13 @@ from keras_effnet.study.networks import Member, cost_warnings, family, progressi
 from keras_effnet.study.protocol import Budget, Protocol
 from keras_effnet.study.recommendation import CostLimit, recommend
 from keras_effnet.study.report.tables import csv_tables
+from keras_effnet.study.results import RESULTS_JSONL, read_results
 from keras_effnet.study.statistics.answers import answer
 from keras_effnet.study.statistics.comparisons import compare
 from keras_effnet.study.statistics.two_studies import compare_studies
 from keras_effnet.study.statistics.wording import worded
 from keras_effnet.study.summary import seconds_to, summarize
+from keras_effnet.system import jsonl
 
 
 def test_detectors_have_their_own_sizes_and_those_of_the_rule():
@@ -132,6 +134,12 @@ def test_the_error_over_images_is_that_of_resamples_of_the_same_images():
 
 def test_a_study_without_a_training_says_so():
     assert answer([]) == ["No network has been trained to the end."]
+
+
+def test_a_row_of_an_unknown_metric_is_refused(tmp_path):
+    jsonl.append(tmp_path / RESULTS_JSONL, training("det-d0", 0, 0.5, curve=[], metric="mAP"))
+    with pytest.raises(UserError, match="row 1: metric must be one of AP"):
+        read_results(tmp_path)
 
 
 def test_words_about_ap():
