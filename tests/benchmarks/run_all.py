@@ -55,6 +55,7 @@ SCRIPTS = (
     Script("many_files"),
     Script("detection_targets_and_losses"),
     Script("export", ("cost", "b0")),
+    Script("equalized_export", (f"{{data}}/{IMAGENET}", "b0")),
     Script("data", (f"{{data}}/{IMAGENET}", "loaders")),
     Script("inference", (f"{{data}}/{IMAGENET}",)),
     Script("accuracy", (f"{{data}}/{IMAGENET}", "lite0")),
