@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from benchmark_scripts import FOLDER, benchmark
 
 
 def test_run_all_knows_every_script():
-    names = {path.stem for path in FOLDER.glob("*.py")} - {"run_all"}
+    names = {path.stem for path in FOLDER.glob("*.py")} - {"run_all", "recording"}
     run_all = benchmark("run_all")
     assert {*(script.name for script in run_all.SCRIPTS), *run_all.BY_HAND} == names
 
 
+def test_a_script_records_what_it_prints(tmp_path, monkeypatch, capsys):
+    recorded = benchmark("recording").recorded
+    monkeypatch.setattr(
+        "sys.argv", ["tests/benchmarks/one.py", "b0", f"--json={tmp_path / 'one.json'}", "--rounds", "2"]
+    )
+    with pytest.raises(SystemExit), recorded():
+        print("| a |\n|---|\n| 1 |")
+        raise SystemExit("too slow")
+    (script,) = json.loads((tmp_path / "one.json").read_text())["scripts"]
+    assert script["script"] == "one" and script["command"] == "python tests/benchmarks/one.py b0 --rounds 2"
+    assert script["tables"] == [[{"a": "1"}]] and script["error"] == "too slow"
+    assert "| 1 |" in capsys.readouterr().out
+
+
 def test_tables_become_rows():
     text = "words\n\n| a | b c |\n|---|---|\n| 1 | x / y |\n| 2 |  |\n\n| d |\n|---|\n| 3 |\n"
-    assert benchmark("run_all").tables(text) == [[{"a": "1", "b c": "x / y"}, {"a": "2", "b c": ""}], [{"d": "3"}]]
+    assert benchmark("recording").tables(text) == [[{"a": "1", "b c": "x / y"}, {"a": "2", "b c": ""}], [{"d": "3"}]]
 
 
 @pytest.mark.parametrize(

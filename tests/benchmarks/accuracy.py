@@ -55,4 +55,7 @@ def main(folder: str, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    from recording import recorded
+
+    with recorded():
+        main(*sys.argv[1:])

@@ -88,9 +88,12 @@ def main(*names: str) -> None:
 
 
 if __name__ == "__main__":
-    jobs = {job.__name__: job for job in (write_weights, measure)}
-    job, *arguments = sys.argv[1:] or [""]
-    if job in jobs:
-        jobs[job](*arguments)
-    else:
-        main(*sys.argv[1:])
+    from recording import recorded
+
+    with recorded():
+        jobs = {job.__name__: job for job in (write_weights, measure)}
+        job, *arguments = sys.argv[1:] or [""]
+        if job in jobs:
+            jobs[job](*arguments)
+        else:
+            main(*sys.argv[1:])

@@ -56,7 +56,10 @@ def loss(classes: int) -> float:
 
 
 if __name__ == "__main__":
-    for boxes in (15, 100):
-        print(f"assignment of {boxes} boxes: {assignment(boxes):.1f} ms an image")
-    for number in (3, 90):
-        print(f"focal loss of {number} classes, batch {BATCH}: {loss(number):.0f} ms a step")
+    from recording import recorded
+
+    with recorded():
+        for boxes in (15, 100):
+            print(f"assignment of {boxes} boxes: {assignment(boxes):.1f} ms an image")
+        for number in (3, 90):
+            print(f"focal loss of {number} classes, batch {BATCH}: {loss(number):.0f} ms a step")

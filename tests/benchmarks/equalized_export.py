@@ -105,7 +105,10 @@ def main(folder: str, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    jobs = {job.__name__: job for job in (ours, theirs, exactness)}
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    jobs.get(sys.argv[1], lambda *rest: main(sys.argv[1], *rest))(*sys.argv[2:])
+    from recording import recorded
+
+    with recorded():
+        jobs = {job.__name__: job for job in (ours, theirs, exactness)}
+        if len(sys.argv) < 2:
+            sys.exit(__doc__)
+        jobs.get(sys.argv[1], lambda *rest: main(sys.argv[1], *rest))(*sys.argv[2:])

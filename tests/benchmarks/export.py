@@ -151,7 +151,10 @@ def files(folder: str, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    jobs = {job.__name__: job for job in (ours, theirs, cost, default, files)}
-    if len(sys.argv) < 2 or sys.argv[1] not in jobs:
-        sys.exit(__doc__)
-    jobs[sys.argv[1]](*sys.argv[2:])
+    from recording import recorded
+
+    with recorded():
+        jobs = {job.__name__: job for job in (ours, theirs, cost, default, files)}
+        if len(sys.argv) < 2 or sys.argv[1] not in jobs:
+            sys.exit(__doc__)
+        jobs[sys.argv[1]](*sys.argv[2:])

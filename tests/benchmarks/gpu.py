@@ -25,7 +25,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -232,7 +231,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peak", type=float, help="dense TFLOP/s in half precision")
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -261,9 +259,10 @@ def main() -> None:
         case = Case(name, architecture_spec(name).image_size, BATCHES[name], STEPS, precision)
         rows += compare(case, contenders, options.rounds, peak)
         show(rows[-len(contenders) :])
-    if options.json:
-        options.json.write_text(json.dumps({"gpu": device, "peak_tflops": peak, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    from recording import recorded
+
+    with recorded():
+        main()

@@ -279,7 +279,6 @@ def main() -> None:
     """Measure, fit and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("axes", nargs="*", default=sorted({each.axis for each in GROWTHS}))
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -302,11 +301,12 @@ def main() -> None:
             )
         rows.append(row(growth, costs))
         show(rows[-1])
-    if options.json:
-        options.json.write_text(json.dumps({"cpu": cpu_name(), "rows": rows}, indent=1))
     if any(each["verdict"] == "WORSE THAN LINEAR" for each in rows):
         sys.exit("something grows faster than linearly")
 
 
 if __name__ == "__main__":
-    main()
+    from recording import recorded
+
+    with recorded():
+        main()

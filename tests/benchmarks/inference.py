@@ -108,4 +108,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from recording import recorded
+
+    with recorded():
+        main()

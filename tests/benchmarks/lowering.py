@@ -1,6 +1,6 @@
 """What a training step becomes on an accelerator, read from the lowered program, without one.
 
-    python tests/benchmarks/lowering.py [NAME ...] [--policy POLICY ...] [--target TARGET ...] [--json FILE]
+    python tests/benchmarks/lowering.py [NAME ...] [--policy POLICY ...] [--target TARGET ...] [--findings FILE]
 
 The step that `model.fit` compiles is lowered under `mixed_float16` and `mixed_bfloat16`, on Keras' JAX backend for the
 platforms `cuda` and `tpu` (`jax.export` needs no device; extra `[peers]`) and on TensorFlow for XLA (`xla`). The text
@@ -440,7 +440,7 @@ def main() -> None:
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--stages", type=int)
     parser.add_argument("--size", type=int)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--findings", type=Path)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--timm", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -452,8 +452,8 @@ def main() -> None:
     else:
         results = lowered(options)
         report(results)
-        if options.json:
-            options.json.write_text(json.dumps({"findings": [asdict(each) for each in results]}, indent=1))
+        if options.findings:
+            options.findings.write_text(json.dumps({"findings": [asdict(each) for each in results]}, indent=1))
         wrong = [f"{each.name} {each.policy} {each.target}: {line}" for each in results for line in regressions(each)]
         if wrong:
             sys.exit("\n".join(wrong))
@@ -464,4 +464,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from recording import recorded
+
+    with recorded():
+        main()

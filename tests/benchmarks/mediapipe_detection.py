@@ -68,6 +68,9 @@ def main(data: str, files: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2:])
+    from recording import recorded
+
+    with recorded():
+        if len(sys.argv) < 3:
+            sys.exit(__doc__)
+        main(sys.argv[1], sys.argv[2:])

@@ -67,4 +67,7 @@ def main(folder: str, name: str = "lite0") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    from recording import recorded
+
+    with recorded():
+        main(*sys.argv[1:])

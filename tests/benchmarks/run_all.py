@@ -1,11 +1,12 @@
 """Run the benchmark scripts one after another; one JSON file and one Markdown page of what they print.
 
-    python tests/benchmarks/run_all.py [SCRIPT ...] [--data FOLDER] --json FILE --markdown FILE
+    python tests/benchmarks/run_all.py [SCRIPT ...] [--quick] [--data FOLDER] --json FILE --markdown FILE
 
 `--data` is the folder of `imagenet-sample-300` and `tiny-imagenet-10`, without which the scripts that read images are
-left out, as is `gpu.py` where there is no GPU. The JSON has the processor, versions and commit,
-and for each script its command, CPU and wall seconds, output, and the rows of its tables as dicts. A script that fails
-is reported with its last line and does not stop the others; the exit code is then 1. Some scripts take many minutes.
+left out, as is `gpu.py` where there is no GPU. `--quick` gives some scripts less to do, and leaves out those that take
+many minutes nevertheless. The JSON has the processor, versions and commit, and for each script its command, CPU and
+wall seconds, output, and the rows of its tables as dicts; a single script writes the same with `--json FILE`. A script
+that fails is reported with its last line and does not stop the others; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -16,25 +17,29 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from recording import FOLDER, entry, machine
+
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.files import write_text
-from keras_effnet.system.machine import environment
 
-FOLDER = Path(__file__).resolve().parent
 IMAGENET, TINY = "imagenet-sample-300", "tiny-imagenet-10"
 
 
 @dataclass(frozen=True)
 class Script:
-    """A script with its arguments, in which `{data}` stands for the folder of images, and a program that it needs."""
+    """A script with its arguments, in which `{data}` stands for the folder of images, and a program that it needs.
+
+    `quick` are the arguments with which it takes a minute or so, None if it always takes longer.
+    """
 
     name: str
     arguments: tuple[str, ...] = ()
     program: str = ""
+    quick: tuple[str, ...] | None = None
 
     def can_run(self, data: Path | None) -> bool:
         """Whether its images and its program are there."""
@@ -47,14 +52,14 @@ class Script:
 
 
 SCRIPTS = (
-    Script("build", ("b0",)),
-    Script("train_step"),
+    Script("build", ("b0",), quick=("b0",)),
+    Script("train_step", quick=("--rounds", "2", "64:64")),
     Script("lowering", ("b0", "--policy", "mixed_bfloat16")),
     Script("gpu", program="nvidia-smi"),
-    Script("growth"),
+    Script("growth", quick=("network",)),
     Script("many_files"),
-    Script("detection_targets_and_losses"),
-    Script("export", ("cost", "b0")),
+    Script("detection_targets_and_losses", quick=()),
+    Script("export", ("default",), quick=("cost", "lite0")),
     Script("equalized_export", (f"{{data}}/{IMAGENET}", "b0")),
     Script("data", (f"{{data}}/{IMAGENET}", "loaders")),
     Script("inference", (f"{{data}}/{IMAGENET}",)),
@@ -68,23 +73,6 @@ SCRIPTS = (
 BY_HAND = ("mediapipe_detection",)
 
 
-def tables(text: str) -> list[list[dict[str, str]]]:
-    """Markdown tables in a text, each a list of rows, each a dict of the column's title to the cell."""
-    found: list[list[dict[str, str]]] = []
-    titles: list[str] = []
-    for line in text.splitlines():
-        if not line.startswith("|"):
-            titles = []
-            continue
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if not titles:
-            titles = cells
-            found.append([])
-        elif set(line) - set("|-: "):
-            found[-1].append(dict(zip(titles, cells, strict=False)))
-    return found
-
-
 def run(script: Script, data: Path | None) -> dict[str, Any]:
     """What a script printed and took."""
     command = script.command(data)
@@ -92,21 +80,9 @@ def run(script: Script, data: Path | None) -> dict[str, Any]:
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     shown = " ".join(["python", f"tests/benchmarks/{script.name}.py", *script.arguments]).replace("{data}", "DATA")
     errors = done.stderr.strip().splitlines()
-    return {
-        "script": script.name,
-        "command": shown,
-        "cpu_s": round(sum(os.times()[2:4]) - cpu, 1),
-        "wall_s": round(time.perf_counter() - wall, 1),
-        "error": (errors[-1] if errors else f"exit code {done.returncode}") if done.returncode else None,
-        "output": done.stdout.strip(),
-        "tables": tables(done.stdout),
-    }
-
-
-def commit() -> str:
-    """Hash of the checkout, with a plus if files differ from it; empty outside git."""
-    found = subprocess.run(["git", "-C", FOLDER, "describe", "--always", "--dirty=+"], capture_output=True, text=True)
-    return found.stdout.strip()
+    error = (errors[-1] if errors else f"exit code {done.returncode}") if done.returncode else None
+    spent = sum(os.times()[2:4]) - cpu, time.perf_counter() - wall
+    return entry(script.name, shown, *spent, done.stdout, error)
 
 
 def markdown(facts: dict[str, Any]) -> str:
@@ -124,20 +100,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="SCRIPT", default=[each.name for each in SCRIPTS])
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--markdown", type=Path, required=True)
     options = parser.parse_args()
     if unknown := set(options.names) - {each.name for each in SCRIPTS}:
         sys.exit(f"No such script: {', '.join(sorted(unknown))}. Known: {', '.join(each.name for each in SCRIPTS)}.")
-    about = environment()
-    facts = {
-        "cpu": about.get("cpu"),
-        "cores": os.cpu_count(),
-        "versions": {"python": about.get("python")} | dict(about.get("packages", {})),
-        "commit": commit(),
-        "scripts": [],
-    }
-    for script in SCRIPTS:
+    facts = machine()
+    chosen = SCRIPTS
+    if options.quick:
+        chosen = tuple(replace(each, arguments=each.quick) for each in SCRIPTS if each.quick is not None)
+    for script in chosen:
         if script.name not in options.names or not script.can_run(options.data):
             continue
         found = run(script, options.data)

@@ -85,8 +85,11 @@ def compare(cases: list[str], repeats: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("cases", nargs="*")
-    options = parser.parse_args()
-    compare(options.cases or list(CASES), options.rounds)
+    from recording import recorded
+
+    with recorded():
+        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--rounds", type=int, default=9)
+        parser.add_argument("cases", nargs="*")
+        options = parser.parse_args()
+        compare(options.cases or list(CASES), options.rounds)

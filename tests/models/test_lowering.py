@@ -139,7 +139,7 @@ def test_a_training_step_is_lowered_without_regressions(tmp_path, target, polici
     if target != "xla" and importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
     path = tmp_path / "findings.json"
-    command = [sys.executable, str(SCRIPT), "b0", "--stages=3", "--size=64", f"--json={path}"]
+    command = [sys.executable, str(SCRIPT), "b0", "--stages=3", "--size=64", f"--findings={path}"]
     command += ["--target", target, "--policy", *policies]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
