@@ -12,8 +12,7 @@ from small_network import TINY
 
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.training import loop
-from keras_effnet.training import run as training_module
+from keras_effnet.training import input_pipelines, loop
 from keras_effnet.training.checkpoints import BEST, read_rows
 from keras_effnet.training.run import train, train_dataset
 from keras_effnet.training.watchers import Pause
@@ -151,8 +150,8 @@ def test_a_progressive_run_scales_augmentation_and_leaves_a_file_for_the_last_si
             asked.append((options["epochs"], spec.size, options["augmentation"]))
         return original(data, spec, batch_size, **options)
 
-    original = training_module.image_pipeline
-    monkeypatch.setattr(training_module, "image_pipeline", pipeline)
+    original = input_pipelines.image_pipeline
+    monkeypatch.setattr(input_pipelines, "image_pipeline", pipeline)
     small = replace(digits, train=digits.train.sample(48), val=digits.val.sample(32))
     train_dataset(small, config, tmp_path)
     for place, size, strength in ((0, 32, 0.5), (1, 64, 1.0)):
