@@ -28,7 +28,7 @@ from keras_effnet.system import jsonl
 DOCS = Path(__file__).resolve().parent
 PAGE, RESULTS, IMAGES = DOCS / "study.md", DOCS / "results", DOCS / "images"
 # Charts of the reports of the results.
-FIGURES = {"tiny-imagenet-10": ("pareto", "times", "law"), "digits-cluttered": ("scaling",)}
+FIGURES = {"tiny-imagenet-10": ("pareto", "times", "law"), "axes": ("scaling",)}
 _COLOURS = 64  # of a stored chart, which takes a tenth of the bytes
 
 

@@ -209,7 +209,7 @@ def _verdict(comparison: Comparison, rejected: bool, low: float, high: float, ma
 
 def points(share: float) -> str:
     """Format a difference of accuracies in points, with its sign."""
-    return f"{100 * share:+.1f}"
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # +0.0 for the zero that is below
 
 
 def uncertainty(found: Judged) -> str:
