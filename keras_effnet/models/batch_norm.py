@@ -81,6 +81,18 @@ def replaced_calls(
             del layer.call
 
 
+@contextmanager
+def step_of_its_own(model: keras.Model, changed: bool) -> Iterator[None]:
+    """Drop the compiled training step at both ends of a `with` block if layers compute otherwise inside it."""
+    if changed:
+        model.train_function = None
+    try:
+        yield
+    finally:
+        if changed:
+            model.train_function = None
+
+
 def _fused_call(layer: keras.layers.Layer) -> Callable[..., Any] | None:
     stock = type(layer) is keras.layers.BatchNormalization  # a subclass may compute something else
     return partial(_call, layer) if stock and trains_on_cpu() else None
@@ -124,11 +136,5 @@ def fused_batch_norm(model: keras.Model) -> Iterator[None]:
     >>> with keras_effnet.models.fused_batch_norm(model):
     ...     model.fit(batches)
     """
-    with fused_layers(model) as changed:
-        if changed:
-            model.train_function = None
-        try:
-            yield
-        finally:
-            if changed:
-                model.train_function = None
+    with fused_layers(model) as changed, step_of_its_own(model, changed):
+        yield

@@ -37,9 +37,7 @@ def test_one_thread_uses_one_core(monkeypatch):
     """Processor time by thread, which other load on the machine does not change."""
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     with processes() as submit:
-        assert (
-            submit(shares, 1).result()[0] > 0.75
-        )  # two would have half each; Python takes some, more when others compute
+        assert submit(shares, 1).result()[0] > 0.9
         if (os.cpu_count() or 1) > 1:
             assert submit(shares, 2).result()[1] > 0.2
 

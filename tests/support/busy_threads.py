@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+
 import psutil
 
 from keras_effnet.study.trial import limit_threads
 
 
 def shares(threads: int) -> list[float]:
-    """Shares of the processor time by thread, largest first, of operations that could all run side by side."""
+    """Shares of the computing threads, largest first, in operations that could all run side by side.
+
+    The main thread, which dispatches them, does not count.
+    """
     limit_threads(threads)
     import tensorflow as tf
 
@@ -29,4 +34,5 @@ def shares(threads: int) -> list[float]:
 
 
 def _seconds() -> dict[int, float]:
-    return {each.id: each.user_time + each.system_time for each in psutil.Process().threads()}
+    threads, main = psutil.Process().threads(), threading.main_thread().native_id
+    return {each.id: each.user_time + each.system_time for each in threads if each.id != main}

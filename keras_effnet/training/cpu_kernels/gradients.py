@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_effnet.models.batch_norm import replaced_calls, trains_on_cpu
+from keras_effnet.models.batch_norm import replaced_calls, step_of_its_own, trains_on_cpu
 
 _WIDEST = 3  # pixels; up to this width oneDNN's own kernel of depthwise filters is the fastest
 
@@ -136,11 +136,6 @@ def fused_gradients(model: keras.Model) -> Iterator[None]:
     ...     model.fit(batches)
     """
     covered = trains_on_cpu() and not tf.distribute.has_strategy() and not getattr(model, "jit_compile", False)
-    with replaced_calls(model, _faster_call if covered and _compiles() else lambda layer: None) as changed:
-        if changed:
-            model.train_function = None
-        try:
-            yield
-        finally:
-            if changed:
-                model.train_function = None
+    replacement = _faster_call if covered and _compiles() else lambda layer: None
+    with replaced_calls(model, replacement) as changed, step_of_its_own(model, changed):
+        yield
