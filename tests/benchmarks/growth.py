@@ -213,7 +213,14 @@ GROWTHS = (
     Growth("classes", classifier, CLASSES),
     Growth("processes", processes, (1, 2, 4)),
     Growth("network", counting, PHIS, weighted_layers),
-    Growth("network", building, PHIS, weighted_layers, parameters),
+    Growth(
+        "network",
+        building,
+        PHIS,
+        weighted_layers,
+        parameters,
+        reason="random initial weights grow with the parameters, the rest with the layers",
+    ),
 )
 
 
