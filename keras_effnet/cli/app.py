@@ -11,10 +11,12 @@ from typing import NoReturn
 
 import click
 
+from keras_effnet.cli.interruption import interrupted_status, interruptible, was_interrupted
 from keras_effnet.errors import UserError, VerificationError, first_line, unknown
 from keras_effnet.system.files import cannot_write, disk_full, forbidden
 
-EXIT_USER, EXIT_VERIFICATION, EXIT_INTERRUPTED, EXIT_READER_GONE = 2, 3, 130, 141
+EXIT_USER, EXIT_VERIFICATION, EXIT_READER_GONE = 2, 3, 141
+_INTERRUPTED = "interrupted."
 _SURPLUS = "Got unexpected extra"  # click, of arguments
 
 # One-line help texts, kept here so that --help imports no command.
@@ -131,7 +133,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line.
 
     Exit status: 0 success; 1 unexpected error; 2 invalid input, explained in one line; 3 failed verification;
-    130 interrupted; 141 the reader of stdout has closed it.
+    130 interrupted, 143 by SIGTERM; 141 the reader of stdout has closed it.
 
     Args:
         args: Command line arguments without the program name; `sys.argv` by default.
@@ -144,13 +146,15 @@ def main(args: list[str] | None = None) -> None:
     args = [arg for arg in args if arg != "--debug"]  # accepted before and after the command
     tolerate_any_character()
     try:
-        # In non-standalone mode click returns the status of `Exit` instead of raising it.
-        if status := cli.main(args, prog_name="keras-effnet", standalone_mode=False):
+        with interruptible():
+            # In non-standalone mode click returns the status of `Exit` instead of raising it.
+            status = cli.main(args, prog_name="keras-effnet", standalone_mode=False)
+        if status:
             sys.exit(status)
     except click.exceptions.NoArgsIsHelpError as help_text:
         click.echo(help_text.format_message())
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted.", EXIT_INTERRUPTED)
+        _fail(_INTERRUPTED, interrupted_status())
     except click.ClickException as error:
         _fail(usage_error(error), EXIT_USER)
     except (UserError, VerificationError) as error:
@@ -160,6 +164,8 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if was_interrupted():  # a C module that is being loaded turns it into an ImportError
+            _fail(_INTERRUPTED, interrupted_status())
         if disk_full(error):
             _fail(str(cannot_write(getattr(error, "filename", None) or "a file or the output", error)), EXIT_USER)
         if isinstance(error, OSError) and forbidden(error):

@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
+from keras_effnet.cli.interruption import interrupted_status
 from keras_effnet.system.documents import json_text
 from keras_effnet.tasks.learning import ACCURACY, Watched
 
-INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 _WARNING = "warning: "
 
 
@@ -92,7 +92,7 @@ def hold(folder: Path) -> None:
 
 @contextmanager
 def resumable(command: str, folder: Path, checkpoint: str) -> Iterator[None]:
-    """On Ctrl-C, show the command that resumes a run, if there is something to resume from.
+    """On Ctrl-C and SIGTERM, show the command that resumes a run, if there is something to resume from.
 
     Args:
         command: String, name of the command.
@@ -106,7 +106,7 @@ def resumable(command: str, folder: Path, checkpoint: str) -> Iterator[None]:
             raise
         resume = command_line("keras-effnet", command, "--resume", folder)
         click.echo(f"error: interrupted. Resume it: {resume}", err=True)
-        raise click.exceptions.Exit(INTERRUPTED) from None
+        raise click.exceptions.Exit(interrupted_status()) from None
 
 
 def emit_json(value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,8 +11,6 @@ import time
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
@@ -86,7 +83,6 @@ def _run(arguments: Sequence[str], environments: dict[int, dict[str, str]]) -> i
     started = [sys.executable, *([] if script else ["-m", "keras_effnet"]), *arguments]
     running: dict[int, subprocess.Popen[str]] = {}
     echoes = []
-    before = signal.signal(signal.SIGTERM, _leave)
     try:
         for number, environment in environments.items():
             running[number] = subprocess.Popen(
@@ -112,14 +108,8 @@ def _run(arguments: Sequence[str], environments: dict[int, dict[str, str]]) -> i
             time.sleep(_POLL)
     finally:  # without one of them the others would wait forever
         _end(running.values())
-        signal.signal(signal.SIGTERM, before)
         for echo in echoes:
             echo.join(_PATIENCE)
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """Turn SIGTERM, which would orphan the processes, into an exception, so that they are terminated first."""
-    raise SystemExit(128 + number)
 
 
 def _echo(number: int, process: subprocess.Popen[str]) -> None:

@@ -11,9 +11,10 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.answers import ANSWERS, Question
+from keras_effnet.cli.interruption import interrupted_status
 from keras_effnet.cli.options import Choice, Number, Whole, decision_threshold, refuse_unused, was_given
 from keras_effnet.errors import UserError
-from keras_effnet.inference.writers import COCO, FORMS, form_of, part_of, saved_to, written, written_to
+from keras_effnet.inference.writers import COCO, FORMS, form_of, part_of, paths_of, saved_to, written, written_to
 
 SHOWN = 50  # maximum rows of the table
 ARRAY = ".npy"
@@ -86,9 +87,9 @@ def command(images, model, top, threshold, labels, form, output, batch_size, as_
                     rows.append((Path(path).name, answering.shown(answer)))
                 done += 1
     except KeyboardInterrupt:
-        kept = f"; the finished rows are in {part_of(output)}" if output and done else ""
+        kept = f"; the finished rows are in {part_of(output)}" if output and part_of(output).is_file() and done else ""
         click.echo(f"interrupted after {done} of {len(paths)} images{kept}.", err=True)
-        raise click.exceptions.Exit(console.INTERRUPTED) from None
+        raise click.exceptions.Exit(interrupted_status()) from None
     if shown != "table":
         return
     console.table(("image", answering.header), rows)
@@ -146,8 +147,11 @@ def _refuse_unfit(artifact, output: Path | None, form: str | None) -> None:
 
 def _refuse_inputs(output: Path | None, inputs: Iterable[str | Path]) -> None:
     """Refuse to replace a file that the command reads."""
-    if output is not None and output.resolve() in {Path(path).resolve() for path in inputs}:
-        raise UserError(f"{output} is an input of this command: write the predictions to another file.")
+    outputs = [] if output is None else [output, paths_of(output)] if output.suffix == ARRAY else [output]
+    read = {Path(path).resolve() for path in inputs}
+    for each in outputs:
+        if each.resolve() in read:
+            raise UserError(f"{each} is an input of this command: write the predictions to another file.")
 
 
 def _run_folder(model: str) -> Path:
