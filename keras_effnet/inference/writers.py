@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from keras_effnet.errors import UserError
 from keras_effnet.inference.layouts import BEST, Layout
 from keras_effnet.system.documents import json_text
-from keras_effnet.system.files import WriteError, cannot_write, unwritable
+from keras_effnet.system.files import WriteError, atomic_group, cannot_write, unwritable
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,17 @@ def written_to(path: Path, form: str, layout: Layout = BEST) -> Iterator[Callabl
         raise
 
 
+def paths_of(path: Path) -> Path:
+    """File that lists the images of saved embeddings."""
+    return path.with_suffix(".txt")
+
+
 @contextmanager
 def saved_to(path: Path) -> Iterator[Callable[[str, Sequence[float]], None]]:
     """Context that yields a function to add an image's path and embedding, and writes them all when it succeeds.
 
     `path` becomes a float32 array of shape `(N, features)`; paths of the images lie beside it as `.txt`, one a line.
+    Both files appear together or not at all.
 
     Raises:
         UserError: The files cannot be written.
@@ -167,10 +173,8 @@ def saved_to(path: Path) -> Iterator[Callable[[str, Sequence[float]], None]]:
         vectors.append(np.asarray(vector, "float32"))
 
     yield add
-    try:
-        with path.open("wb") as stream:
+    with atomic_group(path.parent) as staged:
+        with (staged / path.name).open("wb") as stream:  # `np.save` of a path would add a suffix
             np.save(stream, np.stack(vectors))
         listed = "".join(f"{image}\n" for image in paths)
-        path.with_suffix(".txt").write_text(listed, encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise cannot_write(str(path), error) from None
+        (staged / paths_of(path).name).write_text(listed, encoding="utf-8", errors="surrogateescape")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -210,8 +211,13 @@ def why_no_file(path: str | os.PathLike[str]) -> str:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether an error means that the disk or the quota is full; h5py and TensorFlow say so only in the text."""
-    return getattr(error, "errno", None) in _FULL or "No space left" in str(error)
+    """Whether an error means that the disk or the quota is full; h5py, TensorFlow and NumPy say so only in the text."""
+    return getattr(error, "errno", None) in _FULL or "No space left" in str(error) or _cut_short(error)
+
+
+def _cut_short(error: BaseException) -> bool:
+    """Whether an error is that of `numpy.save` for a file that got a part of its bytes."""
+    return isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)) is not None
 
 
 def forbidden(error: BaseException) -> bool:
@@ -234,7 +240,8 @@ def cannot_write(what: str, error: BaseException) -> WriteError:
     if isinstance(error, WriteError):  # of a file within
         return WriteError(what, error.reason, error.cure)
     # TensorFlow: "PATH; No space left on device [Op:SaveV2]"
-    cause = getattr(error, "strerror", None) or first_line(Exception(str(error))).rpartition("; ")[2]
+    told = os.strerror(errno.ENOSPC) if _cut_short(error) else getattr(error, "strerror", None)
+    cause = told or first_line(Exception(str(error))).rpartition("; ")[2]
     cure = ""
     if disk_full(error):
         cure = "Free some space and run again; existing files are unchanged."

@@ -14,7 +14,7 @@ import pytest
 from small_network import TINY
 
 from keras_effnet.cli import console
-from keras_effnet.inference.writers import written_to
+from keras_effnet.inference.writers import saved_to, written_to
 from keras_effnet.system.files import WriteError
 
 PROCESSES = ("study", "search", "quickstart")  # commands that take long once they have begun
@@ -99,6 +99,18 @@ def test_ctrl_c_names_the_command_that_resumes_if_there_is_something_to_resume(c
     shown = cli("check-data", "photos")
     resume = f"error: interrupted. Resume it: keras-effnet {command} --resume 'a run'"
     assert (shown.status, shown.err.strip()) == (130, resume)
+
+
+def test_a_disk_that_fills_up_under_embeddings_keeps_the_earlier_files(small_disk):
+    path, names = small_disk / "out.npy", small_disk / "out.txt"
+    path.write_text("earlier")
+    names.write_text("earlier")
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 8192))
+    with pytest.raises(WriteError, match="No space left on device"), saved_to(path) as add:
+        for number in range(200):
+            add(f"{number}.png", [0.0] * 100)
+    assert path.read_text() == names.read_text() == "earlier"
+    assert sorted(each.name for each in small_disk.iterdir()) == ["filler", "out.npy", "out.txt"]
 
 
 def test_a_disk_that_fills_up_under_predictions_keeps_the_earlier_file_and_the_finished_rows(small_disk):
