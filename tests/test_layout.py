@@ -169,11 +169,15 @@ def test_nothing_but_a_note_depends_on_the_wall_clock():
         for line in path.read_text().splitlines()
         if clock.search(line)
     }
-    assert found == {  # the text of a lock file, which has no effect on the lock
-        (
+    assert found == {
+        (  # the text of a lock file, which has no effect on the lock
             "keras_effnet.system.run_folders",
             'since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")',
-        )
+        ),
+        (  # compared for equality with earlier times of the same file, never with a clock
+            "keras_effnet.datasets.findings.data_identity",
+            "yield Path(path).stat().st_mtime_ns",
+        ),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -69,6 +70,10 @@ def test_a_copy_is_made_once_and_again_when_the_data_change(photos, said, monkey
     copy = packed_dataset(loading.load(photos), SIZE, said.append)
     assert "again, because the data have changed: class 'ant' had 6 train, now 7 train" in said[0]
     assert len(copy.train) + len(copy.val) == 11
+    edited = photos / "ant" / "000.png"
+    os.utime(edited, ns=(edited.stat().st_atime_ns, edited.stat().st_mtime_ns + 1))
+    packed_dataset(loading.load(photos), SIZE, said.append)
+    assert said[1].endswith("again, because the data have changed: files of the same names and sizes were modified.")
 
 
 @pytest.mark.usefixtures("no_estimate")

@@ -1,17 +1,20 @@
-"""Identity of the data of a run or study, which is not resumed on other data. TensorFlow is not used.
+"""Identity of the data of a run, a study or a packed copy, which is used for no other data. TensorFlow is not used.
 
-Names and sizes of files are compared, not their contents: reading all images again would take as long as an epoch.
+Names, sizes and modification times of files are compared, not their contents: reading all images again would take as
+long as an epoch. Times alone change with a copy of the data, too: they renew a packed copy, but refuse no run.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypedDict
 
 from keras_effnet.datasets.labels.kinds import KINDS
+from keras_effnet.datasets.labels.masks import Masks
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import json_text, read_json
@@ -20,9 +23,15 @@ from keras_effnet.system.typed_values import conform
 
 DATA = "data.json"
 SPLITS = ("train", "val", "test")
+MODIFIED = "files of the same names and sizes were modified"
+logger = logging.getLogger(__name__)
 
 
-class Identity(TypedDict):
+class _Times(TypedDict, total=False):
+    modified: str  # digest of the modification times of images and masks; earlier versions did not record it
+
+
+class Identity(_Times):
     """Number of images of each class in each split, and digests of labels, file names and file sizes, in order."""
 
     classes: dict[str, dict[str, int]]
@@ -50,6 +59,7 @@ def identity_of(class_names: tuple[str, ...], splits: Mapping[str, Split], task:
         "labels": _digest(part for each in splits.values() for part in kind.encode(each.labels)),
         "names": _digest(name.encode(errors="surrogateescape") for name, _ in files),
         "sizes": _digest(str(size).encode() for _, size in files),
+        "modified": _digest(str(time).encode() for split in splits.values() for time in _times(split)),
     }
 
 
@@ -74,10 +84,19 @@ def _size(path: str) -> int:
         return -1
 
 
+def _times(split: Split) -> Iterator[int]:
+    """Modification times of the image and mask files of a split, in nanoseconds."""
+    images = split.images.files if isinstance(split.images, Encoded) else split.images
+    masks = split.labels.paths if isinstance(split.labels, Masks) else ()
+    for path in (*(images if isinstance(images, tuple) else ()), *masks):
+        try:
+            yield Path(path).stat().st_mtime_ns
+        except OSError:
+            yield -1
+
+
 def difference(before: Identity, now: Identity) -> str | None:
     """Describe in a few words what changed between two identities of the same data; None if nothing did."""
-    if before == now:
-        return None
     for verb, one, other in (("added", now, before), ("removed", before, now)):
         if classes := [name for name in one["classes"] if name not in other["classes"]]:
             return f"class {classes[0]!r}{_others(classes, 'classes')} {verb}"
@@ -89,7 +108,10 @@ def difference(before: Identity, now: Identity) -> str | None:
         return "files were renamed or replaced by others"
     if before["sizes"] != now["sizes"]:
         return "files have other sizes"
-    return "images have other labels"
+    if before["labels"] != now["labels"]:
+        return "images have other labels"
+    recorded = "modified" in before and "modified" in now
+    return MODIFIED if recorded and before["modified"] != now["modified"] else None
 
 
 def _others(names: list[str], what: str) -> str:
@@ -106,7 +128,7 @@ def save_identity(dataset: ImageDataset, folder: Path) -> None:
 
 
 def check_identity(dataset: ImageDataset, folder: Path, cure: str = "") -> None:
-    """Refuse to resume a run or study on other data than it was started with.
+    """Refuse to resume a run or study on other data than it was started with; warn if only file times differ.
 
     Args:
         dataset: `ImageDataset`, the data as they are now.
@@ -124,7 +146,15 @@ def check_identity(dataset: ImageDataset, folder: Path, cure: str = "") -> None:
     except UserError as error:
         raise UserError(f"{path} is damaged: {str(error).removesuffix('.')}. Remove it to resume without it.") from None
     known = next(iter(before["classes"].values()), dict.fromkeys(SPLITS))  # no test images in earlier versions
-    if changes := difference(before, identity(dataset, [name for name in SPLITS if name in known])):
+    changes = difference(before, identity(dataset, [name for name in SPLITS if name in known]))
+    if changes == MODIFIED:
+        logger.warning(
+            "%s: %s since %s was started. If they are other images, its results mix both: start anew then.",
+            dataset.name,
+            MODIFIED,
+            folder,
+        )
+    elif changes:
         raise UserError(
             f"The data of {dataset.name} have changed since {folder} was started ({changes}), so its results would mix "
             f"both. Restore them, {cure or f'start a new training, or remove {path} to resume on the changed data'}."

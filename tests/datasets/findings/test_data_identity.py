@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -12,7 +13,15 @@ from PIL import Image
 
 from keras_effnet import datasets
 from keras_effnet.config.train_config import TrainConfig
-from keras_effnet.datasets.findings.data_identity import DATA, check_identity, difference, identity, save_identity
+from keras_effnet.datasets.findings.data_identity import (
+    DATA,
+    MODIFIED,
+    check_identity,
+    difference,
+    identity,
+    save_identity,
+)
+from keras_effnet.datasets.labels.masks import Masks
 from keras_effnet.datasets.packing import pack
 from keras_effnet.errors import UserError
 from keras_effnet.training.run import train_dataset
@@ -90,6 +99,38 @@ def test_the_same_data_elsewhere_is_accepted(started, tmp_path):
     images, run = started
     shutil.copytree(images, tmp_path / "elsewhere" / "copy")
     check_identity(datasets.load(tmp_path / "elsewhere" / "copy"), run)
+
+
+def test_an_edit_that_keeps_name_and_size_is_warned_of(started, caplog):
+    images, run = started
+    check_identity(datasets.load(images), run)
+    assert not caplog.messages
+    before = (images / "cat/005.png").stat()
+    os.utime(images / "cat/005.png", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    check_identity(datasets.load(images), run)
+    assert caplog.messages == [
+        f"images: files of the same names and sizes were modified since {run} was started. If they are other images, "
+        "its results mix both: start anew then."
+    ]
+
+
+def test_times_that_an_earlier_version_did_not_record_are_not_compared(started, caplog):
+    images, run = started
+    record = json.loads((run / DATA).read_text())
+    (run / DATA).write_text(json.dumps({key: value for key, value in record.items() if key != "modified"}))
+    check_identity(datasets.load(images), run)
+    assert not caplog.messages
+
+
+def test_an_edited_mask_is_other_data(tmp_path):
+    mask = tmp_path / "mask.png"
+    Image.new("L", (8, 8)).save(mask)
+    images = np.zeros((1, 8, 8, 3), "uint8")
+    split = datasets.Split(images, Masks((str(mask),)))
+    dataset = datasets.ImageDataset("scene", ("a", "b"), split, split, task="segmentation")
+    before = identity(dataset)
+    os.utime(mask, ns=(0, 1))
+    assert difference(before, identity(dataset)) == MODIFIED and difference(before, before) is None
 
 
 def test_labels_of_data_without_files_are_compared():
