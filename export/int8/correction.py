@@ -27,7 +27,7 @@ from keras_effnet.export.tflite_file.schema import (
     parse,
     tensor_dtype,
 )
-from keras_effnet.export.tflite_file.tensors import taps
+from keras_effnet.export.tflite_file.tensors import chunks, taps
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT, QuantizationParametersT
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 _ROWS = 4096  # values compared per channel, over all images
+_BLOCK = 32  # channels fitted together, so that their values stay in the processor's cache
 _LEAST_ROWS = 8  # channels with fewer usable values are not corrected
 _HELD_BYTES = 4e8  # of one tensor for all images: large networks use fewer images and more values of each
+_ROW_BYTES = 1.5e8  # of the values compared, of several tensors: each time, the float file runs once more
 _FEWEST = 8  # images, even if they exceed _HELD_BYTES
 _OUTLIER = 3.0  # standard deviations: values that saturated in an earlier layer would bias the fit
 _GAIN_SPREAD = 0.05  # prior standard deviation of gains around 1; gains with little evidence are shrunk towards 1
@@ -67,18 +69,17 @@ def correct(content: bytes, graph: FloatGraph, fit: Fit | None = None) -> bytes:
     pixels = graph.calibration[: max(_FEWEST, int(_HELD_BYTES / largest))]
     correctable = _correctable(model)
     each = max(1, _ROWS // len(pixels))
-    expected = _expected(graph, [file.tensors[output].name for output in correctable.values()], pixels, each)
     reader = TFLiteModel(content)
     values = {int(file.inputs[0]): np.stack([reader.quantized_input(image)[None] for image in pixels])}
+    numbers = {file.tensors[output].name: number for number, output in correctable.items()}
     done = 0
-    for number, output in correctable.items():
-        target = expected.get(file.tensors[output].name)
-        if target is None:
-            continue
+    for name, target in _expected(graph, list(numbers), pixels, each):
+        number = numbers[name]
+        output = correctable[number]
         values |= _run(model, values, done, number)
         values = {index: held for index, held in values.items() if index in read_by(file.operators[number:])}
-        got = _run(model, values, number, number + 1)[output]
-        _edit(model, file.operators[number], _rows(got, each), target, fit)
+        got = _rows(_run(model, values, number, number + 1)[output], each)
+        _edit(model, file.operators[number], got, target, fit)
         done = number
     return pack(model)
 
@@ -107,15 +108,23 @@ def _rows(values: np.ndarray, each: int) -> np.ndarray:
     return flat if size <= each else flat[:, np.random.default_rng(size).choice(size, each, replace=False)]
 
 
-def _expected(graph: FloatGraph, names: Sequence[bytes], pixels: np.ndarray, each: int) -> dict[bytes, np.ndarray]:
-    """Tensor name -> sampled values of the tensor in the float file."""
-    places = {tensor.name: index for index, tensor in enumerate(parse(graph.content).subgraphs[0].tensors)}
-    wanted = {places[name]: name for name in names if name in places}
-    found: dict[bytes, np.ndarray] = {}
-    for indices, runs in taps(graph.content, list(wanted), graph.inputs(pixels)):
-        kept = [[_rows(value[None], each)[0] for value in row] for row in runs]
-        found |= {wanted[index]: np.stack(rows) for index, rows in zip(indices, zip(*kept, strict=True), strict=True)}
-    return found
+def _expected(
+    graph: FloatGraph, names: Sequence[bytes], pixels: np.ndarray, each: int
+) -> Iterator[tuple[bytes, np.ndarray]]:
+    """Yield the name and the sampled values of each tensor that the float file has, in the order of `names`.
+
+    A pass over the images takes as many tensors as `_ROW_BYTES` of values: those of all of B7 are 3 GB.
+    """
+    tensors = parse(graph.content).subgraphs[0].tensors
+    places = {tensor.name: index for index, tensor in enumerate(tensors)}
+    wanted = [places[name] for name in names if name in places]
+    inputs = graph.inputs(pixels)
+    sizes = [4 * len(pixels) * each * int(tensors[index].shape[-1]) for index in wanted]
+    for part in chunks(wanted, sizes, _ROW_BYTES):
+        for indices, runs in taps(graph.content, part, inputs):
+            kept = [[_rows(value[None], each)[0] for value in row] for row in runs]
+            for place, index in enumerate(indices):
+                yield tensors[index].name, np.stack([row[place] for row in kept])
 
 
 def _run(model: ModelT, values: Mapping[int, np.ndarray], start: int, end: int) -> dict[int, np.ndarray]:
@@ -135,8 +144,14 @@ def _run(model: ModelT, values: Mapping[int, np.ndarray], start: int, end: int) 
     inputs = sorted(read_by(operators) & values.keys())
     outputs = sorted(written_by(operators) & (read_by(graph.operators[end:]) | set(map(int, graph.outputs))))
     content = piece(model, operators, inputs, outputs)
-    runs = _runs(content, [values[index] for index in inputs])
-    return {index: np.stack(rows) for index, rows in zip(outputs, zip(*runs, strict=True), strict=True)}
+    given = [values[index] for index in inputs]
+    found: list[np.ndarray] = []
+    for place, row in enumerate(_runs(content, given)):
+        if not found:  # filled image by image: stacking them all would take the memory twice
+            found = [np.empty((len(given[0]), *value.shape), value.dtype) for value in row]
+        for whole, value in zip(found, row, strict=True):
+            whole[place] = value
+    return dict(zip(outputs, found, strict=True))
 
 
 def _runs(content: bytes, inputs: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
@@ -155,7 +170,9 @@ def _edit(model: ModelT, operator: OperatorT, got: np.ndarray, target: np.ndarra
     """Apply the gain and the shift that bring the output of an operator closest to the target."""
     graph = model.subgraphs[0]
     image, weights, bias = (graph.tensors[index] for index in operator.inputs)
-    gain, shift = fit(got, target, graph.tensors[operator.outputs[0]].quantization)
+    made, parts = graph.tensors[operator.outputs[0]], range(0, got.shape[-1], _BLOCK)
+    fits = [fit(got[..., at : at + _BLOCK], target[..., at : at + _BLOCK], made.quantization) for at in parts]
+    gain, shift = (np.concatenate(each) for each in zip(*fits, strict=True))
     values = constant(model, operator.inputs[2])
     real = values * np.asarray(bias.quantization.scale, "float64") * gain + shift
     weights.quantization.scale = (weights.quantization.scale * gain).astype("float32")
@@ -185,12 +202,21 @@ def fitted_to_bulk(
     real, target = (got.astype("float64") - zero) * step, target.astype("float64")
     low, high = (-128 - zero + 0.5) * step, (127 - zero - 0.5) * step
     counted = (got > -128) & (got < 127) & (target > low) & (target < high)
-    error = np.where(counted, target - real, np.nan)
-    error[:, :, ~counted.any(axis=(0, 1))] = 0
-    middle = np.nanmedian(error, axis=(0, 1))
-    spread = 1.4826 * np.nanmedian(np.abs(error - middle), axis=(0, 1))
-    counted &= np.abs(target - real - middle) <= _OUTLIER * (spread + step / 4)
+    error = target - real
+    middle = _median(error, counted)
+    deviation = np.abs(error - middle)
+    spread = 1.4826 * _median(deviation, counted)
+    counted &= deviation <= _OUTLIER * (spread + step / 4)
     return _regression(real, target, counted)
+
+
+def _median(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Median per channel of the counted values, 0 without any; five times as fast as `np.nanmedian`."""
+    channels = values.shape[-1]
+    rows = np.sort(np.where(counted, values, np.inf).reshape(-1, channels).T, axis=1)
+    count = np.count_nonzero(counted, axis=(0, 1))
+    low, high = (rows[np.arange(channels), np.maximum(middle, 0)] for middle in ((count - 1) // 2, count // 2))
+    return np.where(count, (low + high) / 2, 0.0)
 
 
 def fitted_within_range(

@@ -25,12 +25,17 @@ def parse(content: bytes) -> ModelT:
 
 
 def pack(model: ModelT) -> bytes:
-    """Serialize an edited file to bytes."""
+    """Serialize an edited file to bytes.
+
+    Two copies of the file exist at the same time, the builder's and the result. The builder starts large enough: it
+    grows by doubling, with both buffers in memory.
+    """
     import flatbuffers
 
-    builder = flatbuffers.Builder(1 << 20)
+    constants = sum(len(each.data) for each in model.buffers if each.data is not None)
+    builder = flatbuffers.Builder(constants + constants // 8 + (1 << 20))
     builder.Finish(model.Pack(builder), MAGIC)
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 @cache

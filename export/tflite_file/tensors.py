@@ -15,7 +15,8 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
-from keras_effnet.export.tflite_file.schema import pack, parse
+from keras_effnet.export.tflite_file.pieces import piece
+from keras_effnet.export.tflite_file.schema import parse
 
 _NUMBER = re.compile(r"_\d+$")  # the converter numbers a scope that is entered again
 
@@ -71,19 +72,21 @@ def taps(
     """
     model = parse(content)
     graph = model.subgraphs[0]
-    for chunk in _chunks(indices, [int(np.prod(graph.tensors[index].shape)) * 4 for index in indices], held_bytes):
-        graph.outputs = list(chunk)
-        yield chunk, _runs(pack(model), chunk, inputs)
+    makers = {int(index): place for place, operator in enumerate(graph.operators) for index in operator.outputs}
+    for chunk in chunks(indices, [int(np.prod(graph.tensors[index].shape)) * 4 for index in indices], held_bytes):
+        # The large tensors are in the first layers: a pass ends with the last operator that it needs.
+        operators = graph.operators[: 1 + max(makers.get(index, -1) for index in chunk)]
+        yield chunk, _runs(piece(model, operators, list(graph.inputs), chunk), inputs)
 
 
-def _runs(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterator[list[np.ndarray]]:
+def _runs(content: bytes, inputs: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Yield the dequantized outputs of a file for each input."""
     interpreter = open_interpreter(content, os.cpu_count())
-    (entry,) = interpreter.get_input_details()
-    scales = {detail["index"]: detail["quantization"] for detail in interpreter.get_output_details()}
+    (entry,), exits = interpreter.get_input_details(), interpreter.get_output_details()
     for value in inputs:
         interpreter.set_tensor(entry["index"], value[None])
         interpreter.invoke()
-        yield [_real(interpreter.get_tensor(index)[0], *scales[index]) for index in indices]
+        yield [_real(interpreter.get_tensor(leaving["index"])[0], *leaving["quantization"]) for leaving in exits]
 
 
 def activations(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -96,7 +99,8 @@ def _real(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
     return values if values.dtype == np.float32 else (values.astype("float32") - zero_point) * np.float32(scale)
 
 
-def _chunks(indices: Sequence[int], sizes: Sequence[int], most: float) -> Iterator[list[int]]:
+def chunks(indices: Sequence[int], sizes: Sequence[int], most: float) -> Iterator[list[int]]:
+    """Split tensor indices, in order, so that the sizes of a part add up to `most`; a larger tensor is a part alone."""
     chunk: list[int] = []
     held = 0
     for index, size in zip(indices, sizes, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 
 import keras
 import numpy as np
@@ -145,6 +146,22 @@ def test_pixels_that_are_no_numbers_are_refused(smooth_images, value):
 def test_correlation_of_neighbours_tells_images_from_noise(smooth_images):
     assert neighbour_correlation(smooth_images(20, 32)) > 0.9
     assert abs(neighbour_correlation(noise(0, 255))) < 0.05
+
+
+def test_correlation_is_that_of_numpy_with_the_memory_of_one_image(smooth_images):
+    images = np.concatenate([smooth_images(20, 32).astype("float32"), noise(0, 255)[:20]])
+    expected = np.corrcoef(images[:, :, :-1].ravel(), images[:, :, 1:].ravel())[0, 1]
+    tracemalloc.start()
+    found = neighbour_correlation(images)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert peak < images.nbytes / 2
+
+
+def test_an_array_at_the_network_size_is_not_copied(smooth_images):
+    images = smooth_images(6, 32).astype("float32")
+    assert np.shares_memory(load_images(images, SPEC, 4), images)
 
 
 @pytest.mark.images

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import keras
 import numpy as np
 import pytest
 
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.conversion.ranges import Observed, observe, with_ranges
+from keras_effnet.export.tflite_file.interpreter import open_interpreter
 from keras_effnet.export.tflite_file.schema import parse
+from keras_effnet.export.tflite_file.tensors import activations, taps
 from keras_effnet.system.output import captured_output
 
 
@@ -48,6 +52,48 @@ def test_ranges_of_the_bulk_leave_a_single_outlier_out(graph):
     (doubled,) = [value for value in seen.values() if value.high == pytest.approx(500)]
     low, high = doubled.bulk(0.99)
     assert low == 0 and 18 < high < 21
+
+
+def test_a_pass_over_the_images_ends_with_the_last_tensor_it_reads(graph, monkeypatch):
+    """The first layers of large networks have the largest tensors: passes for them leave out most of the network."""
+    with captured_output():
+        whole = dict(activations(graph.content, outputs := outputs_of(graph.content), graph.images))
+    opened = []
+
+    def counted(content, threads):
+        opened.append(len(parse(content).subgraphs[0].operators))
+        return open_interpreter(content, threads)
+
+    monkeypatch.setattr("keras_effnet.export.tflite_file.tensors.open_interpreter", counted)
+    parts = {}
+    for chunk, runs in taps(graph.content, outputs, graph.images, held_bytes=1):
+        parts |= dict(zip(chunk, map(np.stack, zip(*runs, strict=True)), strict=True))
+    assert len(outputs) > 1 and opened == [*range(1, len(outputs) + 1)]
+    assert parts.keys() == whole.keys()
+    for index, values in parts.items():
+        np.testing.assert_array_equal(values, whole[index])
+
+
+def outputs_of(content: bytes) -> list[int]:
+    return [int(index) for operator in parse(content).subgraphs[0].operators for index in operator.outputs]
+
+
+def test_a_graph_keeps_one_file(graph):
+    with captured_output():
+        assert graph.minmax != graph.percentile
+    assert [value for value in vars(graph).values() if isinstance(value, bytes)] == [graph.content]
+
+
+def test_inputs_are_mapped_without_further_copies():
+    pixels = np.full((8, 64, 64, 3), 100, "float32")
+    graph = FloatGraph(keras.Model(), pixels, scale=0.5, offset=-1.0)
+    tracemalloc.start()
+    images = graph.images
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.1 * pixels.nbytes
+    assert (pixels == 100).all() and images[0, 5, 5, 0] == 49
+    assert images[0, 0, 0, 0] == -1 and images[0, 0, 1, 0] == 126.5
 
 
 def test_all_tensors_but_constants_are_observed(graph):

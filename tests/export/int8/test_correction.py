@@ -9,11 +9,12 @@ from small_network import swish_network
 import keras_effnet
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.conversion.float_graph import FloatGraph
+from keras_effnet.export.int8 import correction
 from keras_effnet.export.int8.correction import correct, fitted_to_bulk, fitted_within_range
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import pack, parse
-from keras_effnet.export.tflite_file.tensors import activations, output_tensors
+from keras_effnet.export.tflite_file.tensors import activations, output_tensors, taps
 from keras_effnet.export.verification import compare
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.tasks import TASKS
@@ -129,6 +130,31 @@ def test_raw_bytes_are_corrected_as_well(lite):
     content = quantize_int8(graph.minmax, "uint8")
     broken = spoiled(content, "block2a_project_conv", 0.85, 4.0)
     assert fidelity(correct(broken, graph), graph) > fidelity(broken, graph)
+
+
+def test_values_are_held_and_fitted_in_parts_without_changing_the_file(lite, monkeypatch):
+    graph, content = lite
+    expected, passes = correct(content, graph), []
+
+    def counted(content, indices, inputs):
+        passes.append(len(indices))
+        return taps(content, indices, inputs)
+
+    monkeypatch.setattr(correction, "taps", counted)
+    monkeypatch.setattr(correction, "_BLOCK", 4)
+    monkeypatch.setattr(correction, "_ROW_BYTES", 1e5)
+    assert correct(content, graph) == expected
+    assert len(passes) > 5 and sum(passes) == len(list(weighted(content)))
+
+
+def test_medians_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    values, counted = rng.normal(size=(3, 50, 6)), rng.uniform(size=(3, 50, 6)) < 0.5
+    counted[..., 4], counted[..., 5] = False, np.arange(150).reshape(3, 50) == 7
+    expected = np.nanmedian(np.where(counted, values, np.nan)[..., [0, 1, 2, 3, 5]], axis=(0, 1))
+    found = correction._median(values, counted)
+    np.testing.assert_array_equal(found[[0, 1, 2, 3, 5]], expected)
+    assert found[4] == 0
 
 
 def test_a_convolution_in_float_stays_as_it_is(lite):

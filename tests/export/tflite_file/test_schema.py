@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as generated
@@ -60,6 +62,17 @@ def test_values_survive_storing_packing_and_parsing(model, dtype):
     assert schema.tensor_dtype(back, 1) == dtype
     np.testing.assert_array_equal(schema.constant(back, 1), values, strict=True)
     assert not np.any(back.buffers[shared].data)  # the old buffer may belong to other tensors
+
+
+def test_packing_holds_the_file_twice_at_most(model):
+    kernel = np.ones(1 << 16, "float32")
+    for _ in range(65):
+        schema.add_buffer(model, kernel)
+    tracemalloc.start()
+    size = len(schema.pack(model))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.3 * size  # a builder that grows by doubling and is copied twice: 3.9
 
 
 def test_packing_writes_the_file_identifier(model):
