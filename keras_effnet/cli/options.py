@@ -228,7 +228,9 @@ def _click_option(option: Option, kind: click.ParamType | None) -> Callable[[F],
     text = option.help.replace("`", "") + (f" [{'; '.join(notes)}]" if notes else "")
     if option.kind is bool:
         return click.option(f"--{dashed}/--no-{dashed}", option.name, default=None, help=text)
-    kind = kind or (_DeclaredChoice(option) if option.choices else _PLAIN[option.kind])
+    bounded = option.kind is int and math.isfinite(option.interval.high)  # the option itself refuses what is beyond
+    plain = click.INT if bounded else _PLAIN[option.kind]
+    kind = kind or (_DeclaredChoice(option) if option.choices else plain)
     return click.option(f"--{dashed}", option.name, type=kind, default=None, help=text)
 
 

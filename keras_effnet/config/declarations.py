@@ -24,6 +24,7 @@ _KEY = "option"  # of a field's metadata
 _KINDS = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
 _DOCSTRING_WIDTH = 116
 _LARGEST_INT = 2**31 - 1  # what TensorFlow takes for counts
+_SMALLEST_FLOAT, _LARGEST_FLOAT = 1e-37, 1e38  # in magnitude, of what float32 represents without loss
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,9 @@ class Option:
     def _check_size(self, number: float) -> None:
         if self.kind is int and math.isinf(self.interval.high) and number > _LARGEST_INT:
             raise UserError(f"{self.name} must be at most {_LARGEST_INT:,}, got {shown(number)}.")
+        if self.kind is float and number and not _SMALLEST_FLOAT <= abs(number) <= _LARGEST_FLOAT:
+            bounds = f"{_SMALLEST_FLOAT:g} to {_LARGEST_FLOAT:g} in magnitude"
+            raise UserError(f"{self.name} must be a number that float32 holds, {bounds}, got {shown(number)}.")
 
     def _refuse_choice(self, value: str) -> NoReturn:
         reason = self.unsupported.get(value.lower().replace("-", "").replace("_", ""))

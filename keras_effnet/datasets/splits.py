@@ -289,6 +289,8 @@ class SourceData:
         source = np.arange(len(whole)) if self.order is None else np.argsort(self.order)
         for split, share in (("test", test_split), ("val", val_split)):
             if share and split not in splits:
+                if len(whole) and not len(source):
+                    raise UserError(f"{self.name}: test_split={test_split:g} leaves no image to train on; lower it.")
                 rest, held_out = stratified_split(kind.strata(whole.labels[source]), (1 - share, share), seed)
                 splits |= {"train": whole.select(source[rest]), split: whole.select(source[held_out])}
                 source = source[rest]
@@ -317,5 +319,8 @@ class SourceData:
 
 
 def _another_cure(data: SourceData, split: str) -> str:
-    """What else helps against a class without images; nothing for a validation split that is drawn from too few."""
-    return ", or leave it out (skip_empty_classes, --skip-empty-classes)" if split in data.splits else ""
+    """What else helps against a class without images: where the split is drawn at random, another share."""
+    if split not in data.splits:
+        return ", or hold out a larger share (val_split, --val-split)"
+    smaller = "" if "val" in data.splits else ", hold out a smaller share (val_split, --val-split)"
+    return f"{smaller}, or leave it out (skip_empty_classes, --skip-empty-classes)"

@@ -107,6 +107,8 @@ REFUSED = {
     "train images --epochs 9999999999": "9999999999 is more than 2,147,483,647",
     "train images --batch-size 99999999999999999999": "is more than 2,147,483,647",
     "train images --batch-size aut": "'aut' is neither a whole number nor auto",
+    "train images --seed 9999999999": "seed must be at least 0 and at most 4294967295",
+    "train images --learning-rate 1e300": "learning_rate must be a number that float32 holds",
     "train images --learning-rate inf": "learning_rate must be a number",
     "train images --fold 6/5": "fold must be a pair",
     "train images --fold 1/0": "fold must be a pair",

@@ -51,7 +51,7 @@ def test_options_are_the_declared_fields_in_their_order():
         ("gears", 4.0, 4),
         ("gears", "5", 5),
         ("share", 0, 0.0),
-        ("offset", -1e300, -1e300),
+        ("offset", -1e30, -1e30),
         ("name", None, None),
         ("loud", False, False),
     ],
@@ -59,6 +59,9 @@ def test_options_are_the_declared_fields_in_their_order():
 def test_a_value_takes_the_type_of_its_option(name, given, expected):
     checked = OPTIONS[name].check(given)
     assert checked == expected and type(checked) is type(expected)
+
+
+FLOAT32 = "offset must be a number that float32 holds, 1e-37 to 1e+38 in magnitude, got"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,8 @@ def test_a_value_takes_the_type_of_its_option(name, given, expected):
         ("gears", None, "gears must be an integer, got None."),
         ("offset", math.inf, "offset must be a number, got inf."),
         ("offset", math.nan, "offset must be a number, got nan."),
+        ("offset", -1e300, f"{FLOAT32} -1e+300."),
+        ("offset", "1e-300", f"{FLOAT32} 1e-300."),
         ("offset", "fast", "offset must be a number, got 'fast'."),
         ("name", 3, "name must be a string, got 3."),
         ("loud", 1, "loud must be true or false, got 1."),

@@ -176,6 +176,12 @@ def test_test_images_are_cut_from_the_training_images_if_asked_for(image_folder)
     assert load(folder, test_split=0.02).test is None  # less than an image of each class
     with pytest.raises(UserError, match="test_split must be 0 or lie"):
         load(folder, test_split=1)
+    with pytest.raises(UserError, match=r"images: test_split=0\.99 leaves no image to train on; lower it\."):
+        load(folder, test_split=0.99)
+    with pytest.raises(UserError, match=r"'cat' for train; add some, hold out a smaller share \(val_split"):
+        load(folder, val_split=0.99)
+    with pytest.raises(UserError, match=r"'cat' for val; add some, or hold out a larger share \(val_split"):
+        load(folder, val_split=0.01)
 
 
 def test_the_split_of_a_folder_is_seeded(image_folder):
