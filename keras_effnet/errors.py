@@ -29,6 +29,11 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def printable(text: str) -> str:
+    """Text on one line, with escapes for characters that cannot be printed: names of files may hold any."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def closest(value: str, choices: Iterable[str]) -> str | None:
     """The choice most similar to `value`, or None if none is similar."""
     return next(iter(difflib.get_close_matches(str(value).lower(), list(choices), n=1, cutoff=0.5)), None)

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from keras_effnet.cli.interruption import interrupted_status, interruptible, was_interrupted
-from keras_effnet.errors import UserError, VerificationError, first_line, unknown
+from keras_effnet.errors import UserError, VerificationError, first_line, printable, unknown
 from keras_effnet.system.files import cannot_write, disk_full, forbidden
 
 EXIT_USER, EXIT_VERIFICATION, EXIT_READER_GONE = 2, 3, 141
@@ -87,8 +87,7 @@ def cli(debug: bool) -> None:
 
 def _fail(message: str, status: int) -> NoReturn:
     """Print an error on one line, whatever characters a name in it holds, and exit."""
-    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in message)
-    click.echo(f"error: {shown}", err=True)
+    click.echo(f"error: {printable(message)}", err=True)
     sys.exit(status)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from keras_effnet.cli.interruption import interrupted_status
+from keras_effnet.errors import printable
 from keras_effnet.system.documents import json_text
 from keras_effnet.tasks.learning import ACCURACY, Watched
 
@@ -65,7 +66,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     for index, header in enumerate(headers):
         drawn.add_column(header, justify="right" if index else "left", no_wrap=not index, overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(printable, row))
 
     class Terminal(Console):
         def on_broken_pipe(self):  # rich exits with status 1
@@ -127,7 +128,7 @@ def _quoted(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
     escaped = os.fsencode(word.replace("\\", "\\\\").replace("'", "\\'")).decode("utf-8", "backslashreplace")
-    return f"$'{escaped}'"  # of bash and zsh: such bytes cannot be typed
+    return f"$'{printable(escaped)}'"  # of bash and zsh: such bytes cannot be typed
 
 
 def finish(result: str, following: Sequence[object] = (), note: str = "") -> None:
@@ -138,7 +139,7 @@ def finish(result: str, following: Sequence[object] = (), note: str = "") -> Non
         following: Words of the next command; paths in it must exist. Empty for none.
         note: Comment after the command.
     """
-    click.echo(f"Result: {result}")
+    click.echo(f"Result: {printable(str(result))}")
     if following:
         click.echo(f"Next:   {command_line(*following)}" + (f"   # {note}" if note else ""))
 

@@ -28,6 +28,7 @@ from keras_effnet.datasets.splits import ImageDataset, SourceData, Split
 from keras_effnet.datasets.tfds import PREFIX, read_tfds
 from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
 from keras_effnet.errors import UserError, check_path, one_of, real_number, unknown, whole_number
+from keras_effnet.system.files import why_no_file
 
 EMBEDDED = ("digits", "digits-cluttered", "digits-scenes")
 
@@ -210,6 +211,8 @@ def _read(
             f"{path} is a file; data is a folder of class folders, a .csv list of images, a .json or data.yaml with "
             f"boxes, a folder of TFRecord shards, or one of: {', '.join(EMBEDDED)}."
         )
+    if path.is_symlink():
+        raise UserError(f"{path} {why_no_file(path)}.")
     if os.sep in str(source) or str(source).startswith("."):
         raise UserError(f"Folder {path} does not exist.")
     raise UserError(unknown("dataset", str(source), EMBEDDED) + " No folder of this name exists either.")

@@ -207,6 +207,8 @@ def link_or_copy(path: Path, copy: Path) -> None:
 def why_no_file(path: str | os.PathLike[str]) -> str:
     """Why a path is not that of a file, for messages: `"is a folder"` or `"does not exist"`."""
     path = Path(path)
+    if path.is_symlink() and not path.exists():
+        return "is a symbolic link to what does not exist"
     return "is a folder" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
 
 

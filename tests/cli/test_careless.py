@@ -69,6 +69,8 @@ REFUSED = {
     "pack images images": "images is not empty and not a packed folder",
     "train ''": EMPTY,
     "train text.keras": "text.keras is a file; data is",
+    "train broken": "broken is a symbolic link to what does not exist",
+    "info broken.yaml": "Network file broken.yaml is a symbolic link to what does not exist",
     "train images --model ''": EMPTY,
     "train images --model dir.yaml": "Network file dir.yaml is a folder",
     "train images --config dir": "Config file dir is a folder",
@@ -161,6 +163,8 @@ def mess(cli, tmp_path):
     for name in ("text.keras", "m.weights.h5"):
         (tmp_path / name).write_text("hello")
     (tmp_path / "empty.tflite").touch()
+    for name in ("broken", "broken.yaml"):
+        (tmp_path / name).symlink_to(tmp_path / "nothing")
     for name in ("z.zip", "z.keras"):
         shutil.copyfile(shutil.make_archive(str(tmp_path / "archive"), "zip", tmp_path / "dir"), tmp_path / name)
     (tmp_path / "x.tflite").write_bytes(tiny_file(**RELU, steps=[("RELU", "x", "y")]))

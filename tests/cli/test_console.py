@@ -108,6 +108,17 @@ def test_a_file_name_that_is_not_text_is_quoted_for_bash():
     assert subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout == name
 
 
+def test_control_characters_of_names_are_shown_as_escapes(capsys):
+    name = "a\nb\x1b[31m é"
+    console.finish(name, ("printf", "%s", name))
+    console.table(["image"], [[name]])
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and shown.startswith("Result: a\\nb\\x1b[31m é\nNext: ")
+    assert "\n a\\nb\\x1b[31m é" in shown
+    line = shown.splitlines()[1].removeprefix("Next:   ")
+    assert subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout == name.encode()
+
+
 def test_no_command_prints_a_next_command_that_was_not_split_into_words():
     calls = [
         (path.name, call)
