@@ -34,6 +34,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
 
 from program_text import Operation, Tensor, hlo, stablehlo
+from torch_libraries import torchvision_models
 
 POLICIES, TARGETS = ("mixed_float16", "mixed_bfloat16"), ("cuda", "tpu", "xla")
 BATCHES = {"b0": 256, "b4": 64, "v2-s": 64, "det-lite0": 64}
@@ -351,6 +352,7 @@ def lower(name: str, policy: str, targets: Iterable[str], stages: int | None, si
 
 def timm_forward(name: str) -> dict[str, int]:
     """MACs and bytes of the products of timm's forward pass, for one image in half precision."""
+    torchvision_models()
     import timm
     import torch
 

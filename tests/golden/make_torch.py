@@ -13,10 +13,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "support"))
+
+from torch_libraries import torchvision_models
 
 HERE = Path(__file__).parent
 LAYOUTS, LOGITS = HERE / "torch_layouts.json", HERE / "lite_logits.json"
@@ -59,19 +64,6 @@ def image(size: int) -> np.ndarray:
     return (127 + 100 * waves).astype("float32")
 
 
-def _torchvision():
-    """torchvision's networks, which are plain torch: its compiled half may well have been built for another torch."""
-    try:
-        import torchvision.models as models
-    except RuntimeError:
-        import torch
-
-        for operator in ("nms", "qnms"):  # declared on import, never called here
-            torch.library.define(f"torchvision::{operator}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
-        import torchvision.models as models
-    return models
-
-
 def torch_network(name: str):
     """A torch network with fresh weights, ready for inference.
 
@@ -79,7 +71,7 @@ def torch_network(name: str):
         ImportError: The library that the name begins with, or torch, is not installed.
     """
     library, network = name.split("/")
-    models = _torchvision()  # timm imports it too
+    models = torchvision_models()  # timm imports it too
     if library == "torchvision":
         return getattr(models, network)().eval()
     if library == "timm":
