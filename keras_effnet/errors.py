@@ -5,11 +5,21 @@ from __future__ import annotations
 import difflib
 import operator
 import os
+import re
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_REASON = 200  # characters of the cause of an error of TensorFlow
+# Errors of TensorFlow about a file that cannot be read or decoded.
+_UNREADABLE = (
+    "NotFoundError",
+    "InvalidArgumentError",
+    "PermissionDeniedError",
+    "FailedPreconditionError",
+    "UnknownError",
+)
 _LISTED = 32  # names listed in a message: enough for all networks, not for all classes of ImageNet
 
 
@@ -27,6 +37,29 @@ class VerificationError(RuntimeError):
 def first_line(error: Exception) -> str:
     """First line of an error's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+_NOISE = re.compile(  # what TensorFlow prepends to messages and Pillow inserts into them
+    r"\{\{.*?\}\} ?|Error in user-defined function .*? iterator: \S+ "
+    r"|\bValueError: | <_io.BytesIO object at \w+>"
+)
+
+
+def tensorflow_reason(error: Exception) -> str:
+    """The cause in an error of TensorFlow, without the graph, the nodes and the traceback around it."""
+    message = str(error).split("\n\t [[")[0].split("\nTraceback")[0].split("\nCondition")[0]
+    if message.startswith("Graph execution error"):
+        message = message.rpartition("\n")[2]
+    message = _NOISE.sub("", message).split(" [Op:")[0]
+    if asserted := re.match(r"assertion failed: \[(.*?)\]", message):
+        message = asserted[1]
+    return message.replace("\n", " ")[:_REASON].rstrip(". ")
+
+
+def unreadable_input(error: Exception) -> str | None:
+    """Why an input pipeline of TensorFlow cannot read or decode a file; None for other errors."""
+    reading = type(error).__name__ in _UNREADABLE and "IteratorGetNext" in str(error)
+    return tensorflow_reason(error) if reading else None
 
 
 def printable(text: str) -> str:

@@ -12,7 +12,15 @@ from typing import NoReturn
 import click
 
 from keras_effnet.cli.interruption import interrupted_status, interruptible, was_interrupted
-from keras_effnet.errors import UserError, VerificationError, first_line, printable, unknown
+from keras_effnet.errors import (
+    UserError,
+    VerificationError,
+    first_line,
+    printable,
+    tensorflow_reason,
+    unknown,
+    unreadable_input,
+)
 from keras_effnet.system.files import cannot_write, disk_full, forbidden
 
 EXIT_USER, EXIT_VERIFICATION, EXIT_READER_GONE = 2, 3, 141
@@ -123,8 +131,10 @@ def external_cause(error: Exception) -> str | None:
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return "a path holds a zero byte, which no file name can."
     if type(error).__name__ == "DataLossError":  # of TensorFlow, which may not be imported here
-        damage = first_line(error).rpartition("}} ")[2].partition(" [Op")[0]
+        damage = tensorflow_reason(error)
         return f"a TFRecord shard is damaged ({damage}): copy the folder again, or run keras-effnet pack again."
+    if reason := unreadable_input(error):
+        return f"an image changed or vanished while it was used ({reason}). Restore it and run again."
     return None
 
 

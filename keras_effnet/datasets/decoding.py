@@ -24,7 +24,7 @@ from keras_effnet.datasets.image_formats.jpeg_scaling import Window, decode_jpeg
 from keras_effnet.datasets.image_formats.limits import IMPLAUSIBLE, MAX_PIXELS
 from keras_effnet.datasets.image_formats.pillow_decoder import decode_with_pillow
 from keras_effnet.datasets.image_formats.rare_branches import rare
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, tensorflow_reason
 
 _UNDECODABLE = (tf.errors.InvalidArgumentError, ValueError)  # from TensorFlow's decoders, and from Pillow's
 MAX_BYTES = 1 << 30  # of a file
@@ -32,11 +32,6 @@ MAX_BYTES = 1 << 30  # of a file
 _JPEG_PIXELS_PER_BYTE = 512
 _MAX_FULL_SIZE_SCANS = 16  # of a progressive JPEG; a small one may have more, each costs a walk over all coefficients
 _PNG = b"\x89PNG\r\n\x1a\n"
-# Boilerplate that TensorFlow prepends to messages and Pillow inserts into them.
-_NOISE = re.compile(
-    r"\{\{.*?\}\} ?|Error in user-defined function .*? iterator: \S+ "
-    r"|\bValueError: | <_io.BytesIO object at \w+>"
-)
 
 
 class BadFile(NamedTuple):
@@ -159,15 +154,6 @@ def _assert_at_most(pixels: tf.Tensor, most: tf.Tensor, contents: tf.Tensor) -> 
         return tf.identity(contents)
 
 
-def error_reason(error: Exception) -> str:
-    """Extract the sentence of an error message that describes the defect of the file."""
-    message = str(error).split("\n\t [[")[0].split("\nTraceback")[0].split("\nCondition")[0]
-    message = _NOISE.sub("", message).split(" [Op:")[0]
-    if asserted := re.match(r"assertion failed: \[(.*?)\]", message):
-        message = asserted[1]
-    return message.replace("\n", " ")[:120].rstrip(". ")
-
-
 def read_bytes(path: str | Path) -> bytes:
     """Read a regular file of at most `MAX_BYTES`; a pipe, for instance, might block forever."""
     status = Path(path).stat()
@@ -217,7 +203,7 @@ def read(path: str | Path) -> np.ndarray:
     try:
         return decode(read_bytes(path)).numpy()
     except (*_UNDECODABLE, OSError) as error:
-        raise UserError(f"{path} is not an image that can be decoded: {error_reason(error)}.") from None
+        raise UserError(f"{path} is not an image that can be decoded: {tensorflow_reason(error)}.") from None
 
 
 def decode_all(contents: tf.data.Dataset, names: Sequence[str]) -> Iterator[tuple[bytes, np.ndarray] | BadFile]:
@@ -242,6 +228,6 @@ def collect(decoded: tf.data.Dataset, names: Sequence[str]) -> Iterator[tuple[by
         try:
             item, pixels = next(elements)
         except tf.errors.OpError as error:
-            yield BadFile(name, error_reason(error))
+            yield BadFile(name, tensorflow_reason(error))
         else:
             yield item.numpy(), pixels.numpy()

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.datasets.decoding import BadFile, collect, decode, error_reason, read_bytes
+from keras_effnet.datasets.decoding import BadFile, collect, decode, read_bytes
+from keras_effnet.errors import tensorflow_reason
 
 _CHUNK_FILES, _CHUNK_BYTES = 8192, 256 << 20  # files per pipeline: starting one takes a tenth of a second
 _GROUP = 64  # files that a thread reads in turn
@@ -82,7 +83,7 @@ def _sizes_or_errors(paths: Sequence[str]) -> list[BadFile | int]:
         try:
             return len(read_bytes(path))
         except (ValueError, OSError) as error:
-            return BadFile(path, error_reason(error))
+            return BadFile(path, tensorflow_reason(error))
 
     return [check(path) for path in paths]
 

@@ -15,7 +15,7 @@ import keras
 
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_text
-from keras_effnet.system.files import WriteError, atomic, cannot_write, make_folder, write_text
+from keras_effnet.system.files import WriteError, atomic, cannot_write, disk_full, make_folder, write_text
 from keras_effnet.system.run_folders import locked
 from keras_effnet.system.typed_values import conform
 from keras_effnet.tasks.learning import ACCURACY, Watched
@@ -75,6 +75,11 @@ def best_accuracy(row: Mapping[str, float]) -> float:
 def resume_command(folder: Path) -> str:
     """Command that resumes a run, for the end of a message: a full stop after it would become part of the path."""
     return f"keras-effnet train --resume {shlex.quote(str(folder))}"
+
+
+def next_step(folder: Path) -> str:
+    """What follows when the cause of a failure is removed: resume from the last checkpoint, if there is one."""
+    return f"resume: {resume_command(folder)}" if (folder / LAST).is_file() else "train again."
 
 
 def resumable(error: Exception, folder: Path) -> WriteError:
@@ -148,11 +153,11 @@ class RunFolder(keras.callbacks.Callback):
                 self._keep(logs)
         except (OSError, WriteError) as error:
             self.rows.pop()
-            cure = "Free some space and train again."
-            if epoch:
-                cure = f"The last good checkpoint, of epoch {epoch}, is intact; free some space and resume: "
-                cure += resume_command(self.folder)
-            else:
+            remedy = "Free some space" if disk_full(error) else "Make the folder writable"
+            cure = f"{remedy} and {next_step(self.folder)}"
+            if (self.folder / LAST).is_file():
+                cure = f"The last good checkpoint, of epoch {epoch}, is intact; {cure[0].lower()}{cure[1:]}"
+            if not epoch:
                 for name in (BEST, RESULTS_CSV):  # of an epoch that was not completed
                     (self.folder / name).unlink(missing_ok=True)
             what = f"epoch {epoch + 1} to {self.folder}"

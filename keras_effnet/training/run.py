@@ -22,7 +22,7 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.findings.data_identity import check_identity, save_identity
 from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.detection.anchors import anchor_boxes
-from keras_effnet.errors import UserError, check_path, instance_of
+from keras_effnet.errors import UserError, check_path, instance_of, unreadable_input
 from keras_effnet.imagenet import readable
 from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.batches import image_pipeline
@@ -32,7 +32,16 @@ from keras_effnet.training.by_task.boxes import check_detection, detector_for, w
 from keras_effnet.training.by_task.judging import Judgement, judge
 from keras_effnet.training.by_task.networks import Units, build_model, check_kind, precision_reason, resolve_precision
 from keras_effnet.training.by_task.objectives import balanced_weights, objective
-from keras_effnet.training.checkpoints import BEST, LAST, read_rows, resumable, save_model, uncompiled, writing_to
+from keras_effnet.training.checkpoints import (
+    BEST,
+    LAST,
+    next_step,
+    read_rows,
+    resumable,
+    save_model,
+    uncompiled,
+    writing_to,
+)
 from keras_effnet.training.contact_sheets import box_sheet, contact_sheet
 from keras_effnet.training.distribution import check_strategy, is_chief, scope
 from keras_effnet.training.input_pipelines import Pipelines, build_pipelines
@@ -101,6 +110,11 @@ def _occupied(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
                 error
             ):  # TensorFlow reports a full disk of the cache by an error of its own
                 raise resumable(error, folder) from None
+            if reason := unreadable_input(error):
+                raise UserError(
+                    f"An image of the data changed or vanished during training ({reason}). Restore it, and "
+                    f"{next_step(folder)}"
+                ) from None
             raise
         finally:
             if is_chief():

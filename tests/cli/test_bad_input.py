@@ -351,8 +351,16 @@ def test_no_precision_at_all(refused, lone_model):
             type("DataLossError", (Exception,), {})("{{node x}} corrupted record at 8862 [Op:IteratorGetNext]"),
             "a TFRecord shard is damaged (corrupted record at 8862): copy the folder again",
         ),
+        (
+            type("InvalidArgumentError", (Exception,), {})(
+                "Graph execution error:\n\nDetected at node PyFunc defined at (most recent call last):\n"
+                "<stack traces unavailable>\nValueError: truncated file\nTraceback (most recent call last):\n\n"
+                '  File "x.py", line 1\n\n\t [[{{node PyFunc}}]]\n\t [[IteratorGetNext]] [Op:__inference_step_12]'
+            ),
+            "an image changed or vanished while it was used (truncated file). Restore it and run again.",
+        ),
     ],
-    ids=["permission", "folder", "long", "zero", "shard"],
+    ids=["permission", "folder", "long", "zero", "shard", "image"],
 )
 def test_errors_of_the_disk_and_of_paths_are_one_line(refused, monkeypatch, error, line):
     def fail(*args, **kwargs):

@@ -18,9 +18,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
+from keras_effnet.training import run
 from keras_effnet.training.checkpoints import BEST, LAST, read_rows
 from keras_effnet.training.run import train, train_dataset
 from keras_effnet.training.watchers import EpochSeeds, Pause
@@ -234,7 +236,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(toy_model, ba
             if epoch == 2:
                 monkeypatch.setattr(keras.Model, "save", full)
                 (tmp_path / BEST).unlink()  # so that best is written in any case
-                run.best = -1.0
+                grabbed.best = -1.0
 
     def full(self, path, *args, **kwargs):
         if name not in Path(path).name:
@@ -242,7 +244,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(toy_model, ba
         Path(path).write_bytes(b"PK half a file")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    run = _grab_run_folder(monkeypatch)
+    grabbed = _grab_run_folder(monkeypatch)
     with pytest.raises(UserError) as caught:
         train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path, callbacks=[Fill()])
     message = str(caught.value)
@@ -282,6 +284,31 @@ def test_a_disk_that_is_full_in_the_first_epoch_promises_no_checkpoint(toy_model
         UserError, match=r"Cannot write epoch 1 to .*: No space left on device\. Free some space and train again\."
     ):
         train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path)
+
+
+def test_checkpoints_that_were_removed_are_not_called_intact(toy_model, batches, tmp_path):
+    class Remove(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                shutil.rmtree(tmp_path / "weights")
+
+    with pytest.raises(UserError, match=r"Cannot write epoch 2 to .*Make the folder writable and train again\.$"):
+        train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path, callbacks=[Remove()])
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_an_image_that_vanishes_is_named_with_the_next_step(tmp_path, resumes):
+    if resumes:
+        (tmp_path / LAST).parent.mkdir()
+        (tmp_path / LAST).touch()
+    reading = tf.data.Dataset.from_tensors(str(tmp_path / "gone.png")).map(tf.io.read_file)
+    with pytest.raises(UserError) as caught, run._occupied(tmp_path):
+        next(iter(reading))
+    after = f"resume: keras-effnet train --resume {tmp_path}" if resumes else "train again."
+    assert str(caught.value) == (
+        f"An image of the data changed or vanished during training ({tmp_path}/gone.png; No such file or directory). "
+        f"Restore it, and {after}"
+    )
 
 
 @pytest.mark.slow
