@@ -5,6 +5,7 @@ TensorFlow.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,6 +133,8 @@ def convert(model: keras.Model) -> bytes:
         ]
         content, lost = _filled(_converted(folded, given), {mark: kernel for mark, (_, kernel) in kernels.items()})
         if not lost:
+            del folded
+            gc.collect()  # a Keras model is a cycle of references: the copy would stay in memory
             return content
         kernels = {mark: entry for mark, entry in kernels.items() if mark not in lost}
 

@@ -55,14 +55,11 @@ def observe(content: bytes, images: np.ndarray) -> dict[int, Observed]:
     found = {int(graph.inputs[0]): Observed(float(images.min()), float(images.max()), np.zeros(0))}
     outputs = [int(index) for operator in graph.operators for index in operator.outputs]
     for indices, runs in taps(content, outputs, images):
-        bounds, samples = [], []
-        for values in runs:
-            bounds.append([(value.min(), value.max()) for value in values])
-            samples.append([_sample(value.ravel(), rng) for value in values])
-        for place, index in enumerate(indices):
-            lows, highs = zip(*(row[place] for row in bounds), strict=True)
-            sample = np.concatenate([row[place] for row in samples])
-            found[index] = Observed(float(np.min(lows)), float(np.max(highs)), sample)  # unlike min(), keeps NaN
+        rows = [[(value.min(), value.max(), _sample(value.ravel(), rng)) for value in values] for values in runs]
+        for index, seen in zip(indices, zip(*rows, strict=True), strict=True):
+            lows, highs, samples = zip(*seen, strict=True)
+            # Unlike min(), np.min keeps NaN.
+            found[index] = Observed(float(np.min(lows)), float(np.max(highs)), np.concatenate(samples))
     return found
 
 

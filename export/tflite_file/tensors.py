@@ -55,7 +55,7 @@ def output_tensors(content: bytes, layers: Collection[str]) -> dict[str, int]:
 
 def taps(
     content: bytes, indices: Sequence[int], inputs: np.ndarray, held_bytes: float = 5e8
-) -> Iterator[tuple[list[int], Iterator[list[np.ndarray]]]]:
+) -> Iterator[tuple[list[int], Iterator[Iterator[np.ndarray]]]]:
     """Run a file and read some of its intermediate tensors.
 
     The tensors are made outputs of the file, as many at a time as fit in `held_bytes`. LiteRT's own option keeps all
@@ -68,7 +68,8 @@ def taps(
         held_bytes: Float, upper bound for the tensors that are read in one pass over the inputs.
 
     Yields:
-        A part of the indices, and an iterator that gives for each input the dequantized values of these tensors.
+        A part of the indices, and an iterator that gives for each input the dequantized values of these tensors, one
+        after another: each is copied when it is reached, which must be before the next input.
     """
     model = parse(content)
     graph = model.subgraphs[0]
@@ -79,20 +80,20 @@ def taps(
         yield chunk, _runs(piece(model, operators, list(graph.inputs), chunk), inputs)
 
 
-def _runs(content: bytes, inputs: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """Yield the dequantized outputs of a file for each input."""
+def _runs(content: bytes, inputs: np.ndarray) -> Iterator[Iterator[np.ndarray]]:
+    """Yield an iterator over the dequantized outputs of a file for each input."""
     interpreter = open_interpreter(content, os.cpu_count())
     (entry,), exits = interpreter.get_input_details(), interpreter.get_output_details()
     for value in inputs:
         interpreter.set_tensor(entry["index"], value[None])
         interpreter.invoke()
-        yield [_real(interpreter.get_tensor(leaving["index"])[0], *leaving["quantization"]) for leaving in exits]
+        yield (_real(interpreter.get_tensor(leaving["index"])[0], *leaving["quantization"]) for leaving in exits)
 
 
 def activations(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the index of each tensor with an array of its values, one row an input."""
     for chunk, runs in taps(content, indices, inputs, held_bytes=2.5e8 / len(inputs)):
-        yield from zip(chunk, map(np.stack, zip(*runs, strict=True)), strict=True)
+        yield from zip(chunk, map(np.stack, zip(*map(list, runs), strict=True)), strict=True)
 
 
 def _real(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -54,6 +57,24 @@ def test_the_converter_runs_once_and_never_sees_the_kernels(monkeypatch):
     converted(model)
     (size,) = seen
     assert size < 0.02 * model.count_params()  # biases alone
+
+
+def test_the_folded_copy_of_the_model_is_freed(toy_model, monkeypatch):
+    folded = []
+    original = conversion.fold_batch_norms
+
+    def spy(model):
+        copy = original(model)
+        folded.append(weakref.ref(copy))
+        return copy
+
+    monkeypatch.setattr(conversion, "fold_batch_norms", spy)
+    gc.disable()  # no chance collection
+    try:
+        converted(toy_model())
+        assert [copy() for copy in folded] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_kernel_that_the_converter_changes_is_converted_itself(toy_model, smooth_images, monkeypatch):

@@ -67,11 +67,34 @@ def test_a_pass_over_the_images_ends_with_the_last_tensor_it_reads(graph, monkey
     monkeypatch.setattr("keras_effnet.export.tflite_file.tensors.open_interpreter", counted)
     parts = {}
     for chunk, runs in taps(graph.content, outputs, graph.images, held_bytes=1):
-        parts |= dict(zip(chunk, map(np.stack, zip(*runs, strict=True)), strict=True))
+        parts |= dict(zip(chunk, map(np.stack, zip(*map(list, runs), strict=True)), strict=True))
     assert len(outputs) > 1 and opened == [*range(1, len(outputs) + 1)]
     assert parts.keys() == whole.keys()
     for index, values in parts.items():
         np.testing.assert_array_equal(values, whole[index])
+
+
+def test_tensors_are_copied_one_at_a_time(graph, monkeypatch):
+    copied = []
+
+    class Counted:
+        def __init__(self, interpreter):
+            self.interpreter = interpreter
+
+        def __getattr__(self, name):
+            return getattr(self.interpreter, name)
+
+        def get_tensor(self, index):
+            copied.append(index)
+            return self.interpreter.get_tensor(index)
+
+    monkeypatch.setattr(
+        "keras_effnet.export.tflite_file.tensors.open_interpreter", lambda *given: Counted(open_interpreter(*given))
+    )
+    ((_, runs),) = taps(graph.content, outputs_of(graph.content), graph.images)
+    for done, values in enumerate(runs):
+        for place, _ in enumerate(values):
+            assert len(copied) == 2 * done + place + 1
 
 
 def outputs_of(content: bytes) -> list[int]:
