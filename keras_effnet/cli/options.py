@@ -294,8 +294,11 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         if not equals:
             raise UserError(f"--set needs OPTION=VALUE, for example batch_size=64; got {setting!r}.")
+        name = name.strip().replace("-", "_")
+        if name in values:
+            raise UserError(f"--set {name} is given twice.")
         try:
-            values[name.strip().replace("-", "_")] = parse_yaml(text)
+            values[name] = parse_yaml(text)
         except UserError:
             raise UserError(f"--set {setting}: {text!r} is not a valid value.") from None
     config = TrainConfig.from_dict(values)

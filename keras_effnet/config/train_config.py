@@ -238,9 +238,10 @@ class TrainConfig:
             UserError: The text is not YAML, names an unknown option, or sets an invalid value.
         """
         try:
-            values = parse_yaml(text) or {}
+            values = parse_yaml(text)
         except UserError as error:
             raise UserError(f"The options cannot be read: {error}.") from None
+        values = {} if values is None else values
         config = TrainConfig.from_dict(values)
         return {name: getattr(config, name) for name in values}
 

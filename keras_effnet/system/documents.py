@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from keras_effnet.errors import UserError
 
@@ -96,13 +97,45 @@ def _finite(value: Any) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader with a bound on the number of nodes, all aliases expanded."""
+    """YAML's safe loader with a bound on the number of nodes, all aliases expanded; nothing is ambiguous.
+
+    Of a name that stands twice YAML would keep the last value, and read the integers `1:30` as 90 and `010` as 8.
+    """
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None and _weight(node, {}) > _YAML_NODES:
             raise ValueError(f"it has more than {_YAML_NODES:,} values, aliases expanded")
         return node
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        _refuse_doubles(node, set())
+        return super().construct_document(node)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number, digits = super().construct_yaml_int(node), node.value.lstrip("+-").replace("_", "")
+        if ":" in digits or (digits.isdecimal() and int(digits) != abs(number)):
+            problem = f"{node.value} is {number} in YAML: write a decimal number, or quote it"
+            raise ConstructorError(None, None, problem, node.start_mark)
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _refuse_doubles(node: yaml.Node, seen: set[int]) -> None:
+    """Refuse names that stand twice in one mapping; those merged by `<<` may be set again."""
+    if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+        return
+    seen.add(id(node))
+    names = set()
+    for child in node.value:
+        if isinstance(child, tuple) and isinstance(child[0], yaml.ScalarNode):
+            if (name := (child[0].tag, child[0].value)) in names:
+                raise ConstructorError(None, None, f"{child[0].value!r} is set twice", child[0].start_mark)
+            names.add(name)
+        for each in child if isinstance(child, tuple) else (child,):
+            _refuse_doubles(each, seen)
 
 
 def _weight(node: yaml.Node, known: dict[int, int]) -> int:

@@ -32,6 +32,10 @@ BILLION_LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("9" * 5000, "digits"),
         ("a: [1, 2", "line 1: "),
         ("{[]: 3}", "unhashable"),
+        ("epochs: 1\nepochs: 2", "line 2: 'epochs' is set twice"),
+        ("stages: [{kernel: 3, kernel: 5}]", "line 1: 'kernel' is set twice"),
+        ("epochs: 1:30", "line 1: 1:30 is 90 in YAML: write a decimal number, or quote it"),
+        ("epochs: -010", "line 1: -010 is -8 in YAML"),
         ("- 1\n" * 200_000, "characters, more than 300,000"),
     ],
 )
@@ -43,11 +47,16 @@ def test_hostile_yaml_is_refused_in_one_line_within_seconds(text, message):
     assert "\n" not in str(caught.value) and "unexpected" not in str(caught.value)
 
 
+def test_integers_of_one_meaning_are_read():
+    assert parse_yaml("[07, 1_000, -3, 0x1f, 0b11, '010', '1:30']") == [7, 1000, -3, 31, 3, "010", "1:30"]
+
+
 def test_moderate_aliases_are_read():
     assert parse_yaml("base: &b {kernel: 3}\nstages: [*b, {<<: *b, stride: 2}]") == {
         "base": {"kernel": 3},
         "stages": [{"kernel": 3}, {"kernel": 3, "stride": 2}],
     }
+    assert parse_yaml("- &a {x: 1}\n- &b {<<: *a, x: 2}\n- {<<: *b, y: 3}") == [{"x": 1}, {"x": 2}, {"x": 2, "y": 3}]
 
 
 def test_files_that_are_no_text_or_too_large_are_named(tmp_path):
