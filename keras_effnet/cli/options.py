@@ -269,7 +269,7 @@ class Numbers(Names):
 
     def convert(self, value, param, ctx):
         try:
-            return [float(part) for part in super().convert(value, param, ctx)]
+            return [Number().convert(float(part), param, ctx) for part in super().convert(value, param, ctx)]
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers such as -2,-1,0.", param, ctx)
 

@@ -119,6 +119,7 @@ REFUSED = {
     "info b0 --classes 99999999999": "is more than 2,147,483,647",
     "info b0 --classes 0": "0 is not in the range x>=1",
     "quickstart --epochs 0": "0 is not in the range x>=1",
+    "study images --phi -1,nan": "Invalid value for '--phi': nan is not a finite number",
     "study images --models b0 --seeds 0": "0 is not in the range x>=1",
     "search images --threads 0": "0 is not in the range 1<=x<=1024",
     "launch --processes 9999999 -- info": "9999999 is not in the range 1<=x<=1024",
