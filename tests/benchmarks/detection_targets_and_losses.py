@@ -7,6 +7,7 @@ Prints CPU milliseconds of the process, which other programs disturb less than w
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from keras_effnet import detector_spec
 from keras_effnet.detection import TargetAssigner, focal_loss
+from keras_effnet.system.machine import cpu_name
 
 SIZE, BATCH = 320, 8
 
@@ -59,7 +61,9 @@ if __name__ == "__main__":
     from recording import recorded
 
     with recorded():
+        print(f"{cpu_name()}, {os.cpu_count()} cores; Lite0 at {SIZE} pixels.\n")
+        print("| work | CPU ms |\n|---|---|")
         for boxes in (15, 100):
-            print(f"assignment of {boxes} boxes: {assignment(boxes):.1f} ms an image")
+            print(f"| assign {boxes} boxes to the anchors of an image | {assignment(boxes):.1f} |", flush=True)
         for number in (3, 90):
-            print(f"focal loss of {number} classes, batch {BATCH}: {loss(number):.0f} ms a step")
+            print(f"| focal loss and gradient, {number} classes, {BATCH} images | {loss(number):.0f} |", flush=True)

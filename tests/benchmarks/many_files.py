@@ -14,11 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from keras_effnet.system.machine import cpu_name
+
+FILE = Path(__file__).resolve()
 CLASSES, DISTINCT, SIDE = 100, 500, 16
 
 
@@ -50,25 +54,22 @@ def first_batch(folder: Path) -> None:
     from keras_effnet.preprocessing import ImageSpec
 
     data = load(folder)
-    loaded = time.process_time()
     batches = image_pipeline(data, ImageSpec(32), 32, training=True, cache=False)
     images, _ = next(iter(batches))
     assert images.shape == (32, 32, 32, 3)
-    print(f"load: {loaded:.1f} s of CPU, then {time.process_time() - loaded:.1f} s to the first batch")
 
 
 STEPS = {"check-data": check, "first-batch": first_batch}
 
 
 def measure(step: str, folder: Path) -> None:
-    """Run a step in this process and print what it took."""
+    """Run a step in this process and print what it took as a row of the table."""
     start = time.perf_counter()
-    STEPS[step](folder)
+    with redirect_stdout(sys.stderr):
+        STEPS[step](folder)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(
-        f"{step}: {used.ru_utime + used.ru_stime:.1f} s of CPU, {time.perf_counter() - start:.1f} s wall, "
-        f"peak {used.ru_maxrss / 1024:,.0f} MiB"
-    )
+    wall, peak = time.perf_counter() - start, used.ru_maxrss / 1024
+    print(f"| {step} | {used.ru_utime + used.ru_stime:.1f} | {wall:.1f} | {peak:,.0f} |")
 
 
 def main() -> None:
@@ -84,8 +85,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "images"
         make(folder, args.images)
+        print(f"{cpu_name()}, {os.cpu_count()} cores; {args.images:,} PNGs of {SIDE} pixels.\n")
+        print("| step | CPU s | wall s | peak MiB |\n|---|---|---|---|", flush=True)
         for step in [args.step] if args.step else STEPS:
-            subprocess.run([sys.executable, __file__, "--step", step, "--folder", folder], check=True)
+            # Run in the temporary folder: `check-data` writes its report to the current one.
+            command = [sys.executable, FILE, "--step", step, "--folder", folder]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=temporary)
+            print(done.stdout.strip().splitlines()[-1], flush=True)
 
 
 if __name__ == "__main__":
