@@ -41,7 +41,8 @@ def build_with(
         The network.
     """
     # Variables created in this scope are initialized when it ends, and configs keep the published initializers.
-    with keras.StatelessScope(), discarding_deferred_variables():
+    # Twice: the end of the scope can fail, too (out of memory, Ctrl-C), and would then fail in every later build.
+    with discarding_deferred_variables(), keras.StatelessScope(), discarding_deferred_variables():
         model = network()
         others = [
             (variable, value)

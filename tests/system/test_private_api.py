@@ -227,6 +227,19 @@ def test_canary_variables_of_a_failed_network_are_never_allocated():
     assert getattr(fail_to_build(), "_value", 0) is None, message
 
 
+def test_a_network_that_runs_out_of_memory_does_not_fail_the_next_one():
+    def full(shape, dtype=None):
+        raise MemoryError
+
+    def network():
+        image = keras.Input((4,))
+        return keras.Model(image, keras.layers.Dense(2, kernel_initializer=full)(keras.layers.Dense(3)(image)))
+
+    with pytest.raises(MemoryError):
+        initial_values.build_with(network, lambda model: ())
+    assert built_with_twos().get_layer("dense").kernel.numpy().tolist() == [[2.0, 2.0]] * 4
+
+
 def test_without_the_list_of_variables_a_failed_network_is_initialized(monkeypatch):
     from keras.src.backend.common import global_state
 
