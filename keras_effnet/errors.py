@@ -127,14 +127,14 @@ def whole_number(what: str, value: Any, at_least: int = 1) -> int:
 
 
 def real_number(what: str, value: Any) -> float:
-    """Return `value` if it is a real number of any type, NumPy's included; text and None are none.
+    """Return `value`, of a type other than int and float as a float, if it is a real number; text and None are none.
 
     Raises:
         UserError: It is another object.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UserError(f"{what} must be a number, got {_brief(value)}.")
-    return value  # type: ignore[return-value]
+    return value if type(value) in (int, float) else float(value)  # type: ignore[return-value]
 
 
 def instance_of(what: str, value: Any, kind: type[T], cure: str = "") -> T:

@@ -26,8 +26,16 @@ _CHECKS = {
 }
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    if type(value) in (bool, int, float) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def check_types(spec: Any) -> None:
-    """Compare the values in the fields of a dataclass with their annotations.
+    """Compare the values in the fields of a dataclass with their annotations; numbers of NumPy become plain ones.
 
     Raises:
         UserError: A value has another type, or is not finite; the message names the field.
@@ -37,3 +45,4 @@ def check_types(spec: Any) -> None:
         value = getattr(spec, field.name)
         if not fits(value):
             raise UserError(f"{field.name} must be {wanted}, got {value!r}.")
+        object.__setattr__(spec, field.name, _plain(value))  # can be written to YAML and JSON

@@ -24,8 +24,10 @@ class ScalingFactors:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not (math.isfinite(real_number(name, value)) and value > 0):
-                raise UserError(f"{name} must be a positive number, got {value!r}.")
+            number = real_number(name, value)
+            if not (math.isfinite(number) and number > 0):
+                raise UserError(f"{name} must be a positive number, got {number!r}.")
+            object.__setattr__(self, name, number)
 
     @property
     def cost(self) -> float:
@@ -60,8 +62,10 @@ class CompoundScaling:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not (math.isfinite(real_number(name, value)) and value >= 1):
-                raise UserError(f"{name} must be a number >= 1, got {value!r}: no dimension may shrink as phi grows.")
+            number = real_number(name, value)
+            if not (math.isfinite(number) and number >= 1):
+                raise UserError(f"{name} must be a number >= 1, got {number!r}: no dimension may shrink as phi grows.")
+            object.__setattr__(self, name, number)
 
     @property
     def cost_per_phi(self) -> float:
@@ -84,7 +88,9 @@ class CompoundScaling:
 
         Source: EfficientNet (ICML 2019), equation 3.
         """
-        real_number("phi", phi)
+        phi = real_number("phi", phi)
+        if not math.isfinite(phi):
+            raise UserError(f"phi must be a finite number, got {phi}.")
         try:
             return ScalingFactors(self.alpha**phi, self.beta**phi, self.gamma**phi)
         except OverflowError:

@@ -79,14 +79,21 @@ def checked_shape(input_shape: Any, spec: ArchitectureSpec, include_top: bool) -
     return sides[0], sides[1], channels
 
 
-def check_input_tensor(tensor: Any) -> None:
-    """Refuse an `input_tensor` that is no symbolic tensor, such as an array.
+def check_input_tensor(tensor: Any, input_shape: Any) -> None:
+    """Refuse an `input_tensor` that is no symbolic tensor, such as an array, or has another shape than `input_shape`.
 
     Raises:
-        UserError: It is not one.
+        UserError: It is not one, or the shapes differ.
     """
-    if tensor is not None and not isinstance(tensor, keras.KerasTensor):
+    if tensor is None:
+        return
+    if not isinstance(tensor, keras.KerasTensor):
         raise UserError(f"input_tensor must be a Keras tensor such as keras.Input((224, 224, 3)), got {type(tensor)}.")
+    if not isinstance(input_shape, Sequence):
+        return
+    shape, given = tuple(tensor.shape[1:]), tuple(input_shape)
+    if len(shape) != len(given) or any(a != b for a, b in zip(shape, given, strict=True) if None not in (a, b)):
+        raise UserError(f"input_tensor has the shape {shape}, not the input_shape {given}: leave out input_shape.")
 
 
 def check_weights(weights: Any) -> None:

@@ -60,7 +60,7 @@ def build(
     if pooling is not None:
         one_of("pooling", pooling, ("avg", "max"))
     check_data_format()
-    check_input_tensor(input_tensor)
+    check_input_tensor(input_tensor, input_shape)
     if include_top:
         classes = checked_classes(classes)
         from_keras("classifier_activation", keras.activations.get, classifier_activation)
@@ -206,7 +206,7 @@ def _spec(spec_or_phi: ArchitectureSpec | str | float | None, phi: float | None)
     if isinstance(spec_or_phi, (ArchitectureSpec, str)):
         return architecture_spec(spec_or_phi)
     given = phi if spec_or_phi is None else spec_or_phi
-    if not isinstance(given, Real):
+    if isinstance(given, bool) or not isinstance(given, Real):
         raise UserError(f"EfficientNet takes a spec, a name or a number phi, got {given!r}.")
     return architecture_spec(EFFICIENTNET_B0, phi=float(given))
 

@@ -90,7 +90,7 @@ def test_a_constant_below_one_is_refused_by_name(constants):
 def test_constants_and_phi_that_are_not_numbers_are_refused(value):
     with pytest.raises(UserError, match="beta"):
         CompoundScaling(beta=value)
-    with pytest.raises(UserError, match="positive number"):
+    with pytest.raises(UserError, match="phi must be a finite number"):
         CompoundScaling().factors(value)
 
 

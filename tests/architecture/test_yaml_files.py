@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import yaml
 
 from keras_effnet.architecture.baselines import SPECS, architecture_spec
+from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.yaml_files import read_spec, write_spec
 from keras_effnet.complexity.counting import count
 from keras_effnet.config.train_config import TrainConfig
@@ -28,6 +32,15 @@ def written(tmp_path):
 def test_every_network_outlives_its_file(name, tmp_path):
     write_spec(SPECS[name], tmp_path / "net.yaml")
     assert read_spec(tmp_path / "net.yaml") == SPECS[name]
+
+
+def test_numbers_of_numpy_are_plain_ones_in_a_spec_and_its_file(tmp_path):
+    given = {"depth": np.float64(0.3), "width": np.float32(0.25), "image_size": np.int64(64)}
+    spec = replace(architecture_spec("b0", **given), pixel_mean=(np.float32(0.5),) * 3)
+    assert spec == replace(architecture_spec("b0", depth=0.3, width=0.25, image_size=64), pixel_mean=(0.5,) * 3)
+    assert type(CompoundScaling(np.float32(1.5)).factors(np.float32(2)).depth) is float
+    write_spec(spec, tmp_path / "net.yaml")
+    assert read_spec(tmp_path / "net.yaml") == spec
 
 
 def test_a_file_stands_where_a_name_does(tmp_path):

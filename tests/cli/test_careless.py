@@ -115,7 +115,7 @@ REFUSED = {
     "train images --fold 6/5": "fold must be a pair",
     "train images --fold 1/0": "fold must be a pair",
     "info b0 --phi 1e9": "phi is too large",
-    "info b0 --phi nan": "must be a positive number, got nan",
+    "info b0 --phi nan": "phi must be a finite number, got nan",
     "info b0 --classes 99999999999": "is more than 2,147,483,647",
     "info b0 --classes 0": "0 is not in the range x>=1",
     "quickstart --epochs 0": "0 is not in the range x>=1",

@@ -84,6 +84,10 @@ def test_weights_names_its_choices(weights):
         ({"dropout_rate": "0.2"}, "dropout_rate must be a number, got '0.2'"),
         ({"bn_epsilon": float("nan")}, "bn_epsilon must be a number, got nan"),
         ({"input_tensor": np.zeros((1, 32, 32, 3))}, "input_tensor must be a Keras tensor"),
+        (
+            {"input_tensor": keras.Input((32, None, 3)), "input_shape": (40, 40, 3)},
+            r"input_tensor has the shape \(32, None, 3\), not the input_shape \(40, 40, 3\): leave out input_shape",
+        ),
     ],
 )
 def test_other_arguments_name_the_value(options, message):
