@@ -11,13 +11,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
-from keras_effnet.export.tflite_file.pieces import piece
+from keras_effnet.export.tflite_file.pieces import piece, read_by, written_by
 from keras_effnet.export.tflite_file.schema import parse
 
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import SubGraphT
+
+_RESUMED_BYTES = 2e8  # of the values at which a pass over all inputs starts
 _NUMBER = re.compile(r"_\d+$")  # the converter numbers a scope that is entered again
 
 
@@ -59,7 +64,9 @@ def taps(
     """Run a file and read some of its intermediate tensors.
 
     The tensors are made outputs of the file, as many at a time as fit in `held_bytes`. LiteRT's own option keeps all
-    tensors, gigabytes for B7, and none of those that XNNPACK computes.
+    tensors, gigabytes for B7, and none of those that XNNPACK computes. Each pass over the inputs ends with the last
+    operator that it needs. It starts where few values were enough to keep in the pass before, `_RESUMED_BYTES` for all
+    inputs: large tensors are in the first layers, most of the arithmetic is in the others.
 
     Args:
         content: The file's bytes.
@@ -73,21 +80,64 @@ def taps(
     """
     model = parse(content)
     graph = model.subgraphs[0]
-    makers = {int(index): place for place, operator in enumerate(graph.operators) for index in operator.outputs}
+    operators = graph.operators
+    makers = {int(index): place for place, operator in enumerate(operators) for index in operator.outputs}
+    whole = {int(graph.inputs[0]): [value[None] for value in inputs]}
+    start, held = 0, whole
     for chunk in chunks(indices, [int(np.prod(graph.tensors[index].shape)) * 4 for index in indices], held_bytes):
-        # The large tensors are in the first layers: a pass ends with the last operator that it needs.
-        operators = graph.operators[: 1 + max(makers.get(index, -1) for index in chunk)]
-        yield chunk, _runs(piece(model, operators, list(graph.inputs), chunk), inputs)
+        places = [makers[index] for index in chunk]
+        if min(places) < start:
+            start, held = 0, whole
+        end = 1 + max(places)
+        fits = (
+            place for place in range(end, start, -1) if _crossing_bytes(graph, place) * len(inputs) <= _RESUMED_BYTES
+        )
+        resumed = next(fits, start)
+        later = read_by(operators[resumed:])
+        kept: dict[int, list[np.ndarray]] = {index: [] for index in later & written_by(operators[start:resumed])}
+        given = sorted(held.keys() & read_by(operators[start:end]))
+        outputs = list(dict.fromkeys([*chunk, *kept]))
+        part = piece(model, operators[start:end], given, outputs)
+        yield chunk, _runs(part, [held[index] for index in given], outputs, len(chunk), kept)
+        if all(len(values) == len(inputs) for values in kept.values()):  # the caller took all runs
+            start, held = resumed, {index: values for index, values in held.items() if index in later} | kept
 
 
-def _runs(content: bytes, inputs: np.ndarray) -> Iterator[Iterator[np.ndarray]]:
-    """Yield an iterator over the dequantized outputs of a file for each input."""
+def _crossing_bytes(graph: SubGraphT, place: int) -> int:
+    """Bytes of the tensors that operators from `place` on read, of those computed before and of the input."""
+    before = written_by(graph.operators[:place]) | set(map(int, graph.inputs))
+    crossing = before & read_by(graph.operators[place:])
+    return sum(4 * int(np.prod(graph.tensors[index].shape)) for index in crossing)
+
+
+def _runs(
+    content: bytes,
+    inputs: Sequence[Sequence[np.ndarray]],
+    outputs: Sequence[int],
+    count: int,
+    kept: dict[int, list[np.ndarray]],
+) -> Iterator[Iterator[np.ndarray]]:
+    """Yield an iterator over the first `count` outputs of a file for each run, dequantized; append others to `kept`.
+
+    Args:
+        content: The file's bytes.
+        inputs: For each input of the file, its values in all runs.
+        outputs: Name of each output: the tensor's index in the file that this is a piece of.
+        count: Int.
+        kept: Name of an output -> list of its values, in the file's own type.
+    """
     interpreter = open_interpreter(content, os.cpu_count())
-    (entry,), exits = interpreter.get_input_details(), interpreter.get_output_details()
-    for value in inputs:
-        interpreter.set_tensor(entry["index"], value[None])
+    entries, exits = interpreter.get_input_details(), interpreter.get_output_details()
+    for row in zip(*inputs, strict=True):
+        for entry, value in zip(entries, row, strict=True):
+            interpreter.set_tensor(entry["index"], value)
         interpreter.invoke()
-        yield (_real(interpreter.get_tensor(leaving["index"])[0], *leaving["quantization"]) for leaving in exits)
+        for name, leaving in zip(outputs, exits, strict=True):
+            if name in kept:
+                kept[name].append(interpreter.get_tensor(leaving["index"]))
+        yield (
+            _real(interpreter.get_tensor(leaving["index"])[0], *leaving["quantization"]) for leaving in exits[:count]
+        )
 
 
 def activations(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
