@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.errors import UserError, one_of, real_number
 from keras_effnet.export.choices import INPUT_TYPES
 from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph
 from keras_effnet.export.finetune.parent import FineTuning
@@ -232,6 +232,8 @@ class Precision:
         """This precision with another bound of the agreement, whatever the task; None changes nothing."""
         if least is None:
             return self
+        if not 0 <= real_number("min_agreement", least) <= 1:
+            raise UserError(f"min_agreement must lie between 0 and 1, got {least}.")
         return replace(self, bounds=Bounds(least, least, least, least, least, self.bounds.ap, self.bounds.sqnr_db))
 
 

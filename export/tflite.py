@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,8 @@ from keras_effnet.export.recipes import Settings, check_settings
 from keras_effnet.export.verification import Evidence, Reference
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.files import atomic_group, cannot_write
+
+_LOOPS = (keras.layers.RNN, keras.layers.Bidirectional)
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +187,15 @@ def export_tflite(
         return keep(trial, path, folder, labels)
 
 
+def _check_labels(labels: Sequence[str], classes: int) -> None:
+    if isinstance(labels, str | os.PathLike):
+        raise UserError(f"labels must be a list of names, got {labels!r}: read a file with read_text().splitlines().")
+    if wrong := [each for each in labels if each is None or "\n" in str(each)]:
+        raise UserError(f"Each label must be a name on one line, got {wrong[0]!r}.")
+    if len(output_names(labels, classes)) != classes:
+        raise UserError(f"{len(labels)} labels for a model of {classes} classes.")
+
+
 def check_arguments(
     model: keras.Model,
     path: Path,
@@ -213,9 +225,14 @@ def check_arguments(
             f"{quantization} needs images to calibrate on: calibration=FOLDER (--calibration FOLDER), "
             f"{MIN_IMAGES} to 500 like those the network will see."
         )
-    classes = class_count(model)
-    if labels is not None and len(output_names(labels, classes)) != classes:
-        raise UserError(f"{len(labels)} labels for a model of {classes} classes.")
+    recurrent = [layer.name for layer in model.layers if isinstance(layer, _LOOPS)]
+    if recurrent and quantization != "none":
+        raise UserError(
+            f"Layer {recurrent[0]!r} is recurrent, which is a loop in a file; only float32 files hold one: "
+            "quantization='none', --quantize none."
+        )
+    if labels is not None:
+        _check_labels(labels, class_count(model))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -170,7 +170,12 @@ def check_model(value: Any) -> None:
     Raises:
         UserError: It is another object.
     """
-    if hasattr(value, "layers") and not hasattr(value, "inputs"):
+    if hasattr(value, "layers") and not hasattr(value, "inputs") and not hasattr(value, "add"):
+        raise UserError(
+            f"{type(value).__name__} is a subclassed model, whose layers nobody can list: make a functional one, "
+            "image = keras.Input((H, W, 3)); keras.Model(image, model.call(image))."
+        )
+    if hasattr(value, "layers") and not hasattr(value, "inputs"):  # a Sequential
         raise UserError("The model has no input yet: begin it with keras.Input((H, W, 3)), or call it on an image.")
     if not hasattr(value, "layers"):
         cure = "; load a file with load_model" if isinstance(value, str | os.PathLike) else ""

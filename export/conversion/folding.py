@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_effnet.export.conversion.structure import copied
+
 FOLDING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
@@ -71,8 +73,7 @@ def fold_batch_norms(model: keras.Model) -> keras.Model:
     folded_away = {norm.name for norm in folds.values()}
 
     def rebuild(layer):
-        bias = {"use_bias": True} if layer.name in folds else {}
-        return type(layer).from_config(layer.get_config() | bias)
+        return copied(layer, use_bias=True) if layer.name in folds else copied(layer)
 
     def connect(layer, *args, **kwargs):
         return args[0] if layer.name in folded_away else layer(*args, **kwargs)

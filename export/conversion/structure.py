@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import keras
 
 from keras_effnet.architecture.network_parts import computing_layers
-from keras_effnet.errors import check_model
+from keras_effnet.errors import UserError, check_model
 from keras_effnet.models.structure import functional, inlined, is_nested
 
 
@@ -35,6 +36,25 @@ def plain(model: keras.Model, image_size: int | None = None) -> keras.Model:
     return model
 
 
+def copied(layer: keras.layers.Layer, **changes: object) -> keras.layers.Layer:
+    """Copy a layer from its configuration, without weights.
+
+    Args:
+        layer: Keras layer.
+        **changes: Options of its configuration that differ.
+
+    Raises:
+        UserError: It cannot be copied, such as a `Lambda` or a class without `get_config`.
+    """
+    try:
+        return type(layer).from_config(layer.get_config() | changes)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"Layer {layer.name!r} of class {type(layer).__name__} cannot be copied for the export: put functions of "
+            "keras.ops in its place, or a layer class with get_config."
+        ) from error
+
+
 def float32_copy(model: keras.Model) -> keras.Model:
     """Copy a network to float32; a plain float32 model is returned unchanged.
 
@@ -44,10 +64,7 @@ def float32_copy(model: keras.Model) -> keras.Model:
     if all(layer.compute_dtype == "float32" for layer in computing_layers(model)):
         return model
 
-    def rebuild(layer):
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
-    copy = keras.models.clone_model(model, clone_function=rebuild)
+    copy = keras.models.clone_model(model, clone_function=partial(copied, dtype="float32"))
     copy.set_weights(model.get_weights())
     return copy
 
@@ -70,9 +87,9 @@ def unshared(model: keras.Model) -> keras.Model:
             return layer(*args, **kwargs)
         name = f"{layer.name}_{calls[layer.name]}"
         repeated[name] = layer.name
-        return type(layer).from_config(layer.get_config() | {"name": name})(*args, **kwargs)
+        return copied(layer, name=name)(*args, **kwargs)
 
-    copy = keras.models.clone_model(model, call_function=connect)
+    copy = keras.models.clone_model(model, clone_function=copied, call_function=connect)
     if not repeated:
         return model
     for layer in copy.layers:
@@ -93,7 +110,7 @@ def _inlined(model: keras.Model) -> keras.Model:
 
     def rebuild(layer):
         originals[layer.name] = layer
-        return type(layer).from_config(layer.get_config())
+        return copied(layer)
 
     # The copies of a nested model's layers belong to two graphs, that of their own model and this one. Reading the
     # graph from its config gives layers that belong to it alone.

@@ -18,6 +18,7 @@ from itertools import product
 import keras
 import numpy as np
 
+from keras_effnet.export.conversion.structure import copied
 from keras_effnet.export.int8.range_fitting import (
     LOGISTIC_RANGE,
     ActivationFit,
@@ -168,7 +169,7 @@ def equalize(model: keras.Model, factors: Mapping[str, Equalization]) -> keras.M
     def rebuild(layer):
         if layer.name in factors:
             return ScaledSwish(factors[layer.name].scale, name=layer.name)
-        return type(layer).from_config(layer.get_config())
+        return copied(layer)
 
     copy = keras.models.clone_model(model, clone_function=rebuild)
     copy.set_weights(model.get_weights())

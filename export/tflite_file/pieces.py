@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from keras_effnet.export.tflite_file.schema import pack
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import ModelT, OperatorT
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, TensorT
 
 
 def read_by(operators: Collection[OperatorT]) -> set[int]:
@@ -35,16 +35,22 @@ def piece(model: ModelT, operators: Sequence[OperatorT], inputs: Sequence[int], 
     used = sorted(index for index in read_by(operators) | set(outputs) | written_by(operators) if index >= 0)
     place = {index: number for number, index in enumerate(used)} | {-1: -1}  # -1: an omitted bias
     made, graph = copy(model), copy(model.subgraphs[0])
-    made.buffers, graph.tensors, graph.operators = [schema.BufferT()], [], []
-    for index in used:
-        tensor = copy(model.subgraphs[0].tensors[index])
+    made.buffers, graph.operators = [schema.BufferT()], []
+
+    def moved(tensor: TensorT) -> TensorT:
+        tensor = copy(tensor)
         made.buffers.append(model.buffers[tensor.buffer])
         tensor.buffer = len(made.buffers) - 1
-        graph.tensors.append(tensor)
+        return tensor
+
+    graph.tensors = [moved(model.subgraphs[0].tensors[index]) for index in used]
     for operator in map(copy, operators):
         operator.inputs = [place[int(index)] for index in operator.inputs]
         operator.outputs = [place[int(index)] for index in operator.outputs]
         graph.operators.append(operator)
     graph.inputs, graph.outputs = [place[index] for index in inputs], [place[index] for index in outputs]
-    made.subgraphs, made.signatureDefs, made.metadata = [graph], None, None
+    called = [copy(each) for each in model.subgraphs[1:]]  # bodies and conditions of loops, by their places
+    for each in called:
+        each.tensors = list(map(moved, each.tensors))
+    made.subgraphs, made.signatureDefs, made.metadata = [graph, *called], None, None
     return pack(made)

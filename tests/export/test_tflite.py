@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,7 +19,7 @@ from exports import PRECISIONS
 from PIL import Image
 
 from keras_effnet.errors import UserError, VerificationError
-from keras_effnet.export import export_tflite
+from keras_effnet.export import export_tflite, recipes
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 
 
@@ -217,6 +218,42 @@ def test_labels_of_the_wrong_number_are_refused(toy, tmp_path, labels):
         export_tflite(toy, tmp_path / "model.tflite", labels=labels)
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("abc", "labels must be a list of names, got 'abc'"),
+        (["a", "b\nc", "d"], r"must be a name on one line, got 'b\\nc'"),
+        (["a", "b", None], "must be a name on one line, got None"),
+    ],
+)
+def test_labels_that_are_no_names_are_refused(toy, tmp_path, labels, message):
+    with pytest.raises(UserError, match=message):
+        export_tflite(toy, tmp_path / "model.tflite", labels=labels)
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.1, float("nan"), "0.5"])
+def test_a_bound_that_is_no_share_is_refused(least):
+    with pytest.raises(UserError, match="min_agreement must"):
+        recipes.PRECISIONS["int8"].with_min_agreement(least)
+
+
+def recurrent() -> keras.Model:
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.GRU(4)(keras.layers.Reshape((16, 48))(keras.layers.Rescaling(1 / 255)(image)))
+    return keras.Model(image, keras.layers.Dense(3, activation="softmax")(x))
+
+
+def test_only_float32_files_hold_a_recurrent_layer(tmp_path):
+    with pytest.raises(UserError, match=r"Layer 'gru.*' is recurrent, .* quantization='none', --quantize none"):
+        export_tflite(recurrent(), tmp_path / "model.tflite", "dynamic")
+
+
+@pytest.mark.slow
+def test_a_recurrent_network_is_exported_in_float32(smooth_images, tmp_path):
+    result = export_tflite(recurrent(), tmp_path / "model.tflite", verification=smooth_images(24, 16))
+    assert result.report.top1_agreement == 1.0
+
+
 # ------------------------------------------------------------------ images that cannot be right
 
 
@@ -255,7 +292,7 @@ def small_images(smooth_images) -> np.ndarray:
 
 def test_a_file_that_disagrees_is_not_written(fragile_model, small_images, tmp_path):
     with pytest.raises(VerificationError, match="The int8 file disagrees with the model: the same class on") as caught:
-        export_tflite(fragile_model(), tmp_path / "model.tflite", "int8", calibration=small_images, labels="rgb")
+        export_tflite(fragile_model(), tmp_path / "model.tflite", "int8", calibration=small_images, labels=list("rgb"))
     message = str(caught.value)
     assert re.search(r"\d+ of 60 calibration images \(.*, 95% interval .* to .*\), at least 93.0%", message)
     assert "SQNR" in message and "use another precision" in message
@@ -296,7 +333,7 @@ def test_a_file_that_disagrees_can_be_kept_for_research_with_a_warning(fragile_m
 @pytest.mark.parametrize("last", [".tflite", ".json", "labels.txt"])
 def test_a_disk_that_fills_up_leaves_all_of_it_as_it_was(toy, tmp_path, monkeypatch, last):
     path = tmp_path / "model.tflite"
-    export_tflite(toy, path, labels="abc")
+    export_tflite(toy, path, labels=list("abc"))
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     toy.set_weights([value + 0.1 for value in toy.get_weights()])
     write = Path.write_bytes
@@ -310,7 +347,7 @@ def test_a_disk_that_fills_up_leaves_all_of_it_as_it_was(toy, tmp_path, monkeypa
     with pytest.raises(
         UserError, match=rf"^Cannot write to {tmp_path}: No space left on device\. Free some space and run"
     ):
-        export_tflite(toy, path, labels="xyz", overwrite=True)
+        export_tflite(toy, path, labels=list("xyz"), overwrite=True)
     assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
 
 
@@ -318,9 +355,10 @@ def test_a_disk_that_fills_up_leaves_all_of_it_as_it_was(toy, tmp_path, monkeypa
 
 KILLED = """
 import os, pathlib, signal, sys
+import keras
 import numpy as np
 from keras_effnet import EfficientNet
-from keras_effnet.export import export_tflite
+from keras_effnet.export import export_tflite, recipes
 
 write = pathlib.Path.write_bytes
 def half_written(path, content):

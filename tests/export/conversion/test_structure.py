@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
+from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.conversion.structure import plain
 
 
@@ -80,6 +81,30 @@ def test_layers_of_the_same_name_in_nested_networks_are_refused():
 def test_a_network_without_an_input_is_told_how_to_get_one():
     with pytest.raises(UserError, match=r"has no input yet: begin it with keras.Input\(\(H, W, 3\)\)"):
         plain(keras.Sequential([layers.Conv2D(3, 3)]))
+
+
+def test_a_subclassed_network_is_told_how_it_becomes_a_functional_one(tmp_path):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.parts = [layers.Conv2D(3, 3), *head()]
+
+        def call(self, image):
+            for layer in self.parts:
+                image = layer(image)
+            return image
+
+    model, image = Own(), keras.Input((16, 16, 3))
+    model(image)
+    with pytest.raises(UserError, match=r"Own is a subclassed model, .*keras\.Model\(image, model\.call\(image\)\)"):
+        plain(model)
+    assert len(plain(keras.Model(image, model.call(image))).layers) == 1 + len(model.parts)
+
+
+def test_a_layer_that_cannot_be_copied_is_named():
+    model = keras.Sequential([keras.Input((16, 16, 3)), layers.Lambda(lambda x: x / 255, name="scale"), *head()])
+    with pytest.raises(UserError, match="Layer 'scale' of class Lambda cannot be copied for the export"):
+        fold_batch_norms(plain(model))
 
 
 def test_a_network_for_images_of_any_size_gets_the_size_of_the_export(smooth_images, tmp_path):
