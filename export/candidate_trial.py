@@ -58,7 +58,7 @@ class ExportResult:
         compressed_bytes: Int, size after gzip, about the size of a download.
         quantization: String.
         method: String, the method that passed: int8 tries `"corrected"`, `"minmax"`, `"percentile"`, `"fitted"` and
-            `"equalized"` in turn; for mixed files the names of the float blocks.
+            `"equalized"` in turn; for mixed files what computes in int8 or in float.
         input_type: String.
         sha256: String.
         seconds: Float, conversion and verification together.
@@ -165,7 +165,7 @@ class ExportCandidate:
             f"The {self.quantization} file disagrees with the model: {report.agreement}, at least {self._required} "
             f"required; SQNR {report.sqnr_db:.1f} dB, at least {recipe.bounds.sqnr_db:g} required{self._loss}.{where} "
             "Calibrate on images like those it will see, train longer if its top classes are nearly tied, or use "
-            "another precision (mixed keeps the worst blocks in float). ReLU6 networks like lite0 quantize best."
+            "another precision (mixed keeps in float what int8 hurts most). ReLU6 networks like lite0 quantize best."
         )
 
 
@@ -213,7 +213,8 @@ def try_precision(
             tried.append((candidate, compared_on.compare(TFLiteModel(candidate.content))))
         except CannotRunError as error:
             raise VerificationError(f"{error} Not written.") from None
-    attempts = _attempts(tried) if len(tried) > 1 or settings.budget is not None else ()
+    plain = source.graph(settings.input_type)
+    attempts = _attempts(plain.content, tried) if len(tried) > 1 or settings.budget is not None else ()
     if settings.budget is None:
         candidate, report = max(tried, key=lambda each: _rank(recipe, each[1]))
     else:
@@ -222,7 +223,7 @@ def try_precision(
     swishes: tuple[SwishProfile, ...] = ()
     if quantization in BUDGETED:
         before = layers if first is candidate else measure_layer_errors(first.content, first.graph, reference.images)
-        swishes = profile_swishes(first.graph, before, layers)
+        swishes = profile_swishes(plain, before, layers)
     return ExportCandidate(
         quantization=quantization,
         recipe=recipe,
@@ -258,9 +259,9 @@ def _best_within(
     return max(within, key=fidelity)
 
 
-def _attempts(tried: Sequence[tuple[Candidate, VerifyReport]]) -> tuple[Attempt, ...]:
+def _attempts(float32: bytes, tried: Sequence[tuple[Candidate, VerifyReport]]) -> tuple[Attempt, ...]:
     """Time all files that were tried, in turn with the float32 file."""
-    _, *ratios = time_ratios([tried[0][0].graph.content, *(candidate.content for candidate, _ in tried)])
+    _, *ratios = time_ratios([float32, *(candidate.content for candidate, _ in tried)])
     return tuple(
         Attempt(candidate.method, report.agreement, report.sqnr_db, ratio)
         for (candidate, report), ratio in zip(tried, ratios, strict=True)

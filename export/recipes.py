@@ -16,7 +16,13 @@ from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.equalization import scalable
-from keras_effnet.export.int8.fitted_files import equalized, fitted, quantize_fitted, with_float_blocks
+from keras_effnet.export.int8.fitted_files import (
+    equalized,
+    fitted,
+    quantize_fitted,
+    with_float_blocks,
+    with_int8_convolutions,
+)
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8, quantize_int16x8
 from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
 from keras_effnet.export.verification import VerifyReport
@@ -32,11 +38,11 @@ class Settings:
     Args:
         input_type: `"float32"` or `"uint8"`.
         method: String, the int8 method to use; by default several are tried in turn.
-        float_blocks: Tuple of names of the parts that a mixed file computes in float; by default they are chosen by
-            measured noise and time.
+        float_blocks: Tuple of names of the parts that a mixed file computes in float; by default the convolutions or
+            blocks are chosen by measured noise and time.
         tuning: `FineTuning` of quantization-aware training, or None for its default.
         budget: Float, most time for one image relative to the float32 file, or None. With a budget all int8 methods or
-            sets of float blocks near it are tried.
+            sets of convolutions or blocks near it are tried.
         announce: Called with a line of text before each long step.
     """
 
@@ -150,11 +156,21 @@ def _int16x8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
 
 
 def _mixed(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
-    """int8 with float blocks: the named ones, or those that remove most noise per time."""
-    graph = source.graph(settings.input_type)
+    """int8 in a part of the network, named or chosen by noise over time: of swish networks convolutions, else blocks.
+
+    Blocks are also the way to a budget that no file of int8 convolutions meets.
+    """
+    graph, made = source.graph(settings.input_type), False
+    if scalable(source.model) and not settings.float_blocks:
+        files = with_int8_convolutions(graph, settings.input_type, settings.budget, settings.announce)
+        for chosen, content, origin in files:
+            made = True
+            yield Candidate(f"int8: {chosen}; corrected", content, origin)
+    if made:
+        return
     choices = settings.input_type, settings.float_blocks, settings.budget, settings.announce
-    for chosen, content in with_float_blocks(graph, *choices):
-        yield Candidate(f"float: {', '.join(chosen) or 'nothing'}; corrected", content, graph)
+    for blocks, content in with_float_blocks(graph, *choices):
+        yield Candidate(f"float: {', '.join(blocks) or 'nothing'}; corrected", content, graph)
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,8 @@ def export_tflite(
             `"qat"`, which trains on the calibration images. By default the first five are tried, fastest files first,
             until one passes.
         float_blocks: Names of the blocks that a mixed file computes in float (`"stem"`, `"block1a"`, `"block2"`). By
-            default those that remove most of the noise for their time, as many as `min_agreement` takes or `budget`
-            allows.
+            default, of a network with swish the convolutions and of others the blocks that remove most of the noise for
+            their time, as many as `min_agreement` takes or `budget` allows.
         tuning: `FineTuning` for `method="qat"`.
         training_samples: Int, maximum number of images that `method="qat"` trains on.
         min_agreement: Float in [0, 1], minimum of the task's measure of agreement, such as the share of images with the

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -154,6 +154,7 @@ class FloatGraph:
         pixels: Calibration images of shape `(N, height, width, channels)`, values 0..255, or None.
         scale, offset: Floats. The graph takes `pixels * scale + offset`.
         outputs: `Outputs` of the model.
+        rewritten: The float file, if it is another one than the plain conversion.
     """
 
     model: keras.Model
@@ -161,6 +162,7 @@ class FloatGraph:
     scale: float = 1.0
     offset: float = 0.0
     outputs: Outputs = CLASSIFIER
+    rewritten: bytes | None = field(default=None, repr=False)
 
     @property
     def calibration(self) -> np.ndarray:
@@ -185,7 +187,7 @@ class FloatGraph:
     @cached_property
     def content(self) -> bytes:
         """The float32 file."""
-        return convert(self.model)
+        return self.rewritten or convert(self.model)
 
     @cached_property
     def observed(self) -> dict[int, Observed]:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.conversion.ranges import scaled_swish_ranges, with_ranges
+from keras_effnet.export.int8.channel_scales import ScaledFile, scale_channels
 from keras_effnet.export.int8.correction import correct, fitted_within_range
 from keras_effnet.export.int8.equalization import choose_factors, equalize
-from keras_effnet.export.int8.float_islands import growing_sets, measure_parts, part_tensors, spaced_sets
+from keras_effnet.export.int8.float_islands import (
+    PartCost,
+    convolution_groups,
+    growing_sets,
+    measure_convolutions,
+    measure_parts,
+    part_tensors,
+    spaced_sets,
+)
 from keras_effnet.export.int8.quantizers import logits, quantize_int8
 from keras_effnet.export.int8.range_fitting import LOGISTIC_RANGE, ActivationFit
 from keras_effnet.export.measure.cpu_time import time_ratios
+from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.weight_storage import int8_weights
 
 _LARGEST = 3  # sets within a budget that are corrected and compared
@@ -68,6 +78,9 @@ def with_float_blocks(
     """
     calibrated = fitted(graph)[1]
 
+    def uncorrected(names: Sequence[str]) -> bytes:
+        return _uncorrected(graph, calibrated, input_type, names)
+
     def file(names: tuple[str, ...]) -> tuple[tuple[str, ...], bytes]:
         return names, quantize_fitted(graph, calibrated, input_type, names)
 
@@ -79,16 +92,76 @@ def with_float_blocks(
     yield plain
     announce("Measuring noise and time of each block")
     costs = measure_parts(graph, calibrated, plain[1])
+    yield from map(file, _sets(costs, budget, graph.content, uncorrected))
+
+
+def with_int8_convolutions(
+    graph: FloatGraph,
+    input_type: str = "float32",
+    budget: float | None = None,
+    announce: Callable[[str], None] = lambda step: None,
+) -> Iterator[tuple[str, bytes, FloatGraph]]:
+    """Yield what computes in int8, files with some convolutions in int8 and all else in float, and their float graphs.
+
+    Channels of what these convolutions read and write have factors of their own, see `channel_scales`. First the file
+    of all convolutions that int8 makes faster; then those go back to float that make most noise per time saved.
+
+    Args:
+        graph: `FloatGraph` with images.
+        input_type: `"float32"` or `"uint8"`.
+        budget: Float, time over float32's, or None, as in `with_float_blocks`. Nothing is yielded if the fastest file
+            exceeds it.
+        announce: Called with a line of text before each long step.
+    """
+    fit = ActivationFit(graph.content, graph.images)
+    groups = convolution_groups(fit, graph.model)
+
+    def scaled(in_float: Collection[str]) -> ScaledFile:
+        chosen = [index for name, group in groups.items() if name not in in_float for index in group]
+        return scale_channels(fit, graph.minmax, chosen)
+
+    announce("Quantizing every convolution")
+    every = scaled(())
+    int8 = _int8_convolutions(every, input_type)
+    announce("Measuring noise and time of each convolution")
+    costs = measure_convolutions(graph, every, int8, groups)
+    slow = set(groups) - set(costs)
+
+    def uncorrected(names: Sequence[str]) -> bytes:
+        return _int8_convolutions(scaled({*names, *slow}), input_type)
+
+    def file(names: Sequence[str]) -> tuple[str, bytes, FloatGraph]:
+        made = scaled({*names, *slow})
+        origin = replace(graph, rewritten=made.content)
+        content = int8_weights(correct(_int8_convolutions(made, input_type), origin, fitted_within_range))
+        return f"{len(made.outputs)} of {len(every.outputs)} convolutions", content, origin
+
+    if budget is not None and time_ratios([graph.content, uncorrected(())])[1] > budget:
+        return
+    yield file(())
+    yield from map(file, _sets(costs, budget, graph.content, uncorrected))
+
+
+def _sets(
+    costs: Mapping[str, PartCost], budget: float | None, content: bytes, uncorrected: Callable[[tuple[str, ...]], bytes]
+) -> Iterator[tuple[str, ...]]:
+    """Sets of parts to compute in float: of all sizes, or the largest within a budget, found by bisection."""
     if budget is None:
-        yield from map(file, spaced_sets(costs))
+        yield from spaced_sets(costs)
         return
     sets = growing_sets(costs)
+    # Correction does not change the time.
+    fits = bisect_right(sets, budget, lo=1, key=lambda names: time_ratios([content, uncorrected(names)])[1])
+    yield from sets[max(1, fits - _LARGEST) : fits]
 
-    def time_ratio(names: tuple[str, ...]) -> float:  # correction does not change it
-        return time_ratios([graph.content, _uncorrected(graph, calibrated, input_type, names)])[1]
 
-    fits = bisect_right(sets, budget, lo=1, key=time_ratio)  # as many sets are within the budget
-    yield from map(file, sets[max(1, fits - _LARGEST) : fits])
+def _int8_convolutions(scaled: ScaledFile, input_type: str) -> bytes:
+    """A file in which only the scaled convolutions compute in int8."""
+    graph = parse(scaled.content).subgraphs[0]
+    integers = set(scaled.outputs.values())
+    outputs = (int(index) for operator in graph.operators for index in operator.outputs)
+    in_float = [graph.tensors[index].name.decode() for index in outputs if index not in integers]
+    return quantize_int8(scaled.content, input_type, in_float)
 
 
 def _uncorrected(graph: FloatGraph, calibrated: bytes, input_type: str, float_blocks: Sequence[str]) -> bytes:

@@ -13,12 +13,15 @@ import keras
 from keras_effnet.architecture.network_parts import parts
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.export.conversion.float_graph import FloatGraph
-from keras_effnet.export.int8.noise_sources import by_part, noise
+from keras_effnet.export.int8.channel_scales import ScaledFile, convolutions
+from keras_effnet.export.int8.noise_sources import Source, by_part, noise
+from keras_effnet.export.int8.range_fitting import ActivationFit
 from keras_effnet.export.measure.cpu_time import part_times
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import layer_of
 
 _MOST_PARTS = 24  # networks with more blocks are measured by stage
+_MOST_CONVOLUTIONS = 64  # networks with more are measured by stage and role
 _IMAGES = 32  # on which each part is measured
 _STEP = 0.04  # of float32's time, between files that are tried without a budget
 _LEAST_ADDED = 0.1  # of a part's time in float: differences below it are noise of the clock
@@ -104,10 +107,76 @@ def measure_parts(graph: FloatGraph, calibrated: bytes, int8: bytes) -> dict[str
         int8: The int8 file without float parts.
     """
     parts = {name: layers for name, layers in float_parts(graph.model).items() if name in _candidates(graph.model)}
+    return _costs(graph, calibrated, by_part(calibrated, parts), int8, parts)
+
+
+def measure_convolutions(
+    graph: FloatGraph, scaled: ScaledFile, int8: bytes, groups: Mapping[str, Mapping[int, str]]
+) -> dict[str, PartCost]:
+    """Measure groups of convolutions whose channels are scaled; those that int8 does not make faster are left out.
+
+    Args:
+        graph: `FloatGraph` with images.
+        scaled: Its float file with all of these convolutions scaled.
+        int8: The same with all of them in int8.
+        groups: Name of a group -> index of each convolution's output in the float file -> name of its layer.
+    """
+    sources: dict[str, Source] = {}
+    for name, group in groups.items():
+        tensors = {scaled.inputs[index] for index in group} | {scaled.outputs[index] for index in group}
+        sources[name] = frozenset(tensors), frozenset(scaled.kernels[index] for index in group)
+    layers = {name: frozenset(group.values()) for name, group in groups.items()}
+    costs = _costs(graph, scaled.content, sources, int8, layers)
+    return {name: cost for name, cost in costs.items() if cost.int8_seconds < cost.float_seconds}
+
+
+def _costs(
+    graph: FloatGraph,
+    calibrated: bytes,
+    sources: Mapping[str, Source],
+    int8: bytes,
+    parts: Mapping[str, frozenset[str]],
+) -> dict[str, PartCost]:
     # The images as a file takes them: without the black and white pixels that set the input's range.
-    noises = noise(graph, calibrated, by_part(calibrated, parts), graph.inputs(graph.calibration[:_IMAGES]))
+    noises = noise(graph, calibrated, sources, graph.inputs(graph.calibration[:_IMAGES]))
     slow, fast = part_times(graph.content, parts), part_times(int8, parts)
     return {name: PartCost(noises[name], fast[name], slow[name]) for name in parts}
+
+
+def convolution_groups(fit: ActivationFit, model: keras.Model) -> dict[str, dict[int, str]]:
+    """Groups of convolutions that are measured and chosen together: each alone, or in large networks those of a stage.
+
+    Args:
+        fit: `ActivationFit` of the model's float file.
+        model: Functional Keras model.
+
+    Returns:
+        Name of a group -> index of each convolution's output in the file -> name of its layer.
+    """
+    names = [layer.name for layer in model.layers]
+    tensors = fit.file.subgraphs[0].tensors
+    layers = {index: layer_of(tensors[index].name, names) for index in convolutions(fit)}
+    found = {index: layer for index, layer in layers.items() if layer is not None}
+    labels = {layer: layer for layer in found.values()}
+    if len(found) > _MOST_CONVOLUTIONS:
+        labels |= _labels_by_stage(model)
+    groups: dict[str, dict[int, str]] = {}
+    for index, layer in found.items():
+        groups.setdefault(labels[layer], {})[index] = layer
+    return groups
+
+
+def _labels_by_stage(model: keras.Model) -> dict[str, str]:
+    """Layer -> its stage and role, such as `block4 project_conv`; empty for networks without stages."""
+    try:
+        found = [part for part in parts(model) if part.stage]
+    except UserError:
+        return {}
+    return {
+        layer.name: f"block{part.stage} {layer.name.partition(part.name)[2].strip('_')}"
+        for part in found
+        for layer in part.layers
+    }
 
 
 def growing_sets(parts: Mapping[str, PartCost]) -> list[tuple[str, ...]]:

@@ -157,7 +157,7 @@ class ActivationFit:
                 total += weight / variance if name == "DEPTHWISE_CONV_2D" else (weight / variance[:, None]).sum(axis=0)
             elif name in _CHANNELWISE and int(self.file.subgraphs[0].tensors[output].shape[-1]) == size:
                 passed = self.importance(output)
-                total += passed / self._positions(index) if name == "MEAN" else passed
+                total += passed / self.positions(index) if name == "MEAN" else passed
         return total
 
     def kernel_error(self, index: int, scale: np.ndarray) -> float:
@@ -185,7 +185,8 @@ class ActivationFit:
                 total += self.kernel_error(output, scale)
         return total
 
-    def _positions(self, index: int) -> int:
+    def positions(self, index: int) -> int:
+        """Number of positions of a tensor, height times width."""
         shape = self.file.subgraphs[0].tensors[index].shape
         return int(np.prod(shape)) // int(shape[-1])
 

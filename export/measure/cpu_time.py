@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
 from keras_effnet.export.tflite_file.pieces import piece, read_by, written_by
-from keras_effnet.export.tflite_file.schema import parse, stored_bytes
+from keras_effnet.export.tflite_file.schema import operator_name, parse, stored_bytes
 from keras_effnet.export.tflite_file.tensors import layer_of
 
 if TYPE_CHECKING:
@@ -53,44 +53,60 @@ def _timed(interpreter: Interpreter) -> float:
 def part_times(content: bytes, parts: Mapping[str, Collection[str]]) -> dict[str, float]:
     """CPU time of each part for one image on one thread.
 
+    The parts run in turn, as in the network, so that each reads its weights from memory again.
+
     Args:
         content: The file's bytes.
         parts: Name of a part -> names of its layers. No layer belongs to two parts.
 
     Returns:
-        Name of a part -> seconds, 0 for a part without operators. Operators that belong to no layer, such as a QUANTIZE
-        between two types, are not counted.
+        Name of a part -> seconds, 0 for a part without operators. A QUANTIZE belongs to the operator behind it, a
+        DEQUANTIZE to the one before it.
     """
     model = parse(content)
-    graph = model.subgraphs[0]
     owner = {layer: part for part, layers in parts.items() for layer in layers}
-    names = [layer_of(graph.tensors[operator.outputs[0]].name, owner) for operator in graph.operators]
-    owned = enumerate(
-        owner[name] if name and not _is_constant(model, operator) else None
-        for name, operator in zip(names, graph.operators, strict=True)
-    )
-    times = dict.fromkeys(parts, 0.0)
-    for part, run in groupby(owned, key=lambda each: each[1]):
+    pieces = []
+    for part, run in groupby(enumerate(_owners(model, owner)), key=lambda each: each[1]):
         places = [place for place, _ in run]
         if part is not None:
-            times[part] += _seconds(model, places[0], places[-1] + 1)
+            piece_content = _piece(model, places[0], places[-1] + 1)
+            pieces.append((part, piece_content, _ready(piece_content)))  # an interpreter reads from these bytes
+    rows = np.array([[_timed(each) for _, _, each in pieces] for _ in range(_WARMUP + _RUNS)])[_WARMUP:]
+    times = dict.fromkeys(parts, 0.0)
+    for (part, _, _), seconds in zip(pieces, np.median(rows, axis=0), strict=True):
+        times[part] += float(seconds)
     return times
 
 
-def _seconds(model: ModelT, start: int, end: int) -> float:
-    """Median CPU time of the operators `start` to `end - 1`."""
+def _owners(model: ModelT, owner: Mapping[str, str]) -> list[str | None]:
+    """Part of each operator; None for those of no part and those that unpack weights."""
+    graph = model.subgraphs[0]
+    names = [layer_of(graph.tensors[operator.outputs[0]].name, owner) for operator in graph.operators]
+    found = [
+        owner[name] if name and not _is_constant(model, operator) else None
+        for name, operator in zip(names, graph.operators, strict=True)
+    ]
+    kinds = [operator_name(model, operator) for operator in graph.operators]
+    for place, kind in reversed(list(enumerate(kinds[:-1]))):
+        if kind == "QUANTIZE":
+            found[place] = found[place + 1]
+    for place, kind in enumerate(kinds[1:], 1):
+        if kind == "DEQUANTIZE" and not _is_constant(model, graph.operators[place]):
+            found[place] = found[place - 1]
+    return found
+
+
+def _piece(model: ModelT, start: int, end: int) -> bytes:
+    """File of the operators `start` to `end - 1`. Weights that a DEQUANTIZE unpacks once stay constants."""
     graph = model.subgraphs[0]
     operators, later = graph.operators[start:end], graph.operators[end:]
-    # Weights that a DEQUANTIZE unpacks once stay constants.
     needed = read_by(operators)
     unpacking = [each for each in graph.operators[:start] if written_by([each]) <= needed and _is_constant(model, each)]
     operators = unpacking + operators
     read = sorted(index for index in read_by(operators) - written_by(operators) if index >= 0)
     inputs = [index for index in read if stored_bytes(model, index) is None]
     leaving = (read_by(later) | set(map(int, graph.outputs))) - written_by(unpacking)
-    content = piece(model, operators, inputs, sorted(written_by(operators) & leaving))
-    interpreter = _ready(content)  # reads from these bytes: keep them alive
-    return float(np.median([_timed(interpreter) for _ in range(_WARMUP + _RUNS)][_WARMUP:]))
+    return piece(model, operators, inputs, sorted(written_by(operators) & leaving))
 
 
 def _is_constant(model: ModelT, operator: OperatorT) -> bool:

@@ -120,7 +120,7 @@ def _save(network, path):
     "--float-blocks",
     type=Names(),
     default="",
-    help="Float blocks of a mixed file, comma-separated; by default measured.",
+    help="Float blocks of a mixed file, comma-separated; by default convolutions or blocks, as measured.",
 )
 @click.option("--min-agreement", type=Number(0, 1), help="Minimum agreement; by default the precision's own.")
 @click.option(
@@ -200,7 +200,7 @@ def command(
     """Export MODEL (.keras, run folder, or a name like lite0) to .tflite files, each run and compared with the model.
 
     Precisions: none (float32), float16, dynamic, weight_only (int8 weights, arithmetic in float), int8, int16x8, and
-    mixed: int8 with blocks that stay in float.
+    mixed: int8 where it pays, float elsewhere.
     """
     console.prepare_tensorflow()
     from keras_effnet.export.app_bundle.answers import SHOWN
