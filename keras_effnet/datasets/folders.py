@@ -173,7 +173,9 @@ def _check_classes(folder: Path, found: ClassFolders, skip_empty: bool) -> None:
             f"Remove them or add images (JPEG, PNG, ...), or {SKIP_EMPTY}.{note}"
         )
     if len(classes) < 2:
-        raise UserError(f"{folder} has only one class ({next(iter(classes))}); a classifier needs at least two.")
+        boxes = next(iter(sorted(folder.glob("*.json"))), None)
+        hint = f" If {boxes.name} has boxes, name that file: {boxes}" if boxes else ""
+        raise UserError(f"{folder} has only one class ({next(iter(classes))}); a classifier needs at least two.{hint}")
 
 
 def read_folder(

@@ -174,13 +174,17 @@ def _place(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}: {problem}".replace("unexpected ", "")[:200]  # as in "found unexpected end of stream"
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, *, limit: int = _TEXT_BYTES) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: Path.
+        limit: Int, largest size in bytes.
 
     Raises:
         UserError: The file cannot be read or is not JSON.
     """
-    text = read_text(path)
+    text = read_text(path, limit=limit)
     try:
         return parse_json(text)
     except UserError as error:

@@ -252,6 +252,15 @@ def test_one_class_only_is_refused(image_folder):
         load(image_folder({"cat": 3}))
 
 
+def test_a_json_file_beside_one_folder_of_images_is_named(image_folder):
+    folder = image_folder({"images": 3})
+    (folder / "boxes.json").write_text("{")
+    with pytest.raises(UserError, match=rf"If boxes\.json has boxes, name that file: {folder}/boxes\.json$"):
+        load(folder)
+    with pytest.raises(UserError, match=rf"{folder}/boxes\.json is damaged: it is not JSON"):
+        load(folder / "boxes.json")
+
+
 def test_an_empty_folder_is_refused_with_the_layout_that_is_wanted(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match=r"nothing is empty\. Put images in one folder per class: nothing/cat/1\.jpg"):

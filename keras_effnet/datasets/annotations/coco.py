@@ -15,7 +15,7 @@ from keras_effnet.datasets.annotations.boxed_images import (
     number,
 )
 from keras_effnet.errors import UserError
-from keras_effnet.system.documents import parse_json, read_text
+from keras_effnet.system.documents import read_json
 
 _LARGEST = 2_000_000_000  # bytes; COCO's own training file has 450 million
 
@@ -39,7 +39,7 @@ def read_coco(path: str | Path, images: str | Path) -> BoxDataset:
     'person'
     """
     path, folder = Path(path), Path(images)
-    content = parse_json(read_text(path, limit=_LARGEST))
+    content = read_json(path, limit=_LARGEST)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a COCO file: it is no JSON object.")
     names = {key: str(each["name"]) for key, each in _numbered(content, "categories", "name", path).items()}
