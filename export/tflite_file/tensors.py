@@ -22,7 +22,7 @@ from keras_effnet.export.tflite_file.schema import parse
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import SubGraphT
 
-_RESUMED_BYTES = 2e8  # of the values at which a pass over all inputs starts
+_RESUMED_BYTES = 1e8  # of the values at which a pass over all inputs starts
 _NUMBER = re.compile(r"_\d+$")  # the converter numbers a scope that is entered again
 
 
