@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.export.conversion.float_graph import FloatGraph
-from keras_effnet.export.conversion.ranges import Observed, observe, with_ranges
+from keras_effnet.export.conversion.ranges import Observed, _Seen, observe, with_ranges
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import activations, taps
@@ -52,6 +52,21 @@ def test_ranges_of_the_bulk_leave_a_single_outlier_out(graph):
     (doubled,) = [value for value in seen.values() if value.high == pytest.approx(500)]
     low, high = doubled.bulk(0.99)
     assert low == 0 and 18 < high < 21
+
+
+def test_ranges_of_the_bulk_need_the_ends_of_a_sample_alone():
+    values = np.random.default_rng(0).standard_t(3, (60, 500, 4)).astype("float32")
+    seen = _Seen(len(values), np.random.default_rng(1))
+    for value in values:
+        seen.add(value)
+    drawn = values.ravel()
+    found = seen.observed()
+    assert found.sample.size < 0.03 * drawn.size and found.drawn == drawn.size
+    assert (found.low, found.high) == (values.min(), values.max())
+    for share in (0.998, 0.99, 0.981):
+        assert found.bulk(share) == Observed(found.low, found.high, drawn).bulk(share)
+    with pytest.raises(ValueError, match="not kept"):
+        found.bulk(0.9)
 
 
 @pytest.mark.parametrize(("resumed_bytes", "operators"), [(0, [1, 2]), (1e8, [1, 1])])
