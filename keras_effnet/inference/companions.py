@@ -36,7 +36,7 @@ def described_beside(path: Path, classes: int) -> Description:
     labels, args = companion(path, "labels.txt"), companion(path, "args.yaml")
     read = tuple(read_lines(labels)) if labels else ()
     names = fitting_names(read, classes)
-    if read and not names:
+    if labels and not names:
         logger.warning("%s has %d names, the network %d classes: the names are not used.", labels, len(read), classes)
     origin = dict(RunRecord.read(args).data) if args else None
     return {"class_names": names, "data_origin": origin or None}

@@ -46,7 +46,10 @@ def read_rows(folder: Path, watched: Watched = ACCURACY) -> list[dict[str, float
     if not path.exists():
         return []
     try:
-        return [_checked_row(row, watched) for row in csv.DictReader(io.StringIO(read_text(path)))]
+        table = csv.DictReader(io.StringIO(read_text(path)))
+        if not table.fieldnames:
+            raise UserError("it is empty")
+        return [_checked_row(row, watched) for row in table]
     except (csv.Error, ValueError) as error:
         reason = error if isinstance(error, UserError) else f"it is not a table of numbers ({error})"
         raise UserError(f"{path} is damaged: {reason}. Correct it, or remove it to resume without its rows.") from None

@@ -21,6 +21,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import load_images
 from keras_effnet.imagenet import imagenet_classes
 from keras_effnet.inference import artifacts, image_files
+from keras_effnet.inference.companions import described_beside
 from keras_effnet.preprocessing import ImageSpec
 
 
@@ -204,6 +205,12 @@ def test_lite0_is_right_on_a_sample_of_imagenet(lite0, images_root):
 
 
 # ------------------------------------------------------------------ what is none
+
+
+def test_an_empty_file_of_names_is_warned_of(tmp_path, caplog):
+    (tmp_path / "labels.txt").touch()
+    assert described_beside(tmp_path / "model.keras", 3)["class_names"] is None
+    assert "labels.txt has 0 names, the network 3 classes: the names are not used." in caplog.text
 
 
 def test_a_pipe_is_skipped_or_refused_instead_of_waited_for(tmp_path, caplog):

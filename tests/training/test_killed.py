@@ -286,6 +286,13 @@ def test_a_disk_that_is_full_in_the_first_epoch_promises_no_checkpoint(toy_model
         train(toy_model(), batches, batches, CONFIG, run_dir=tmp_path)
 
 
+def test_results_that_were_emptied_are_refused_instead_of_lost(tmp_path):
+    assert read_rows(tmp_path) == []
+    (tmp_path / "results.csv").touch()
+    with pytest.raises(UserError, match=r"results\.csv is damaged: it is empty\. Correct it, or remove it to resume"):
+        read_rows(tmp_path)
+
+
 def test_checkpoints_that_were_removed_are_not_called_intact(toy_model, batches, tmp_path):
     class Remove(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

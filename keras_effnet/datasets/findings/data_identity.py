@@ -17,7 +17,7 @@ from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.labels.masks import Masks
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 from keras_effnet.errors import UserError
-from keras_effnet.system.documents import json_text, read_json
+from keras_effnet.system.documents import json_text, parse_json, read_text
 from keras_effnet.system.files import write_text
 from keras_effnet.system.typed_values import conform
 
@@ -142,7 +142,7 @@ def check_identity(dataset: ImageDataset, folder: Path, cure: str = "") -> None:
     if not path.is_file():
         return
     try:
-        before = conform(read_json(path), Identity, "")
+        before = conform(parse_json(read_text(path)), Identity, "")
     except UserError as error:
         raise UserError(f"{path} is damaged: {str(error).removesuffix('.')}. Remove it to resume without it.") from None
     known = next(iter(before["classes"].values()), dict.fromkeys(SPLITS))  # no test images in earlier versions
