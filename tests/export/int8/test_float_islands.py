@@ -11,7 +11,7 @@ import pytest
 from keras_effnet import EfficientNet
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
-from keras_effnet.export.int8 import fitted_files
+from keras_effnet.export.int8 import fitted_files, float_islands
 from keras_effnet.export.int8.float_islands import PartCost, check_parts, float_parts, growing_sets, spaced_sets
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.schema import parse
@@ -41,6 +41,13 @@ def test_parts_are_named_as_blocks_and_as_stages(network):
 def test_in_a_network_of_others_every_layer_is_a_part(toy_model):
     model = toy_model()
     assert set(float_parts(model)) == {layer.name for layer in model.layers[1:]}
+
+
+def test_convolutions_of_many_blocks_are_grouped_by_stage_and_role(network, toy_model):
+    labels = float_islands._labels_by_stage(network)
+    assert labels["block2a_project_conv"] == labels["block2b_project_conv"] == "block2 project_conv"
+    assert labels["block3a_dwconv"] != labels["block2a_dwconv"] and "stem_conv" not in labels
+    assert float_islands._labels_by_stage(toy_model()) == {}
 
 
 def test_a_mistyped_block_gets_the_closest_one(network):
