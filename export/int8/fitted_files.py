@@ -104,13 +104,13 @@ def with_int8_convolutions(
     """Yield what computes in int8, files with some convolutions in int8 and all else in float, and their float graphs.
 
     Channels of what these convolutions read and write have factors of their own, see `channel_scales`. First the file
-    of all convolutions that int8 makes faster; then those go back to float that make most noise per time saved.
+    of all convolutions that int8 makes faster; then those go back to float that make most noise per time saved. Nothing
+    is yielded if int8 makes none faster, or if the first file exceeds the budget.
 
     Args:
         graph: `FloatGraph` with images.
         input_type: `"float32"` or `"uint8"`.
-        budget: Float, time over float32's, or None, as in `with_float_blocks`. Nothing is yielded if the fastest file
-            exceeds it.
+        budget: Float, time over float32's, or None, as in `with_float_blocks`.
         announce: Called with a line of text before each long step.
     """
     fit = ActivationFit(graph.content, graph.images)
@@ -136,7 +136,7 @@ def with_int8_convolutions(
         content = int8_weights(correct(_int8_convolutions(made, input_type), origin, fitted_within_range))
         return f"{len(made.outputs)} of {len(every.outputs)} convolutions", content, origin
 
-    if budget is not None and time_ratios([graph.content, uncorrected(())])[1] > budget:
+    if not costs or (budget is not None and time_ratios([graph.content, uncorrected(())])[1] > budget):
         return
     yield file(())
     yield from map(file, _sets(costs, budget, graph.content, uncorrected))

@@ -164,33 +164,50 @@ def test_the_source_of_a_group_is_what_its_convolutions_read_and_write(monkeypat
     assert measure_convolutions(graph, every, b"", convolution_groups(fit, graph.model)) == {}
 
 
-@pytest.mark.parametrize(("budget", "made"), [(0.4, []), (0.5, [4, 3]), (0.65, [4, 3, 2]), (2.0, [4, 2, 1, 0])])
-def test_the_most_float_convolutions_within_a_budget(monkeypatch, budget, made):
-    """Of five convolutions, of which `head` always stays in float."""
+@pytest.fixture
+def files(monkeypatch):
+    """Function from costs and a budget to what is made of five convolutions, of which `head` always stays in float."""
     names = ["stem", "expand", "depthwise", "project", "head"]
     times = {4: 0.5, 3: 0.5, 2: 0.6, 1: 0.8, 0: 1.0}
-    groups = {name: {index: name} for index, name in enumerate(names)}
+
+    def make(costs: dict[str, PartCost], budget: float | None) -> list[tuple]:
+        for name, stand_in in {
+            "ActivationFit": lambda *inputs: None,
+            "convolution_groups": lambda *inputs: {each: {index: each} for index, each in enumerate(names)},
+            "scale_channels": lambda fit, minmax, chosen: ScaledFile(b"", {}, dict.fromkeys(chosen, 0), {}),
+            "_int8_convolutions": lambda scaled, input_type: len(scaled.outputs),
+            "measure_convolutions": lambda *inputs: costs,
+            "time_ratios": lambda files: [1.0, times[files[1]]],
+            "correct": lambda content, origin, fit: content,
+            "int8_weights": lambda content: content,
+            "replace": lambda graph, **changes: changes,
+        }.items():
+            monkeypatch.setattr(fitted_files, name, stand_in)
+        graph = SimpleNamespace(content=b"", images=None, model=None, minmax=b"")
+        return list(with_int8_convolutions(graph, budget=budget))
+
+    return make
+
+
+@pytest.mark.parametrize(("budget", "made"), [(0.4, []), (0.5, [4, 3]), (0.65, [4, 3, 2]), (2.0, [4, 2, 1, 0])])
+def test_the_most_float_convolutions_within_a_budget(files, budget, made):
     costs = {name: cost for name, cost in COSTS.items() if name != "head"} | {"depthwise": PartCost(1e-9, 1, 9)}
-    for name, stand_in in {
-        "ActivationFit": lambda *inputs: None,
-        "convolution_groups": lambda *inputs: groups,
-        "scale_channels": lambda fit, minmax, chosen: ScaledFile(b"", {}, dict.fromkeys(chosen, 0), {}),
-        "_int8_convolutions": lambda scaled, input_type: len(scaled.outputs),
-        "measure_convolutions": lambda *inputs: costs,
-        "time_ratios": lambda files: [1.0, times[files[1]]],
-        "correct": lambda content, origin, fit: content,
-        "int8_weights": lambda content: content,
-        "replace": lambda graph, **changes: changes,
-    }.items():
-        monkeypatch.setattr(fitted_files, name, stand_in)
-    graph = SimpleNamespace(content=b"", images=None, model=None, minmax=b"")
-    files = list(with_int8_convolutions(graph, budget=budget))
-    assert [content for _, content, _ in files] == made
-    assert [what for what, _, _ in files] == [f"{count} of 5 convolutions" for count in made]
+    found = files(costs, budget)
+    assert [content for _, content, _ in found] == made
+    assert [what for what, _, _ in found] == [f"{count} of 5 convolutions" for count in made]
 
 
-def test_a_mixed_file_of_a_swish_network_has_int8_convolutions(images, tmp_path):
+@pytest.mark.parametrize("budget", [None, 0.65])
+def test_where_int8_makes_no_convolution_faster_there_is_no_such_file(files, budget):
+    assert files({}, budget) == []
+
+
+def test_a_mixed_file_of_a_swish_network_has_int8_convolutions(monkeypatch, graph, images, tmp_path):
+    def part_times(content, parts):  # of so small a network: whatever the machine's
+        return dict.fromkeys(parts, 2.0 if content == graph.content else 1.0)
+
+    monkeypatch.setattr(float_islands, "part_times", part_times)
     sources = {"calibration": images[:24], "verification": images[24:], "min_agreement": 0.9}
-    result = export_tflite(bottleneck(), tmp_path / "mixed.tflite", "mixed", **sources)
-    assert result.method.startswith("int8: ") and result.method.endswith("of 5 convolutions; corrected")
+    result = export_tflite(graph.model, tmp_path / "mixed.tflite", "mixed", **sources)
+    assert result.method == "int8: 5 of 5 convolutions; corrected"
     assert result.report.top1_agreement >= 0.9
