@@ -14,6 +14,17 @@ from keras_effnet.cli.interruption import interrupted_status, interruptible, was
 SIGNALS = pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 
 
+@pytest.fixture(autouse=True)
+def handlers_of_a_terminal():
+    """Those of a process in the foreground: in the background of a script, tests too ignore Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Finalizer:
     """Receives a signal in `__del__`, whose exceptions Python discards."""
 

@@ -397,5 +397,5 @@ def test_unknown_name_is_refused():
 
 
 def test_phi_that_is_no_number_is_refused():
-    with pytest.raises(UserError, match="positive number, got nan"):
+    with pytest.raises(UserError, match=r"phi must be a finite number, got nan\."):
         EfficientNet(phi=float("nan"))

@@ -44,7 +44,7 @@ def test_int16x8_loses_what_rounded_kernels_lose_and_int8_more(result, trained, 
         graph = FloatGraph(float32_copy(trained.model), images[:1])
         kernels = by_kind(ActivationFit(graph.content, graph.images))["kernels"]
         rounded = noise(graph, graph.minmax, {"kernels": kernels}, images)["kernels"]
-    assert result.report.sqnr_db == pytest.approx(-10 * np.log10(rounded), abs=0.2)
+    assert result.report.sqnr_db == pytest.approx(-10 * np.log10(rounded), abs=1)
     assert result.report.sqnr_db > plain.report.sqnr_db
 
 
