@@ -113,12 +113,12 @@ def with_int8_convolutions(
         budget: Float, time over float32's, or None, as in `with_float_blocks`.
         announce: Called with a line of text before each long step.
     """
-    fit = ActivationFit(graph.content, graph.images)
+    fit, calibrated = ActivationFit(graph.content, graph.images), graph.minmax
     groups = convolution_groups(fit, graph.model)
 
     def scaled(in_float: Collection[str]) -> ScaledFile:
         chosen = [index for name, group in groups.items() if name not in in_float for index in group]
-        return scale_channels(fit, graph.minmax, chosen)
+        return scale_channels(fit, calibrated, chosen)
 
     announce("Quantizing every convolution")
     every = scaled(())

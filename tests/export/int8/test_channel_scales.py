@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_effnet.export import export_tflite
+from keras_effnet.export import candidate_trial, export_tflite
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8 import fitted_files, float_islands
 from keras_effnet.export.int8.channel_scales import ScaledFile, _margin, convolutions, scale_channels
@@ -211,3 +211,19 @@ def test_a_mixed_file_of_a_swish_network_has_int8_convolutions(monkeypatch, grap
     result = export_tflite(graph.model, tmp_path / "mixed.tflite", "mixed", **sources)
     assert result.method == "int8: 5 of 5 convolutions; corrected"
     assert result.report.top1_agreement >= 0.9
+
+
+@pytest.mark.parametrize(("precision", "method"), [("int8", "equalized"), ("mixed", None)])
+def test_times_are_over_the_plain_float_file(monkeypatch, graph, images, tmp_path, precision, method):
+    """Not over the float file with more multiplications that such a file is made from."""
+    plain = []
+
+    def time_ratios(files):
+        plain.append(multiplications(files[0]))
+        return [1.0] * len(files)
+
+    monkeypatch.setattr(candidate_trial, "time_ratios", time_ratios)
+    monkeypatch.setattr(fitted_files, "time_ratios", lambda files: [1.0] * len(files))
+    sources = {"calibration": images[:24], "verification": images[24:], "allow_degraded": True}
+    export_tflite(graph.model, tmp_path / "net.tflite", precision, method=method, budget=2.0, **sources)
+    assert plain == [multiplications(graph.content)]
