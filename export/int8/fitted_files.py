@@ -1,4 +1,7 @@
-"""int8 files with fitted ranges: plain, with equalized swishes, and with float blocks. Keras, LiteRT and TensorFlow."""
+"""int8 files with fitted ranges: plain, with equalized swishes, with float blocks, or with int8 convolutions alone.
+
+Keras, LiteRT and TensorFlow.
+"""
 
 from __future__ import annotations
 

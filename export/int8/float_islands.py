@@ -1,4 +1,4 @@
-"""Mixed precision: blocks of an int8 file that compute in float, named by the user or chosen by gain over time.
+"""Mixed precision: blocks or convolutions that compute in float, named by the user or chosen by gain over time.
 
 Keras, LiteRT and TensorFlow.
 """
