@@ -20,6 +20,7 @@ from keras_effnet.export.int8.range_fitting import ActivationFit
 from keras_effnet.export.measure.cpu_time import _owners
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.schema import operator_name, parse, tensor_dtype
+from keras_effnet.export.tflite_file.tensors import activations
 from keras_effnet.system.output import captured_output
 
 
@@ -128,6 +129,13 @@ def test_steps_per_channel_save_what_large_channels_drown(graph, images, int8):
 @pytest.mark.parametrize(("positions", "margin"), [(4, 2.5), (25, 2.0), (100, 1.5), (6400, 1.25)])
 def test_the_fewer_positions_the_more_room_for_images_to_come(positions, margin):
     assert _margin(positions) == margin
+
+
+def test_every_channel_has_this_room(fit, every):
+    room = {tensor: _margin(fit.positions(index)) for index, tensor in every.outputs.items() if tensor != index}
+    assert len(room) == 4
+    for tensor, values in activations(every.content, list(room), fit.images):
+        assert values.max() <= 1 / room[tensor] + 1e-4
 
 
 def test_conversions_and_factors_count_with_their_convolution(graph, int8):
