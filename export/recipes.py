@@ -160,13 +160,13 @@ def _mixed(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
 
     Blocks are also the way to a budget that no file of int8 convolutions meets.
     """
-    graph, made = source.graph(settings.input_type), False
+    graph, made = source.graph(settings.input_type), 0
     if scalable(source.model) and not settings.float_blocks:
         files = with_int8_convolutions(graph, settings.input_type, settings.budget, settings.announce)
         for chosen, content, origin in files:
-            made = True
+            made += 1
             yield Candidate(f"int8: {chosen}; corrected", content, origin)
-    if made:
+    if made > 1:  # a single one may exceed the budget; it is tried so that users see what a larger budget gives
         return
     choices = settings.input_type, settings.float_blocks, settings.budget, settings.announce
     for blocks, content in with_float_blocks(graph, *choices):

@@ -108,7 +108,7 @@ def with_int8_convolutions(
 
     Channels of what these convolutions read and write have factors of their own, see `channel_scales`. First the file
     of all convolutions that int8 makes faster; then those go back to float that make most noise per time saved. Nothing
-    is yielded if int8 makes none faster, or if the first file exceeds the budget.
+    is yielded if int8 makes none faster, and the first file alone if it exceeds the budget.
 
     Args:
         graph: `FloatGraph` with images.
@@ -139,9 +139,11 @@ def with_int8_convolutions(
         content = int8_weights(correct(_int8_convolutions(made, input_type), origin, fitted_within_range))
         return f"{len(made.outputs)} of {len(every.outputs)} convolutions", content, origin
 
-    if not costs or (budget is not None and time_ratios([graph.content, uncorrected(())])[1] > budget):
+    if not costs:
         return
     yield file(())
+    if budget is not None and time_ratios([graph.content, uncorrected(())])[1] > budget:
+        return
     yield from map(file, _sets(costs, budget, graph.content, uncorrected))
 
 

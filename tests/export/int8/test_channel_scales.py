@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_effnet.export import candidate_trial, export_tflite
+from keras_effnet.export import candidate_trial, export_tflite, recipes
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8 import fitted_files, float_islands
 from keras_effnet.export.int8.channel_scales import ScaledFile, _margin, convolutions, scale_channels
@@ -197,7 +197,7 @@ def files(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(("budget", "made"), [(0.4, []), (0.5, [4, 3]), (0.65, [4, 3, 2]), (2.0, [4, 2, 1, 0])])
+@pytest.mark.parametrize(("budget", "made"), [(0.4, [4]), (0.5, [4, 3]), (0.65, [4, 3, 2]), (2.0, [4, 2, 1, 0])])
 def test_the_most_float_convolutions_within_a_budget(files, budget, made):
     costs = {name: cost for name, cost in COSTS.items() if name != "head"} | {"depthwise": PartCost(1e-9, 1, 9)}
     found = files(costs, budget)
@@ -235,3 +235,16 @@ def test_times_are_over_the_plain_float_file(monkeypatch, graph, images, tmp_pat
     sources = {"calibration": images[:24], "verification": images[24:], "allow_degraded": True}
     export_tflite(graph.model, tmp_path / "net.tflite", precision, method=method, budget=2.0, **sources)
     assert plain == [multiplications(graph.content)]
+
+
+@pytest.mark.parametrize(("convolutions", "then_blocks"), [(0, True), (1, True), (2, False)])
+def test_blocks_are_tried_where_no_convolution_is_faster_or_the_fastest_file_is_too_slow(
+    monkeypatch, graph, convolutions, then_blocks
+):
+    made = [(f"{count} of 5 convolutions", b"", graph) for count in range(convolutions)]
+    monkeypatch.setattr(recipes, "with_int8_convolutions", lambda *choices: iter(made))
+    monkeypatch.setattr(recipes, "with_float_blocks", lambda *choices: iter([(("stem",), b"")]))
+    source = SimpleNamespace(model=graph.model, graph=lambda input_type: graph)
+    methods = [each.method for each in recipes._mixed(source, recipes.Settings(budget=0.65))]
+    assert len(methods) == convolutions + then_blocks
+    assert (methods[-1] == "float: stem; corrected") == then_blocks
