@@ -52,6 +52,29 @@ def test_a_list_gives_paths_labels_and_splits(listed):
         assert contents(dataset.test) == {"e": 1, "h": 0}
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("file,label\nimages/a.png,Smith, John\n", r"line 2: 'John' is beyond the columns.*contain a comma in quotes"),
+        ("file;label\nimages/a.png;x;y\n", r"line 2: 'y' is beyond the columns.*contain a semicolon in quotes"),
+        ("file,label,Label\nimages/a.png,x,y\n", "has two columns named 'label'"),
+        (
+            "images/a.png,cat\nimages/b.png,dog\n",
+            r"has no header: its first line is images/a\.png,cat\. Add .*path,label",
+        ),
+    ],
+)
+def test_cells_that_have_no_column_of_their_own_are_refused(listed, text, told):
+    with pytest.raises(UserError, match=told):
+        load(listed(text) / "manifest.csv")
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", ",,\n", "\n\n"])
+def test_line_ends_of_spreadsheets(listed, end):
+    dataset = load(listed(("file,label\n" + rows(*"xyxyxyxy")).replace("\n", end)))
+    assert dataset.class_names == ("x", "y") and len(dataset.train) + len(dataset.val) == 8
+
+
 def test_a_list_without_splits_is_divided_and_loads_again(listed, monkeypatch):
     folder = listed("file;class\n" + rows(*"xyxyxyxy").replace(",", ";"))
     monkeypatch.chdir(folder)
