@@ -19,29 +19,33 @@ def export_images(artifact, calibration, samples, seed, defects):
     import numpy as np
 
     from keras_effnet import datasets
+    from keras_effnet.datasets.findings.data_identity import DATA, warn_if_changed
     from keras_effnet.export.calibration import load_images
+    from keras_effnet.inference.companions import companion
 
     size = artifact.image_spec.size
     if calibration is None:
         if not artifact.data_origin:
             return None, None, []
         dataset = datasets.load(**{"image_size": size} | artifact.data_origin | defects)
-        return dataset.train, dataset.held_out.sample(MAX_HELD_OUT, seed), []
-    try:
-        dataset = datasets.load(calibration, image_size=size, **defects)
-    except UserError:
-        if not Path(calibration).is_dir():
-            raise
-        images = load_images(calibration, artifact.image_spec, 2 * samples, seed)
-        half = (len(images) + 1) // 2
-        pixels = images[:half], images[half : half + MAX_HELD_OUT]
-        return *pixels, _halves(calibration, *pixels)
+        if record := companion(artifact.path, DATA):
+            warn_if_changed(dataset, record.parent)
+    else:
+        try:
+            dataset = datasets.load(calibration, image_size=size, **defects)
+        except UserError:
+            if not Path(calibration).is_dir():
+                raise
+            images = load_images(calibration, artifact.image_spec, 2 * samples, seed)
+            half = (len(images) + 1) // 2
+            pixels = images[:half], images[half : half + MAX_HELD_OUT]
+            return *pixels, _halves(calibration, *pixels)
     notes = []
     if not len(dataset.train):  # an evaluation list: one half for calibration, the other for comparison
         test = dataset.held_out
         first, second = (test.select(np.arange(start, len(test), 2)) for start in (0, 1))
         dataset = replace(dataset, train=first, test=second)
-        notes = _halves(calibration, first, second)
+        notes = _halves(dataset.name if calibration is None else calibration, first, second)
     # Labels are used only if the classes are the model's; calibration does not need them.
     same = readable(artifact.class_names or ()) == readable(dataset.class_names) and _labels_fit(dataset, artifact)
     held_out = dataset.held_out.sample(MAX_HELD_OUT, seed)

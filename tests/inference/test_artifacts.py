@@ -190,7 +190,8 @@ def test_a_network_trained_on_wordnet_ids_answers_in_words(cli, toy_model, tmp_p
         (tmp_path / "labels.txt").write_text(labels)
         assert cli("eval", "cats.keras", "cats").status == 0
     (tmp_path / "labels.txt").write_text("Egyptian cat\ntabby\n")
-    assert "must be the same" in cli("eval", "cats.keras", "cats").err
+    assert "must be the same, in the same order." in cli("eval", "cats.keras", "cats").err
+    assert "the data has 2 (tabby, Egyptian cat); they" in cli("eval", "cats.keras", "cats").err
 
 
 @pytest.mark.slow

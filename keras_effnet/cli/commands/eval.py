@@ -95,6 +95,8 @@ def _arrays(labels: Any) -> Any:
 def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty_classes: bool):
     """Load the labelled images and their names, which must be those of the model."""
     from keras_effnet import datasets
+    from keras_effnet.datasets.findings.data_identity import DATA, warn_if_changed
+    from keras_effnet.inference.companions import companion
     from keras_effnet.inference.naming import class_names
 
     tolerated = {"max_bad_files": max_bad_files} if data or was_given("max_bad_files") else {}
@@ -119,10 +121,25 @@ def _data(artifact, model: str, data: str | None, max_bad_files: int, skip_empty
     if not same or len(known) != expected:
         raise UserError(
             f"The model has {expected} classes{_some(names if artifact.class_names else ())}, the data has "
-            f"{len(known)}{_some(known)}; they must be the same."
+            f"{len(known)}{_some(known)}; they must be the same{_first_other(names, known)}."
         )
+    if not data and (record := companion(artifact.path, DATA)):
+        warn_if_changed(dataset, record.parent)
     return dataset, known
 
 
+_NAMED = 3  # classes in a message
+
+
 def _some(names: Sequence[str]) -> str:
-    return f" ({', '.join(names[:3])}...)" if names else ""
+    return f" ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})" if names else ""
+
+
+def _first_other(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    """Where two lists of as many names differ, for a message that shows the first few of each."""
+    if len(ours) != len(theirs):
+        return ""
+    if {*ours} == {*theirs}:
+        return ", in the same order"
+    at = next(at for at, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
+    return f": number {at} is {ours[at]!r} of the model, {theirs[at]!r} of the data"

@@ -110,6 +110,8 @@ def difference(before: Identity, now: Identity) -> str | None:
         return "files have other sizes"
     if before["labels"] != now["labels"]:
         return "images have other labels"
+    if [*before["classes"]] != [*now["classes"]]:
+        return "the classes are in another order"
     recorded = "modified" in before and "modified" in now
     return MODIFIED if recorded and before["modified"] != now["modified"] else None
 
@@ -138,15 +140,7 @@ def check_identity(dataset: ImageDataset, folder: Path, cure: str = "") -> None:
     Raises:
         UserError: Images were added, removed, replaced or relabelled; or `data.json` is damaged.
     """
-    path = folder / DATA
-    if not path.is_file():
-        return
-    try:
-        before = conform(parse_json(read_text(path)), Identity, "")
-    except UserError as error:
-        raise UserError(f"{path} is damaged: {str(error).removesuffix('.')}. Remove it to resume without it.") from None
-    known = next(iter(before["classes"].values()), dict.fromkeys(SPLITS))  # no test images in earlier versions
-    changes = difference(before, identity(dataset, [name for name in SPLITS if name in known]))
+    changes = _changes(dataset, folder / DATA)
     if changes == MODIFIED:
         logger.warning(
             "%s: %s since %s was started. If they are other images, its results mix both: start anew then.",
@@ -155,7 +149,41 @@ def check_identity(dataset: ImageDataset, folder: Path, cure: str = "") -> None:
             folder,
         )
     elif changes:
+        cure = cure or f"start a new training, or remove {folder / DATA} to resume on the changed data"
         raise UserError(
             f"The data of {dataset.name} have changed since {folder} was started ({changes}), so its results would mix "
-            f"both. Restore them, {cure or f'start a new training, or remove {path} to resume on the changed data'}."
+            f"both. Restore them, {cure}."
         )
+
+
+def warn_if_changed(dataset: ImageDataset, folder: Path) -> None:
+    """Warn that the held-out images of a finished run are not those that it was trained without.
+
+    Args:
+        dataset: `ImageDataset`, the data of the run as they are now.
+        folder: Path, the folder with `data.json`; one of an earlier version has none.
+
+    Raises:
+        UserError: `data.json` is damaged.
+    """
+    changes = _changes(dataset, folder / DATA)
+    if changes and changes != MODIFIED:
+        logger.warning(
+            "The data of %s have changed since %s was started (%s): images that are held out now may have been trained "
+            "on, which makes results look better than they are.",
+            dataset.name,
+            folder,
+            changes,
+        )
+
+
+def _changes(dataset: ImageDataset, path: Path) -> str | None:
+    """What changed since a record was written; None without a record."""
+    if not path.is_file():
+        return None
+    try:
+        before = conform(parse_json(read_text(path)), Identity, "")
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {str(error).removesuffix('.')}. Remove it to go without it.") from None
+    known = next(iter(before["classes"].values()), dict.fromkeys(SPLITS))  # no test images in earlier versions
+    return difference(before, identity(dataset, [name for name in SPLITS if name in known]))

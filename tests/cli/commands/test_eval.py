@@ -17,9 +17,14 @@ import pytest
 from PIL import Image
 
 from keras_effnet.cli.commands import predict as predict_command
+from keras_effnet.cli.commands.eval import _first_other
 from keras_effnet.cli.evaluations.classes import draw_worst, show_classes
 from keras_effnet.cli.evaluations.findings import Subject
-from keras_effnet.datasets.loading import Split
+from keras_effnet.cli.export_inputs import export_images
+from keras_effnet.config.run_record import RunRecord
+from keras_effnet.config.train_config import TrainConfig
+from keras_effnet.datasets.findings.data_identity import save_identity
+from keras_effnet.datasets.loading import Split, load
 from keras_effnet.evaluation import plots
 from keras_effnet.export import export_tflite
 from keras_effnet.inference import artifacts, image_files
@@ -207,6 +212,25 @@ def test_of_many_classes_the_table_shows_the_worst_and_the_best(capsys):
     assert shown == [f"c{number}" for number in (*range(10), *range(20, 30))] and "absent" not in words
     show_classes(classes[:20])
     assert "worst" not in capsys.readouterr().out
+
+
+def test_the_first_class_that_differs_is_named_behind_those_that_a_message_shows():
+    names = ["a", "b", "c", "d", "e"]
+    assert _first_other(names, ["a", "b", "c", "D", "e"]) == ": number 3 is 'd' of the model, 'D' of the data"
+    assert not _first_other(names, names[:4])
+
+
+def test_eval_and_export_warn_of_a_run_whose_data_have_changed(image_folder, cli, toy_model, tmp_path, caplog):
+    images = image_folder({"cat": 6, "dog": 6})
+    toy_model(classes=2).save(tmp_path / "net.keras")
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    save_identity(load(images), tmp_path)
+    RunRecord({"source": str(images)}, TrainConfig()).save(tmp_path)
+    (images / "cat/005.png").unlink()
+    assert "held out now may have been trained on" in cli("eval", "net.keras").err
+    caplog.clear()
+    export_images(artifacts.load("net.keras"), None, 4, 0, {})
+    assert "held out now may have been trained on" in caplog.text
 
 
 # ------------------------------------------------------------------ predict

@@ -20,6 +20,7 @@ from keras_effnet.datasets.findings.data_identity import (
     difference,
     identity,
     save_identity,
+    warn_if_changed,
 )
 from keras_effnet.datasets.labels.masks import Masks
 from keras_effnet.datasets.packing import pack
@@ -137,6 +138,30 @@ def test_labels_of_data_without_files_are_compared():
     pixels, labels = np.zeros((4, 8, 8, 3), "uint8"), np.array([0, 0, 1, 1], "int32")
     before, now = (identity_of(datasets.Split(pixels, each)) for each in (labels, labels[::-1]))
     assert difference(before, now) == "images have other labels" and difference(now, now) is None
+
+
+def test_classes_in_another_order_are_other_data():
+    """Numbers of a list whose labels.txt was edited: as many images of each class, and the same files and numbers."""
+    split = datasets.Split(np.zeros((4, 8, 8, 3), "uint8"), np.array([0, 0, 1, 1], "int32"))
+    before, now = (identity(datasets.ImageDataset("x", each, split, split)) for each in (("a", "b"), ("b", "a")))
+    assert difference(before, now) == "the classes are in another order" and difference(now, now) is None
+
+
+def test_held_out_images_that_may_have_been_trained_on_are_warned_of(started, caplog):
+    images, run = started
+    warn_if_changed(datasets.load(images), run)
+    os.utime(images / "cat/005.png", ns=(0, 1))  # as of a copy
+    warn_if_changed(datasets.load(images), run)
+    assert not caplog.messages
+    remove(images)
+    warn_if_changed(datasets.load(images), run)
+    assert caplog.messages == [
+        f"The data of images have changed since {run} was started (class 'cat' had 5 train, 1 val, now 4 train, 1 val)"
+        ": images that are held out now may have been trained on, which makes results look better than they are."
+    ]
+    (run / DATA).unlink()
+    warn_if_changed(datasets.load(images), run)
+    assert len(caplog.messages) == 1
 
 
 def test_a_pack_made_anew_with_other_pixels_is_other_data(image_folder, tmp_path):
