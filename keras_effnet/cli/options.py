@@ -16,6 +16,7 @@ from keras_effnet.config.run_record import TEST_SPLIT
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.labels.task_names import DATA_TASKS
 from keras_effnet.errors import UserError, one_of
+from keras_effnet.study.executors import MOST_WORKERS
 from keras_effnet.system.documents import parse_yaml
 from keras_effnet.system.run_folders import check_name
 
@@ -75,6 +76,7 @@ class Name(click.ParamType):
 SEED = Whole(0, 2**32 - 1)  # NumPy's and TensorFlow's generators take no others
 IMAGE_SIZE = Whole(1, LARGEST_IMAGE)
 THREADS = Whole(1, 1024)
+WORKERS = Whole(1, MOST_WORKERS)
 
 
 class _Filled(click.ParamType):

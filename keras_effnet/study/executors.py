@@ -24,7 +24,9 @@ from keras_effnet.errors import UserError, first_line
 
 Submit = Callable[..., Future]
 
-_TOLD, _RETURNED, _FAILED = "told", "returned", "failed"  # messages of a process
+MOST_WORKERS = 1024  # each is a process with a TensorFlow of its own
+
+_BEGAN, _TOLD, _RETURNED, _FAILED = "began", "told", "returned", "failed"  # messages of a process
 
 
 def _end_with_parent() -> None:
@@ -76,13 +78,16 @@ def _in_process(
     process.start()
     running.add(process)
     sender.close()
+    kind, outcome = "", None
     try:
         kind, outcome = receiver.recv()
-        while told and kind == _TOLD:
-            told(*outcome)
+        while kind in (_BEGAN, _TOLD):
+            if told and kind == _TOLD:
+                told(*outcome)
             kind, outcome = receiver.recv()
     except EOFError:
-        raise BrokenProcessPool(f"process {process.pid} was killed") from None
+        process.join()
+        raise _ended(process.exitcode, began=bool(kind)) from None
     finally:
         receiver.close()
         process.join()
@@ -92,9 +97,20 @@ def _in_process(
     return outcome
 
 
+def _ended(status: int | None, began: bool) -> Exception:
+    """The error for a process that ended without a result: it was killed, or its interpreter failed on starting."""
+    if began or not status or status < 0:
+        return BrokenProcessPool("a process was killed")
+    return UserError(
+        "A process of the study could not start; it printed why. It imports the script that started it, which must "
+        'call this package below `if __name__ == "__main__":`.'
+    )
+
+
 def _serve(sender: Connection, tells: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     """Send the result of a function, or its error, to the parent process, and before it what the function tells."""
     _end_with_parent()
+    sender.send((_BEGAN, None))
     told = {"told": lambda *message: sender.send((_TOLD, message))} if tells else {}
     try:
         sender.send((_RETURNED, function(*args, **told)))
@@ -149,10 +165,10 @@ def check_engine(workers: int, cluster: str | None) -> None:
     """Refuse an executor that cannot be, before anything is measured.
 
     Raises:
-        UserError: `workers` is below 1, or Ray is not installed.
+        UserError: `workers` is not in 1..`MOST_WORKERS`, or Ray is not installed.
     """
-    if workers < 1:
-        raise UserError(f"workers must be at least 1, got {workers}.")
+    if not 1 <= workers <= MOST_WORKERS:
+        raise UserError(f"workers must be in 1..{MOST_WORKERS}, got {workers}.")
     if cluster is not None and find_spec("ray") is None:
         raise UserError("A Ray cluster needs Ray: pip install 'keras-effnet[ray]'.")
 
@@ -161,7 +177,7 @@ def engine(workers: int = 1, cluster: str | None = None) -> AbstractContextManag
     """Executor on this machine, or on a Ray cluster.
 
     Raises:
-        UserError: `workers` is below 1, or see `ray_cluster`.
+        UserError: See `check_engine` and `ray_cluster`.
     """
     check_engine(workers, cluster)
     return processes(workers) if cluster is None else ray_cluster(workers, cluster)

@@ -118,8 +118,9 @@ def run(given: StudyArguments) -> StudyResult:
     with begin(folder, plan, dataset) as whole:
         with engine() as submit:
             costs = measured_costs(folder, whole, classes, submit, progress)
+        at_once = min(given.workers, len(whole.members) * (whole.max_seeds or whole.seeds))
         with engine(given.workers, given.cluster) as submit:
-            paces = measured_paces(folder, whole.protocol, whole.members, costs, submit, given.workers, progress)
+            paces = measured_paces(folder, whole.protocol, whole.members, costs, submit, at_once, progress)
             runs = _Runs(folder, whole, costs, classes, images, paces)
             if unequal := unused_time(whole.protocol.budget.amount, runs.planned_seconds()):
                 announce(unequal)

@@ -418,6 +418,20 @@ def test_a_missing_ray_is_told_before_anything_is_measured(tmp_path, tiny, monke
         scaling_study.run("nowhere", two_members(tiny), tmp_path, cluster="local")
 
 
+def test_more_workers_than_any_machine_has_room_for_are_refused(tmp_path, tiny):
+    with pytest.raises(UserError, match=r"workers must be in 1\.\.1024, got 100000"):
+        scaling_study.run("nowhere", two_members(tiny), tmp_path, workers=100_000)
+
+
+def test_a_pace_is_measured_with_no_more_trainings_at_once_than_there_are(tmp_path, tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(scaling_study, "measured_costs", lambda *_: {})
+    monkeypatch.setattr(scaling_study, "measured_paces", lambda *arguments: asked.append(arguments[5]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scaling_study.run("digits", two_members(tiny), tmp_path, seeds=3, workers=1000)
+    assert asked == [6]
+
+
 def test_two_networks_of_one_name_are_refused(tmp_path, tiny):
     with pytest.raises(UserError, match="Two networks of the study have the name 'small'"):
         scaling_study.run("digits", two_members(tiny)[:1] * 2, tmp_path)
@@ -455,6 +469,15 @@ def test_a_training_ends_with_the_study_that_began_it(tmp_path):
         pid = int(_until(lambda: note.exists() and note.read_text()))
         parent.kill()
     assert _until(lambda: not _alive(pid))
+
+
+def test_a_script_without_a_main_guard_is_told_so_and_not_of_memory(tmp_path):
+    """The new process imports the script, starts a process itself and fails."""
+    script = "import os\nfrom keras_effnet.study import executors\n"
+    script += "with executors.engine() as submit:\n    submit(os.getpid).result()\n"
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=100)
+    assert "UserError: A process of the study could not start" in done.stderr and "__main__" in done.stderr
 
 
 def _until(condition, seconds=60.0):

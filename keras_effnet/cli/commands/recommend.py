@@ -10,7 +10,7 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.command_words import training_words
-from keras_effnet.cli.options import Whole, refuse_unused
+from keras_effnet.cli.options import WORKERS, refuse_unused
 from keras_effnet.errors import UserError
 
 # Option -> field of `Summary`.
@@ -25,7 +25,7 @@ _BUDGETS = {"ms": "tflite_ms", "macs": "macs", "mb": "tflite_bytes", "params": "
 @click.option("--budget-params", "params", type=float, help="Trainable parameters.")
 @click.option("--train", "train", is_flag=True, help="Train it by the study's protocol: predicted against got.")
 @click.option(
-    "--workers", type=Whole(1), help="Concurrent trainings, with --train. [default: the study's, if timed, or 1]"
+    "--workers", type=WORKERS, help="Concurrent trainings, with --train. [default: the study's, if timed, or 1]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(study, train, workers, as_json, **amounts) -> None:

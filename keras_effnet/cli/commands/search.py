@@ -16,6 +16,7 @@ from keras_effnet.cli.drawing import can_draw
 from keras_effnet.cli.options import (
     THREADS,
     WHOLE,
+    WORKERS,
     Choice,
     Name,
     Number,
@@ -75,7 +76,7 @@ _ANEW = ("workers", "cluster", "as_json", "resume")  # options that may change w
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all trainings."
 )
 @click.option("--threads", type=THREADS, help="Threads per training. [default: the cores / workers]")
-@click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings.")
+@click.option("--workers", type=WORKERS, default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
 @reporting_split
 @tolerant

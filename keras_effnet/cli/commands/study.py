@@ -13,6 +13,7 @@ from keras_effnet.cli.drawing import can_draw
 from keras_effnet.cli.options import (
     THREADS,
     WHOLE,
+    WORKERS,
     Choice,
     ChoiceList,
     Name,
@@ -72,7 +73,7 @@ _FIXED = ("budget", "options", "threads", "rates")  # parts of the protocol, whi
     "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Any option of `train`, for all trainings."
 )
 @click.option("--threads", type=THREADS, help="Threads per training. [default: the cores / workers]")
-@click.option("--workers", type=Whole(1), default=1, show_default=True, help="Concurrent trainings.")
+@click.option("--workers", type=WORKERS, default=1, show_default=True, help="Concurrent trainings.")
 @click.option("--ray", "cluster", metavar="ADDRESS", help="Train on a Ray cluster: local, auto or host:port.")
 @click.option("--target", type=Number(0, 1), help="Accuracy for the time-to-accuracy; by default 95% of the lowest.")
 @reporting_split

@@ -42,7 +42,7 @@ def measured_paces(
         members: `Member`s.
         costs: Mapping, name of each network to its row of kind `"cost"`.
         submit: Function from `executors`.
-        workers: Int, trainings that the study runs at a time.
+        workers: Int, trainings that the study runs at a time; as many are started here.
         progress: Function that is called with a text, the networks measured and their number.
 
     Returns:
