@@ -180,6 +180,11 @@ class ImageDataset:
     task: DataTask = "classification"
     problems: tuple[BoxProblem, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse names of classes that a file with a name per line cannot hold."""
+        if bad := [name for name in self.class_names if not name.strip() or "\n" in name]:
+            raise UserError(f"{self.name} has a class named {bad[0]!r}: a name needs text, on one line. Rename it.")
+
     @property
     def held_out(self) -> Split:
         """`test` if it exists, otherwise `val`."""

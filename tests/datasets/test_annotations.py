@@ -169,6 +169,7 @@ def edit(name, old, new):
         (coco, edit("boxes.json", "b.jpg", "a.jpg"), r"names the image .*a\.jpg 2 times"),
         (coco, edit("boxes.json", '"bbox"', '"box"'), r"annotations\[0\], lacks one of"),
         (coco, edit("boxes.json", '"bbox": [8,', '"bbox": ["x",'), "which is not a number"),
+        (coco, edit("boxes.json", '"iscrowd": 0', '"iscrowd": "0"'), r"annotations\[0\], has an iscrowd '0'"),
         (coco, edit("boxes.json", "a.jpg", "c.jpg"), r"names the image .*c\.jpg"),
         (coco, edit("boxes.json", '"width": 80', '"width": 81'), "states 81x40"),
         (voc, edit("xml/a.xml", "</annotation>", ""), "a.xml is not XML"),

@@ -214,3 +214,10 @@ GOOD = np.zeros((4, 5, 5, 3), "uint8")
 def test_arrays_that_cannot_be_right_are_refused(images, labels, names, message):
     with pytest.raises(UserError, match=message):
         from_arrays(images, labels, names)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb"])
+def test_names_of_classes_fit_into_a_file_with_one_a_line(name):
+    split = Split(np.zeros((2, 8, 8, 3), "uint8"), np.array([0, 1], "int32"))
+    with pytest.raises(UserError, match=r"x has a class named .*Rename it"):
+        ImageDataset("x", ("a", name), split, split)

@@ -42,7 +42,7 @@ def read_coco(path: str | Path, images: str | Path) -> BoxDataset:
     content = read_json(path, limit=_LARGEST)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a COCO file: it is no JSON object.")
-    names = {key: str(each["name"]) for key, each in _numbered(content, "categories", "name", path).items()}
+    names = {key: str(each["name"] or "") for key, each in _numbered(content, "categories", "name", path).items()}
     if len(set(names.values())) < len(names):
         raise UserError(f"{path} has two categories of the same name.")
     raws = {}
@@ -58,8 +58,10 @@ def read_coco(path: str | Path, images: str | Path) -> BoxDataset:
         if not isinstance(box, list) or len(box) != 4:
             raise UserError(f"{where} has a bbox that is not [x, y, width, height].")
         x, y, width, height = (number(value, where) for value in box)
-        name, crowd = names[each["category_id"]], bool(each.get("iscrowd"))
-        raws[each["image_id"]].boxes.append(RawBox(where, name, (x, y, x + width, y + height), crowd=crowd))
+        name, crowd = names[each["category_id"]], each.get("iscrowd") or 0
+        if crowd not in (0, 1):
+            raise UserError(f"{where} has an iscrowd {str(crowd)[:40]!r} that is neither 0 nor 1.")
+        raws[each["image_id"]].boxes.append(RawBox(where, name, (x, y, x + width, y + height), crowd=bool(crowd)))
     return finished(raws.values(), [names[key] for key in sorted(names)], path)
 
 
