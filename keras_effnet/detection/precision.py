@@ -52,6 +52,11 @@ class Truth:
     labels: np.ndarray
     crowd: np.ndarray | None = None
 
+    @property
+    def single(self) -> np.ndarray:
+        """Which boxes are none of groups."""
+        return np.ones(len(self.boxes), bool) if self.crowd is None else ~np.asarray(self.crowd, bool)
+
 
 def average_precision(truth: Sequence[Truth], found: Sequence[Detections], classes: int) -> AveragePrecision:
     """Average precision of detections in a data set.
@@ -74,9 +79,10 @@ def average_precision(truth: Sequence[Truth], found: Sequence[Detections], class
     """
     if len(truth) != len(found):
         raise UserError(f"There are {len(truth):,} images with true boxes and {len(found):,} with detections.")
-    if not any(len(each.boxes) for each in truth):
-        raise UserError("Average precision needs true boxes, and no image has one.")
-    present = {int(label) for each in truth for label in each.labels}
+    if not any(each.single.any() for each in truth):
+        groups = " but boxes of groups (iscrowd)" if any(len(each.boxes) for each in truth) else ""
+        raise UserError(f"Average precision needs true boxes, and no image has one{groups}.")
+    present = {int(label) for each in truth for label in each.labels[each.single]}
     if not any(len(each) for each in found):
         return _nothing_found(truth, classes, present)
     return _evaluate(truth, found, classes)
@@ -93,7 +99,7 @@ def check_installed() -> None:
 
 
 def _nothing_found(truth: Sequence[Truth], classes: int, present: set[int]) -> AveragePrecision:
-    sizes = np.concatenate([areas(np.asarray(each.boxes, float).reshape(-1, 4)) for each in truth])
+    sizes = np.concatenate([areas(np.asarray(each.boxes, float).reshape(-1, 4)[each.single]) for each in truth])
     ranges = ((0, 32**2), (32**2, 96**2), (96**2, np.inf))
     small, medium, large = (0.0 if ((sizes >= low) & (sizes <= high)).any() else float("nan") for low, high in ranges)
     return AveragePrecision(
@@ -109,8 +115,7 @@ def _as_coco(box: np.ndarray) -> list[float]:
 def _annotations(truth: Sequence[Truth]) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for image, each in enumerate(truth):
-        crowd = np.zeros(len(each.boxes), bool) if each.crowd is None else each.crowd
-        for box, label, group in zip(each.boxes, each.labels, crowd, strict=True):
+        for box, label, single in zip(each.boxes, each.labels, each.single, strict=True):
             place = _as_coco(box)
             found.append(
                 {
@@ -119,7 +124,7 @@ def _annotations(truth: Sequence[Truth]) -> list[dict[str, object]]:
                     "category_id": int(label),
                     "bbox": place,
                     "area": place[2] * place[3],
-                    "iscrowd": int(group),
+                    "iscrowd": int(not single),
                 }
             )
     return found

@@ -76,3 +76,15 @@ def test_what_has_no_average_precision_is_refused(data):
         average_precision(truth, found[1:], 3)
     with pytest.raises(UserError, match="no image has one"):
         average_precision([Truth(np.zeros((0, 4)), np.zeros(0, int))], found[:1], 3)
+    groups = Truth(np.array([[0.0, 0.0, 20.0, 20.0]]), np.array([1]), np.array([True]))
+    for detections in (found[0], Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))):
+        with pytest.raises(UserError, match=r"no image has one but boxes of groups \(iscrowd\)"):
+            average_precision([groups], [detections], 3)
+
+
+def test_a_class_of_groups_alone_has_no_average_precision_with_or_without_detections():
+    boxes = np.array([[0.0, 0.0, 20.0, 20.0], [40.0, 40.0, 60.0, 60.0]])
+    truth = [Truth(boxes, np.array([0, 1]), np.array([False, True]))]
+    for count in (0, 2):
+        found = average_precision(truth, [Detections(boxes[:count], np.ones(count), np.array([0, 1])[:count])], 2)
+        assert found.by_class[0] == pytest.approx(count / 2) and np.isnan(found.by_class[1])

@@ -56,17 +56,22 @@ def with_anchors(dataset: ImageDataset, config: TrainConfig, announce: Callable[
         dataset: `ImageDataset`.
         config: `TrainConfig`.
         announce: Function called with a line about the choice.
+
+    Raises:
+        UserError: There is no box to train on, or none to validate on.
     """
     detector = detector_for(dataset, config)
     if detector is None:
         return config
+    for split, use in ((dataset.train, "train"), (dataset.val, "validate")):
+        if split.labels.crowd.all():
+            kept = "only boxes of groups (iscrowd)" if len(split.labels.crowd) else "no box"
+            raise UserError(f"{dataset.name} has {kept} to {use} on.")
     boxes, classes = network_boxes(dataset, config)
-    if not len(boxes):
-        raise UserError(f"{dataset.name} has no box to train on.")
     size = (detector.image_size, detector.image_size)
     fixed = config.anchor_scale is not None or config.anchor_aspects is not None
     chosen = detector
-    if not fixed and config.weights in (None, "imagenet"):
+    if not fixed and config.weights in (None, "imagenet") and len(boxes) >= len(detector.aspects):
         rows = np.random.default_rng(config.seed).permutation(len(boxes))[:_SAMPLE]
         chosen = proposed_anchors(detector, boxes[rows], classes[rows], size, smallest=config.scale_low, gain=_GAIN)
     fit = anchor_fit(chosen, boxes, classes, size)

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_effnet.config.detectors import aspects_text
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import TrainConfig
+from keras_effnet.datasets.labels.boxes import Boxes, ImageBoxes
+from keras_effnet.datasets.splits import ImageDataset, Split
 from keras_effnet.detection import detection_loss
 from keras_effnet.errors import UserError
+from keras_effnet.training.by_task.boxes import with_anchors
 from keras_effnet.training.by_task.networks import check_kind
 from keras_effnet.training.by_task.objectives import objective
 from keras_effnet.training.loop import _thawing
@@ -65,3 +69,35 @@ def test_network_and_data_must_both_be_for_boxes():
         check_kind(TrainConfig(), "detection")
     with pytest.raises(UserError, match="det-lite0 is a detector, and the data has no boxes: its task is binary"):
         check_kind(TrainConfig(model="det-lite0"), "binary")
+
+
+def boxed(train, val, crowd=False):
+    """A dataset of 32 x 32 pixels with that many boxes on its images of each split."""
+
+    def split(count):
+        corner = np.linspace(0, 10, count)[:, None]
+        boxes = np.concatenate([corner, corner, corner + 9, corner + 12], axis=1)
+        labelled = ImageBoxes(boxes, np.zeros(count, "int32"), np.full(count, crowd))
+        return Split(np.zeros((1, 32, 32, 3), "uint8"), Boxes.of_images([labelled], [(32, 32)]))
+
+    return ImageDataset("cells", ("a", "b"), split(train), split(val), task="detection")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ((0, 3), "cells has no box to train on"),
+        ((3, 0), "cells has no box to validate on"),
+        ((3, 3, True), r"cells has only boxes of groups \(iscrowd\) to train on"),
+    ],
+)
+def test_splits_without_boxes_are_refused_before_the_training(data, told):
+    with pytest.raises(UserError, match=told):
+        with_anchors(boxed(*data), TrainConfig(model="det-lite0", image_size=64), print)
+
+
+def test_fewer_boxes_than_aspects_keep_the_anchors_of_the_network():
+    config = TrainConfig(model="det-lite0", image_size=64)
+    found = with_anchors(boxed(1, 1), config, lambda line: None)
+    assert found.anchor_aspects == aspects_text(config.detector.aspects)
+    assert with_anchors(boxed(9, 1), config, lambda line: None).anchor_aspects != found.anchor_aspects
