@@ -172,12 +172,12 @@ def occurring_in(images: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def span_input_range(images: np.ndarray) -> np.ndarray:
-    """Copy images, with one black and one white pixel in the corner of each.
+    """Copy an image, or several, with one black and one white pixel in the corner of each.
 
     The input's quantization then covers exactly 0..255, so a uint8 model takes raw bytes unchanged.
     """
     images = images.copy()
-    images[:, 0, 0, :], images[:, 0, 1, :] = 0.0, 255.0
+    images[..., 0, 0, :], images[..., 0, 1, :] = 0.0, 255.0
     return images
 
 
@@ -186,8 +186,8 @@ def synthetic_images(shape: tuple[int, int, int], count: int = 16) -> np.ndarray
     rng = np.random.default_rng(0)
     height, width, channels = shape
     rows, columns = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[None, :, None]
-    waves = [
-        np.sin(rows * rng.uniform(1, 9, channels) + columns * rng.uniform(1, 9, channels) + rng.uniform(0, 6, channels))
-        for _ in range(count)
-    ]
-    return ((np.stack(waves) + 1) * 127.5).astype("float32")
+    images = np.empty((count, *shape), "float32")
+    for image in images:
+        waves = rows * rng.uniform(1, 9, channels) + columns * rng.uniform(1, 9, channels) + rng.uniform(0, 6, channels)
+        image[...] = (np.sin(waves) + 1) * 127.5
+    return images

@@ -105,8 +105,9 @@ def _percentile(source: ExportSource, settings: Settings) -> Candidate:
 def _corrected(source: ExportSource, settings: Settings) -> Candidate:
     """The better of minmax and percentile ranges, plus bias and gain correction; no loss of speed."""
     graph = source.graph(settings.input_type)
-    calibrated = best_calibrated(graph, graph.inputs(graph.calibration[:_COMPARED]))
-    return Candidate("corrected", correct(quantize_int8(calibrated, settings.input_type), graph), graph)
+    compared = graph.inputs(graph.calibration[:_COMPARED])
+    content = quantize_int8(best_calibrated(graph, compared), settings.input_type)
+    return Candidate("corrected", correct(content, graph), graph)
 
 
 def _fitted(source: ExportSource, settings: Settings) -> Candidate:

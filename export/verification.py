@@ -207,6 +207,13 @@ def compare_outputs(
     return replace(worst, sqnr_db=min(report.sqnr_db for report in reports.values()), outputs=reports)
 
 
+def _predicted(model: keras.Model, pixels: np.ndarray, batch: int) -> np.ndarray:
+    """Predict as `Model.predict`, after which a copy of all images stays in memory, 0.4 GB for a hundred of B7."""
+    starts = range(0, len(pixels), batch)
+    parts = [keras.tree.flatten(model.predict_on_batch(pixels[start : start + batch])) for start in starts]
+    return joined([np.concatenate(each) for each in zip(*parts, strict=True)])
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """Held-out images and the Keras model's predictions, with which all files of a model are compared.
@@ -253,8 +260,7 @@ class Reference:
             pixels, labels = pixels[:most], None if labels is None else labels[:most]
         check_range(pixels)
         batch = max(1, min(32, _BATCH_PIXELS // pixels[0, :, :, 0].size))
-        given = keras.tree.flatten(model.predict(pixels, batch_size=batch, verbose=0))
-        answers = joined([np.asarray(output) for output in given])
+        answers = _predicted(model, pixels, batch)
         check_predictions(model, pixels, answers)
         return cls(pixels, answers, _as_array(labels), outputs=outputs)
 

@@ -21,9 +21,10 @@ from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.conversion.plausibility import check_activations, check_weights
-from keras_effnet.export.conversion.ranges import Observed, observe, with_ranges
+from keras_effnet.export.conversion.ranges import Observed, Ranges, observe, with_ranges
 from keras_effnet.export.conversion.structure import float32_copy, unshared
 from keras_effnet.export.outputs import CLASSIFIER, Outputs, Tasks
+from keras_effnet.export.tflite_file.mapped_images import MappedImages
 from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
 from keras_effnet.export.tflite_file.tensors import layer_of
 from keras_effnet.tasks.recognition import is_detector
@@ -169,20 +170,17 @@ class FloatGraph:
         """Calibration images, values 0..255. Raises `UserError` if the graph has none."""
         return _required(self.pixels)
 
-    def inputs(self, pixels: np.ndarray) -> np.ndarray:
-        """Map pixels in 0..255 to the graph's input range."""
-        return self._mapped(pixels.astype("float32"))
+    def inputs(self, pixels: np.ndarray) -> MappedImages:
+        """Map images with pixels in 0..255 to the graph's input range."""
+        return MappedImages(pixels, self._mapped)
 
-    def _mapped(self, pixels: np.ndarray) -> np.ndarray:
-        """Map float32 pixels in place: a hundred images of B7 take 0.4 GB."""
-        pixels *= np.float32(self.scale)
-        pixels += np.float32(self.offset)
-        return pixels
+    def _mapped(self, image: np.ndarray) -> np.ndarray:
+        return image.astype("float32") * np.float32(self.scale) + np.float32(self.offset)
 
     @property
-    def images(self) -> np.ndarray:
-        """Calibration images in the graph's input range, each with a black and a white pixel; made each time."""
-        return self._mapped(span_input_range(self.calibration).astype("float32", copy=False))
+    def images(self) -> MappedImages:
+        """Calibration images in the graph's input range, each with a black and a white pixel."""
+        return MappedImages(self.calibration, lambda image: self._mapped(span_input_range(image)))
 
     @cached_property
     def content(self) -> bytes:
@@ -201,9 +199,14 @@ class FloatGraph:
         return observed
 
     @property
+    def extremes(self) -> Ranges:
+        """Observed minimum and maximum of each tensor. Raises `UserError` if a range is not plausible."""
+        return {index: (seen.low, seen.high) for index, seen in self.observed.items()}
+
+    @property
     def minmax(self) -> bytes:
         """The float32 file with minimum and maximum of every tensor as ranges; made each time, as it is large."""
-        return with_ranges(self.content, {index: (seen.low, seen.high) for index, seen in self.observed.items()})
+        return with_ranges(self.content, self.extremes)
 
     @property
     def percentile(self) -> bytes:
@@ -212,7 +215,7 @@ class FloatGraph:
         Made each time, as it is large.
         """
         bulk = {index: seen.bulk(BULK) for index, seen in self.observed.items() if seen.sample.size}
-        return with_ranges(self.minmax, bulk)
+        return with_ranges(self.content, {**self.extremes, **bulk})
 
 
 class ExportSource:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_effnet.export.tflite_file.mapped_images import ImageArray
 from keras_effnet.export.tflite_file.schema import pack, parse, stored_bytes
 from keras_effnet.export.tflite_file.tensors import taps
 
@@ -49,7 +50,7 @@ class Observed:
         return min(float(low), 0.0), max(float(high), 0.0)
 
 
-def observe(content: bytes, images: np.ndarray) -> dict[int, Observed]:
+def observe(content: bytes, images: ImageArray) -> dict[int, Observed]:
     """Run a float file on calibration images and record the values of its tensors.
 
     Args:
@@ -61,7 +62,8 @@ def observe(content: bytes, images: np.ndarray) -> dict[int, Observed]:
     """
     graph = parse(content).subgraphs[0]
     rng = np.random.default_rng(0)
-    found = {int(graph.inputs[0]): Observed(float(images.min()), float(images.max()), np.zeros(0))}
+    lows, highs = zip(*((image.min(), image.max()) for image in images), strict=True)
+    found = {int(graph.inputs[0]): Observed(float(np.min(lows)), float(np.max(highs)), np.zeros(0))}
     outputs = [int(index) for operator in graph.operators for index in operator.outputs]
     for indices, runs in taps(content, outputs, images):
         seen = [_Seen(len(images), rng) for _ in indices]

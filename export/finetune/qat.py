@@ -65,7 +65,7 @@ class QatResult:
         """Make the bytes of `tflite`, and the float graph that they were quantized from."""
         graph = ExportSource(self.model, self.pixels).graph(input_type)
         ranges = {index: self.ranges[name] for name, index in output_tensors(graph.content, self.ranges).items()}
-        return quantize_int8(with_ranges(graph.minmax, ranges), input_type), graph
+        return quantize_int8(with_ranges(graph.content, {**graph.extremes, **ranges}), input_type), graph
 
     def tflite(self, input_type: str = "float32") -> bytes:
         """Make the int8 file from the trained weights and the ranges used in training.

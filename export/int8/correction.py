@@ -10,8 +10,8 @@ same. LiteRT and numpy.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -44,7 +44,7 @@ _OUTLIER = 3.0  # standard deviations: values that saturated in an earlier layer
 _GAIN_SPREAD = 0.05  # prior standard deviation of gains around 1; gains with little evidence are shrunk towards 1
 _GAINS = (0.8, 1.25)
 
-
+Values: TypeAlias = dict[int, np.ndarray]  # of one image, by the tensor's index
 Fit = Callable[[np.ndarray, np.ndarray, "QuantizationParametersT"], tuple[np.ndarray, np.ndarray]]
 
 
@@ -70,15 +70,14 @@ def correct(content: bytes, graph: FloatGraph, fit: Fit | None = None) -> bytes:
     correctable = _correctable(model)
     each = max(1, _ROWS // len(pixels))
     reader = TFLiteModel(content)
-    values = {int(file.inputs[0]): np.stack([reader.quantized_input(image)[None] for image in pixels])}
+    values: list[Values] = [{int(file.inputs[0]): reader.quantized_input(image)[None]} for image in pixels]
     numbers = {file.tensors[output].name: number for number, output in correctable.items()}
     done = 0
     for name, target in _expected(graph, list(numbers), pixels, each):
         number = numbers[name]
         output = correctable[number]
-        values |= _run(model, values, done, number)
-        values = {index: held for index, held in values.items() if index in read_by(file.operators[number:])}
-        got = _rows(_run(model, values, number, number + 1)[output], each)
+        _advance(model, values, done, number)
+        got = np.stack([_rows(made[output], each) for made in _runs(model, values, number, number + 1)])
         _edit(model, file.operators[number], got, target, fit)
         done = number
     return pack(model)
@@ -102,10 +101,10 @@ def _correctable(model: ModelT) -> dict[int, int]:
 
 
 def _rows(values: np.ndarray, each: int) -> np.ndarray:
-    """Sample up to `each` values per image and channel: an array of shape `(images, values, channels)`."""
-    flat = values.reshape(len(values), -1, values.shape[-1])
-    size = flat.shape[1]
-    return flat if size <= each else flat[:, np.random.default_rng(size).choice(size, each, replace=False)]
+    """Sample up to `each` values per channel of one image's tensor: an array of shape `(values, channels)`."""
+    flat = values.reshape(-1, values.shape[-1])
+    size = len(flat)
+    return flat if size <= each else flat[np.random.default_rng(size).choice(size, each, replace=False)]
 
 
 def _expected(
@@ -122,48 +121,50 @@ def _expected(
     sizes = [4 * len(pixels) * each * int(tensors[index].shape[-1]) for index in wanted]
     for part in chunks(wanted, sizes, _ROW_BYTES):
         for indices, runs in taps(graph.content, part, inputs):
-            kept = [[_rows(value[None], each)[0] for value in row] for row in runs]
+            kept = [[_rows(value, each) for value in row] for row in runs]
             for place, index in enumerate(indices):
                 yield tensors[index].name, np.stack([row[place] for row in kept])
 
 
-def _run(model: ModelT, values: Mapping[int, np.ndarray], start: int, end: int) -> dict[int, np.ndarray]:
+def _advance(model: ModelT, values: Sequence[Values], start: int, end: int) -> None:
+    """Run the operators `start` to `end - 1` for each image, and keep the values that later operators read.
+
+    Image by image: the inputs of all images beside their outputs would take the memory twice.
+    """
+    later = read_by(model.subgraphs[0].operators[end:])
+    for held, made in zip(values, _runs(model, values, start, end), strict=True):
+        held |= made
+        for index in held.keys() - later:
+            del held[index]
+
+
+def _runs(model: ModelT, values: Sequence[Values], start: int, end: int) -> Iterator[Values]:
     """Run the operators `start` to `end - 1` for each image.
 
     Args:
         model: The file.
-        values: Tensor index -> its values for each image.
+        values: For each image, the values of tensors that these operators may read.
 
-    Returns:
-        The same mapping for the outputs of these operators that later operators or the file's outputs use.
+    Yields:
+        For each image, the outputs of these operators that later operators or the file's outputs use.
     """
     graph = model.subgraphs[0]
     operators = graph.operators[start:end]
     if not operators:
-        return {}
-    inputs = sorted(read_by(operators) & values.keys())
+        yield from ({} for _ in values)
+        return
+    inputs = sorted(read_by(operators) & values[0].keys())
     outputs = sorted(written_by(operators) & (read_by(graph.operators[end:]) | set(map(int, graph.outputs))))
     content = piece(model, operators, inputs, outputs)
-    given = [values[index] for index in inputs]
-    found: list[np.ndarray] = []
-    for place, row in enumerate(_runs(content, given)):
-        if not found:  # filled image by image: stacking them all would take the memory twice
-            found = [np.empty((len(given[0]), *value.shape), value.dtype) for value in row]
-        for whole, value in zip(found, row, strict=True):
-            whole[place] = value
-    return dict(zip(outputs, found, strict=True))
-
-
-def _runs(content: bytes, inputs: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yield the outputs of a file for each image."""
     interpreter = open_interpreter(content, os.cpu_count())
     entries, exits = interpreter.get_input_details(), interpreter.get_output_details()
-    for row in zip(*inputs, strict=True):
-        for entry, value in zip(entries, row, strict=True):
-            interpreter.set_tensor(entry["index"], value)
+    for held in values:
+        for entry, index in zip(entries, inputs, strict=True):
+            interpreter.set_tensor(entry["index"], held[index])
         interpreter.invoke()
         # Not indexed by [0]: a reshape in the file may have removed the batch axis.
-        yield [interpreter.get_tensor(leaving["index"]) for leaving in exits]
+        made = (interpreter.get_tensor(leaving["index"]) for leaving in exits)
+        yield dict(zip(outputs, made, strict=True))
 
 
 def _edit(model: ModelT, operator: OperatorT, got: np.ndarray, target: np.ndarray, fit: Fit) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from keras_effnet.export.conversion.float_graph import FloatGraph
-from keras_effnet.export.conversion.ranges import scaled_swish_ranges, with_ranges
+from keras_effnet.export.conversion.ranges import Ranges, scaled_swish_ranges, with_ranges
 from keras_effnet.export.int8.channel_scales import ScaledFile, scale_channels
 from keras_effnet.export.int8.correction import correct, fitted_within_range
 from keras_effnet.export.int8.equalization import choose_factors, equalize
@@ -34,7 +34,7 @@ _LARGEST = 3  # sets within a budget that are corrected and compared
 
 def fitted(graph: FloatGraph) -> tuple[FloatGraph, bytes]:
     """A graph, and its float file with ranges fitted to the layers that read them."""
-    return graph, with_ranges(graph.minmax, ActivationFit(graph.content, graph.images).ranges())
+    return graph, _with_fitted_ranges(graph, {})
 
 
 def equalized(source: FloatGraph) -> tuple[FloatGraph, bytes]:
@@ -43,7 +43,12 @@ def equalized(source: FloatGraph) -> tuple[FloatGraph, bytes]:
     graph = replace(source, model=equalize(source.model, factors))
     lows = {each.scale.tobytes(): -each.low for each in factors.values()}
     scaled = scaled_swish_ranges(graph.content, lows, LOGISTIC_RANGE)
-    return graph, with_ranges(graph.minmax, {**ActivationFit(graph.content, graph.images).ranges(), **scaled})
+    return graph, _with_fitted_ranges(graph, scaled)
+
+
+def _with_fitted_ranges(graph: FloatGraph, others: Ranges) -> bytes:
+    fit = ActivationFit(graph.content, graph.images)
+    return with_ranges(graph.content, {**graph.extremes, **fit.ranges(), **others})
 
 
 def quantize_fitted(

@@ -16,6 +16,7 @@ import numpy as np
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8.range_fitting import ActivationFit
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.mapped_images import ImageArray
 from keras_effnet.export.tflite_file.schema import add_buffer, add_operator_code, constant, operator_name, pack, parse
 from keras_effnet.export.tflite_file.tensors import layer_of
 
@@ -155,7 +156,7 @@ def _kind(fit: ActivationFit, index: int, operator: str, is_swish: bool) -> str:
     return "swish" if is_swish else _KINDS.get(operator, "other")
 
 
-def noise(graph: FloatGraph, calibrated: bytes, sources: Mapping[str, Source], images: np.ndarray) -> dict[str, float]:
+def noise(graph: FloatGraph, calibrated: bytes, sources: Mapping[str, Source], images: ImageArray) -> dict[str, float]:
     """Noise of the output over its signal, in power, when only one source is quantized.
 
     Args:

@@ -5,12 +5,11 @@ TensorFlow's quantizers, through `private_api`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.mapped_images import ImageArray
 from keras_effnet.export.tflite_file.schema import operator_name, pack, parse
 from keras_effnet.system import private_api
 
@@ -59,7 +58,7 @@ def logits(content: bytes) -> list[str]:
     return found
 
 
-def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
+def best_calibrated(graph: FloatGraph, images: ImageArray) -> bytes:
     """Return the float file with minmax or with percentile ranges, whichever gives the better int8 SQNR.
 
     Args:
@@ -68,10 +67,10 @@ def best_calibrated(graph: FloatGraph, images: np.ndarray) -> bytes:
     """
     answers = TFLiteModel(graph.content).predict(images)
 
-    def fidelity(calibrated: bytes) -> float:
-        return graph.outputs.sqnr_db(answers, TFLiteModel(quantize_int8(calibrated)).predict(images))
+    def fidelity(calibrated: Callable[[], bytes]) -> float:
+        return graph.outputs.sqnr_db(answers, TFLiteModel(quantize_int8(calibrated())).predict(images))
 
-    return max((graph.minmax, graph.percentile), key=fidelity)
+    return max((lambda: graph.minmax, lambda: graph.percentile), key=fidelity)()  # one of the large files at a time
 
 
 def quantize_int16x8(calibrated: bytes) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_effnet.export.conversion.ranges import Ranges
+from keras_effnet.export.tflite_file.mapped_images import ImageArray
 from keras_effnet.export.tflite_file.schema import constant, operator_name, parse
 from keras_effnet.export.tflite_file.tensors import taps
 
@@ -68,7 +69,7 @@ class Channels:
         return self.rows.var(axis=0, dtype="float64")
 
 
-def sample_channels(content: bytes, indices: Sequence[int], images: np.ndarray) -> dict[int, Channels]:
+def sample_channels(content: bytes, indices: Sequence[int], images: ImageArray) -> dict[int, Channels]:
     """Tensor index -> `Channels`, from runs of a float file on images in its input range."""
     rng = np.random.default_rng(0)
     channels = sum(int(tensor.shape[-1]) for tensor in _tensors(content, indices))
@@ -102,7 +103,7 @@ class ActivationFit:
     """
 
     content: bytes
-    images: np.ndarray = field(repr=False)
+    images: ImageArray = field(repr=False)
 
     @cached_property
     def file(self) -> ModelT:

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_effnet.export.isolation.isolated import IsolatedModel
 from keras_effnet.export.tflite_file.interpreter import ImageModel
+from keras_effnet.export.tflite_file.mapped_images import ImageArray
 
 _SHARE = 4  # images per call that are worth a process, which takes as long to start as some images to run
 
@@ -41,7 +42,7 @@ class ParallelModel(ImageModel):
     def run(self, batch: np.ndarray) -> list[np.ndarray]:  # noqa: D102  as in the base class
         return self._models[0].run(batch)
 
-    def predict(self, images: np.ndarray) -> np.ndarray:  # noqa: D102  as in the base class
+    def predict(self, images: ImageArray) -> np.ndarray:  # noqa: D102  as in the base class
         count = max(1, min(self._limit, len(images) // _SHARE))
         while len(self._models) < count:
             self._models.append(IsolatedModel(self._source))

@@ -15,6 +15,7 @@ import numpy as np
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.export.tflite_file.graph import content_of, name_of
 from keras_effnet.export.tflite_file.integrity import checked
+from keras_effnet.export.tflite_file.mapped_images import ImageArray
 from keras_effnet.system.output import captured_output
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class ImageModel(ABC):
         """Run images one after the other, as `run`."""
         return map(self.run, batches)
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def predict(self, images: ImageArray) -> np.ndarray:
         """Compute the outputs for images of shape `(N, height, width, channels)`, values 0..255.
 
         Returns:

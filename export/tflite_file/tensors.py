@@ -11,16 +11,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
+from keras_effnet.export.tflite_file.mapped_images import ImageArray
 from keras_effnet.export.tflite_file.pieces import piece, read_by, written_by
 from keras_effnet.export.tflite_file.schema import parse
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import SubGraphT
+
+Rows: TypeAlias = ImageArray | list[np.ndarray]  # values of a tensor, one for each run
 
 _RESUMED_BYTES = 1e8  # of the values at which a pass over all inputs starts
 _NUMBER = re.compile(r"_\d+$")  # the converter numbers a scope that is entered again
@@ -59,7 +62,7 @@ def output_tensors(content: bytes, layers: Collection[str]) -> dict[str, int]:
 
 
 def taps(
-    content: bytes, indices: Sequence[int], inputs: np.ndarray, held_bytes: float = 5e8
+    content: bytes, indices: Sequence[int], inputs: ImageArray, held_bytes: float = 5e8
 ) -> Iterator[tuple[list[int], Iterator[Iterator[np.ndarray]]]]:
     """Run a file and read some of its intermediate tensors.
 
@@ -82,7 +85,7 @@ def taps(
     graph = model.subgraphs[0]
     operators = graph.operators
     makers = {int(index): place for place, operator in enumerate(operators) for index in operator.outputs}
-    whole = {int(graph.inputs[0]): [value[None] for value in inputs]}
+    whole: dict[int, Rows] = {int(graph.inputs[0]): inputs}
     start, held = 0, whole
     for chunk in chunks(indices, [int(np.prod(graph.tensors[index].shape)) * 4 for index in indices], held_bytes):
         places = [makers[index] for index in chunk]
@@ -112,7 +115,7 @@ def _crossing_bytes(graph: SubGraphT, place: int) -> int:
 
 def _runs(
     content: bytes,
-    inputs: Sequence[Sequence[np.ndarray]],
+    inputs: Sequence[Rows],
     outputs: Sequence[int],
     count: int,
     kept: dict[int, list[np.ndarray]],
@@ -130,7 +133,7 @@ def _runs(
     entries, exits = interpreter.get_input_details(), interpreter.get_output_details()
     for row in zip(*inputs, strict=True):
         for entry, value in zip(entries, row, strict=True):
-            interpreter.set_tensor(entry["index"], value)
+            interpreter.set_tensor(entry["index"], value.reshape(entry["shape"]))  # an image has no batch axis
         interpreter.invoke()
         for name, leaving in zip(outputs, exits, strict=True):
             if name in kept:
@@ -140,9 +143,9 @@ def _runs(
         )
 
 
-def activations(content: bytes, indices: Sequence[int], inputs: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def activations(content: bytes, indices: Sequence[int], inputs: ImageArray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the index of each tensor with an array of its values, one row an input."""
-    for chunk, runs in taps(content, indices, inputs, held_bytes=2.5e8 / len(inputs)):
+    for chunk, runs in taps(content, indices, inputs, held_bytes=1e8 / len(inputs)):
         yield from zip(chunk, map(np.stack, zip(*map(list, runs), strict=True)), strict=True)
 
 

@@ -244,5 +244,7 @@ def pooled_sqnr(signal: np.ndarray, noisy: np.ndarray) -> float:
 
 def tensor_sqnr(expected: np.ndarray, got: np.ndarray) -> float:
     """Variance of a tensor over the mean squared difference in decibels, all elements together."""
-    expected, got = expected.astype("float64"), got.astype("float64")
-    return float(decibels(expected.var(), np.mean((got - expected) ** 2)))
+    values = expected.astype("float64")
+    signal = values.var()
+    difference = np.subtract(got, values, out=values)  # in place: tensors of the first layers are large
+    return float(decibels(signal, np.mean(np.square(difference, out=difference))))

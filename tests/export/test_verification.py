@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +14,7 @@ from keras_effnet.evaluation.agreement import centred_logits
 from keras_effnet.export import export_savedmodel, export_tflite, verify
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.verification import compare
+from keras_effnet.export.verification import Reference, compare
 from keras_effnet.preprocessing import ImageSpec
 
 
@@ -87,6 +88,16 @@ def test_a_report_equals_what_numpy_makes_of_the_files_own_output(trained, expor
     noise -= signal
     ratios = 10 * np.log10((signal**2).sum(axis=1) / (noise**2).sum(axis=1))
     assert report.sqnr_db == pytest.approx(np.median(ratios), abs=0.05)
+
+
+def test_the_model_predicts_views_of_the_given_images(toy_model, smooth_images, monkeypatch):
+    model, images, batches = toy_model(), smooth_images(70, 8).astype("float32"), []
+    expected, predict_on_batch = model.predict(images, verbose=0), keras.Model.predict_on_batch
+    monkeypatch.setattr(keras.Model, "predict_on_batch", lambda self, x: batches.append(x) or predict_on_batch(self, x))
+    reference = Reference.of(model, images, ImageSpec(8))
+    np.testing.assert_array_equal(reference.answers, expected)
+    assert [len(batch) for batch in batches] == [32, 32, 6]
+    assert all(np.shares_memory(batch, images) for batch in batches)
 
 
 def test_every_kind_of_source_gives_the_same_figures(trained, exported, digits, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.conversion.ranges import Observed, _Seen, observe, with_ranges
+from keras_effnet.export.int8 import quantizers
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import activations, taps
@@ -39,7 +40,7 @@ def names_and_ranges(content: bytes) -> dict[str, tuple[float, float]]:
 def test_the_least_and_the_greatest_value_are_seen(graph):
     with captured_output():
         ranges = list(names_and_ranges(graph.minmax).values())
-    images = graph.images
+    images = np.stack(list(graph.images))
     average = 2 * images.mean(axis=(1, 2))
     assert ranges[0] == pytest.approx((0, 255))  # each image has a black and a white pixel
     assert sorted(ranges[1:])[0] == pytest.approx((0, 510))
@@ -125,16 +126,32 @@ def test_a_graph_keeps_one_file(graph):
     assert [value for value in vars(graph).values() if isinstance(value, bytes)] == [graph.content]
 
 
-def test_inputs_are_mapped_without_further_copies():
-    pixels = np.full((8, 64, 64, 3), 100, "float32")
+def test_files_of_different_ranges_are_made_and_quantized_one_after_the_other(graph, monkeypatch):
+    steps = []
+
+    def noted(name, function):
+        return lambda *given: steps.append(name) or function(*given)
+
+    for name in ("minmax", "percentile"):
+        monkeypatch.setattr(FloatGraph, name, property(noted(name, getattr(FloatGraph, name).fget)))
+    monkeypatch.setattr(quantizers, "quantize_int8", noted("quantized", quantizers.quantize_int8))
+    with captured_output():
+        best = quantizers.best_calibrated(graph, graph.images)
+    assert steps[:4] == ["minmax", "quantized", "percentile", "quantized"]
+    assert best == getattr(graph, steps[4])
+
+
+def test_inputs_are_mapped_one_at_a_time():
+    pixels = np.full((16, 64, 64, 3), 100, "float32")
     graph = FloatGraph(keras.Model(), pixels, scale=0.5, offset=-1.0)
     tracemalloc.start()
-    images = graph.images
+    found = [(float(image[5, 5, 0]), *image[0, :2, 0].tolist()) for image in graph.images]
+    given = [float(image[0, 0, 0]) for image in graph.inputs(pixels)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 1.1 * pixels.nbytes
-    assert (pixels == 100).all() and images[0, 5, 5, 0] == 49
-    assert images[0, 0, 0, 0] == -1 and images[0, 0, 1, 0] == 126.5
+    assert peak < 0.3 * pixels.nbytes
+    assert found == [(49, -1, 126.5)] * 16 and given == [49] * 16
+    assert (pixels == 100).all()
 
 
 def test_all_tensors_but_constants_are_observed(graph):

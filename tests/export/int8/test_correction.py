@@ -147,6 +147,23 @@ def test_values_are_held_and_fitted_in_parts_without_changing_the_file(lite, mon
     assert len(passes) > 5 and sum(passes) == len(list(weighted(content)))
 
 
+def test_what_an_image_needs_no_more_is_dropped_before_the_next_image_runs(lite, monkeypatch):
+    graph, content = lite
+    model, runs, held = parse(content), correction._runs, []
+    given = int(model.subgraphs[0].inputs[0])
+    values = [{given: image[None]} for image in graph.pixels]
+
+    def watched(*arguments):
+        for made in runs(*arguments):
+            held.append(sum(given in each for each in values))
+            yield made
+
+    monkeypatch.setattr(correction, "_runs", watched)
+    correction._advance(model, values, 0, 3)
+    assert held == list(range(len(values), 0, -1))
+    assert all(each and given not in each for each in values)
+
+
 def test_medians_are_those_of_numpy():
     rng = np.random.default_rng(0)
     values, counted = rng.normal(size=(3, 50, 6)), rng.uniform(size=(3, 50, 6)) < 0.5
