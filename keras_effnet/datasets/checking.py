@@ -145,7 +145,7 @@ def check_data(
 
     >>> report = keras_effnet.datasets.check_data("digits")
     >>> report.leaked
-    {'val': 0, 'test': 0}
+    {'val': 2, 'test': 4}
     """
     if isinstance(source, ImageDataset):
         dataset = source

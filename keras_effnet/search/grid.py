@@ -15,6 +15,7 @@ from keras_effnet.errors import UserError, one_of
 from keras_effnet.study.counted_cost import counted, solved_factor
 
 CONSTRAINED = ("formula", "macs")
+_MOST_POINTS = 2_000_000  # a step of 0.005
 _ABOUT = 0.1  # deviation of a target from the paper's cost at which its constants are still a reference
 
 
@@ -50,19 +51,29 @@ def _steps(highest: float, step: float) -> list[float]:
     return [round(1 + number * step, 6) for number in range(int((highest - 1) / step + 1e-6) + 1)]
 
 
-def _grid(target: float, step: float) -> Iterator[CompoundScaling]:
-    """All constants up to one step beyond those that meet the constraint with the other two at 1."""
-    for alpha in _steps(target + step, step):
-        for beta in _steps(math.sqrt(target) + step, step):
-            for gamma in _steps(math.sqrt(target) + step, step):
+def _axes(most: float, step: float) -> tuple[list[float], list[float]]:
+    """Values of alpha, and of beta and gamma, up to one step beyond a cost of `most` with the other two at 1."""
+    alphas, others = (most - 1) / step, (math.sqrt(most) - 1) / step
+    if not alphas * others * others <= _MOST_POINTS:
+        raise UserError(f"A grid of step {step:g} up to a cost of {most:g} has too many points: raise the step.")
+    return _steps(most + step, step), _steps(math.sqrt(most) + step, step)
+
+
+def _grid(most: float, step: float) -> Iterator[CompoundScaling]:
+    """All constants up to a cost of `most`, and some beyond."""
+    alphas, others = _axes(most, step)
+    for alpha in alphas:
+        for beta in others:
+            for gamma in others:
                 yield CompoundScaling(alpha, beta, gamma)
 
 
-def _solved(base: ArchitectureSpec, target: float, step: float) -> Iterator[CompoundScaling]:
+def _solved(base: ArchitectureSpec, target: float, most: float, step: float) -> Iterator[CompoundScaling]:
     """All alpha and beta of the grid, each with the gamma whose rounded network comes closest to the target in MACs."""
     wanted = target * counted(base)
-    for alpha in _steps(target + step, step):
-        for beta in _steps(math.sqrt(target) + step, step):
+    alphas, betas = _axes(most, step)
+    for alpha in alphas:
+        for beta in betas:
             grown = base.scaled(alpha, beta)
             if counted(grown) <= wanted * (1 + step):
                 yield CompoundScaling(alpha, beta, max(1.0, round(solved_factor("resolution", grown, wanted), 6)))
@@ -88,7 +99,7 @@ def candidates(
         baseline: A network's name, a YAML file of one, or an `ArchitectureSpec`.
         target: Float above 1, the ratio of cost to the baseline's.
         step: Float above 0, step of the grid.
-        tolerance: Float, at least 0, relative deviation of the ratio from `target`.
+        tolerance: Float, 0 to 1, relative deviation of the ratio from `target`.
         by: `"formula"`, the ratio before rounding, as in the paper; or `"macs"`, the counted ratio.
         image_size: Int, input size of the baseline in pixels; default: its own.
         classes: Int, outputs of the classifier.
@@ -103,14 +114,14 @@ def candidates(
     Example:
 
     >>> len(candidates("b0")), candidates("b0")[0].scaling
-    (86, CompoundScaling(alpha=1.0, beta=1.0, gamma=1.4))
+    (111, CompoundScaling(alpha=1.0, beta=1.0, gamma=1.4))
 
     Source: EfficientNet (ICML 2019), section 3.3: a small grid search at phi = 1.
     """
     one_of("constraint", by, CONSTRAINED)
-    if not target > 1 or not step > 0 or not tolerance >= 0:
+    if not target > 1 or not step > 0 or not 0 <= tolerance <= 1:
         raise UserError(
-            f"target must be above 1, step above 0 and tolerance 0 or more; got {target}, {step}, {tolerance}."
+            f"target must be above 1, step above 0 and tolerance in 0..1; got {target}, {step}, {tolerance}."
         )
     base = architecture_spec(baseline, image_size=image_size) if image_size else architecture_spec(baseline)
     cost = count(base, classes=classes).macs
@@ -118,7 +129,8 @@ def candidates(
     def distance(ratio: float) -> float:
         return round(abs(ratio / target - 1), 9)
 
-    grid = list(_grid(target, step) if by == "formula" else _solved(base, target, step))
+    most = target * (1 + tolerance)
+    grid = list(_grid(most, step) if by == "formula" else _solved(base, target, most, step))
     if by == "formula":
         grid = [each for each in grid if distance(each.cost_per_phi) <= tolerance] or [
             min(grid, key=lambda each: distance(each.cost_per_phi))

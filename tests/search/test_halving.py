@@ -62,16 +62,18 @@ def test_the_constraint_holds(baseline, by):
         assert min(vars(each.scaling).values()) >= 1
 
 
-def test_the_grid_is_complete():
+@pytest.mark.parametrize("tolerance", [0.05, 0.2])
+def test_the_grid_is_complete(tolerance):
     """Counted by three plain loops over hundredths."""
+    low, high = 2 * (1 - tolerance), 2 * (1 + tolerance)
     expected = {
         (a / 100, b / 100, g / 100)
         for a in range(100, 300, 10)
         for b in range(100, 200, 10)
         for g in range(100, 200, 10)
-        if 1.9 <= round(a / 100 * (b / 100) ** 2 * (g / 100) ** 2, 9) <= 2.1
+        if low <= round(a / 100 * (b / 100) ** 2 * (g / 100) ** 2, 9) <= high
     }
-    found = [tuple(vars(each.scaling).values()) for each in candidates("b0", step=0.1)]
+    found = [tuple(vars(each.scaling).values()) for each in candidates("b0", step=0.1, tolerance=tolerance)]
     expected.add((1.2, 1.1, 1.15))  # the paper's are not on this grid
     assert set(found) == expected and len(found) == len(expected) and found == sorted(found)
 
@@ -110,10 +112,17 @@ def test_a_grid_that_cannot_meet_the_constraint_says_so(by):
         candidates("b0", step=0.7, tolerance=0.001, by=by)
 
 
-@pytest.mark.parametrize("wrong", [{"target": 1.0}, {"step": 0.0}, {"tolerance": -0.1}, {"target": float("nan")}])
+@pytest.mark.parametrize("wrong", [{"target": 1.0}, {"step": 0.0}, {"tolerance": 1.5}, {"target": float("nan")}])
 def test_senseless_grids_are_refused(wrong):
     with pytest.raises(UserError, match="target must be above 1"):
         candidates("b0", **wrong)
+
+
+@pytest.mark.parametrize("large", [{"step": 1e-4}, {"step": 1e-300}, {"target": 1e300}, {"target": float("inf")}])
+@pytest.mark.parametrize("by", ["formula", "macs"])
+def test_grids_that_would_take_hours_are_refused(large, by):
+    with pytest.raises(UserError, match="has too many points: raise the step"):
+        candidates("b0", by=by, **large)
 
 
 # --- the halving

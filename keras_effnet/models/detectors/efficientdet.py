@@ -107,7 +107,7 @@ def EfficientDet(
 
     >>> model = keras_effnet.EfficientDet("det-lite0", classes=3, input_shape=(128, 128, 3))
     >>> {name: output.shape for name, output in model.output.items()}
-    {'boxes': (None, 3087, 4), 'scores': (None, 3087, 3)}
+    {'boxes': (None, 3069, 4), 'scores': (None, 3069, 3)}
 
     Source: Tan, Pang & Le, EfficientDet (CVPR 2020).
     """
