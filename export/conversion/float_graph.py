@@ -20,6 +20,7 @@ from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion.folding import fold_batch_norms
+from keras_effnet.export.conversion.pixel_constants import widen_pixel_constants
 from keras_effnet.export.conversion.plausibility import check_activations, check_weights
 from keras_effnet.export.conversion.ranges import Observed, Ranges, observe, with_ranges
 from keras_effnet.export.conversion.structure import float32_copy, unshared
@@ -99,9 +100,8 @@ def _converted(model: keras.Model, constants: Sequence) -> bytes:
     return converter.convert()
 
 
-def _filled(content: bytes, kernels: Mapping[float, np.ndarray]) -> tuple[bytes, set[float]]:
-    """Replace placeholder tensors, each filled with one marker value, by kernels; also return the markers not found."""
-    file = parse(content)
+def _fill(file: ModelT, kernels: Mapping[float, np.ndarray]) -> set[float]:
+    """Replace placeholder tensors, each filled with one marker value, by kernels; return the markers not found."""
     missing = dict(kernels)
     for index, tensor in enumerate(file.subgraphs[0].tensors):
         data = stored_bytes(file, index)
@@ -109,7 +109,7 @@ def _filled(content: bytes, kernels: Mapping[float, np.ndarray]) -> tuple[bytes,
             mark = float(data[:4].view("float32")[0])
             if mark in missing and tuple(tensor.shape) == missing[mark].shape:
                 file.buffers[tensor.buffer] = buffer(missing.pop(mark))
-    return pack(file), set(missing)
+    return set(missing)
 
 
 def convert(model: keras.Model) -> bytes:
@@ -132,11 +132,13 @@ def convert(model: keras.Model) -> bytes:
             (marks[place], None, variable.shape) if place in marks else keras.ops.convert_to_numpy(variable)
             for place, variable in enumerate(_variables(folded))
         ]
-        content, lost = _filled(_converted(folded, given), {mark: kernel for mark, (_, kernel) in kernels.items()})
+        file = parse(_converted(folded, given))
+        lost = _fill(file, {mark: kernel for mark, (_, kernel) in kernels.items()})
         if not lost:
             del folded
             gc.collect()  # a Keras model is a cycle of references: the copy would stay in memory
-            return content
+            widen_pixel_constants(file)
+            return pack(file)
         kernels = {mark: entry for mark, entry in kernels.items() if mark not in lost}
 
 
