@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _HALF = np.finfo("float16")
 _MIN_ELEMENTS = 1024  # smaller kernels stay in float, as in TensorFlow's converter
+_HALF_SHARE = 0.04  # of all weights: the smallest kernels, in float16 where others are int8
 # Versions of DEQUANTIZE that support float16, and int8 with a scale per channel.
 _DEQUANTIZE_HALF, _DEQUANTIZE_CHANNELS = 3, 5
 
@@ -61,14 +62,11 @@ def _drop_unused(model: ModelT) -> None:
             buffer.data = None
 
 
-def _unpacked_at_load(
-    content: bytes, suffix: bytes, version: int, packed: Callable[[ModelT, _Weight], TensorT | None]
-) -> bytes:
+def _unpacked_at_load(content: bytes, version: int, packed: Callable[[ModelT, _Weight], TensorT | None]) -> bytes:
     """Store weights in another type, each with a DEQUANTIZE to float32 that runtimes execute once or skip.
 
     Args:
         content: A float32 file.
-        suffix: Appended to the names of the stored tensors.
         version: Int, version of the DEQUANTIZE.
         packed: Function that adds a weight's buffer and returns its tensor, without name and shape; None to leave it.
     """
@@ -77,6 +75,7 @@ def _unpacked_at_load(
     model = parse(content)
     graph = model.subgraphs[0]
     code = add_operator_code(model, schema.BuiltinOperator.DEQUANTIZE, version)
+    suffixes = {schema.TensorType.FLOAT16: b"_float16", schema.TensorType.INT8: b"_int8"}
     unpacking, done = [], set()
     for name, operator in _weighted(model):
         for place, index in enumerate(map(int, operator.inputs[1:])):
@@ -87,7 +86,7 @@ def _unpacked_at_load(
             if (stored := packed(model, _Weight(name, place == 0, values))) is None:
                 continue
             wide = graph.tensors[index]
-            stored.name, stored.shape = wide.name + suffix, wide.shape
+            stored.name, stored.shape = wide.name + suffixes[stored.type], wide.shape
             wide.buffer = 0  # now computed by the DEQUANTIZE
             graph.tensors.append(stored)
             step = schema.OperatorT()
@@ -99,41 +98,57 @@ def _unpacked_at_load(
     return pack(model)
 
 
+def _half(model: ModelT, weight: _Weight) -> TensorT:
+    """The float16 tensor of a weight."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = schema.TensorT()
+    tensor.type = schema.TensorType.FLOAT16
+    tensor.buffer = add_buffer(model, np.clip(weight.values, _HALF.min, _HALF.max).astype("float16"))
+    return tensor
+
+
 def float16_weights(content: bytes) -> bytes:
     """Store kernels and biases in float16.
 
     Args:
         content: A float32 file.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    def half(model: ModelT, weight: _Weight) -> TensorT:
-        tensor = schema.TensorT()
-        tensor.type = schema.TensorType.FLOAT16
-        tensor.buffer = add_buffer(model, np.clip(weight.values, _HALF.min, _HALF.max).astype("float16"))
-        return tensor
-
-    return _unpacked_at_load(content, b"_float16", _DEQUANTIZE_HALF, half)
+    return _unpacked_at_load(content, _DEQUANTIZE_HALF, _half)
 
 
 def int8_weights(content: bytes) -> bytes:
-    """Store kernels in int8 with a scale per output channel; arithmetic and activations stay in float32.
+    """Store float32 kernels in int8 with a scale per output channel; arithmetic and activations stay as they are.
 
-    Kernels of fewer than 1024 values and biases stay in float32: they weigh little.
+    The smallest kernels, which hold 4% of all weights together, are stored in float16: those of the first blocks and
+    the depthwise ones, whose rounding causes most of the error. Kernels of fewer than 1024 values and biases stay in
+    float32.
 
     Args:
-        content: A float32 file.
+        content: A file with float32 kernels.
     """
     from ai_edge_litert import schema_py_generated as schema
+
+    largest_half = _size_up_to(parse(content), _HALF_SHARE)
 
     def quantized(model: ModelT, weight: _Weight) -> TensorT | None:
         if not weight.is_kernel or weight.values.size < _MIN_ELEMENTS:
             return None
+        if weight.values.size <= largest_half:
+            return _half(model, weight)
         tensor = schema.TensorT()
         _quantize(model, tensor, weight.operator, weight.values)
         return tensor
 
-    return _unpacked_at_load(content, b"_int8", _DEQUANTIZE_CHANNELS, quantized)
+    return _unpacked_at_load(content, _DEQUANTIZE_CHANNELS, quantized)
+
+
+def _size_up_to(model: ModelT, share: float) -> int:
+    """The largest number of values of a kernel so that all kernels up to it hold at most a share of all values."""
+    stored = {int(operator.inputs[1]) for _, operator in _weighted(model)}
+    sizes = np.array([values.size for index in stored if (values := constant(model, index)) is not None])
+    found = [size for size in np.unique(sizes) if sizes[sizes <= size].sum() <= share * sizes.sum()]
+    return int(max(found, default=0))
 
 
 def dynamic_range(content: bytes) -> bytes:
