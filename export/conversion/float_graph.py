@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -29,6 +30,9 @@ from keras_effnet.export.tflite_file.mapped_images import MappedImages
 from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
 from keras_effnet.export.tflite_file.tensors import layer_of
 from keras_effnet.tasks.recognition import is_detector
+
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT
 
 BULK = 0.998  # share of a tensor's values that percentile ranges cover
 

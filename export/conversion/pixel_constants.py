@@ -1,4 +1,4 @@
-"""Constants of the normalization of pixels, in a shape that element-wise kernels compute fast. LiteRT's schema, numpy."""
+"""Constants that normalize pixels, in a shape that element-wise kernels compute fast. LiteRT's schema and numpy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def widen_pixel_constants(model: ModelT) -> None:
     Args:
         model: A parsed float32 file.
     """
-    tensors, widths = model.subgraphs[0].tensors, {}
+    tensors = model.subgraphs[0].tensors
+    widths: dict[int, set[int | None]] = {}  # of what an operator on images writes; None: another operator
     for operator in model.subgraphs[0].operators:
         shape = tensors[operator.outputs[0]].shape
         of_image = operator_name(model, operator) in _ELEMENTWISE and len(shape) == 4 and 1 < shape[-1] <= _FEW
