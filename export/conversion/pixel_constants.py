@@ -26,15 +26,14 @@ def widen_pixel_constants(model: ModelT) -> None:
         model: A parsed float32 file.
     """
     tensors = model.subgraphs[0].tensors
-    widths: dict[int, set[int | None]] = {}  # of what an operator on images writes; None: another operator
+    widths: dict[int, set[int]] = {}  # of the images that operators with this constant write; 0 for other operators
     for operator in model.subgraphs[0].operators:
         shape = tensors[operator.outputs[0]].shape
         of_image = operator_name(model, operator) in _ELEMENTWISE and len(shape) == 4 and 1 < shape[-1] <= _FEW
         for index in map(int, operator.inputs):
-            widths.setdefault(index, set()).add(int(shape[2]) if of_image else None)
-    for index, found in widths.items():
+            widths.setdefault(index, set()).add(int(shape[2]) if of_image else 0)
+    for index, (width, *others) in widths.items():
         values = constant(model, index)
-        if values is None or values.size == 1 or values.size != values.shape[-1] or None in found or len(found) > 1:
-            continue
-        wide = np.tile(values.reshape(1, 1, 1, -1), (1, 1, *found, 1))
-        tensors[index].shape, tensors[index].buffer = np.array(wide.shape, "int32"), add_buffer(model, wide)
+        if width and not others and values is not None and 1 < values.size == values.shape[-1]:
+            wide = np.tile(values.reshape(1, 1, 1, -1), (1, 1, width, 1))
+            tensors[index].shape, tensors[index].buffer = np.array(wide.shape, "int32"), add_buffer(model, wide)
