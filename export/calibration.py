@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -31,27 +33,68 @@ _MIN_CORRELATION = 0.3  # between neighbouring pixels; photographs have 0.9 and 
 Images: TypeAlias = str | Path | np.ndarray | tf.data.Dataset | Split | ImageDataset
 
 
-def _from_folder(folder: Path, samples: int, seed: int) -> list[np.ndarray]:
+@dataclass(frozen=True)
+class _Originals:
+    """Images of any size, decoded one after another: a hundred photographs of 12 megapixels take 3.6 GB.
+
+    Args:
+        most: Int, upper bound of their number.
+        images: Iterator of arrays of shape `(height, width, channels)`.
+    """
+
+    most: int
+    images: Iterator[np.ndarray]
+
+
+def _from_folder(folder: Path, samples: int, seed: int) -> _Originals:
     listing = list_images(folder)
     paths = listing.images
     if not paths:
         raise UserError(f"{folder} contains no images to calibrate on.{left_out_note(listing.left_out, folder)}")
     warn_of(listing.left_out, folder)
-    images: list[np.ndarray] = []
-    for index in np.random.default_rng(seed).permutation(len(paths)):
-        if len(images) == samples:
-            break
+    order = np.random.default_rng(seed).permutation(len(paths))
+    return _Originals(min(samples, len(paths)), islice(_readable([paths[index] for index in order]), samples))
+
+
+def _readable(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """Read images, without those that cannot be read."""
+    for path in paths:
         try:
-            images.append(read(paths[index]))
+            yield read(path)
         except UserError as error:
             logger.warning("Skipped: %s", error)
-    return images
 
 
-def _from_dataset(dataset: tf.data.Dataset, samples: int) -> list[np.ndarray]:
+def _from_dataset(dataset: tf.data.Dataset, samples: int) -> _Originals:
     batches = (batch[0] if isinstance(batch, tuple) else batch for batch in dataset.as_numpy_iterator())
-    images = chain.from_iterable(batches)
-    return [image for image, _ in zip(images, range(samples), strict=False)]
+    images = list(islice(chain.from_iterable(batches), samples))  # their number is known at the end alone
+    return _Originals(len(images), iter(images))
+
+
+def _originals(source: Images, samples: int, seed: int) -> _Originals:
+    if isinstance(source, ImageDataset):
+        source = source.train
+    if isinstance(source, Split):
+        sample = source.sample(samples, seed)
+        return _Originals(len(sample), sample.decoded())
+    if isinstance(source, tf.data.Dataset):
+        return _from_dataset(source, samples)
+    if isinstance(source, (str, Path)):
+        if not Path(source).is_dir():
+            raise UserError(f"Calibration folder {source} does not exist.")
+        return _from_folder(Path(source), samples, seed)
+    try:
+        source = np.asarray(source)
+    except ValueError:  # a list of images of different sizes
+        source = np.empty(())
+    if source.ndim < 1 or source.dtype.kind not in "buif":
+        raise UserError("Images must be a folder, an array of pixels, a tf.data.Dataset, a Split or an ImageDataset.")
+    return _Originals(min(samples, len(source)), iter(source[:samples]))
+
+
+def _check_found(count: int) -> None:
+    if not count:
+        raise UserError("No images to calibrate on: the source is empty.")
 
 
 def original_images(source: Images, samples: int, seed: int = 0) -> list[np.ndarray]:
@@ -60,28 +103,8 @@ def original_images(source: Images, samples: int, seed: int = 0) -> list[np.ndar
     Raises:
         UserError: The source has no images, or is none.
     """
-    if isinstance(source, ImageDataset):
-        source = source.train
-    if isinstance(source, Split):
-        images = list(source.sample(samples, seed).decoded())
-    elif isinstance(source, tf.data.Dataset):
-        images = _from_dataset(source, samples)
-    elif isinstance(source, (str, Path)):
-        if not Path(source).is_dir():
-            raise UserError(f"Calibration folder {source} does not exist.")
-        images = _from_folder(Path(source), samples, seed)
-    else:
-        try:
-            source = np.asarray(source)
-        except ValueError:  # a list of images of different sizes
-            source = np.empty(())
-        if source.ndim < 1 or source.dtype.kind not in "buif":
-            raise UserError(
-                "Images must be a folder, an array of pixels, a tf.data.Dataset, a Split or an ImageDataset."
-            )
-        images = list(source[:samples])
-    if not images:
-        raise UserError("No images to calibrate on: the source is empty.")
+    images = list(_originals(source, samples, seed).images)
+    _check_found(len(images))
     return images
 
 
@@ -103,20 +126,20 @@ def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed:
     """
     instance_of("image_spec", image_spec, ImageSpec)
     samples = whole_number("samples", samples)
-    images = original_images(source, samples, seed)
-    if any(np.ndim(image) != 3 or image.shape[2] != image_spec.channels for image in images):
-        shapes = sorted({np.shape(image) for image in images})[:3]
-        raise UserError(f"Images must have shape (height, width, {image_spec.channels}), got {shapes}.")
-    side = (image_spec.size, image_spec.size)
+    shape = (image_spec.size, image_spec.size, image_spec.channels)
+    if isinstance(source, np.ndarray) and source.dtype == np.float32 and source.shape[1:] == shape and len(source):
+        return source[:samples]
     # Images of a pipeline or array at the network's size are already cropped; files never are.
     prepared = not isinstance(source, (str, Path, Split, ImageDataset))
-    fits = [prepared and image.shape[:2] == side for image in images]
-    if isinstance(source, np.ndarray) and source.dtype == np.float32 and all(fits):
-        return source[:samples]
-    ready = np.empty((len(images), *side, image_spec.channels), "float32")
-    for place, image in enumerate(images):
-        ready[place] = image if fits[place] else evaluation_image(image, image_spec).numpy()
-    return ready
+    found = _originals(source, samples, seed)
+    ready, count = np.empty((found.most, *shape), "float32"), 0
+    for image in found.images:
+        if np.ndim(image) != 3 or image.shape[2] != image_spec.channels:
+            raise UserError(f"Images must have shape (height, width, {image_spec.channels}), got {[np.shape(image)]}.")
+        ready[count] = image if prepared and image.shape == shape else evaluation_image(image, image_spec).numpy()
+        count += 1
+    _check_found(count)
+    return ready[:count]
 
 
 def neighbour_correlation(images: np.ndarray) -> float:

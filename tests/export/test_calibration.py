@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tracemalloc
+import weakref
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_effnet.datasets.decoding import read
 from keras_effnet.datasets.loading import ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import check_images, load_images, neighbour_correlation, span_input_range
@@ -77,6 +79,22 @@ def test_a_corrupt_file_among_calibration_images_is_skipped_with_a_warning(image
     with caplog.at_level(logging.WARNING, "keras_effnet"):
         assert len(load_images(folder, SPEC)) == 6
     assert "broken.jpg" in caplog.text
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_one_original_image_is_held_at_a_time(image_folder, monkeypatch, split):
+    held: list[weakref.ref] = []
+    folder = image_folder({"cat": 6})
+
+    def reading(path):
+        assert sum(each() is not None for each in held) <= 1
+        held.append(weakref.ref(image := np.array(read(path))))
+        return image
+
+    for module in ("export.calibration", "datasets.splits"):
+        monkeypatch.setattr(f"keras_effnet.{module}.read", reading)
+    source = Split(tuple(map(str, sorted(folder.rglob("*.png")))), np.zeros(6, "int32")) if split else folder
+    assert len(load_images(source, SPEC, 5)) == len(held) == 5
 
 
 @pytest.mark.parametrize(
