@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from keras_effnet.export.tflite_file.schema import pack
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, TensorT
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, SubGraphT, TensorT
 
 
 def read_by(operators: Collection[OperatorT]) -> set[int]:
@@ -20,6 +20,30 @@ def read_by(operators: Collection[OperatorT]) -> set[int]:
 def written_by(operators: Collection[OperatorT]) -> set[int]:
     """Indices of the tensors that operators write."""
     return {int(index) for operator in operators for index in operator.outputs}
+
+
+def split_constant(graph: SubGraphT) -> tuple[list[OperatorT], list[OperatorT]]:
+    """Split operators into those that compute from constants alone, such as the DEQUANTIZE of a weight, and others."""
+    varying = set(map(int, graph.inputs))
+    constant: list[OperatorT] = []
+    others: list[OperatorT] = []
+    for operator in graph.operators:
+        if read_by([operator]) & varying:
+            others.append(operator)
+            varying |= written_by([operator])
+        else:
+            constant.append(operator)
+    return constant, others
+
+
+def needed_for(wanted: Collection[int], operators: Sequence[OperatorT]) -> list[OperatorT]:
+    """Those of some operators, in their order, that compute the wanted tensors, and what these are computed from."""
+    tensors, found = set(wanted), []
+    for operator in reversed(operators):
+        if written_by([operator]) & tensors:
+            tensors |= read_by([operator])
+            found.append(operator)
+    return found[::-1]
 
 
 def piece(model: ModelT, operators: Sequence[OperatorT], inputs: Sequence[int], outputs: Sequence[int]) -> bytes:

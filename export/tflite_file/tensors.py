@@ -17,11 +17,11 @@ import numpy as np
 
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
 from keras_effnet.export.tflite_file.mapped_images import ImageArray
-from keras_effnet.export.tflite_file.pieces import piece, read_by, written_by
+from keras_effnet.export.tflite_file.pieces import needed_for, piece, read_by, split_constant, written_by
 from keras_effnet.export.tflite_file.schema import parse
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import SubGraphT
+    from ai_edge_litert.schema_py_generated import OperatorT, SubGraphT
 
 Rows: TypeAlias = ImageArray | list[np.ndarray]  # values of a tensor, one for each run
 
@@ -69,7 +69,8 @@ def taps(
     The tensors are made outputs of the file, as many at a time as fit in `held_bytes`. LiteRT's own option keeps all
     tensors, gigabytes for B7, and none of those that XNNPACK computes. Each pass over the inputs ends with the last
     operator that it needs. It starts where few values were enough to keep in the pass before, `_RESUMED_BYTES` for all
-    inputs: large tensors are in the first layers, most of the arithmetic is in the others.
+    inputs: large tensors are in the first layers, most of the arithmetic is in the others. Each pass unpacks the
+    weights that it reads: XNNPACK hands no constant on.
 
     Args:
         content: The file's bytes.
@@ -83,8 +84,9 @@ def taps(
     """
     model = parse(content)
     graph = model.subgraphs[0]
-    operators = graph.operators
-    makers = {int(index): place for place, operator in enumerate(operators) for index in operator.outputs}
+    constant, operators = split_constant(graph)
+    makers = dict.fromkeys(written_by(constant), 0)
+    makers |= {int(index): place for place, operator in enumerate(operators) for index in operator.outputs}
     whole: dict[int, Rows] = {int(graph.inputs[0]): inputs}
     start, held = 0, whole
     for chunk in chunks(indices, [int(np.prod(graph.tensors[index].shape)) * 4 for index in indices], held_bytes):
@@ -93,23 +95,26 @@ def taps(
             start, held = 0, whole
         end = 1 + max(places)
         fits = (
-            place for place in range(end, start, -1) if _crossing_bytes(graph, place) * len(inputs) <= _RESUMED_BYTES
+            place
+            for place in range(end, start, -1)
+            if _crossing_bytes(graph, operators, place) * len(inputs) <= _RESUMED_BYTES
         )
         resumed = next(fits, start)
         later = read_by(operators[resumed:])
         kept: dict[int, list[np.ndarray]] = {index: [] for index in later & written_by(operators[start:resumed])}
         given = sorted(held.keys() & read_by(operators[start:end]))
         outputs = list(dict.fromkeys([*chunk, *kept]))
-        part = piece(model, operators[start:end], given, outputs)
+        unpacked = needed_for(read_by(operators[start:end]) | set(chunk), constant)
+        part = piece(model, [*unpacked, *operators[start:end]], given, outputs)
         yield chunk, _runs(part, [held[index] for index in given], outputs, len(chunk), kept)
         if all(len(values) == len(inputs) for values in kept.values()):  # the caller took all runs
             start, held = resumed, {index: values for index, values in held.items() if index in later} | kept
 
 
-def _crossing_bytes(graph: SubGraphT, place: int) -> int:
+def _crossing_bytes(graph: SubGraphT, operators: Sequence[OperatorT], place: int) -> int:
     """Bytes of the tensors that operators from `place` on read, of those computed before and of the input."""
-    before = written_by(graph.operators[:place]) | set(map(int, graph.inputs))
-    crossing = before & read_by(graph.operators[place:])
+    before = written_by(operators[:place]) | set(map(int, graph.inputs))
+    crossing = before & read_by(operators[place:])
     return sum(4 * int(np.prod(graph.tensors[index].shape)) for index in crossing)
 
 

@@ -14,6 +14,7 @@ from keras_effnet.export.int8 import quantizers
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import activations, taps
+from keras_effnet.export.tflite_file.weight_storage import float16_weights, int8_weights
 from keras_effnet.system.output import captured_output
 
 
@@ -91,6 +92,22 @@ def test_a_pass_ends_with_the_last_tensor_it_reads_and_starts_where_the_one_befo
     assert parts.keys() == whole.keys()
     for index, values in parts.items():
         np.testing.assert_array_equal(values, whole[index])
+
+
+def test_a_pass_unpacks_the_weights_that_it_reads():
+    image = keras.Input((4, 4, 64))
+    hidden = keras.layers.Conv2D(64, 1, use_bias=False)(image)
+    hidden = keras.layers.Conv2D(64, 1, use_bias=False)(hidden)
+    graph = FloatGraph(keras.Model(image, keras.layers.Conv2D(32, 1, use_bias=False)(hidden)))
+    inputs = np.random.default_rng(0).uniform(-1, 1, (2, 4, 4, 64)).astype("float32")
+    with captured_output():
+        outputs = outputs_of(graph.content)
+    for content in (int8_weights(graph.content), float16_weights(graph.content)):
+        whole = dict(activations(content, outputs, inputs))
+        passes = [(chunk, np.stack([value for (value,) in runs])) for chunk, runs in taps(content, outputs, inputs, 1)]
+        assert [chunk for chunk, _ in passes] == [[index] for index in outputs] and len(passes) == 3
+        for (index,), values in passes:
+            np.testing.assert_array_equal(values, whole[index])
 
 
 def test_tensors_are_copied_one_at_a_time(graph, monkeypatch):
