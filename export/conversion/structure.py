@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 
 import keras
@@ -10,13 +11,14 @@ import keras
 from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.errors import UserError, check_model
 from keras_effnet.models.structure import functional, inlined, is_nested
+from keras_effnet.system.private_api import graph_steps
 
 
 def plain(model: keras.Model, image_size: int | None = None) -> keras.Model:
     """Return a model as one functional graph: without nested models, dicts, lists, or an open image size.
 
-    The layers of nested models keep their names, so that blocks can be named and batch normalization folds. A model
-    that has this form is returned unchanged.
+    The layers of nested models keep their names, so that blocks can be named and batch normalization folds. Their first
+    calls are those of the graph. A model that has this form is returned unchanged.
 
     Args:
         model: Keras model; `Sequential` too.
@@ -30,6 +32,8 @@ def plain(model: keras.Model, image_size: int | None = None) -> keras.Model:
         model = _inlined(model)
     elif isinstance(model, keras.Sequential) or _is_structured(model):
         model = functional(model)
+    if not _has_first_calls(model):
+        model = _copy(model, copied)
     shape = tuple(model.inputs[0].shape)
     if image_size is not None and len(model.inputs) == 1 and len(shape) == 4 and None in shape[1:3]:
         return _of_size(model, (image_size, image_size, shape[3]))
@@ -64,9 +68,23 @@ def float32_copy(model: keras.Model) -> keras.Model:
     if all(layer.compute_dtype == "float32" for layer in computing_layers(model)):
         return model
 
-    copy = keras.models.clone_model(model, clone_function=partial(copied, dtype="float32"))
+    return _copy(model, partial(copied, dtype="float32"))
+
+
+def _copy(model: keras.Model, rebuild: Callable[[keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
+    copy = keras.models.clone_model(model, clone_function=rebuild)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def _has_first_calls(model: keras.Model) -> bool:
+    """Whether `input` and `output` of each layer, those of its first call, are tensors of this model.
+
+    They are not where layers were called in another model before, and in a `Sequential` that was loaded from a file.
+    """
+    steps = graph_steps(model)
+    tensors = {id(output) for _, _, output in steps}
+    return all(tensors & {*map(id, keras.tree.flatten(operation.output))} for operation, _, _ in steps)
 
 
 def unshared(model: keras.Model) -> keras.Model:

@@ -12,7 +12,7 @@ from typing import Any
 from keras_effnet.architecture.network_parts import computing_layers
 from keras_effnet.complexity.cost import Cost
 from keras_effnet.errors import UserError
-from keras_effnet.system.private_api import call_shapes
+from keras_effnet.system.private_api import Calls, call_shapes
 
 # Each has a `kernel` that is applied once per position of its output, or of its input where it is transposed.
 _KERNELS = ("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense")
@@ -40,11 +40,12 @@ def layer_costs(model: Any) -> Iterator[Cost]:
     """Cost of each layer of a Keras model for one image, input side first, nested models included.
 
     Raises:
-        UserError: The MACs of a layer are not known, or it has no fixed size.
+        UserError: The MACs of a layer are not known, it has no fixed size, or the model no graph.
     """
     _refuse_products(model)
+    calls = call_shapes(model) if getattr(model, "outputs", None) else {}
     for layer in computing_layers(model):
-        yield _layer_cost(layer)
+        yield _layer_cost(layer, calls.get(id(layer), []))
 
 
 def _refuse_products(model: Any) -> None:
@@ -78,22 +79,27 @@ def _is_elementwise(layer: Any, kind: str) -> bool:
     return kind not in _PRODUCTS and all(sum(side > 1 for side in each.shape) < 2 for each in layer.weights)
 
 
-def _layer_cost(layer: Any) -> Cost:
+def _layer_cost(layer: Any, calls: Calls) -> Cost:
     params = sum(prod(weight.shape) for weight in layer.trainable_weights)
     frozen = sum(prod(weight.shape) for weight in layer.non_trainable_weights)
     kind = _kind(layer)
     if kind in (*_KERNELS, *_TRANSPOSED, *_SEPARABLE):
-        macs, activations = _products(layer, kind)
+        macs, activations = _products(layer, kind, calls)
         return Cost(layer.name, macs, params, activations, frozen)  # a frozen layer computes as much as a trained one
     if not _is_elementwise(layer, kind):
         raise _unknown(layer)
     return Cost(layer.name, params=params, non_trainable=frozen)
 
 
-def _products(layer: Any, kind: str) -> tuple[int, int]:
+def _products(layer: Any, kind: str, calls: Calls) -> tuple[int, int]:
     """MACs and output elements of all calls of a convolution or dense layer."""
+    if not calls:
+        raise UserError(
+            f"Layer {layer.name!r} is called outside of a graph, such as in a class of your own: count a functional or "
+            "Sequential model that begins with keras.Input."
+        )
     macs = elements = 0
-    for given, output in call_shapes(layer):  # a detector's heads run on all levels
+    for given, output in calls:  # a detector's heads run on all levels
         positions, inputs = _positions(layer, output), _positions(layer, given)
         size = prod(side for side in output if side)
         channels = size // positions

@@ -23,7 +23,6 @@ TENSORFLOW_RELEASES = "tensorflow>=2.20,<2.22"
 _INITIALIZER = "_initializer"  # of `keras.Variable`
 _HISTORY, _NODES = "_keras_history", "_inbound_nodes"  # of a symbolic tensor, and of an operation
 _TORCH_PARAMS = "torch_params"  # of a Keras layer on the torch backend
-_NODES = "_inbound_nodes"  # of a Keras layer: its calls
 _UNINITIALIZED = "uninitialized_variables"  # of Keras' global state
 _DECAY, _DECAYS, _INDEX = "_apply_weight_decay", "_use_weight_decay", "_get_variable_index"  # of a Keras optimizer
 
@@ -119,19 +118,27 @@ def create_torch_parameters(layer: keras.layers.Layer) -> None:
 Shape = tuple[int | None, ...]
 
 
-def call_shapes(layer: keras.layers.Layer) -> list[tuple[Shape, Shape]]:
-    """Shapes of input and output of every call of a layer in functional models, without the batch dimension.
+Calls = list[tuple[Shape, Shape]]
 
-    Private name: `Layer._inbound_nodes`, which has one node per call; `Layer.output` shows the first alone. Fallback:
-    the shapes of the first call.
+
+def call_shapes(model: keras.Model) -> dict[int, Calls]:
+    """Shapes of input and output of every call of a layer in a model, by the layer's `id`, without the batch dimension.
 
     Args:
-        layer: Keras layer with a single input and output tensor.
+        model: Functional or `Sequential` model with layers of a single input and output tensor; those of a nested model
+            are called whenever it is.
     """
-    nodes = getattr(layer, _NODES, None)
-    if not nodes or not hasattr(nodes[0], "output_tensors"):
-        return [(tuple(layer.input.shape[1:]), tuple(layer.output.shape[1:]))]
-    return [(tuple(node.input_tensors[0].shape[1:]), tuple(node.output_tensors[0].shape[1:])) for node in nodes]
+    found: dict[int, Calls] = {}
+    seen: set[tuple[int, ...]] = set()  # a call with several outputs has a step for each
+    for operation, inputs, output in graph_steps(model):
+        call = (id(operation), *map(id, inputs))
+        if call in seen:
+            continue
+        seen.add(call)
+        own = {id(operation): [(tuple(inputs[0].shape[1:]), tuple(output.shape[1:]))]}
+        for key, shapes in (call_shapes(operation) if getattr(operation, "outputs", None) else own).items():
+            found.setdefault(key, []).extend(shapes)
+    return found
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from keras_effnet.architecture.baselines import architecture_spec
@@ -178,6 +179,33 @@ def test_nested_models_are_counted_too():
     inner = built(TINY["tiny lite"], include_top=False, input_shape=(36, 36, 3))
     outer = keras.Sequential([keras.Input((36, 36, 3)), inner, keras.layers.GlobalAveragePooling2D()])
     assert count(outer).macs == count(TINY["tiny lite"], include_top=False).macs
+
+
+def test_a_nested_model_that_is_called_twice_counts_twice():
+    import keras
+
+    images = [keras.Input((8, 8, 3)) for _ in range(2)]
+    inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()])
+    pair = keras.Model(images, keras.layers.Concatenate()([inner(image) for image in images]))
+    assert count(pair).macs == 2 * count(inner).macs == 2 * 36 * (27 + 1) * 4
+
+
+def test_models_without_a_graph_are_refused():
+    import keras
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2, name="scores")
+
+        def call(self, x):
+            return self.dense(x)
+
+    called, image = Own(), keras.Input((4,))
+    called(np.zeros((1, 4)))
+    for model in (called, keras.Model(image, called(image)), keras.Sequential([keras.layers.Dense(2, name="scores")])):
+        with pytest.raises(UserError, match=r"Layer 'scores' is called outside of a graph"):
+            count(model)
 
 
 def test_freezing_changes_what_is_trained_and_not_what_it_costs():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_effnet.complexity import count
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
 from keras_effnet.export.conversion.folding import fold_batch_norms
@@ -38,13 +39,41 @@ def twice() -> keras.Model:
     return keras.Sequential([keras.Input((16, 16, 3)), layers.RandomFlip(), inner, *head()], name="outer")
 
 
+def chain() -> keras.Sequential:
+    return keras.Sequential([keras.Input((16, 16, 3)), *backbone().layers[1:], *head()])
+
+
+def called_before() -> keras.Model:
+    """Layers of a network, called again on an input of their own."""
+    x = image = keras.Input((16, 16, 3))
+    for layer in chain().layers:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+def loaded(tmp_path) -> keras.Model:
+    chain().save(tmp_path / "chain.keras")
+    return keras.models.load_model(tmp_path / "chain.keras")
+
+
+@pytest.mark.parametrize("make", [lambda folder: called_before(), loaded])
+def test_layers_that_other_graphs_called_first_fold_and_count_once(make, tmp_path, smooth_images):
+    """A `Sequential` from a file calls each layer again for every layer behind it."""
+    model, images = make(tmp_path), smooth_images(6, 16).astype("float32")
+    folded = fold_batch_norms(plain(model))
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in folded.layers)
+    np.testing.assert_allclose(folded.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-4)
+    assert count(model).macs == count(plain(model)).macs == 14 * 14 * 27 * 4 + 4 * 3 + 3
+
+
 @pytest.mark.parametrize(
     "make",
     [
         functional,
         twice,
         lambda: keras.Sequential([backbone(), *head()]),  # has no input but that of its first layer
-        lambda: keras.Sequential([keras.Input((16, 16, 3)), *backbone().layers[1:], *head()]),
+        chain,
+        called_before,
     ],
 )
 def test_the_graph_is_flat_and_computes_the_same(make, smooth_images):
