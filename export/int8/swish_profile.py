@@ -5,6 +5,7 @@ LiteRT and numpy.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class SwishProfile:
     """Values before one swish in the float file, and the quantization error of its output.
 
     Args:
-        layer: String, name of the Keras layer.
+        layer: String, name of the Keras layer, with a number if it has several swishes.
         low, high: Floats, minimum and maximum of the pre-activation on the calibration images.
         bulk_low, bulk_high: Floats, range of the central 99.8% of its values.
         first_db: Float, SQNR of the output in the file of the first method that was tried, or None if not measured.
@@ -48,11 +49,14 @@ def profile_swishes(
     fit = ActivationFit(graph.content, graph.images)
     names = [layer.name for layer in graph.model.layers]
     before, after = ({error.layer: error.sqnr_db for error in errors} for errors in (first, kept))
-    found = []
+    found: list[SwishProfile] = []
+    places: Counter[str] = Counter()
     for given, output in fit.swishes.items():
         name = layer_of(fit.file.subgraphs[0].tensors[output].name, names)
         if name is None or fit.pooled(given):
             continue
-        seen = graph.observed[given]
-        found.append(SwishProfile(name, seen.low, seen.high, *seen.bulk(BULK), before.get(name), after.get(name)))
+        seen, errors = graph.observed[given], (before.get(name), after.get(name))
+        places[name] += 1
+        shown = name if places[name] == 1 else f"{name} ({places[name]})"
+        found.append(SwishProfile(shown, seen.low, seen.high, *seen.bulk(BULK), *errors))
     return tuple(found)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Rows: TypeAlias = ImageArray | list[np.ndarray]  # values of a tensor, one for each run
 
 _RESUMED_BYTES = 1e8  # of the values at which a pass over all inputs starts
-_NUMBER = re.compile(r"_\d+$")  # the converter numbers a scope that is entered again
+_NUMBER = re.compile(r"_\d+$")  # the converter numbers a scope that is entered again, as Keras does that of each layer
 
 
 def layer_of(tensor_name: bytes | str, layers: Collection[str]) -> str | None:
@@ -34,9 +34,8 @@ def layer_of(tensor_name: bytes | str, layers: Collection[str]) -> str | None:
     name = tensor_name.decode() if isinstance(tensor_name, bytes) else tensor_name
     found = None
     for scope in name.split(";")[0].split("/"):
-        plain = scope if scope in layers else _NUMBER.sub("", scope)
-        if plain in layers:
-            found = plain
+        # A number is the scope's before it is the layer's: `act_1/mul` is of the layer `act`, `act_1_2/mul` of `act_1`.
+        found = next((each for each in (_NUMBER.sub("", scope), scope) if each in layers), found)
     return found
 
 

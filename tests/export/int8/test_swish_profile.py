@@ -30,6 +30,16 @@ def test_ranges_are_those_of_the_network_and_pooled_swishes_are_left_out():
     assert found.low <= found.bulk_low <= 0 < found.bulk_high <= found.high
 
 
+def test_a_layer_with_two_swishes_has_two_ranges():
+    x = image = keras.Input((8, 8, 3))
+    twice = keras.layers.Activation("swish", name="act")
+    for _ in range(2):
+        x = twice(keras.layers.Conv2D(3, 1)(x))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+    assert [each.layer for each in profile_swishes(FloatGraph(model, pixels), [], [])] == ["act", "act (2)"]
+
+
 def test_the_chart_shows_each_range_and_one_line_per_file(monkeypatch):
     drawn = []
     monkeypatch.setattr(quantization_plots, "save", lambda figure, path: drawn.append(figure))
