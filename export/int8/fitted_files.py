@@ -112,8 +112,8 @@ def with_int8_convolutions(
     """Yield what computes in int8, files with some convolutions in int8 and all else in float, and their float graphs.
 
     Channels of what these convolutions read and write have factors of their own, see `channel_scales`. First the file
-    of all convolutions that int8 makes faster; then those go back to float that make most noise per time saved. Nothing
-    is yielded if int8 makes none faster, and the first file alone if it exceeds the budget.
+    of all convolutions that int8 makes much faster; then those go back to float that make most noise per time saved.
+    Nothing is yielded if int8 makes none faster, and the first file alone if it exceeds the budget.
 
     Args:
         graph: `FloatGraph` with images.

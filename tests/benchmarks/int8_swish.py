@@ -9,7 +9,8 @@ torchvision's layout and large batch normalization gains. Its pooled features fe
 images of IMAGES; other images of IMAGES calibrate, the last 100 and 150 validation images of TINY evaluate. The weights
 serve these figures alone. `--network` names a run folder of a network trained on TINY, for example by
 
-    keras-effnet train TINY --model b0 --image-size 64 --epochs 20 --batch-size 64 --seed 1
+    keras-effnet train TINY --model b0 --image-size 64 --epochs 80 --batch-size 64 --seed 1 \
+        --policy randaugment --magnitude 6 --mixup 0.2 --ema 0.99
 
 Training images then calibrate, and all validation images evaluate. No image is used for two purposes. Time is CPU time
 of one thread over float32's, of files run in turn, median of `RUNS`. The mixed files are those that
@@ -80,8 +81,8 @@ def wheel_features(size: int) -> keras.Model:
 
 def prototype_splits(
     images: Path, tiny: Path, size: int, calibrate: int, seeds: list[int]
-) -> Iterator[tuple[keras.Model, np.ndarray, np.ndarray]]:
-    """For each seed a network, images to calibrate on and images to evaluate on."""
+) -> Iterator[tuple[keras.Model, np.ndarray, np.ndarray, None]]:
+    """For each seed a network, images to calibrate on, images to evaluate on, and None: they have no labels."""
     features = wheel_features(size)
     spec, whole = ImageSpec.of_model(features), labelled_images(images)
     small = datasets.load(str(tiny)).val
@@ -95,16 +96,16 @@ def prototype_splits(
         model = keras.Model(features.input, head(features.output))
         head.set_weights([2 * points.T, -np.square(points).sum(axis=1)])  # nearest by Euclidean distance
         tiny_images = load_images(small, spec, EVALUATED_TINY, seed)
-        yield model, calibration, np.concatenate([held_out, tiny_images])
+        yield model, calibration, np.concatenate([held_out, tiny_images]), None
 
 
 def trained_splits(run: str, tiny: Path, calibrate: int, seeds: list[int]) -> Iterator[tuple]:
-    """As `prototype_splits`, of a trained network."""
+    """As `prototype_splits`, of a trained network, with the classes of the images to evaluate on."""
     artifact = artifacts.load(run)
     dataset = datasets.load(str(tiny))
-    held_out = load_images(dataset.val, artifact.image_spec, len(dataset.val))
+    held_out, labels = load_images(dataset.val, artifact.image_spec, len(dataset.val)), dataset.val.labels
     for seed in seeds:
-        yield artifact.model, load_images(dataset.train, artifact.image_spec, calibrate, seed), held_out
+        yield artifact.model, load_images(dataset.train, artifact.image_spec, calibrate, seed), held_out, labels
 
 
 def files(
@@ -156,16 +157,26 @@ def print_sources(model: keras.Model, calibration: np.ndarray) -> None:
             print(f"| {source} | {-10 * np.log10(max(power, 1e-12)):.1f} dB |")
 
 
-def table(model: keras.Model, calibration: np.ndarray, held_out: np.ndarray, budgets: Sequence[float]) -> None:
-    """Print the table of one split."""
+def table(
+    model: keras.Model,
+    calibration: np.ndarray,
+    held_out: np.ndarray,
+    labels: np.ndarray | None,
+    budgets: Sequence[float],
+) -> None:
+    """Print the table of one split, with the accuracy where the images have labels."""
     made = files(model, calibration, held_out, budgets)
     answers = model.predict(held_out, verbose=0)
     ratios = time_ratios(list(made.values()), RUNS)
-    print("| file | agreement | 95% interval | SQNR | time |\n|---|---|---|---|---|")
+    print("| file | agreement | 95% interval | SQNR | time | MB |" + " accuracy |" * (labels is not None))
+    print("|---" * (6 + (labels is not None)) + "|")
     for (name, content), ratio in zip(made.items(), ratios, strict=True):
-        report = compare(answers, TFLiteModel(content).predict(held_out))
+        found = TFLiteModel(content).predict(held_out)
+        report = compare(answers, found)
         low, high = report.agreement_interval
-        print(f"| {name} | {report.score:.1%} | {low:.1%} to {high:.1%} | {report.sqnr_db:.1f} dB | {ratio:.2f} |")
+        row = f"| {name} | {report.score:.1%} | {low:.1%} to {high:.1%} | {report.sqnr_db:.1f} dB | {ratio:.2f} |"
+        row += f" {len(content) / 1e6:.2f} |"
+        print(row if labels is None else f"{row} {np.mean(found.argmax(axis=1) == labels):.1%} |")
 
 
 def main() -> None:
@@ -186,12 +197,12 @@ def main() -> None:
         if args.network
         else prototype_splits(args.images, args.tiny, args.size, args.calibrate, seeds)
     )
-    for seed, (model, calibration, held_out) in zip(seeds, splits, strict=True):
+    for seed, (model, calibration, held_out, labels) in zip(seeds, splits, strict=True):
         print(f"\nSplit {seed}, {len(calibration)} images calibrate, {len(held_out)} evaluate; {cpu_name()}\n")
         if args.sources:
             print_sources(model, calibration)
         else:
-            table(model, calibration, held_out, budgets)
+            table(model, calibration, held_out, labels, budgets)
 
 
 if __name__ == "__main__":

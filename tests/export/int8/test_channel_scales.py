@@ -155,10 +155,10 @@ COSTS = {  # in int8 0.5 of float32's time
 }
 
 
-def test_a_convolution_that_is_no_faster_in_int8_stays_in_float(monkeypatch, graph, fit, every):
+def test_a_convolution_that_is_hardly_faster_in_int8_stays_in_float(monkeypatch, graph, fit, every):
     monkeypatch.setattr(float_islands, "_costs", lambda *inputs: COSTS)
     measured = measure_convolutions(graph, every, b"", convolution_groups(fit, graph.model))
-    assert list(measured) == ["stem", "expand", "project"]
+    assert list(measured) == ["expand", "project"]
 
 
 def test_the_source_of_a_group_is_what_its_convolutions_read_and_write(monkeypatch, graph, fit, every):
