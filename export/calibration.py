@@ -131,6 +131,8 @@ def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed:
         return source[:samples]
     # Images of a pipeline or array at the network's size are already cropped; files never are.
     prepared = not isinstance(source, (str, Path, Split, ImageDataset))
+    if not prepared:
+        image_spec.check_rgb()
     found = _originals(source, samples, seed)
     ready, count = np.empty((found.most, *shape), "float32"), 0
     for image in found.images:

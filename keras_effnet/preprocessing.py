@@ -88,6 +88,18 @@ class ImageSpec:
     in_network: bool = True
     fit: str = "crop"
 
+    def check_rgb(self) -> None:
+        """Refuse decoded images for a network that takes no RGB.
+
+        Raises:
+            UserError: It takes another number of channels.
+        """
+        if self.channels != 3:
+            raise UserError(
+                f"The network expects {self.channels} channels; files are decoded to RGB, 3 channels. In Python it "
+                "takes arrays: export_tflite(model, path, calibration=ARRAY), model.predict(ARRAY)."
+            )
+
     def __post_init__(self) -> None:
         for side, largest in (("size", LARGEST_IMAGE), ("channels", _MOST_CHANNELS)):
             object.__setattr__(self, side, whole_number(side, getattr(self, side), -_MOST_CHANNELS))

@@ -21,8 +21,7 @@ logger = logging.getLogger(__name__)
 
 def _check_channels(image_spec: ImageSpec) -> None:
     instance_of("image_spec", image_spec, ImageSpec)
-    if image_spec.channels != 3:
-        raise UserError(f"The network expects {image_spec.channels} channels; files are decoded to RGB, 3 channels.")
+    image_spec.check_rgb()
 
 
 def image(path: str | Path, image_spec: ImageSpec) -> np.ndarray:

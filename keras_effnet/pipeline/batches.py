@@ -118,6 +118,7 @@ def image_pipeline(
     numbers = isinstance(split.labels, np.ndarray) and split.labels.ndim == 1  # of classes
     classes = classes if numbers else None
     instance_of("input_spec", input_spec, ImageSpec, "ImageSpec(224) is that of images of 224 pixels.")
+    input_spec.check_rgb()
     batch_size = whole_number("batch_size", batch_size)
     if not training:
         return _evaluation(split, input_spec, batch_size, classes)

@@ -22,6 +22,7 @@ from keras_effnet.export.calibration import load_images
 from keras_effnet.imagenet import imagenet_classes
 from keras_effnet.inference import artifacts, image_files
 from keras_effnet.inference.companions import described_beside
+from keras_effnet.pipeline import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
 
 
@@ -118,6 +119,13 @@ def test_an_image_for_a_network_of_other_channels_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="expects 4 channels; files are decoded to RGB"):
         image_files.image(tmp_path / "a.png", ImageSpec(32, 0.0, 1.0, channels=4))
+    with pytest.raises(UserError, match="expects 4 channels; files are decoded to RGB"):
+        load_images(tmp_path, ImageSpec(32, 0.0, 1.0, channels=4))
+
+
+def test_batches_for_a_network_of_other_channels_are_refused(digits):
+    with pytest.raises(UserError, match="expects 1 channels; files are decoded to RGB"):
+        image_pipeline(digits.val, ImageSpec(32, 0.0, 1.0, channels=1), 8, training=False)
 
 
 def test_a_network_of_any_size_takes_the_size_beside_it(toy_model, tmp_path):
