@@ -46,7 +46,8 @@ def curves(
         axis.set(xlabel="epoch", ylabel="loss" if key == "loss" else title or metric)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axis.grid(alpha=0.3)
-        axis.legend()
+        if axis.lines:  # none of a metric that is not defined for the data
+            axis.legend()
     losses = [value for row in rows for key, value in row.items() if key.endswith("loss") and value > 0]
     if losses and max(losses) > 10 * min(losses):  # the first epochs from scratch may dwarf all others
         axes[0].set_yscale("log")

@@ -30,7 +30,14 @@ from keras_effnet.system.files import WriteError, atomic_group, disk_full, write
 from keras_effnet.system.run_folders import write_environment
 from keras_effnet.training.by_task.boxes import check_detection, detector_for, with_anchors
 from keras_effnet.training.by_task.judging import Judgement, judge
-from keras_effnet.training.by_task.networks import Units, build_model, check_kind, precision_reason, resolve_precision
+from keras_effnet.training.by_task.networks import (
+    Units,
+    build_model,
+    check_kind,
+    constant_values,
+    precision_reason,
+    resolve_precision,
+)
 from keras_effnet.training.by_task.objectives import balanced_weights, objective
 from keras_effnet.training.checkpoints import (
     BEST,
@@ -165,6 +172,8 @@ def _fit(
         raise UserError(f"{dataset.name} has no images to train on: all of them belong to its test split.")
     if resume:
         check_identity(dataset, folder)
+    if dataset.task == "regression" and (told := constant_values(dataset.train.labels, dataset.class_names)):
+        announce(told)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +34,11 @@ def test_a_loss_is_on_a_log_scale_where_no_other_would_show_it(drawn, losses, sc
     loss, accuracy = drawn[0].axes
     assert (loss.get_yscale(), accuracy.get_yscale()) == (scale, "linear")
     assert accuracy.yaxis.get_major_formatter()(0.75) == "75.0%"
+
+
+def test_a_metric_that_is_not_defined_has_an_empty_chart_and_no_warning(drawn, recwarn):
+    plots.curves([{"epoch": 1, "loss": 1.0, "val_loss": 1.0, "accuracy": math.nan}], "curves.png")
+    assert [len(axis.lines) for axis in drawn[0].axes] == [2, 0] and not recwarn
 
 
 def test_the_curves_of_one_epoch_are_points_over_its_number(drawn):

@@ -12,6 +12,9 @@ from keras_effnet.datasets.labels.masks import VALUES, Masks
 from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.errors import UserError
 
+LARGEST_VALUE = 1e15  # squares of values, summed over a dataset, stay far below the largest float32, 3e38
+TOO_LARGE = f"{LARGEST_VALUE:g}: give the values in a larger unit, as float32 cannot hold their squares."
+
 _HOLDS: dict[DataTask, str] = {
     "classification": "one class per image",
     "binary": "one of two classes per image",
@@ -150,6 +153,8 @@ def _rows(labels: np.ndarray, count: int, split: str, task: DataTask) -> np.ndar
         raise UserError(f"{split} labels are of type {labels.dtype}; expected numbers.")
     if not np.isfinite(labels).all():
         raise UserError(f"{split} labels hold NaN or infinite values; leave out those images.")
+    if np.abs(labels).max(initial=0) > LARGEST_VALUE:
+        raise UserError(f"{split} labels reach {np.abs(labels).max():g}, beyond {TOO_LARGE}")
     if task == "multilabel" and not np.isin(labels, (0, 1)).all():
         raise UserError(f"{split} labels range from {labels.min():g} to {labels.max():g}; expected 0 and 1.")
     if task == "multilabel" and labels.shape[1] < 2:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_effnet.datasets.labels.conversion import LARGEST_VALUE, TOO_LARGE
 from keras_effnet.datasets.labels.csv_table import COLUMNS, Row, Table, check_columns, one_line
 from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.errors import UserError
@@ -212,6 +213,8 @@ def _flag(table: Table, row: Row, column: str, cell: str) -> float:
 
 def _number(table: Table, row: Row, column: str, cell: str) -> float:
     if is_real(cell):
+        if abs(float(cell)) > LARGEST_VALUE:
+            raise UserError(f"{table.at(row)}, column {one_line(column)!r}: {one_line(cell)} is beyond {TOO_LARGE}")
         return float(cell)
     cure = "write decimals with a point" if is_real(cell.replace(",", ".")) else "correct it or leave out the row"
     found = f"{one_line(cell)!r} is not a finite number" if cell else "the number is missing"

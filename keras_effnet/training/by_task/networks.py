@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -38,6 +38,20 @@ class Units:
         values = np.asarray(values, "float64")
         deviation = values.std(axis=0)
         return cls(tuple(values.mean(axis=0).tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist()))
+
+
+def constant_values(values: np.ndarray, names: Sequence[str]) -> str | None:
+    """Sentence about the values of a regression that are the same on all training images; None without any.
+
+    Args:
+        values: Array of shape `(N, V)`.
+        names: Names of the values.
+    """
+    constant = [name for name, column in zip(names, values.T, strict=True) if column.min() == column.max()]
+    if not constant:
+        return None
+    which = ", ".join(constant[:5]) + (", ..." if len(constant) > 5 else "")
+    return f"The same value on all training images, so that nothing can be learned of it: {which}."
 
 
 def resolve_precision(precision: str) -> str:

@@ -16,7 +16,7 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.models.losses.weighted import StandardizedError, WeightedBinaryCrossentropy
 from keras_effnet.tasks import TASKS, task_of
-from keras_effnet.training.by_task.networks import Units, build_model
+from keras_effnet.training.by_task.networks import Units, build_model, constant_values
 from keras_effnet.training.by_task.objectives import balanced_weights, objective
 from keras_effnet.training.checkpoints import RunFolder, read_rows
 from keras_effnet.training.run import train_dataset
@@ -105,6 +105,13 @@ def test_the_network_predicts_values_in_their_units():
     assert np.abs(predicted - values.mean(axis=0)).max(axis=0) == pytest.approx(0, abs=4 * values.std(axis=0).max())
     assert np.abs(predicted[:, 1] - values[:, 1].mean()).max() < 4 * values[:, 1].std()
     assert Units.of(np.full((3, 1), 7.0)) == Units((7.0,), (1.0,))
+
+
+def test_values_that_are_the_same_on_all_images_are_named():
+    values = np.array([[1.0, 2.0, 3.0], [1.0, 4.0, 3.0]])
+    found = constant_values(values, ["a", "b", "c"])
+    assert found == "The same value on all training images, so that nothing can be learned of it: a, c."
+    assert constant_values(values[:, 1:2], ["b"]) is None
 
 
 @pytest.mark.slow
