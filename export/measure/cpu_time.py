@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
-from keras_effnet.export.tflite_file.pieces import piece, read_by, written_by
+from keras_effnet.export.tflite_file.pieces import needed_for, piece, read_by, split_constant, written_by
 from keras_effnet.export.tflite_file.schema import operator_name, parse, stored_bytes
 from keras_effnet.export.tflite_file.tensors import layer_of
 
@@ -100,8 +100,7 @@ def _piece(model: ModelT, start: int, end: int) -> bytes:
     """File of the operators `start` to `end - 1`. Weights that a DEQUANTIZE unpacks once stay constants."""
     graph = model.subgraphs[0]
     operators, later = graph.operators[start:end], graph.operators[end:]
-    needed = read_by(operators)
-    unpacking = [each for each in graph.operators[:start] if written_by([each]) <= needed and _is_constant(model, each)]
+    unpacking = needed_for(read_by(operators), split_constant(graph)[0])
     operators = unpacking + operators
     read = sorted(index for index in read_by(operators) - written_by(operators) if index >= 0)
     inputs = [index for index in read if stored_bytes(model, index) is None]
