@@ -35,7 +35,7 @@ Images: TypeAlias = str | Path | np.ndarray | tf.data.Dataset | Split | ImageDat
 
 @dataclass(frozen=True)
 class _Originals:
-    """Images of any size, decoded one after another: a hundred photographs of 12 megapixels take 3.6 GB.
+    """Images of any size, decoded one after another: a photograph of 12 megapixels takes 36 MB.
 
     Args:
         most: Int, upper bound of their number.
