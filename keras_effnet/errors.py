@@ -6,7 +6,7 @@ import difflib
 import operator
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -79,6 +79,17 @@ def unknown(what: str, value: str, choices: Iterable[str]) -> str:
     hint = f" Did you mean {close!r}?" if close else ""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"Unknown {what} {value!r}.{hint} Choose one of: {', '.join(names[:_LISTED])}{more}."
+
+
+def listed(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """The first names for a message, and dots if there are more.
+
+    Example:
+
+    >>> listed(["a", "b", "c"], 2)
+    'a, b, ...'
+    """
+    return separator.join(names[:most]) + (f"{separator}..." if len(names) > most else "")
 
 
 def one_of(what: str, value: str, choices: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keras_effnet.errors import UserError, VerificationError, one_of, unknown
+from keras_effnet.errors import UserError, VerificationError, listed, one_of, unknown
 
 
 def test_a_typo_gets_the_closest_name_and_all_the_others():
@@ -13,6 +13,10 @@ def test_a_typo_gets_the_closest_name_and_all_the_others():
     assert "Did you mean 'export'?" in message
     assert "train, export, eval" in message
     assert "\n" not in message
+
+
+def test_names_that_are_left_out_of_a_message_leave_dots():
+    assert listed(["a", "b"], 2) == "a, b" and listed(["a", "b", "c"], 2, "; ") == "a; b; ..." and listed([]) == ""
 
 
 def test_case_does_not_hide_the_closest_name():

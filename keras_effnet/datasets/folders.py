@@ -22,7 +22,7 @@ from keras_effnet.datasets.listing.images import (
 from keras_effnet.datasets.listing.tree import LeftOut, contents, displayed
 from keras_effnet.datasets.many_files import find_bad_files
 from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, listed
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _check_classes(folder: Path, found: ClassFolders, skip_empty: bool) -> None:
     empty = [name for name, paths in classes.items() if not paths]
     if empty and not skip_empty:
         raise UserError(
-            f"{folder} has class folders without images: {', '.join(empty[:_NAMED])}. "
+            f"{folder} has class folders without images: {listed(empty, _NAMED)}. "
             f"Remove them or add images (JPEG, PNG, ...), or {SKIP_EMPTY}.{note}"
         )
     if len(classes) < 2:
@@ -203,9 +203,7 @@ def read_folder(
         _check_classes(places[split], layout, skip_empty_classes)
         differing = sorted(set(layout.images) ^ set(layouts["train"].images))
         if differing and not skip_empty_classes:
-            raise UserError(
-                f"{folder}: train and {split} have different classes; in one only: {', '.join(differing[:5])}."
-            )
+            raise UserError(f"{folder}: train and {split} have different classes; in one only: {listed(differing)}.")
     left_out = tuple(item for layout in layouts.values() for item in layout.left_out)
     if found["train"]:
         left_out = _beside_splits(folder, places) + left_out

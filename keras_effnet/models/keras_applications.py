@@ -10,7 +10,7 @@ import numpy as np
 from keras_effnet.architecture.baselines import SPECS
 from keras_effnet.architecture.block_specs import ConvSpec
 from keras_effnet.architecture.specs import expand
-from keras_effnet.errors import UserError, check_model, check_path
+from keras_effnet.errors import UserError, check_model, check_path, listed
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.files import atomic
 from keras_effnet.weights.pretrained import PRETRAINED, KerasDownload
@@ -102,9 +102,7 @@ def save_weights_for_keras_applications(model: keras.Model, path: str | Path) ->
     weighted = [layer for layer in theirs.layers if layer.weights]
     copied = [layer for layer in weighted if not isinstance(layer, keras.layers.Normalization)]
     if differing := sorted(own.keys() ^ {layer.name for layer in copied}):
-        raise UserError(
-            f"{model.name} and the network of keras.applications do not both have {', '.join(differing[:3])}."
-        )
+        raise UserError(f"{model.name} and the network of keras.applications do not both have {listed(differing, 3)}.")
     for layer in copied:
         layer.set_weights(own[layer.name].get_weights())
     statistics = _normalisation(model, name)

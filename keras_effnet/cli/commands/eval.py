@@ -13,7 +13,7 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.options import Choice, Number, Whole, decision_threshold, refuse_unused, tolerant, was_given
-from keras_effnet.errors import UserError
+from keras_effnet.errors import UserError, listed
 from keras_effnet.imagenet import readable
 from keras_effnet.system.documents import json_text
 
@@ -132,7 +132,7 @@ _NAMED = 3  # classes in a message
 
 
 def _some(names: Sequence[str]) -> str:
-    return f" ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})" if names else ""
+    return f" ({listed(names, _NAMED)})" if names else ""
 
 
 def _first_other(ours: Sequence[str], theirs: Sequence[str]) -> str:

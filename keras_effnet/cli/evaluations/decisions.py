@@ -20,6 +20,7 @@ from keras_effnet.cli.evaluations.findings import (
     percent,
     show_ranked,
 )
+from keras_effnet.errors import listed
 from keras_effnet.evaluation import plots
 from keras_effnet.evaluation.by_task import drawings
 from keras_effnet.evaluation.by_task.decisions import (
@@ -159,8 +160,7 @@ def _label_lines(result: LabelEvaluation, subject: Subject) -> list[str]:
         "are optimistic: measure them on others.",
     ]
     if absent:
-        listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-        lines.append(f"{len(absent)} of the labels occur in no image and are left out of the means: {listed}.")
+        lines.append(f"{len(absent)} of the labels occur in no image and are left out of the means: {listed(absent)}.")
     return lines
 
 

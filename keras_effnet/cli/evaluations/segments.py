@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from keras_effnet.cli.evaluations.findings import TABLED, CsvTable, Findings, Subject, percent, show_ranked
+from keras_effnet.errors import listed
 from keras_effnet.evaluation import plots
 from keras_effnet.evaluation.agreement import masks
 from keras_effnet.evaluation.by_task import drawings
@@ -67,7 +68,7 @@ def _lines(result: MaskEvaluation, subject: Subject) -> list[str]:
         lines.append(f"IoU from {worst[0]:.1%} ({worst[1]}) to {best[0]:.1%} ({best[1]}).")
     absent = [name for name, pixels in zip(subject.names, result.pixels, strict=True) if not pixels]
     if absent:
-        lines.append(f"No pixel of the true masks is of the class {', '.join(absent[:5])}.")
+        lines.append(f"No pixel of the true masks is of the class {listed(absent)}.")
     return [*lines, "worst.png shows the images with the lowest IoU: image, true mask, predicted mask."]
 
 

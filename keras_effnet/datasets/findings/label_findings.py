@@ -17,6 +17,7 @@ from keras_effnet.datasets.findings.label_summary import Checked, LabelSummary, 
 from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.labels.mask_colours import overlay, palette
 from keras_effnet.datasets.labels.masks import IGNORED, Masks
+from keras_effnet.errors import listed
 
 _FENCES = 3.0  # interquartile ranges beyond the quartiles from which on a value is an outlier
 _BINS = 30
@@ -161,10 +162,10 @@ def _summarize_values(splits: Mapping[str, Any], names: Sequence[str], checked: 
     constant = [name for place, name in enumerate(names) if len(values) and np.ptp(values[:, place]) == 0]
     notes: list[tuple[str, int, str]] = [
         ("outliers", int(outlying.sum()), f"beyond the quartiles of train by {_FENCES:g} times their distance"),
-        ("out of range", sum(count for count, _ in beyond), "; ".join(text for _, text in beyond[:_LISTED])),
+        ("out of range", sum(count for count, _ in beyond), listed([text for _, text in beyond], _LISTED, "; ")),
     ]
     if constant:
-        notes.append(("constant values", len(values), ", ".join(constant[:_LISTED])))
+        notes.append(("constant values", len(values), listed(constant, _LISTED)))
     return LabelSummary(tuple(notes), {"Values": (header, rows)}, {"values": details})
 
 
@@ -196,7 +197,7 @@ def _masks_text(labels: Masks, index: int, names: Sequence[str]) -> str:
     mask = labels.read(index)
     used = [names[value] for value in np.unique(mask).tolist() if value < len(names)]
     digest = hashlib.sha256(mask.tobytes()).hexdigest()[:6]
-    return f"mask {digest}: {', '.join(used[:_LISTED]) or 'ignored'}"
+    return f"mask {digest}: {listed(used, _LISTED) or 'ignored'}"
 
 
 def _masks_shown(labels: Masks, names: Sequence[str], count: int) -> dict[str, list[int]]:
@@ -230,7 +231,7 @@ def _summarize_masks(splits: Mapping[str, Any], names: Sequence[str], checked: C
         ("ignored pixels", int((whole[:, IGNORED] > 0).sum()), f"{share(ignored, total)} of all pixels"),
     ]
     if absent:
-        notes.append(("classes without pixels", 0, f"in train: {', '.join(absent[:_LISTED])}"))
+        notes.append(("classes without pixels", 0, f"in train: {listed(absent, _LISTED)}"))
     details = {
         "pixels": dict(zip(names, pixels.tolist(), strict=True)),
         "ignored_pixels": ignored,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_effnet import transfer
 from keras_effnet.config.train_config import TRAINING_PRECISIONS, TrainConfig
 from keras_effnet.datasets.labels.task_names import DataTask
-from keras_effnet.errors import UserError, one_of
+from keras_effnet.errors import UserError, listed, one_of
 from keras_effnet.models.decoders import segmentation_model
 from keras_effnet.models.detectors.efficientdet import EfficientDet
 from keras_effnet.models.efficientnet import EfficientNet
@@ -50,8 +50,7 @@ def constant_values(values: np.ndarray, names: Sequence[str]) -> str | None:
     constant = [name for name, column in zip(names, values.T, strict=True) if column.min() == column.max()]
     if not constant:
         return None
-    which = ", ".join(constant[:5]) + (", ..." if len(constant) > 5 else "")
-    return f"The same value on all training images, so that nothing can be learned of it: {which}."
+    return f"The same value on all training images, so that nothing can be learned of it: {listed(constant)}."
 
 
 def resolve_precision(precision: str) -> str:
