@@ -52,6 +52,7 @@ from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
 from keras_effnet.export.verification import Reference, compare
 from keras_effnet.inference import artifacts
+from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.system.output import captured_output
@@ -103,7 +104,8 @@ def trained_splits(run: str, tiny: Path, calibrate: int, seeds: list[int]) -> It
     """As `prototype_splits`, of a trained network, with the classes of the images to evaluate on."""
     artifact = artifacts.load(run)
     dataset = datasets.load(str(tiny))
-    held_out, labels = load_images(dataset.val, artifact.image_spec, len(dataset.val)), dataset.val.labels
+    batches = image_pipeline(dataset.val, artifact.image_spec, 50)  # in order, as the labels are
+    held_out, labels = np.concatenate([images.numpy() for images, _ in batches]), dataset.val.labels
     for seed in seeds:
         yield artifact.model, load_images(dataset.train, artifact.image_spec, calibrate, seed), held_out, labels
 
