@@ -92,19 +92,19 @@ def _weight_only(source: ExportSource, settings: Settings) -> Iterator[Candidate
 
 
 def _minmax(source: ExportSource, settings: Settings) -> Candidate:
-    graph = source.graph(settings.input_type)
+    graph = source.calibrated(settings.input_type)
     return Candidate("minmax", quantize_int8(graph.minmax, settings.input_type), graph)
 
 
 def _percentile(source: ExportSource, settings: Settings) -> Candidate:
     """Percentile ranges: extreme values saturate, and the step of all others is smaller."""
-    graph = source.graph(settings.input_type)
+    graph = source.calibrated(settings.input_type)
     return Candidate("percentile", quantize_int8(graph.percentile, settings.input_type), graph)
 
 
 def _corrected(source: ExportSource, settings: Settings) -> Candidate:
     """The better of minmax and percentile ranges, plus bias and gain correction; no loss of speed."""
-    graph = source.graph(settings.input_type)
+    graph = source.calibrated(settings.input_type)
     compared = graph.inputs(graph.calibration[:_COMPARED])
     content = quantize_int8(best_calibrated(graph, compared), settings.input_type)
     return Candidate("corrected", correct(content, graph), graph)
@@ -112,13 +112,13 @@ def _corrected(source: ExportSource, settings: Settings) -> Candidate:
 
 def _fitted(source: ExportSource, settings: Settings) -> Candidate:
     """Fitted ranges, correction and float logits."""
-    graph, calibrated = fitted(source.graph(settings.input_type))
+    graph, calibrated = fitted(source.calibrated(settings.input_type))
     return Candidate("fitted", quantize_fitted(graph, calibrated, settings.input_type), graph)
 
 
 def _equalized(source: ExportSource, settings: Settings) -> Candidate:
     """The same after channel equalization of every swish; slower by one multiplication per swish."""
-    graph, calibrated = equalized(source.graph(settings.input_type))
+    graph, calibrated = equalized(source.calibrated(settings.input_type))
     return Candidate("equalized", quantize_fitted(graph, calibrated, settings.input_type), graph)
 
 
@@ -152,7 +152,7 @@ def _int8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
 
 def _int16x8(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     """Weights in int8, activations in int16: close to float, for hardware with int16 kernels; slow on CPUs."""
-    graph = source.graph("float32")
+    graph = source.calibrated("float32")
     yield Candidate("minmax", quantize_int16x8(graph.minmax), graph)
 
 
@@ -161,7 +161,7 @@ def _mixed(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
 
     Blocks are also the way to a budget that no file of int8 convolutions meets.
     """
-    graph, made = source.graph(settings.input_type), 0
+    graph, made = source.calibrated(settings.input_type), 0
     if scalable(source.model) and not settings.float_blocks:
         files = with_int8_convolutions(graph, settings.input_type, settings.budget, settings.announce)
         for chosen, content, origin in files:

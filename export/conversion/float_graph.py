@@ -6,8 +6,9 @@ TensorFlow.
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from keras_effnet.export.calibration import span_input_range
 from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.conversion.pixel_constants import widen_pixel_constants
 from keras_effnet.export.conversion.plausibility import check_activations, check_weights
-from keras_effnet.export.conversion.ranges import Observed, Ranges, observe, with_ranges
+from keras_effnet.export.conversion.ranges import Observed, Ranges, observe, outlying_images, with_ranges
 from keras_effnet.export.conversion.structure import float32_copy, unshared
 from keras_effnet.export.outputs import CLASSIFIER, Outputs, Tasks
 from keras_effnet.export.tflite_file.mapped_images import MappedImages
@@ -33,6 +34,8 @@ from keras_effnet.tasks.recognition import is_detector
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
+
+logger = logging.getLogger(__name__)
 
 BULK = 0.998  # share of a tensor's values that percentile ranges cover
 
@@ -161,7 +164,7 @@ class FloatGraph:
         pixels: Calibration images of shape `(N, height, width, channels)`, values 0..255, or None.
         scale, offset: Floats. The graph takes `pixels * scale + offset`.
         outputs: `Outputs` of the model.
-        rewritten: The float file, if it is another one than the plain conversion.
+        rewritten: The float file, if it has been made or is another one than the plain conversion.
     """
 
     model: keras.Model
@@ -203,6 +206,23 @@ class FloatGraph:
             name = layer_of(tensors[index].name, layers)
             check_activations(f"layer {name}" if name else tensors[index].name.decode(), seen.low, seen.high)
         return observed
+
+    @cached_property
+    def typical(self) -> FloatGraph:
+        """This graph without the calibration images that `outlying_images` finds, if any; a warning names them."""
+        found = outlying_images(self.observed)
+        if not found:
+            return self
+        logger.warning(
+            "Left out of calibration: %d of %d images, by their places %s. Their activations are %.0f to %.0f times "
+            "those of all others, whose steps would be too coarse in int8.",
+            len(found),
+            len(self.calibration),
+            ", ".join(map(str, found)),
+            min(found.values()),
+            max(found.values()),
+        )
+        return replace(self, pixels=np.delete(self.calibration, list(found), axis=0), rewritten=self.content)
 
     @property
     def extremes(self) -> Ranges:
@@ -256,6 +276,10 @@ class ExportSource:
     def graph(self, input_type: str) -> FloatGraph:
         """Return the float graph for files with this input type."""
         return self._on_bytes if input_type == "uint8" else self._on_pixels
+
+    def calibrated(self, input_type: str) -> FloatGraph:
+        """Return the float graph for integer files with this input type, without outlying calibration images."""
+        return self.graph(input_type).typical
 
     @cached_property
     def _on_pixels(self) -> FloatGraph:

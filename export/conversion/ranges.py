@@ -8,7 +8,7 @@ saturate. LiteRT and numpy; never TensorFlow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from keras_effnet.export.tflite_file.tensors import taps
 _SAMPLES = 2000  # values drawn per tensor and image
 _TAIL = 0.01  # share of the drawn values that is kept at either end
 _PENDING = 10  # images whose values are collected before the middle is dropped
+_OUTLYING = 10.0  # times the median: trained networks stay below 4 on all images but those with which they cannot deal
+_OUTLYING_TENSORS = 0.1  # share of tensors
+_MOST_OUTLYING = 0.1  # share of images: more are not outliers
 
 Ranges = Mapping[int, tuple[float, float]]
 
@@ -31,12 +34,14 @@ class Observed:
         low, high: Floats, minimum and maximum.
         sample: Array of sampled values, the same number from each image: of many the smallest and the largest, sorted.
         drawn: Int, how many values were sampled; 0 if `sample` has all.
+        amplitudes: Array of shape `(images,)`, largest magnitude in each image.
     """
 
     low: float
     high: float
     sample: np.ndarray
     drawn: int = 0
+    amplitudes: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def bulk(self, share: float) -> tuple[float, float]:
         """Range of the central `share` of the values, more than 0.98, extended to include 0."""
@@ -106,10 +111,32 @@ class _Seen:
     def observed(self) -> Observed:
         """The values of all images."""
         self._drop_middle(int(_TAIL * self._drawn) + 2)
-        lows, highs = zip(*self._ends, strict=True)
-        return Observed(
-            float(np.min(lows)), float(np.max(highs)), self._parts[0], self._drawn
-        )  # unlike min(), keeps NaN
+        lows, highs = np.array(self._ends).T
+        amplitudes = np.maximum(-lows, highs)
+        return Observed(float(np.min(lows)), float(np.max(highs)), self._parts[0], self._drawn, amplitudes)
+
+
+def outlying_images(observed: Mapping[int, Observed]) -> dict[int, float]:
+    """Find images on which the activations of a network are many times those on all others.
+
+    A network that classifies well can leave the range of its training on one image of a hundred, and its activations
+    then grow from block to block, a thousandfold in a B0. Ranges that include them have steps too coarse for all other
+    images; without them, these images saturate.
+
+    Args:
+        observed: Tensor index -> `Observed`, see `observe`.
+
+    Returns:
+        Place of an image -> how many times the median amplitude a tenth of all tensors exceed. Empty if it would have
+        more than a tenth of the images.
+    """
+    rows = np.array([seen.amplitudes for seen in observed.values() if seen.amplitudes.size])
+    if not rows.size:
+        return {}
+    ratios = rows / np.maximum(np.median(rows, axis=1, keepdims=True), 1e-12)
+    excess = np.quantile(ratios, 1 - _OUTLYING_TENSORS, axis=0)
+    places = np.flatnonzero(excess > _OUTLYING)
+    return {int(place): float(excess[place]) for place in places} if len(places) <= _MOST_OUTLYING * len(excess) else {}
 
 
 def scaled_swish_ranges(content: bytes, lows: Mapping[bytes, float], logistic: tuple[float, float]) -> Ranges:

@@ -116,7 +116,7 @@ def files(
     """Name -> bytes of every file."""
     with captured_output():
         source = ExportSource(model, calibration)
-        graph = source.graph("float32")
+        graph = source.calibrated("float32")
     reference = Reference.of(source.model, held_out, ImageSpec.of_model(model), outputs=source.outputs)
 
     def within(budget: float) -> bytes:
@@ -146,7 +146,7 @@ def print_sources(model: keras.Model, calibration: np.ndarray) -> None:
     Blocks also with equalized swishes, which are other tensors.
     """
     with captured_output():
-        graph = ExportSource(model, calibration).graph("float32")
+        graph = ExportSource(model, calibration).calibrated("float32")
         ranges = {"fitted": fitted(graph), "equalized": equalized(graph)}
     blocks = {part: layers for part, layers in float_parts(model).items() if not STAGE.fullmatch(part)}
     tables = {

@@ -191,3 +191,26 @@ def test_a_model_that_returns_a_dict_exports_like_its_tensor(toy_model, smooth_i
     assert result.sha256 == export_tflite(model, tmp_path / "plain.tflite", "int8", calibration=images).sha256
     assert verify(result.path, named, images).top1_agreement == result.report.top1_agreement
     assert export_savedmodel(named, tmp_path / "saved").report.top1_agreement == 1.0
+
+
+def test_an_image_on_which_activations_explode_is_left_out_of_calibration(caplog):
+    """Averages of dark images are small, but for one: in int8 all others would be zero."""
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.AveragePooling2D(16)(image)
+    for channels in (4, 4):
+        x = keras.layers.Conv2D(channels, 1, activation="relu", kernel_initializer="ones")(x)
+    model = keras.Model(image, keras.layers.Flatten()(x))
+    pixels = np.random.default_rng(0).uniform(0, 1, (20, 32, 32, 3)).astype("float32")
+    pixels[7] = 200
+    with captured_output():
+        source = ExportSource(model, pixels)
+        graph = source.calibrated("float32")
+    assert "1 of 20 images, by their places 7" in caplog.text
+    np.testing.assert_array_equal(graph.calibration, np.delete(pixels, 7, axis=0))
+    assert graph.content is source.graph("float32").content  # converted once
+    output = max(graph.extremes)
+    assert graph.extremes[output][1] < 0.1 * source.graph("float32").extremes[output][1]
+    pixels[7] = 0.5
+    with captured_output():
+        plain = ExportSource(model, pixels)
+        assert plain.calibrated("float32") is plain.graph("float32")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_effnet.export.conversion.float_graph import FloatGraph
-from keras_effnet.export.conversion.ranges import Observed, _Seen, observe, with_ranges
+from keras_effnet.export.conversion.ranges import Observed, _Seen, observe, outlying_images, with_ranges
 from keras_effnet.export.int8 import quantizers
 from keras_effnet.export.tflite_file.interpreter import open_interpreter
 from keras_effnet.export.tflite_file.schema import parse
@@ -192,3 +192,20 @@ def test_what_the_bulk_leaves_out_is_split_between_both_ends():
     values = np.arange(-500.0, 501.0)
     assert Observed(-500, 500, values).bulk(0.9) == pytest.approx((-450, 450))
     assert Observed(0, 1000, values + 500).bulk(0.9) == pytest.approx((0, 950))  # 0 always lies inside
+
+
+def amplitudes(*rows) -> dict[int, Observed]:
+    """Observed tensors with these amplitudes, an image per column."""
+    return {index: Observed(0, 1, np.zeros(0), 0, np.array(row, float)) for index, row in enumerate(rows)}
+
+
+def test_an_image_outlies_if_a_tenth_of_all_tensors_are_far_beyond_their_medians():
+    steady, growing = [1.0] * 20, [1.0] * 19 + [700.0]
+    assert outlying_images(amplitudes(*[steady] * 8, growing, growing)) == {19: pytest.approx(700)}
+    assert outlying_images(amplitudes(*[steady] * 39, growing)) == {}  # of one tensor: a detector of something rare
+    assert outlying_images(amplitudes(*[[2 * each for each in range(1, 21)]] * 10)) == {}  # spread, not apart
+
+
+def test_what_a_fifth_of_all_images_do_is_no_outlier():
+    assert outlying_images(amplitudes(*[[1.0] * 16 + [700.0] * 4] * 10)) == {}
+    assert outlying_images({0: Observed(0, 1, np.zeros(3))}) == {}

@@ -244,7 +244,7 @@ def test_blocks_are_tried_where_no_convolution_is_faster_or_the_fastest_file_is_
     made = [(f"{count} of 5 convolutions", b"", graph) for count in range(convolutions)]
     monkeypatch.setattr(recipes, "with_int8_convolutions", lambda *choices: iter(made))
     monkeypatch.setattr(recipes, "with_float_blocks", lambda *choices: iter([(("stem",), b"")]))
-    source = SimpleNamespace(model=graph.model, graph=lambda input_type: graph)
+    source = SimpleNamespace(model=graph.model, calibrated=lambda input_type: graph)
     methods = [each.method for each in recipes._mixed(source, recipes.Settings(budget=0.65))]
     assert len(methods) == convolutions + then_blocks
     assert (methods[-1] == "float: stem; corrected") == then_blocks
