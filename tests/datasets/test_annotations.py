@@ -149,6 +149,12 @@ def test_polygons_become_their_bounding_boxes(tmp_path):
     np.testing.assert_allclose(box, [10, 8, 30, 40], atol=1e-4)
 
 
+def test_names_of_categories_may_be_numbers(tmp_path):
+    coco(tmp_path)
+    edit("boxes.json", '"plate"', "0")(tmp_path)
+    assert read_coco(tmp_path / "boxes.json", tmp_path / "images").class_names == ("cell", "0")
+
+
 def edit(name, old, new):
     def change(folder):
         path = folder / name

@@ -42,7 +42,8 @@ def read_coco(path: str | Path, images: str | Path) -> BoxDataset:
     content = read_json(path, limit=_LARGEST)
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a COCO file: it is no JSON object.")
-    names = {key: str(each["name"] or "") for key, each in _numbered(content, "categories", "name", path).items()}
+    categories = _numbered(content, "categories", "name", path)
+    names = {key: "" if each["name"] is None else str(each["name"]) for key, each in categories.items()}
     if len(set(names.values())) < len(names):
         raise UserError(f"{path} has two categories of the same name.")
     raws = {}
