@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from keras_effnet.system.documents import json_text
 from keras_effnet.system.files import atomic_group
 from keras_effnet.tasks.recognition import is_detector
 from keras_effnet.tasks.thresholds import THRESHOLDS, write_thresholds
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,8 @@ def write_bundle(
             log += [f"[{quantization}] {line}" for line in trial.log]
             rows.append(_row(trial, path, staged, labels, allow_degraded))
 
+        if source.remark:
+            logger.warning(source.remark)
         announce("Measuring time and memory")
         rows = _measured(rows, staged)
         best = recommended_file(rows)
@@ -217,7 +222,7 @@ def write_bundle(
         if detector is not None:
             save_detector(detector, staged / DETECTOR_JSON)
         (staged / "converter.log").write_text("".join(f"{line}\n" for line in log), encoding="utf-8")
-        remarks = [*notes, *filter(None, [reference.remark])]
+        remarks = [*notes, *filter(None, [reference.remark, source.remark])]
         write_export_report(staged, name, rows, bundle.recommendation, remarks)
         (staged / "report.json").write_text(bundle.to_json() + "\n", encoding="utf-8")
         if thresholds is not None:

@@ -178,6 +178,8 @@ def export_tflite(
     )
     with atomic_group(path.parent) as folder:  # opened first: fails before the work if the folder cannot be written
         trial = try_precision(source, reference, quantization, settings, min_agreement, about)
+        if source.remark:
+            logger.warning(source.remark)
         if not trial.passed:
             if not allow_degraded:
                 raise VerificationError(trial.complaint + " Not written.")

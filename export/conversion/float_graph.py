@@ -6,7 +6,6 @@ TensorFlow.
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,8 +33,6 @@ from keras_effnet.tasks.recognition import is_detector
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
-
-logger = logging.getLogger(__name__)
 
 BULK = 0.998  # share of a tensor's values that percentile ranges cover
 
@@ -208,21 +205,17 @@ class FloatGraph:
         return observed
 
     @cached_property
+    def outlying(self) -> dict[int, float]:
+        """Calibration images on which activations are many times those on all others, see `outlying_images`."""
+        return outlying_images(self.observed)
+
+    @cached_property
     def typical(self) -> FloatGraph:
-        """This graph without the calibration images that `outlying_images` finds, if any; a warning names them."""
-        found = outlying_images(self.observed)
-        if not found:
+        """This graph without its outlying calibration images; itself if there are none."""
+        if not self.outlying:
             return self
-        logger.warning(
-            "Left out of calibration: %d of %d images, by their places %s. Their activations are %.0f to %.0f times "
-            "those of all others, whose steps would be too coarse in int8.",
-            len(found),
-            len(self.calibration),
-            ", ".join(map(str, found)),
-            min(found.values()),
-            max(found.values()),
-        )
-        return replace(self, pixels=np.delete(self.calibration, list(found), axis=0), rewritten=self.content)
+        pixels = np.delete(self.calibration, list(self.outlying), axis=0)
+        return replace(self, pixels=pixels, rewritten=self.content)
 
     @property
     def extremes(self) -> Ranges:
@@ -267,6 +260,7 @@ class ExportSource:
         self.model = unshared(float32_copy(model)) if is_detector(model) else float32_copy(model)
         self.pixels = pixels
         self._calibration = None if pixels is None else pixels[:samples]
+        self._outlying: dict[int, float] = {}
 
     @property
     def images(self) -> np.ndarray:
@@ -279,7 +273,21 @@ class ExportSource:
 
     def calibrated(self, input_type: str) -> FloatGraph:
         """Return the float graph for integer files with this input type, without outlying calibration images."""
-        return self.graph(input_type).typical
+        graph = self.graph(input_type)
+        self._outlying |= graph.outlying
+        return graph.typical
+
+    @property
+    def remark(self) -> str:
+        """Which images the integer files made so far were not calibrated on, and why; empty if there are none."""
+        if not self._outlying:
+            return ""
+        places, most = ", ".join(map(str, sorted(self._outlying))), max(self._outlying.values())
+        return (
+            f"Left out of calibration: {len(self._outlying)} of {len(_required(self._calibration))} images, by their "
+            f"places {places}. Activations on them are up to {most:.0f} times those on all others, whose steps in int8 "
+            "would be too coarse."
+        )
 
     @cached_property
     def _on_pixels(self) -> FloatGraph:

@@ -11,7 +11,7 @@ import pytest
 
 from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.errors import UserError
-from keras_effnet.export import export_savedmodel, export_tflite, verify
+from keras_effnet.export import export_savedmodel, export_tflite, verify, write_bundle
 from keras_effnet.export.conversion import float_graph as conversion
 from keras_effnet.export.conversion.float_graph import ExportSource, convert, weight_count
 from keras_effnet.export.conversion.structure import float32_copy
@@ -193,24 +193,46 @@ def test_a_model_that_returns_a_dict_exports_like_its_tensor(toy_model, smooth_i
     assert export_savedmodel(named, tmp_path / "saved").report.top1_agreement == 1.0
 
 
-def test_an_image_on_which_activations_explode_is_left_out_of_calibration(caplog):
-    """Averages of dark images are small, but for one: in int8 all others would be zero."""
+@pytest.fixture
+def averaging() -> keras.Model:
     image = keras.Input((32, 32, 3))
     x = keras.layers.AveragePooling2D(16)(image)
     for channels in (4, 4):
         x = keras.layers.Conv2D(channels, 1, activation="relu", kernel_initializer="ones")(x)
-    model = keras.Model(image, keras.layers.Flatten()(x))
+    return keras.Model(image, keras.layers.Flatten()(x))
+
+
+@pytest.fixture
+def dark_but_one() -> np.ndarray:
+    """Images whose averages are small, but for one: in int8 they would all be zero."""
     pixels = np.random.default_rng(0).uniform(0, 1, (20, 32, 32, 3)).astype("float32")
     pixels[7] = 200
+    return pixels
+
+
+def test_an_image_on_which_activations_explode_is_left_out_of_calibration(averaging, dark_but_one):
     with captured_output():
-        source = ExportSource(model, pixels)
+        source = ExportSource(averaging, dark_but_one)
         graph = source.calibrated("float32")
-    assert "1 of 20 images, by their places 7" in caplog.text
-    np.testing.assert_array_equal(graph.calibration, np.delete(pixels, 7, axis=0))
+    assert "1 of 20 images, by their places 7. Activations on them are up to " in source.remark
+    np.testing.assert_array_equal(graph.calibration, np.delete(dark_but_one, 7, axis=0))
     assert graph.content is source.graph("float32").content  # converted once
     output = max(graph.extremes)
     assert graph.extremes[output][1] < 0.1 * source.graph("float32").extremes[output][1]
-    pixels[7] = 0.5
+    dark_but_one[7] = 0.5
     with captured_output():
-        plain = ExportSource(model, pixels)
-        assert plain.calibrated("float32") is plain.graph("float32")
+        plain = ExportSource(averaging, dark_but_one)
+        assert plain.calibrated("float32") is plain.graph("float32") and plain.remark == ""
+
+
+def test_an_export_says_which_images_it_left_out(averaging, dark_but_one, smooth_images, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr("keras_effnet.export.tflite.check_images", lambda pixels: None)  # noise is not refused here
+    images = {"calibration": dark_but_one, "verification": smooth_images(4, 32).astype("float32")}
+    options = {"allow_degraded": True, "task": "regression", "method": "minmax"}
+    export_tflite(averaging, tmp_path / "net.tflite", "int8", **images, **options)
+    assert "1 of 20 images, by their places 7" in caplog.text
+    write_bundle(
+        averaging, tmp_path / "bundle", ["int8"], held_out=images["verification"], calibration=dark_but_one, **options
+    )
+    assert caplog.text.count("by their places 7") == 2
+    assert "by their places 7" in (tmp_path / "bundle/report.md").read_text()
