@@ -223,7 +223,7 @@ def try_precision(
     swishes: tuple[SwishProfile, ...] = ()
     if quantization in BUDGETED:
         before = layers if first is candidate else measure_layer_errors(first.content, first.graph, reference.images)
-        swishes = profile_swishes(plain, before, layers)
+        swishes = profile_swishes(source.calibrated(settings.input_type), before, layers)
     return ExportCandidate(
         quantization=quantization,
         recipe=recipe,
