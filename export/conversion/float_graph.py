@@ -284,9 +284,9 @@ class ExportSource:
             return ""
         places, most = ", ".join(map(str, sorted(self._outlying))), max(self._outlying.values())
         return (
-            f"Left out of calibration: {len(self._outlying)} of {len(_required(self._calibration))} images, by their "
-            f"places {places}. Activations on them are up to {most:.0f} times those on all others, whose steps in int8 "
-            "would be too coarse."
+            f"Left out of calibration: {len(self._outlying)} of {len(_required(self._calibration))} images (places, from "
+            f"0: {places}). Activations on them are up to {most:.0f} times those on all others, whose steps in int8 would "
+            "be too coarse."
         )
 
     @cached_property

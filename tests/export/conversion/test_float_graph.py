@@ -214,7 +214,7 @@ def test_an_image_on_which_activations_explode_is_left_out_of_calibration(averag
     with captured_output():
         source = ExportSource(averaging, dark_but_one)
         graph = source.calibrated("float32")
-    assert "1 of 20 images, by their places 7. Activations on them are up to " in source.remark
+    assert "1 of 20 images (places, from 0: 7). Activations on them are up to " in source.remark
     np.testing.assert_array_equal(graph.calibration, np.delete(dark_but_one, 7, axis=0))
     assert graph.content is source.graph("float32").content  # converted once
     output = max(graph.extremes)
@@ -230,9 +230,9 @@ def test_an_export_says_which_images_it_left_out(averaging, dark_but_one, smooth
     images = {"calibration": dark_but_one, "verification": smooth_images(4, 32).astype("float32")}
     options = {"allow_degraded": True, "task": "regression", "method": "minmax"}
     export_tflite(averaging, tmp_path / "net.tflite", "int8", **images, **options)
-    assert "1 of 20 images, by their places 7" in caplog.text
+    assert "1 of 20 images (places, from 0: 7)" in caplog.text
     write_bundle(
         averaging, tmp_path / "bundle", ["int8"], held_out=images["verification"], calibration=dark_but_one, **options
     )
-    assert caplog.text.count("by their places 7") == 2
-    assert "by their places 7" in (tmp_path / "bundle/report.md").read_text()
+    assert caplog.text.count("(places, from 0: 7)") == 2
+    assert "(places, from 0: 7)" in (tmp_path / "bundle/report.md").read_text()
