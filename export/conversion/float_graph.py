@@ -282,11 +282,11 @@ class ExportSource:
         """Which images the integer files made so far were not calibrated on, and why; empty if there are none."""
         if not self._outlying:
             return ""
-        places, most = ", ".join(map(str, sorted(self._outlying))), max(self._outlying.values())
+        places, count = ", ".join(map(str, sorted(self._outlying))), len(_required(self._calibration))
+        most = max(self._outlying.values())
         return (
-            f"Left out of calibration: {len(self._outlying)} of {len(_required(self._calibration))} images (places, from "
-            f"0: {places}). Activations on them are up to {most:.0f} times those on all others, whose steps in int8 would "
-            "be too coarse."
+            f"Left out of calibration: {len(self._outlying)} of {count} images (places, from 0: {places}). Activations "
+            f"on them are up to {most:.0f} times those on all others, whose steps in int8 would be too coarse."
         )
 
     @cached_property
