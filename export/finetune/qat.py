@@ -84,7 +84,8 @@ def train_quantized(
     announce: Callable[[str], None] = lambda step: None,
 ) -> QatResult:
     """`quantization_aware_training` on images that are already loaded and checked."""
-    graph = FloatGraph(fold_batch_norms(float32_copy(model)), images[:_CALIBRATION]).typical
+    with captured_output():
+        graph = FloatGraph(fold_batch_norms(float32_copy(model)), images[:_CALIBRATION]).typical
     ranges = starting_ranges(graph)
     trained = fine_tune(graph.model, images, "quantize", {"ranges": ranges}, tuning, announce)
     return QatResult(trained, ranges, graph.calibration)

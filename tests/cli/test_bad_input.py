@@ -269,7 +269,7 @@ def test_labels_that_are_missing_or_too_few(refused, trained, digits, tmp_path):
 
 def test_evaluating_on_data_of_other_classes(refused, trained, image_folder):
     line = refused("eval", trained.run_dir, image_folder({"cat": 5, "dog": 5}))
-    assert "The model has 10 classes (0, 1, 2...)" in line and "the data has 2 (cat, dog" in line
+    assert "The model has 10 classes (0, 1, 2, ...)" in line and "the data has 2 (cat, dog" in line
 
 
 def test_evaluating_without_data(refused, lone_model):
