@@ -64,7 +64,8 @@ class ExportResult:
         seconds: Float, conversion and verification together.
         report: `VerifyReport`.
         layers: Tuple of `LayerError`s in execution order.
-        calibration: Dict with the number and the sha256 of the calibration images, or None if none were used.
+        calibration: Dict with the number and the sha256 of the calibration images and the places of those left out, or
+            None if none were used.
         log: Tuple of lines that the converter printed.
         attempts: Tuple of an `Attempt` for each method that was tried, fastest files first; empty if there was one.
         swishes: Tuple of a `SwishProfile` for each swish of an int8 or mixed file.
@@ -231,12 +232,16 @@ def try_precision(
         candidate=candidate,
         report=report,
         layers=layers,
-        calibration=fingerprint(source.images) if recipe.needs_calibration else None,
+        calibration=_calibration(source) if recipe.needs_calibration else None,
         log=tuple(log),
         seconds=time.perf_counter() - started,
         attempts=attempts,
         swishes=swishes,
     )
+
+
+def _calibration(source: ExportSource) -> dict[str, object]:
+    return {**fingerprint(source.images), "left_out": sorted(source.left_out)}
 
 
 def _best_within(

@@ -246,6 +246,10 @@ class ExportSource:
         samples: Int, how many of them the ranges come from; training takes all. By default all.
         task: String, what the output means; by default told by the model, see `tasks.task_of`.
         detector: `DetectorSpec` of a detector, for its anchors.
+
+    Attributes:
+        left_out: Dict of the place of a calibration image that integer files were not calibrated on -> how many times
+            those on other images its activations are. It fills as graphs are `calibrated`.
     """
 
     def __init__(
@@ -260,7 +264,7 @@ class ExportSource:
         self.model = unshared(float32_copy(model)) if is_detector(model) else float32_copy(model)
         self.pixels = pixels
         self._calibration = None if pixels is None else pixels[:samples]
-        self._outlying: dict[int, float] = {}
+        self.left_out: dict[int, float] = {}
 
     @property
     def images(self) -> np.ndarray:
@@ -274,18 +278,18 @@ class ExportSource:
     def calibrated(self, input_type: str) -> FloatGraph:
         """Return the float graph for integer files with this input type, without outlying calibration images."""
         graph = self.graph(input_type)
-        self._outlying |= graph.outlying
+        self.left_out |= graph.outlying
         return graph.typical
 
     @property
     def remark(self) -> str:
         """Which images the integer files made so far were not calibrated on, and why; empty if there are none."""
-        if not self._outlying:
+        if not self.left_out:
             return ""
-        places, count = ", ".join(map(str, sorted(self._outlying))), len(_required(self._calibration))
-        most = max(self._outlying.values())
+        places, count = ", ".join(map(str, sorted(self.left_out))), len(_required(self._calibration))
+        most = max(self.left_out.values())
         return (
-            f"Left out of calibration: {len(self._outlying)} of {count} images (places, from 0: {places}). Activations "
+            f"Left out of calibration: {len(self.left_out)} of {count} images (places, from 0: {places}). Activations "
             f"on them are up to {most:.0f} times those on all others, whose steps in int8 would be too coarse."
         )
 
