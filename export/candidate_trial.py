@@ -11,7 +11,8 @@ from pathlib import Path
 
 from keras_effnet.errors import VerificationError
 from keras_effnet.export.calibration import fingerprint
-from keras_effnet.export.conversion.float_graph import ExportSource, weight_count
+from keras_effnet.export.conversion.float_graph import weight_count
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.description import About, describe
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost, measure_layer_errors
 from keras_effnet.export.int8.swish_profile import SwishProfile, profile_swishes

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from keras_effnet.errors import UserError, one_of, real_number
 from keras_effnet.export.choices import INPUT_TYPES
-from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph
+from keras_effnet.export.conversion.float_graph import FloatGraph
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.equalization import scalable

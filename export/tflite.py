@@ -21,7 +21,8 @@ from keras_effnet.export.calibration import (
 )
 from keras_effnet.export.candidate_trial import ExportResult, keep, labels_text, try_precision
 from keras_effnet.export.choices import InputType, Int8Method, Quantization
-from keras_effnet.export.conversion.float_graph import ExportSource, check_exportable
+from keras_effnet.export.conversion.float_graph import check_exportable
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.description import About, output_names
 from keras_effnet.export.finetune.parent import FineTuning

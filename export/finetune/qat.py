@@ -14,9 +14,10 @@ import keras
 import numpy as np
 
 from keras_effnet.export.calibration import Images
-from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph
+from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.conversion.ranges import with_ranges
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.conversion.structure import float32_copy
 from keras_effnet.export.finetune.parent import FineTuning, fine_tune, training_images
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8

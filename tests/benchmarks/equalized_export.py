@@ -71,7 +71,7 @@ def theirs(name: str, folder: str) -> None:
 
 
 def exactness(name: str, folder: str) -> None:
-    from keras_effnet.export.conversion.float_graph import ExportSource
+    from keras_effnet.export.conversion.source import ExportSource
     from keras_effnet.export.int8.fitted_files import equalized
     from keras_effnet.system.output import captured_output
 

@@ -22,7 +22,7 @@ from accuracy import labelled_images
 
 from keras_effnet import datasets
 from keras_effnet.export.calibration import load_images
-from keras_effnet.export.conversion.float_graph import ExportSource
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.equalization import scalable
 from keras_effnet.export.int8.fitted_files import equalized, fitted, quantize_fitted

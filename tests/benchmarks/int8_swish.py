@@ -39,7 +39,7 @@ import keras_effnet
 from keras_effnet import datasets
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.candidate_trial import try_precision
-from keras_effnet.export.conversion.float_graph import ExportSource
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.int8.correction import correct
 from keras_effnet.export.int8.fitted_files import equalized, fitted, quantize_fitted
 from keras_effnet.export.int8.float_islands import float_parts

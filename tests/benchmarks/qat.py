@@ -17,7 +17,7 @@ from accuracy import labelled_images
 
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.candidate_trial import compressed_size
-from keras_effnet.export.conversion.float_graph import ExportSource
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.finetune.qat import quantization_aware_training
 from keras_effnet.export.finetune.sparsity import cluster, prune
 from keras_effnet.export.int8.quantizers import quantize_int8

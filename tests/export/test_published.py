@@ -12,7 +12,8 @@ from keras_effnet import datasets
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import synthetic_images
 from keras_effnet.export.candidate_trial import try_precision
-from keras_effnet.export.conversion.float_graph import ExportSource, FloatGraph
+from keras_effnet.export.conversion.float_graph import FloatGraph
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.int8.quantizers import quantize_int8
 from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.tflite import prepare_inputs

@@ -13,7 +13,8 @@ from keras_effnet import EfficientNet, architecture_spec
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_savedmodel, export_tflite, verify, write_bundle
 from keras_effnet.export.conversion import float_graph as conversion
-from keras_effnet.export.conversion.float_graph import ExportSource, convert, weight_count
+from keras_effnet.export.conversion.float_graph import convert, weight_count
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.conversion.structure import float32_copy
 from keras_effnet.export.recipes import PRECISIONS, Settings
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel

@@ -15,8 +15,9 @@ from small_network import PHOTOGRAPHS, digits_network, photographs, photographs_
 
 from keras_effnet import EfficientNet, architecture_spec, datasets
 from keras_effnet.export.calibration import load_images
-from keras_effnet.export.conversion.float_graph import ExportSource, convert
+from keras_effnet.export.conversion.float_graph import convert
 from keras_effnet.export.conversion.folding import fold_batch_norms
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.finetune.qat import QatResult, quantization_aware_training
 from keras_effnet.export.recipes import PRECISIONS, Settings

@@ -11,7 +11,7 @@ from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.candidate_trial import compressed_size
-from keras_effnet.export.conversion.float_graph import ExportSource
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.finetune.qat import quantization_aware_training
 from keras_effnet.export.finetune.sparsity import CompressionResult, cluster, kernels, prune
