@@ -53,19 +53,23 @@ def float_file(graph: Graph) -> list[str]:
     return [] if graph.integer_dtypes else [graph.precision]
 
 
+def _unpack(graph: Graph, *dtypes: str) -> bool:
+    """Whether a DEQUANTIZE turns weights of one of the dtypes into float32."""
+    return any(
+        one.name == "DEQUANTIZE" and graph.tensors[one.inputs[0]].dtype in dtypes
+        for one in graph.operators
+        if graph.constants.issuperset(one.outputs)
+    )
+
+
 def half_weights(graph: Graph) -> list[str]:
-    """float16 weights, as a culprit."""
-    return ["float16 weights"] if graph.precision == "float16" else []
+    """float16 weights, all or those of small kernels, as a culprit."""
+    return ["float16 weights"] if _unpack(graph, "float16") else []
 
 
 def unpacked_weights(graph: Graph) -> list[str]:
     """Integer weights that a DEQUANTIZE turns into floats, as a culprit."""
-    unpacked = any(
-        one.name == "DEQUANTIZE" and graph.tensors[one.inputs[0]].dtype in _INTEGERS
-        for one in graph.operators
-        if graph.constants.issuperset(one.outputs)
-    )
-    return ["int8 weights unpacked to float32"] if unpacked else []
+    return ["int8 weights unpacked to float32"] if _unpack(graph, *_INTEGERS) else []
 
 
 def dynamic_tensors(graph: Graph) -> list[str]:

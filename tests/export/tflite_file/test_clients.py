@@ -177,6 +177,8 @@ def test_float16_weights_have_no_kernel_on_microcontrollers(exported):
     verdicts = expected(exported["float16"].path.read_bytes())
     assert verdicts[GPU] == verdicts[CPU] == (ACCEPTS, "")
     assert verdicts[MICRO] == (REFUSES, "float16 weights: its DEQUANTIZE supports integer inputs only")
+    small = expected(exported["weight_only"].path.read_bytes())[MICRO]  # its smallest kernels
+    assert small[0] == REFUSES and small[1].startswith(verdicts[MICRO][1])
 
 
 def test_sixteen_bits_are_slow_on_cpus_and_refused_elsewhere():
