@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import replace
 from pathlib import Path
 
@@ -390,6 +391,8 @@ def service():
     yield start
     for server in alive:
         server.stop()
+        # Never freed: the destructor of TensorFlow's worker once waited for its own heartbeat for ever.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
 
 
 def encoded_greys(count: int) -> Split:
