@@ -19,9 +19,8 @@ from keras_effnet.export.tflite_file.tensors import taps
 _SAMPLES = 2000  # values drawn per tensor and image
 _TAIL = 0.01  # share of the drawn values that is kept at either end
 _PENDING = 10  # images whose values are collected before the middle is dropped
-_OUTLYING = (
-    10.0  # times the median: of three trained networks ordinary images stayed below 4, outlying ones exceeded 70
-)
+# Times the median: ordinary images of three trained networks stayed below 4, outlying ones passed 70.
+_OUTLYING = 10.0
 _OUTLYING_TENSORS = 0.1  # share of tensors
 _MOST_OUTLYING = 0.1  # share of images: more are not outliers
 
