@@ -40,7 +40,7 @@ def fitted(graph: FloatGraph) -> tuple[FloatGraph, bytes]:
 def equalized(source: FloatGraph) -> tuple[FloatGraph, bytes]:
     """A graph whose swishes are scaled per channel, and its float file with fitted ranges."""
     factors = choose_factors(ActivationFit(source.content, source.images), source.model)
-    graph = replace(source, model=equalize(source.model, factors))
+    graph = replace(source, model=equalize(source.model, factors), rewritten=None)
     lows = {each.scale.tobytes(): -each.low for each in factors.values()}
     scaled = scaled_swish_ranges(graph.content, lows, LOGISTIC_RANGE)
     return graph, _with_fitted_ranges(graph, scaled)

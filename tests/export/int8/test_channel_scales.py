@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from keras_effnet.export import candidate_trial, export_tflite, recipes
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8 import fitted_files, float_islands
 from keras_effnet.export.int8.channel_scales import ScaledFile, _margin, convolutions, scale_channels
-from keras_effnet.export.int8.fitted_files import fitted, quantize_fitted, with_int8_convolutions
+from keras_effnet.export.int8.fitted_files import equalized, fitted, quantize_fitted, with_int8_convolutions
 from keras_effnet.export.int8.float_islands import PartCost, convolution_groups, measure_convolutions
 from keras_effnet.export.int8.range_fitting import ActivationFit
 from keras_effnet.export.measure.cpu_time import _owners
@@ -235,6 +236,15 @@ def test_times_are_over_the_plain_float_file(monkeypatch, graph, images, tmp_pat
     sources = {"calibration": images[:24], "verification": images[24:], "allow_degraded": True}
     export_tflite(graph.model, tmp_path / "net.tflite", precision, method=method, budget=2.0, **sources)
     assert plain == [multiplications(graph.content)]
+
+
+def test_swishes_are_equalized_where_an_image_was_left_out_too(monkeypatch, graph):
+    source = dataclasses.replace(graph)
+    monkeypatch.setitem(source.__dict__, "outlying", {3: 100.0})
+    with captured_output():
+        made, _ = equalized(source.typical)
+    assert len(made.calibration) == len(graph.calibration) - 1
+    assert multiplications(made.content) > multiplications(graph.content)
 
 
 @pytest.mark.parametrize(("convolutions", "then_blocks"), [(0, True), (1, True), (2, False)])
