@@ -21,8 +21,8 @@ HEADS = {
     "binary": lambda x: layers.Dense(1, activation="sigmoid")(layers.GlobalAveragePooling2D()(x)),
     "multilabel": lambda x: layers.Dense(4, activation="sigmoid")(layers.GlobalAveragePooling2D()(x)),
     "regression": lambda x: layers.Dense(1)(layers.GlobalAveragePooling2D()(x)),
-    "embedding": layers.GlobalAveragePooling2D(),
-    "segmentation": layers.Conv2D(3, 1, activation="softmax"),
+    "embedding": lambda x: layers.GlobalAveragePooling2D()(x),
+    "segmentation": lambda x: layers.Conv2D(3, 1, activation="softmax")(x),
 }
 
 

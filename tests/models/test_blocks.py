@@ -22,7 +22,6 @@ from keras_effnet.models.blocks import (
 )
 from keras_effnet.models.blocks import squeeze_excite as squeeze_excite_block
 
-RNG = np.random.default_rng(0)
 SPEC = ArchitectureSpec(
     name="blocks",
     stages=(
@@ -46,9 +45,11 @@ def random_weights(model):
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             shape = layer.gamma.shape
-            layer.set_weights([RNG.uniform(0.5, 1.5, shape), *RNG.normal(0, 0.5, (2, *shape)), np.ones(shape)])
+            layer.set_weights(
+                [np.random.uniform(0.5, 1.5, shape), *np.random.normal(0, 0.5, (2, *shape)), np.ones(shape)]
+            )
         elif layer.weights:
-            layer.set_weights([RNG.normal(0, 0.5, w.shape) for w in layer.weights])
+            layer.set_weights([np.random.normal(0, 0.5, w.shape) for w in layer.weights])
     return model
 
 
@@ -103,7 +104,7 @@ def squeeze_excite_model(channels, squeezed):
 
 def test_squeeze_excite_gates_each_channel_by_the_whole_image():
     model = squeeze_excite_model(6, 2)
-    x = RNG.normal(1, 1, (3, 5, 5, 6)).astype("float32")
+    x = np.random.normal(1, 1, (3, 5, 5, 6)).astype("float32")
     kernel_1, bias_1 = (w.numpy() for w in model.get_layer("x_se_reduce").weights)
     kernel_2, bias_2 = (w.numpy() for w in model.get_layer("x_se_expand").weights)
     squeezed = x.mean(axis=(1, 2)) @ kernel_1[0, 0] + bias_1
@@ -126,7 +127,7 @@ def test_mbconv_with_a_silent_branch_is_the_identity():
     model = block_model(block, mbconv)
     norm = model.get_layer("block1a_project_bn")
     norm.set_weights([np.zeros_like(w) if i < 2 else w for i, w in enumerate(norm.get_weights())])
-    x = RNG.normal(0, 1, (2, 8, 8, 8)).astype("float32")
+    x = np.random.normal(0, 1, (2, 8, 8, 8)).astype("float32")
     np.testing.assert_array_equal(model.predict(x, verbose=0), x)
 
 
@@ -137,7 +138,7 @@ def test_mbconv_projects_linearly():
     names = [layer.name for layer in model.layers]
     assert names[-1] == "block3a_project_bn"
     assert "block3a_project_activation" not in names
-    assert (model.predict(RNG.normal(0, 1, (4, 8, 8, 8)), verbose=0) < 0).any()
+    assert (model.predict(np.random.normal(0, 1, (4, 8, 8, 8)), verbose=0) < 0).any()
 
 
 def test_mbconv_layers_come_in_keras_applications_order():
@@ -168,7 +169,7 @@ def test_fused_mbconv_expands_with_the_spatial_kernel_and_projects_linearly():
         *("block2b_project_conv", "block2b_project_bn", "block2b_drop", "block2b_add"),
     ]
     assert model.get_layer("block2b_expand_conv").kernel.shape == (3, 3, 16, 64)
-    x = RNG.normal(0, 1, (2, 8, 8, 16)).astype("float32")
+    x = np.random.normal(0, 1, (2, 8, 8, 16)).astype("float32")
     branch = keras.Model(model.inputs, model.get_layer("block2b_project_bn").output)
     np.testing.assert_allclose(np.asarray(model(x)), np.asarray(branch(x)) + x, atol=1e-5)
     assert block_model(first, fused_mbconv, options=LayerOptions(V2)).output_shape == (None, 4, 4, 16)
@@ -188,7 +189,7 @@ def test_basic_block_activates_after_the_sum():
     block = expand(spec).blocks[0]
     assert block.shortcut is None
     model = block_model(block, resnet_block, options=LayerOptions(spec))
-    x = RNG.normal(0, 1, (2, 8, 8, 8)).astype("float32")
+    x = np.random.normal(0, 1, (2, 8, 8, 8)).astype("float32")
     branch = keras.Model(model.inputs, model.get_layer("block1a_2_bn").output).predict(x, verbose=0)
     np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(branch + x, 0), atol=1e-6)
 
@@ -218,7 +219,7 @@ def test_bottleneck_squeezes_then_widens_and_activates_after_the_sum():
     assert "block2a_3_activation" not in [layer.name for layer in model.layers]
 
     model = block_model(second, resnet_block, options=options)
-    x = RNG.normal(0, 1, (2, 8, 8, 64)).astype("float32")
+    x = np.random.normal(0, 1, (2, 8, 8, 64)).astype("float32")
     branch = keras.Model(model.inputs, model.get_layer("block2b_3_bn").output).predict(x, verbose=0)
     np.testing.assert_allclose(model.predict(x, verbose=0), np.maximum(branch + x, 0), rtol=1e-5, atol=1e-5)
 
@@ -242,7 +243,7 @@ def test_preact_block_adds_a_branch_of_the_normalized_input_to_the_raw_input():
         "block1a_2_conv",
         "block1a_add",
     ]
-    x = RNG.normal(0, 1, (2, 8, 8, 16)).astype("float32")
+    x = np.random.normal(0, 1, (2, 8, 8, 16)).astype("float32")
     pre = keras.Model(model.inputs, model.get_layer("block1a_pre_activation").output).predict(x, verbose=0)
     np.testing.assert_allclose(pre, normalized(x, model.get_layer("block1a_pre_bn")), atol=1e-5)
     branch = keras.Model(model.inputs, model.get_layer("block1a_2_conv").output).predict(x, verbose=0)
@@ -253,7 +254,7 @@ def test_preact_block_adds_a_branch_of_the_normalized_input_to_the_raw_input():
 
 def test_preact_block_projects_the_normalized_input_where_the_shape_changes():
     model = block_model(expand(WIDE).blocks[1], preact_block, options=LayerOptions(WIDE))
-    x = RNG.normal(0, 1, (2, 8, 8, 16)).astype("float32")
+    x = np.random.normal(0, 1, (2, 8, 8, 16)).astype("float32")
     projected = keras.Model(model.inputs, model.get_layer("block2a_shortcut_conv").output).predict(x, verbose=0)
     kernel = np.asarray(model.get_layer("block2a_shortcut_conv").kernel)[0, 0]
     expected = normalized(x, model.get_layer("block2a_pre_bn"))[:, ::2, ::2] @ kernel

@@ -9,8 +9,7 @@ from PIL import Image
 from keras_effnet.datasets.image_formats.limits import MAX_PIXELS
 from keras_effnet.datasets.image_formats.netpbm import decode_netpbm
 
-RNG = np.random.default_rng(5)
-COLOURS = RNG.integers(0, 256, (7, 11, 3)).astype("uint8")
+COLOURS = np.random.default_rng(5).integers(0, 256, (7, 11, 3)).astype("uint8")
 
 
 def plain(kind: bytes, values: np.ndarray, maximum: bytes = b"\n255") -> bytes:
@@ -28,7 +27,7 @@ def test_binary_files_are_as_in_pillow(mode):
 @pytest.mark.parametrize("maximum", [1, 15, 100, 255])
 @pytest.mark.parametrize("binary", [True, False])
 def test_files_of_up_to_8_bits_are_as_in_pillow(maximum, binary):
-    values = RNG.integers(0, maximum + 1, COLOURS.shape).astype("uint8")
+    values = np.random.randint(0, maximum + 1, COLOURS.shape).astype("uint8")
     line = b"\n%d" % maximum
     data = b"P6 11 7%s\n%s" % (line, values.tobytes()) if binary else plain(b"3", values, line)
     with Image.open(io.BytesIO(data)) as image:
@@ -37,7 +36,7 @@ def test_files_of_up_to_8_bits_are_as_in_pillow(maximum, binary):
 
 @pytest.mark.parametrize(("maximum", "shift"), [(65535, 8), (4095, 4), (1023, 2)])
 def test_deeper_files_keep_their_8_high_bits(maximum, shift):
-    values = RNG.integers(0, maximum + 1, COLOURS.shape)
+    values = np.random.randint(0, maximum + 1, COLOURS.shape)
     for data in (b"P6 11 7 %d\n%s" % (maximum, values.astype(">u2").tobytes()), plain(b"3", values, b" %d" % maximum)):
         np.testing.assert_array_equal(decode_netpbm(data), values >> shift)
 
