@@ -57,7 +57,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx, name):
         if name not in COMMANDS:
             return None
-        from keras_effnet.cli.options import refuse_empty_text  # late: --help needs none of its imports
+        from keras_effnet.cli.parameter_types import refuse_empty_text  # late: --help needs none of its imports
 
         command = importlib.import_module(f"keras_effnet.cli.commands.{name.replace('-', '_')}").command
         command.help = command.help or COMMANDS[name]  # `python -OO` drops docstrings

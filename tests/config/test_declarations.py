@@ -11,7 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from keras_effnet.cli.options import Choice, ChoiceList, config_options
+from keras_effnet.cli.options import config_options
+from keras_effnet.cli.parameter_types import Choice, ChoiceList
 from keras_effnet.config.declarations import Interval, declared_options, documented, option
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import THREADS, Number, Whole
+from keras_effnet.cli.parameter_types import THREADS, Number, Whole
 
 
 @click.command("benchmark")

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import IMAGE_SIZE, SEED, SKIP_EMPTY_HELP, Whole, task_option
+from keras_effnet.cli.options import SKIP_EMPTY_HELP, task_option
+from keras_effnet.cli.parameter_types import IMAGE_SIZE, SEED, Whole
 from keras_effnet.config.detectors import names_detector
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.html_pages import markdown_text

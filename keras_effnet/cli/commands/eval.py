@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Choice, Number, Whole, decision_threshold, refuse_unused, tolerant, was_given
+from keras_effnet.cli.options import decision_threshold, refuse_unused, tolerant, was_given
+from keras_effnet.cli.parameter_types import Choice, Number, Whole
 from keras_effnet.errors import UserError, listed
 from keras_effnet.imagenet import readable
 from keras_effnet.system.documents import json_text

@@ -8,7 +8,7 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.answers import free_file
-from keras_effnet.cli.options import Whole
+from keras_effnet.cli.parameter_types import Whole
 from keras_effnet.errors import UserError, unknown
 
 _EXPLAINED = ("class", "flags")  # kinds of labels

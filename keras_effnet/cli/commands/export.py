@@ -9,19 +9,8 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.export_inputs import compressed_network, export_images
-from keras_effnet.cli.options import (
-    SEED,
-    WHOLE,
-    Choice,
-    ChoiceList,
-    Name,
-    Names,
-    Number,
-    Whole,
-    refuse_unused,
-    tolerant,
-    tolerated,
-)
+from keras_effnet.cli.options import refuse_unused, tolerant, tolerated
+from keras_effnet.cli.parameter_types import SEED, WHOLE, Choice, ChoiceList, Name, Names, Number, Whole
 from keras_effnet.errors import UserError
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, FORMATS, INPUT_TYPES, INT8_METHODS, QUANTIZATIONS
 from keras_effnet.tasks import TASK_NAMES

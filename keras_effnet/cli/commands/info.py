@@ -12,7 +12,8 @@ from keras_effnet.architecture.explanations import explain
 from keras_effnet.architecture.scaling import PUBLISHED
 from keras_effnet.architecture.yaml_files import SUFFIXES
 from keras_effnet.cli import console, detectors
-from keras_effnet.cli.options import WHOLE, Whole, refuse_unused, was_given
+from keras_effnet.cli.options import refuse_unused, was_given
+from keras_effnet.cli.parameter_types import WHOLE, Whole
 from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError
 from keras_effnet.models.listing import ModelInfo, list_models, model_info

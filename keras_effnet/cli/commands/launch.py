@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from keras_effnet.cli.options import Whole
+from keras_effnet.cli.parameter_types import Whole
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.system.files import why_no_file
 from keras_effnet.training.processes import ADDRESSES, PROCESS_ID, PROCESSES

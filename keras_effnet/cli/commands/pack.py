@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import IMAGE_SIZE, SEED, WHOLE, task_option, tolerant
+from keras_effnet.cli.options import task_option, tolerant
+from keras_effnet.cli.parameter_types import IMAGE_SIZE, SEED, WHOLE
 from keras_effnet.tasks import TASKS
 
 

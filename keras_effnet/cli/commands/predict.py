@@ -12,7 +12,8 @@ import click
 from keras_effnet.cli import console
 from keras_effnet.cli.answers import ANSWERS, Question
 from keras_effnet.cli.interruption import interrupted_status
-from keras_effnet.cli.options import Choice, Number, Whole, decision_threshold, refuse_unused, was_given
+from keras_effnet.cli.options import decision_threshold, refuse_unused, was_given
+from keras_effnet.cli.parameter_types import Choice, Number, Whole
 from keras_effnet.errors import UserError
 from keras_effnet.inference.writers import COCO, FORMS, form_of, part_of, paths_of, saved_to, written, written_to
 

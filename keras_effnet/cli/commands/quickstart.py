@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Choice, Whole
+from keras_effnet.cli.parameter_types import Choice, Whole
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, Quantization
 

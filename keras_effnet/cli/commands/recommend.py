@@ -10,7 +10,8 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.command_words import training_words
-from keras_effnet.cli.options import WORKERS, refuse_unused
+from keras_effnet.cli.options import refuse_unused
+from keras_effnet.cli.parameter_types import WORKERS
 from keras_effnet.errors import UserError
 
 # Option -> field of `Summary`.

@@ -14,13 +14,6 @@ from keras_effnet.cli.baseline_search import SMALL, search_baseline
 from keras_effnet.cli.command_words import training_words
 from keras_effnet.cli.drawing import can_draw
 from keras_effnet.cli.options import (
-    THREADS,
-    WHOLE,
-    WORKERS,
-    Choice,
-    Name,
-    Number,
-    Whole,
     default_threads,
     given_words,
     read_settings,
@@ -29,6 +22,7 @@ from keras_effnet.cli.options import (
     tolerant,
     tolerated,
 )
+from keras_effnet.cli.parameter_types import THREADS, WHOLE, WORKERS, Choice, Name, Number, Whole
 from keras_effnet.errors import UserError
 from keras_effnet.search.arguments import searches_baseline
 from keras_effnet.search.baseline_halving import SAMPLERS

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Whole, refuse_unused, was_given
+from keras_effnet.cli.options import refuse_unused, was_given
+from keras_effnet.cli.parameter_types import Whole
 
 
 @click.command("serve")

@@ -11,6 +11,15 @@ from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.cli import console
 from keras_effnet.cli.drawing import can_draw
 from keras_effnet.cli.options import (
+    default_threads,
+    read_settings,
+    refuse_unused,
+    reporting_split,
+    tolerant,
+    tolerated,
+    was_given,
+)
+from keras_effnet.cli.parameter_types import (
     THREADS,
     WHOLE,
     WORKERS,
@@ -21,13 +30,6 @@ from keras_effnet.cli.options import (
     Number,
     Numbers,
     Whole,
-    default_threads,
-    read_settings,
-    refuse_unused,
-    reporting_split,
-    tolerant,
-    tolerated,
-    was_given,
 )
 from keras_effnet.config.detectors import names_detector
 from keras_effnet.errors import UserError

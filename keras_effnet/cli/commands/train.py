@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from keras_effnet.cli import console
-from keras_effnet.cli.options import Choice, Name, Whole, config_options, refuse_unused, task_option, tolerant
+from keras_effnet.cli.options import config_options, refuse_unused, task_option, tolerant
+from keras_effnet.cli.parameter_types import Choice, Name, Whole
 from keras_effnet.config.detectors import names_detector
 from keras_effnet.config.recipes import DETECTOR_RECIPES, RECIPES, recipe_config
 from keras_effnet.config.run_record import ARGS, RunRecord
