@@ -201,7 +201,7 @@ def compile_model(
     model.compile(
         build_optimizer(model, config, steps),
         aim.loss(model, config, class_weights),
-        metrics=aim.metrics(output_size(model)),
+        metrics=aim.metrics(model),
         jit_compile=jit_compile(model),
     )
     # Optimizer slots created while the first step is traced cause a second trace, as expensive as a small training.

@@ -19,11 +19,11 @@ from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.datasets.stratification import class_weights
 from keras_effnet.errors import UserError
 from keras_effnet.models.losses.boxes import AnchorBoxLoss, AnchorFocalLoss, box_targets
-from keras_effnet.models.losses.weighted import StandardizedError, WeightedBinaryCrossentropy
+from keras_effnet.models.losses.weighted import MeanR2, StandardizedError, WeightedBinaryCrossentropy
 from keras_effnet.pipeline.batches import one_hot
 from keras_effnet.pipeline.caching import without_autograph
 from keras_effnet.tasks import TASKS, Learning, TaskName
-from keras_effnet.training.by_task.networks import UNITS
+from keras_effnet.training.by_task.networks import UNITS, Units
 
 _Targets = Callable[[Any, int], Any]
 _Weighting = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -37,7 +37,7 @@ class Objective:
         learning: `Learning` of the task.
         targets: Function from labels as the pipeline gives them, and the outputs of the network, to the loss's.
         loss: Function from the network, config and weights to a Keras loss, or to one for each output.
-        metrics: Function from the outputs of the network to new Keras metrics.
+        metrics: Function from the network to new Keras metrics.
         weigh: Function from targets and class weights to sample weights; None if the loss holds the weights.
         rare: Function from a dataset to its balanced weights.
     """
@@ -45,7 +45,7 @@ class Objective:
     learning: Learning
     targets: _Targets
     loss: Callable[[keras.Model, TrainConfig, np.ndarray | None], Any]
-    metrics: Callable[[int], list[keras.metrics.Metric]]
+    metrics: Callable[[keras.Model], list[keras.metrics.Metric]]
     weigh: _Weighting | None
     rare: Callable[[ImageDataset], np.ndarray]
 
@@ -169,11 +169,15 @@ def _of_each_label(model: keras.Model, config: TrainConfig, weights: np.ndarray 
     return WeightedBinaryCrossentropy(absent, present, config.label_smoothing)
 
 
+def _units(model: keras.Model) -> Units:
+    """Units in which a network predicts values: those of its last layer."""
+    last, outputs = model.layers[-1], model.output_shape[-1]
+    mean, deviation = (last.offset, last.scale) if last.name == UNITS else (0.0, 1.0)
+    return Units(*(tuple(np.broadcast_to(each, outputs).tolist()) for each in (mean, deviation)))
+
+
 def _standardized(model: keras.Model, config: TrainConfig, weights: np.ndarray | None) -> keras.losses.Loss:
-    last = model.layers[-1]
-    outputs = model.output_shape[-1]
-    scale = np.broadcast_to(last.scale, outputs) if last.name == UNITS else np.ones(outputs)
-    return StandardizedError(scale.tolist())
+    return StandardizedError(_units(model).deviation)
 
 
 def _of_masks(model: keras.Model, config: TrainConfig, weights: np.ndarray | None) -> keras.losses.Loss:
@@ -184,13 +188,19 @@ def _of_detector(model: keras.Model, config: TrainConfig, weights: np.ndarray | 
     return {"boxes": AnchorBoxLoss(), "logits": AnchorFocalLoss()}
 
 
-def _metrics_of_labels(outputs: int) -> list[keras.metrics.Metric]:
-    precision_recall = keras.metrics.AUC(curve="PR", multi_label=True, num_labels=outputs, name="map")
+def _metrics_of_labels(model: keras.Model) -> list[keras.metrics.Metric]:
+    labels = model.output_shape[-1]
+    precision_recall = keras.metrics.AUC(curve="PR", multi_label=True, num_labels=labels, name="map")
     return [precision_recall, keras.metrics.BinaryAccuracy(name="accuracy")]
 
 
-def _metrics_of_masks(outputs: int) -> list[keras.metrics.Metric]:
-    return [keras.metrics.MeanIoU(outputs, ignore_class=IGNORED, sparse_y_pred=False, name="mean_iou")]
+def _metrics_of_values(model: keras.Model) -> list[keras.metrics.Metric]:
+    return [keras.metrics.MeanAbsoluteError(name="mae"), MeanR2(_units(model).mean)]
+
+
+def _metrics_of_masks(model: keras.Model) -> list[keras.metrics.Metric]:
+    classes = model.output_shape[-1]
+    return [keras.metrics.MeanIoU(classes, ignore_class=IGNORED, sparse_y_pred=False, name="mean_iou")]
 
 
 def _learning(task: TaskName) -> Any:
@@ -202,7 +212,7 @@ _OBJECTIVES: dict[str, Objective] = {
         _learning("classification"),
         targets=_soft_classes,
         loss=_categorical,
-        metrics=lambda outputs: [keras.metrics.CategoricalAccuracy(name="accuracy")],
+        metrics=lambda model: [keras.metrics.CategoricalAccuracy(name="accuracy")],
         weigh=_class_weights,
         rare=_of_classes,
     ),
@@ -210,7 +220,7 @@ _OBJECTIVES: dict[str, Objective] = {
         _learning("binary"),
         targets=_soft_decisions,
         loss=_binary,
-        metrics=lambda outputs: [keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
+        metrics=lambda model: [keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
         weigh=_decision_weights,
         rare=_of_classes,
     ),
@@ -226,7 +236,7 @@ _OBJECTIVES: dict[str, Objective] = {
         _learning("regression"),
         targets=_numbers,
         loss=_standardized,
-        metrics=lambda outputs: [keras.metrics.MeanAbsoluteError(name="mae"), keras.metrics.R2Score(name="r2")],
+        metrics=_metrics_of_values,
         weigh=None,
         rare=_of_values,
     ),
@@ -242,7 +252,7 @@ _OBJECTIVES: dict[str, Objective] = {
         _learning("detection"),
         targets=_of_anchors,
         loss=_of_detector,
-        metrics=lambda outputs: [],
+        metrics=lambda model: [],
         weigh=None,
         rare=_of_boxes,
     ),

@@ -14,7 +14,8 @@ from keras_effnet import datasets
 from keras_effnet.config.run_record import RunRecord
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
-from keras_effnet.models.losses.weighted import StandardizedError, WeightedBinaryCrossentropy
+from keras_effnet.evaluation.by_task.values import collect_values, evaluate_values
+from keras_effnet.models.losses.weighted import MeanR2, StandardizedError, WeightedBinaryCrossentropy
 from keras_effnet.tasks import TASKS, task_of
 from keras_effnet.training.by_task.networks import Units, build_model, constant_values
 from keras_effnet.training.by_task.objectives import balanced_weights, objective
@@ -158,6 +159,22 @@ def test_errors_are_in_units_of_the_spread():
     assert float(loss(truth, predicted)) == pytest.approx(0.5)
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert float(again(truth, predicted)) == pytest.approx(0.5)
+
+
+def test_r2_of_an_epoch_is_that_of_the_evaluation():
+    """A value that is the same in all images has none, and far from 0 the others keep their digits."""
+    rng = np.random.default_rng(0)
+    truth = np.stack([1e4 + rng.normal(size=96), np.full(96, 7.3), rng.normal(size=96)], axis=1).astype("float32")
+    predicted = truth + rng.normal(0, 0.5, truth.shape).astype("float32")
+    metric = MeanR2([1e4, 5.0, 0.0])
+    for batch in np.split(np.arange(96), 12):
+        metric.update_state(truth[batch], predicted[batch])
+    expected = evaluate_values(collect_values([(predicted, truth)]))
+    assert np.isnan(expected.values[1].r2)
+    assert float(metric.result()) == pytest.approx(expected.r2, rel=1e-4)
+    again = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    again.update_state(truth[:1], predicted[:1])
+    assert np.isnan(float(again.result()))
 
 
 def test_weighted_decisions_without_weights_are_the_cross_entropy_of_keras():
