@@ -12,7 +12,7 @@ from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.datasets.decoding import decode, decode_window
 from keras_effnet.datasets.labels.boxes import Boxes
 from keras_effnet.datasets.labels.masks import Masks
-from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
+from keras_effnet.datasets.splits import ImageDataset, Split
 from keras_effnet.detection.targets import TargetAssigner
 from keras_effnet.errors import UserError, instance_of, whole_number
 from keras_effnet.pipeline.augmentation import MOSAIC, Augmentation, augment_image, augment_mask, for_masks, mix_batch
@@ -27,6 +27,7 @@ from keras_effnet.pipeline.caching import (
     in_memory,
     without_autograph,
 )
+from keras_effnet.pipeline.element_order import epoch_elements, service_elements, sharding_policy
 from keras_effnet.pipeline.geometry import (
     crop,
     crop_window,
@@ -41,7 +42,6 @@ from keras_effnet.preprocessing import ImageSpec
 
 _CORES = os.cpu_count() or 1
 _PREFETCHED = 2  # batches
-CROP_DRAWS = 4  # random numbers per crop: area, aspect ratio, vertical and horizontal position
 _Sample = tuple[tf.Tensor, tf.Tensor, tf.Tensor]  # image, label, seed
 _FILLING = (0.0, {"boxes": 0.0, "classes": -1, "crowd": False, "scale": 0.0})  # of batches of scenes
 LABEL_OUT_OF_RANGE = "A label lies beyond the classes of the model"
@@ -141,9 +141,7 @@ def image_pipeline(
         images = cached_split(split, choose_cache(split, kind))
     steps = len(split) // batch_size
     data = (
-        _service_elements(images, epochs, seed)
-        if service
-        else _epoch_elements(images, epochs, steps * batch_size, seed)
+        service_elements(images, epochs, seed) if service else epoch_elements(images, epochs, steps * batch_size, seed)
     )
     data = data.map(
         _training_map(images, input_spec, augmentation),
@@ -156,7 +154,7 @@ def image_pipeline(
     data = data.map(_mixing(augmentation))
     first, last = epochs or (0, 1)
     if service:
-        data = data.apply(tf.data.experimental.service.distribute(_sharding_policy(split), service))
+        data = data.apply(tf.data.experimental.service.distribute(sharding_policy(split), service))
         if epochs is None:  # each worker drops its last, smaller batch, so the length is unknown
             return _prefetch(data)
         data = data.take(steps * (last - first))
@@ -220,61 +218,6 @@ def _prefetch(data: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return data.prefetch(_PREFETCHED).with_options(options)
-
-
-def _epoch_elements(images: CachedSplit, epochs: tuple[int, int] | None, length: int, seed: int) -> tf.data.Dataset:
-    """Return the elements `((image, label), (epoch, place), draws)` of consecutive epochs, each shuffled differently.
-
-    The pair `(epoch, place)` is the seed of an image's augmentation, so parallel workers may finish in any order. The
-    random numbers of the crops are drawn for a whole epoch at once, in a fraction of the time.
-    """
-    if epochs is None:
-        numbers = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-    else:
-        numbers = tf.data.Dataset.range(*epochs)
-    count = len(images)
-
-    @without_autograph
-    def epoch(number):
-        number += seed << 20
-        tf.random.set_seed(1)  # of this function's graph only, so that the order does not depend on the global seed
-        order = images.data.shuffle(images.buffer, seed=number, reshuffle_each_iteration=False)
-        places = tf.range(count, dtype=tf.int64)
-        seeds = tf.stack([tf.fill([count], number), places], axis=1)
-        draws = tf.random.stateless_uniform((count, CROP_DRAWS), [number, count])
-        data = tf.data.Dataset.zip((order, *map(tf.data.Dataset.from_tensor_slices, (seeds, draws))))
-        if images.buffer > count:  # the shuffle has read all elements, which completes a cache
-            return data.take(length)
-        return data.filter(without_autograph(lambda example, seed, draws: seed[1] < length))
-
-    return numbers.flat_map(epoch)
-
-
-def _service_elements(images: CachedSplit, epochs: tuple[int, int] | None, seed: int) -> tf.data.Dataset:
-    """Return the elements that a tf.data service distributes among its workers, with random seeds.
-
-    One epoch without `epochs`, otherwise an infinite number: a service starts each of its jobs with the same seeds.
-    """
-    seed += (epochs or (0, 1))[0] << 20
-    shuffled = images.data.shuffle(images.buffer, seed=seed)
-    if epochs is not None:
-        shuffled = shuffled.repeat()
-
-    @without_autograph
-    def with_random_seed(*example):
-        image_seed = tf.random.uniform((2,), maxval=tf.int64.max, dtype=tf.int64, seed=seed)
-        return example, image_seed, tf.random.stateless_uniform((CROP_DRAWS,), image_seed)
-
-    return shuffled.map(with_random_seed)
-
-
-def _sharding_policy(split: Split) -> tf.data.experimental.service.ShardingPolicy:
-    """Sharding policy of a tf.data service: dynamic, or off for a stream, so that each worker reads all of it.
-
-    A stream and its labels are two sources, which would be sharded independently of each other.
-    """
-    policy = tf.data.experimental.service.ShardingPolicy
-    return policy.OFF if isinstance(split.images, Encoded) else policy.DYNAMIC
 
 
 def _training_map(images: CachedSplit, input_spec: ImageSpec, augmentation: Augmentation) -> Callable[..., _Sample]:
