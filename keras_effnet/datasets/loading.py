@@ -26,7 +26,8 @@ from keras_effnet.datasets.segmentation.layouts import find_layout
 from keras_effnet.datasets.segmentation.pairs import in_memory, read_pairs
 from keras_effnet.datasets.splits import ImageDataset, SourceData, Split
 from keras_effnet.datasets.tfds import PREFIX, read_tfds
-from keras_effnet.datasets.tfrecord import PARTIAL, find_records, read_index, read_packed, read_records
+from keras_effnet.datasets.tfrecord.packed import PARTIAL, read_index, read_packed
+from keras_effnet.datasets.tfrecord.scanned import find_records, read_records
 from keras_effnet.errors import UserError, check_path, one_of, real_number, unknown, whole_number
 from keras_effnet.system.files import why_no_file
 

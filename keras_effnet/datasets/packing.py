@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.findings.data_identity import difference, identity_of
@@ -24,16 +22,16 @@ from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.loading import read_source
 from keras_effnet.datasets.many_files import decode_files
 from keras_effnet.datasets.splits import Encoded, SourceData, Split
-from keras_effnet.datasets.tfrecord import FORMAT, INDEX, RECORDS, VERSION, read_index
-from keras_effnet.datasets.tfrecord_writer import ShardWriter, atomic_folder, check_target, record
+from keras_effnet.datasets.stratification import stratified_shuffle
+from keras_effnet.datasets.tfrecord.packed import FORMAT, INDEX, RECORDS, VERSION, read_index
+from keras_effnet.datasets.tfrecord.stored_images import as_png, reduced_size, shrink, size_limit
+from keras_effnet.datasets.tfrecord.writer import ShardWriter, atomic_folder, check_target, record
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.portable_paths import portable
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-MARGIN = 1.15  # shorter side over the training size: random crops lose little resolution, evaluation none
-JPEG_QUALITY = 95
 _AHEAD = 64  # images that may wait for the writer, so that a slow disk does not fill the memory
 
 
@@ -89,59 +87,6 @@ class _Totals:
         return f"{self.images:,} of {expected:,} images ({megabytes:,.1f} MB are needed for all)"
 
 
-def stratified_shuffle(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Shuffle with an even distribution of every class, so that all shards have similar class proportions.
-
-    Args:
-        labels: Int array of shape `(N,)`.
-        seed: Int.
-
-    Returns:
-        A permutation of `range(N)`.
-    """
-    rng = np.random.default_rng(seed)
-    times = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        times[members] = (np.arange(len(members)) + rng.random(len(members))) / len(members)
-    return np.argsort(times, kind="stable")
-
-
-def shrink(contents: bytes, pixels: np.ndarray, shorter_side: int | None) -> tuple[bytes, bool]:
-    """Downscale an image and encode it as JPEG if its shorter side exceeds a limit.
-
-    Args:
-        contents: Bytes of the encoded image.
-        pixels: `uint8` array of shape `(height, width, 3)`, the decoded image.
-        shorter_side: Int, limit in pixels; None for no limit.
-
-    Returns:
-        Encoded bytes, unchanged if the image is small enough, and whether it was downscaled.
-    """
-    size = _reduced(pixels.shape[0], pixels.shape[1], shorter_side)
-    if size is None:
-        return contents, False
-    buffer = io.BytesIO()
-    # Pillow widens the kernel when it downscales, i.e. antialiases.
-    resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    resized.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue(), True
-
-
-def _reduced(height: int, width: int, shorter_side: int | None) -> tuple[int, int] | None:
-    """Width and height to which an image is downscaled; None if it is small enough."""
-    if shorter_side is None or min(height, width) <= shorter_side:
-        return None
-    scale = shorter_side / min(height, width)
-    return round(width * scale), round(height * scale)
-
-
-def _as_png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def _images(split: Split, task: DataTask, seed: int) -> Iterator[_Image]:
     """Decode the images of a split in the order in which they are written: shuffled, or a stream in its own order."""
     if isinstance(split.images, Encoded):
@@ -155,7 +100,7 @@ def _images(split: Split, task: DataTask, seed: int) -> Iterator[_Image]:
         return
     for place in places:
         pixels = split.images[place]
-        yield _Image(place, f"image {place}", (_as_png(pixels), pixels))
+        yield _Image(place, f"image {place}", (as_png(pixels), pixels))
 
 
 def _parallel_map(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
@@ -181,7 +126,7 @@ def _write_split(
 ) -> tuple[np.ndarray, list[Any]]:
     """Write the shards of a split; returns the index of each record's image in the split, and its label."""
     places, labels = [], []
-    reduce = partial(_reduced, shorter_side=shorter_side)
+    reduce = partial(reduced_size, shorter_side=shorter_side)
 
     def shrunk(image: _Image) -> tuple[_Image, bytes, bool]:
         if isinstance(image.found, BadFile):
@@ -288,11 +233,6 @@ def _describe(parts: SourceData, size: int | None, totals: _Totals) -> dict[str,
         "shorter_side": size_limit(size),
         "skipped": [item._asdict() for item in (*parts.skipped, *totals.skipped)],
     }
-
-
-def size_limit(size: int | None) -> int | None:
-    """Limit of the shorter side of packed images for a training size."""
-    return None if size is None else round(MARGIN * size)
 
 
 def _write_splits(

@@ -1,4 +1,4 @@
-"""Stratified splitting, cross-validation folds and class weights, from integer labels. NumPy."""
+"""Stratified splits, folds and shuffles, and class weights, from integer labels. NumPy."""
 
 from __future__ import annotations
 
@@ -62,6 +62,24 @@ def k_folds(labels: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
     # Round-robin over the images sorted by class: each class continues at the fold where the previous one ended.
     by_class = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
     return [np.sort(by_class[number::count]) for number in range(count)]
+
+
+def stratified_shuffle(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Shuffle with an even distribution of every class, so that all shards have similar class proportions.
+
+    Args:
+        labels: Int array of shape `(N,)`.
+        seed: Int.
+
+    Returns:
+        A permutation of `range(N)`.
+    """
+    rng = np.random.default_rng(seed)
+    times = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        times[members] = (np.arange(len(members)) + rng.random(len(members))) / len(members)
+    return np.argsort(times, kind="stable")
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.datasets.tfrecord_writer import PARTIAL
+from keras_effnet.datasets.tfrecord.packed import PARTIAL
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen:

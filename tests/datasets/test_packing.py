@@ -16,9 +16,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet.datasets import tfrecord_writer
 from keras_effnet.datasets.loading import load
-from keras_effnet.datasets.packing import pack, shrink, stratified_shuffle
+from keras_effnet.datasets.packing import pack
+from keras_effnet.datasets.stratification import stratified_shuffle
+from keras_effnet.datasets.tfrecord import writer as shard_writer
+from keras_effnet.datasets.tfrecord.stored_images import shrink
 from keras_effnet.errors import UserError
 
 
@@ -113,7 +115,7 @@ def test_shards_are_many_if_asked_and_each_holds_its_share_of_every_class(images
 
 
 def test_a_shard_ends_when_it_has_enough_bytes(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(tfrecord_writer, "SHARD_BYTES", 30_000)
+    monkeypatch.setattr(shard_writer, "SHARD_BYTES", 30_000)
     packed = pack(images, tmp_path / "packed")
     index = json.loads((tmp_path / "packed/index.json").read_text())
     sizes = [shard["bytes"] for shard in index["splits"]["train"]]
@@ -200,7 +202,7 @@ def test_a_class_that_cannot_be_decoded_is_not_packed(images, tmp_path):
 
 def failing_writer(monkeypatch, error, after: int):
     """The writer raises at the `after`th record."""
-    write, calls = tfrecord_writer.ShardWriter.write, []
+    write, calls = shard_writer.ShardWriter.write, []
 
     def fail(self, record):
         calls.append(record)
@@ -208,7 +210,7 @@ def failing_writer(monkeypatch, error, after: int):
             raise error
         write(self, record)
 
-    monkeypatch.setattr(tfrecord_writer.ShardWriter, "write", fail)
+    monkeypatch.setattr(shard_writer.ShardWriter, "write", fail)
 
 
 DISK_FULL = (
@@ -237,7 +239,7 @@ def test_an_interruption_leaves_an_earlier_pack_as_it_was(images, tmp_path, monk
 
 def test_a_fault_while_files_are_moved_leaves_no_shards_without_an_index(images, tmp_path, monkeypatch):
     (tmp_path / "packed").mkdir()
-    replace, moved = tfrecord_writer.Path.replace, []
+    replace, moved = shard_writer.Path.replace, []
 
     def fail(self, target):
         if self.name == "index.json":
@@ -245,7 +247,7 @@ def test_a_fault_while_files_are_moved_leaves_no_shards_without_an_index(images,
         moved.append(self.name)
         return replace(self, target)
 
-    monkeypatch.setattr(tfrecord_writer.Path, "replace", fail)
+    monkeypatch.setattr(shard_writer.Path, "replace", fail)
     with pytest.raises(UserError, match=r"Cannot write .*packed: Input/output error"):
         pack(images, tmp_path / "packed")
     assert moved == ["records.npz", "train-00000.tfrecord"]  # the index is last: what has one is whole

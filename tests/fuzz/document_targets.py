@@ -11,7 +11,7 @@ from keras_effnet.architecture.yaml_files import read_spec
 from keras_effnet.config.run_record import RunRecord
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.csv_lists import read_manifest
-from keras_effnet.datasets.tfrecord import read_index
+from keras_effnet.datasets.tfrecord.packed import read_index
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.search.arguments import kept_arguments
 from keras_effnet.study.networks import scaled

@@ -12,7 +12,7 @@ import pytest
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets import loading
 from keras_effnet.datasets.packing import pack
-from keras_effnet.datasets.tfrecord import PARTIAL
+from keras_effnet.datasets.tfrecord.packed import PARTIAL
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline import packed_cache
 from keras_effnet.pipeline.packed_cache import Saving, estimate, obstacle, packed_dataset, packed_folder

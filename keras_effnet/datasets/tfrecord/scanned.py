@@ -1,163 +1,27 @@
-"""Read TFRecord shards: packed ones through their index, those of other programs after one scan. TensorFlow."""
+"""Read shards that other programs wrote, after one scan for labels and classes. TensorFlow."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.decoding import BadFile, decode_all
-from keras_effnet.datasets.findings.data_identity import Identity
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
-from keras_effnet.datasets.labels.stored import read_labels
-from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.listing.tree import displayed, is_hidden, walk
-from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split
+from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
+from keras_effnet.datasets.tfrecord.records import FILE, IMAGE, LABEL, SYNSET, TEXT, encoded_shards, stream
 from keras_effnet.errors import UserError, first_line
-from keras_effnet.system.documents import parse_json, read_lines
-from keras_effnet.system.typed_values import conform
+from keras_effnet.system.documents import read_lines
 
-FORMAT, VERSION = "keras-effnet pack", 1
-INDEX, RECORDS, PARTIAL = "index.json", "records.npz", ".partial"
-# Feature names of TensorFlow's ImageNet scripts, which most published shards use.
-IMAGE, LABEL, TEXT, SYNSET, FILE = (
-    f"image/{name}" for name in ("encoded", "class/label", "class/text", "class/synset", "filename")
-)
-VALUES, MASK, BOX = "image/values", "image/segmentation/class/encoded", "image/object"  # not of classification
 _RECORD_FILE = re.compile(r"(\.tfrecords?|\.tfrec)$|(\.tfrecords?)?-\d{5}-of-\d{5}$")
 _BATCH = 256
-
-
-def stream(files: Sequence[str | Path]) -> Callable[[], tf.data.Dataset]:
-    """Return a function for `Encoded.open` that reads the encoded images of shards, one shard after the other."""
-    names = [os.fsencode(file) for file in files]  # file names are bytes and need not be valid text
-    wanted = {IMAGE: tf.io.FixedLenFeature((), tf.string)}
-
-    def open_shards() -> tf.data.Dataset:
-        records = tf.data.TFRecordDataset(names)
-        # Deterministic whatever the options of the enclosing pipeline: labels are matched by position.
-        return records.map(
-            lambda record: tf.io.parse_single_example(record, wanted)[IMAGE],
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-
-    return open_shards
-
-
-def _encoded(files: Sequence[Path], count: int) -> Encoded:
-    return Encoded(stream(files), count, files=tuple(map(str, files)))
-
-
-# ------------------------------------------------------------------ packed by this package
-
-
-class Shard(TypedDict):
-    """A shard file in the index of a packed folder."""
-
-    file: str
-    count: int
-    bytes: int
-
-
-class Skipped(TypedDict):
-    """An image that was not packed."""
-
-    path: str
-    reason: str
-
-
-class _Source(TypedDict, total=False):
-    data: Identity  # of the images that were packed; earlier versions did not record it
-    task: DataTask  # what the labels are for; classification if it is not recorded
-
-
-class PackIndex(_Source):
-    """Index of a packed folder, `index.json`."""
-
-    name: str
-    class_names: list[str]
-    mirror: bool
-    skipped: list[Skipped]
-    splits: dict[Literal["train", "val", "test"], list[Shard]]
-
-
-def read_index(folder: Path) -> dict | None:
-    """Read the index of a packed folder; None if there is none, or if another program wrote it.
-
-    Raises:
-        UserError: A later version of the format.
-    """
-    try:
-        index = parse_json((folder / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        return None
-    version = index.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise UserError(
-            f"{folder} was packed by a later version of keras-effnet (format {version}, this one reads up to "
-            f"{VERSION}): upgrade, or pack the images again."
-        )
-    try:
-        return dict(conform(index, PackIndex, ""))
-    except UserError as error:
-        raise UserError(f"{folder / INDEX} is damaged: {error}. Copy the folder again, or pack again.") from None
-
-
-def _packed_split(folder: Path, split: str, shards: list[dict], labels: Any, mirror: bool) -> Split:
-    for shard in shards:
-        path = folder / Path(shard["file"]).name  # within the folder, whatever the index says
-        size = path.stat().st_size if path.is_file() else None
-        if size != shard["bytes"]:
-            found = "is missing" if size is None else f"has {size} bytes where {shard['bytes']} were written"
-            raise UserError(f"{path} {found}: copy the folder again, or run keras-effnet pack again.")
-    count = sum(shard["count"] for shard in shards)
-    if count != len(labels):
-        raise UserError(f"{folder / RECORDS} has {len(labels)} labels for {count} {split} images; pack them again.")
-    files = [folder / Path(shard["file"]).name for shard in shards]
-    return Split(_encoded(files, count), labels, mirror)
-
-
-def read_packed(folder: Path, index: dict) -> SourceData:
-    """Read a folder written by `keras-effnet pack`.
-
-    Args:
-        folder: Path.
-        index: Dict returned by `read_index`.
-
-    Raises:
-        UserError: A file is missing, truncated or damaged.
-    """
-    folder = folder.resolve()
-    try:
-        with np.load(folder / RECORDS) as records:
-            arrays = dict(records)
-        task = index.get("task", "classification")
-        splits = {
-            split: _packed_split(folder, split, shards, read_labels(arrays, split, task), index["mirror"])
-            for split, shards in index["splits"].items()
-        }
-        skipped = tuple(BadFile(item["path"], item["reason"]) for item in index["skipped"])
-        names = tuple(index["class_names"])
-        return SourceData(index["name"], names, splits, skipped, arrays.get("train_order"), task=task)
-    except UserError:
-        raise
-    except Exception as error:  # a damaged archive raises errors of any type
-        raise UserError(
-            f"{folder} is damaged ({type(error).__name__}: {first_line(error)}): copy it again, or pack again."
-        ) from None
-
-
-# ------------------------------------------------------------------ written by others
 
 
 def find_records(folder: Path) -> dict[str, list[Path]]:
@@ -280,7 +144,7 @@ def read_records(
         starts = np.cumsum([0] + [len(scan.labels) for scan in scans[split]])
         found = [(start + at, item) for start, scan in zip(starts, scans[split], strict=False) for at, item in scan.bad]
         skipped += [item for _, item in found]
-        whole = _encoded([path.resolve() for path in files[split]], len(numbers))
+        whole = encoded_shards([path.resolve() for path in files[split]], len(numbers))
         listed[split] = np.array([index[number] for number in numbers.tolist()], "int32")
         good = np.setdiff1d(np.arange(len(numbers)), [at for at, _ in found])
         part = Split(whole, listed[split])

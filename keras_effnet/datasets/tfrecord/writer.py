@@ -18,19 +18,8 @@ import tensorflow as tf
 
 from keras_effnet.datasets.labels.boxes import Boxes
 from keras_effnet.datasets.labels.task_names import DataTask
-from keras_effnet.datasets.tfrecord import (
-    BOX,
-    FILE,
-    IMAGE,
-    INDEX,
-    LABEL,
-    MASK,
-    PARTIAL,
-    RECORDS,
-    TEXT,
-    VALUES,
-    read_index,
-)
+from keras_effnet.datasets.tfrecord.packed import INDEX, PARTIAL, RECORDS, read_index
+from keras_effnet.datasets.tfrecord.records import BOX, FILE, IMAGE, LABEL, MASK, TEXT, VALUES
 from keras_effnet.errors import UserError
 from keras_effnet.system.run_folders import LOCK, locked
 
