@@ -86,7 +86,9 @@ def read_pairs(layout: Layout, max_bad_files: int, check: bool, progress: Progre
     if not usable:
         raise UserError(f"{layout.name} has no image with a mask that can be decoded.")
     counts = np.stack([seen[pair].counts for pair in usable])
-    names, white = _classes(layout.name, usable, counts, given)
+    totals = {split: np.sum([seen[pair].counts for pair in pairs], axis=0) for split, pairs in good.items() if pairs}
+    classes, white = _used(layout.name, totals)
+    names = _names(layout.name, usable, counts, classes, given)
     splits = {
         split: Split(tuple(pair.image for pair in pairs), Masks(tuple(str(pair.mask) for pair in pairs), white=white))
         for split, pairs in good.items()
@@ -135,16 +137,33 @@ def _beyond(pair: Pair, counts: np.ndarray | None, given: _Given) -> BadFile | N
     return BadFile(str(pair.mask), f"value {values[-1]}, but {given.file.name} names {len(given.names)} classes")
 
 
-def _classes(
-    name: str, pairs: Sequence[Pair], counts: np.ndarray, given: _Given | None
-) -> tuple[tuple[str, ...], bool]:
-    """Names of the classes, and whether the masks are black and white, so that 255 is a class."""
-    used = np.flatnonzero(counts.any(axis=0)).tolist()
-    white = used == [0, IGNORED]
-    if white:
-        used = [0, 1]
-    classes = [value for value in used if value != IGNORED or white]
-    if given and classes and max(classes) >= len(given.names):
+def _used(name: str, totals: dict[str, np.ndarray]) -> tuple[list[int], bool]:
+    """Classes of masks, and whether these are black and white, so that 255 is class 1.
+
+    Args:
+        name: String, name of the dataset.
+        totals: Dict of split to the pixels of each value.
+
+    Raises:
+        UserError: All pixels of a split are ignored.
+    """
+    used = np.flatnonzero(sum(totals.values())).tolist()
+    if used == [0, IGNORED]:
+        return [0, 1], True
+    for split, pixels in totals.items():
+        if not pixels[:IGNORED].any():
+            raise UserError(
+                f"{name}: all pixels of the {split} masks are void (255), so there is no class. Save masks whose "
+                "values are the numbers of classes, from 0 to 254."
+            )
+    return [value for value in used if value != IGNORED], False
+
+
+def _names(
+    name: str, pairs: Sequence[Pair], counts: np.ndarray, classes: list[int], given: _Given | None
+) -> tuple[str, ...]:
+    """Names of the classes of masks."""
+    if given and max(classes) >= len(given.names):
         first = pairs[int(np.flatnonzero(counts[:, max(classes)])[0])]
         raise UserError(
             f"{first.mask} holds class {max(classes)}, but {given.file} names {len(given.names)} classes, from 0 to "
@@ -152,27 +171,22 @@ def _classes(
         )
     names = mask_names(classes, given.names if given else None)
     if len(names) < 2:
-        raise UserError(
-            f"{name}: all masks are of one class ({names[0] if names else 'none'}); at least two are needed."
-        )
-    return names, white
+        raise UserError(f"{name}: all masks are of one class ({names[0]}); at least two are needed.")
+    return names
 
 
 def in_memory(data: SourceData) -> SourceData:
     """Give masks of arrays their names, as `read_pairs` does for files.
 
     Raises:
-        UserError: A mask is of another size than its image, or holds a class without a name.
+        UserError: A mask is of another size than its image, or holds a class without a name; or a split has no class.
     """
     for name, part in data.splits.items():
         masks, expected = part.labels.source, part.pixels.shape[:3]
         if masks.shape != expected:
             raise UserError(f"{name} masks have shape {masks.shape}, expected {expected} as the images.")
-    counts = np.sum([part.labels.counts().sum(axis=0) for part in data.splits.values()], axis=0)
-    used = np.flatnonzero(counts).tolist()
-    white = used == [0, IGNORED]
-    classes = [0, 1] if white else [value for value in used if value != IGNORED]
-    if data.class_names and max(classes, default=0) >= len(data.class_names):
+    classes, white = _used(data.name, {split: part.labels.counts().sum(axis=0) for split, part in data.splits.items()})
+    if data.class_names and max(classes) >= len(data.class_names):
         raise UserError(f"A mask holds class {max(classes)}, beyond the {len(data.class_names)} class names.")
     names = mask_names(classes, data.class_names)
     if len(names) < 2:

@@ -100,6 +100,18 @@ def test_unusable_masks_are_skipped_by_name_and_too_many_are_refused(folder, cap
         load(folder, max_bad_files=3)
 
 
+def test_masks_without_a_pixel_of_a_class_are_called_void_whatever_names_are_given(tmp_path):
+    write(tmp_path / "images/train", tmp_path / "masks/train")
+    write(tmp_path / "images/val", tmp_path / "masks/val", count=2)
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    for mask in (tmp_path / "masks/val").iterdir():
+        Image.new("L", SIZE[::-1], 255).save(mask)
+    with pytest.raises(UserError, match=r"all pixels of the val masks are void \(255\), so there is no class\. Save"):
+        load(tmp_path)
+    with pytest.raises(UserError, match=r"arrays: all pixels of the train masks are void"):
+        from_arrays(np.zeros((4, *SIZE, 3), "uint8"), np.full((4, *SIZE), 255), ["a", "b"])
+
+
 def test_a_list_names_images_and_masks(folder):
     rows = [f"images/{number}.jpg,masks/{number}.png" for number in range(6)]
     (folder / "manifest.csv").write_text("\n".join(["path,mask", *rows]))
