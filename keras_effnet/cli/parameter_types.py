@@ -76,12 +76,15 @@ class Choice(click.Choice):
 class Names(click.ParamType):
     """Comma-separated names, `b0,b1`, as a list; empty for an empty string."""
 
-    name = "names"
+    name, required = "names", False
 
     def convert(self, value, param, ctx):
         if not isinstance(value, str):
             return value
-        return [part.strip() for part in value.split(",") if part.strip()]
+        names = [part.strip() for part in value.split(",") if part.strip()]
+        if value and not names:
+            self.fail(f"{value!r} lists nothing; separate names or numbers by commas.", param, ctx)
+        return names
 
 
 class ChoiceList(Names):
@@ -94,11 +97,11 @@ class ChoiceList(Names):
     """
 
     def __init__(self, what: str, choices: Sequence[str], *, required: bool = False):
-        self._what, self._choices, self._required = what, choices, required
+        self._what, self._choices, self.required = what, choices, required
 
     def convert(self, value, param, ctx):
         names = super().convert(value, param, ctx)
-        return [one_of(self._what, name, self._choices) for name in names or [""] * self._required]
+        return [one_of(self._what, name, self._choices) for name in names or [""] * self.required]
 
 
 class Numbers(Names):
@@ -132,7 +135,8 @@ class _Filled(click.ParamType):
 
 
 def refuse_empty_text(command: click.Command) -> None:
-    """Let a command refuse empty strings for text and paths; lists of names may be empty."""
+    """Let a command refuse empty strings for text, paths and lists; a required list has an error of its own."""
     for param in command.params:
-        if isinstance(param.type, (click.Path, click.types.StringParamType)):
+        text = isinstance(param.type, (click.Path, click.types.StringParamType))
+        if text or (isinstance(param.type, Names) and not param.type.required):
             param.type = _Filled(param.type)

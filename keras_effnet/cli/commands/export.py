@@ -108,7 +108,7 @@ def _save(network, path):
 @click.option(
     "--float-blocks",
     type=Names(),
-    default="",
+    default=(),
     help="Float blocks of a mixed file, comma-separated; by default convolutions or blocks, as measured.",
 )
 @click.option("--min-agreement", type=Number(0, 1), help="Minimum agreement; by default the precision's own.")
@@ -126,7 +126,7 @@ def _save(network, path):
 @click.option(
     "--also",
     type=ChoiceList("format", FORMATS),
-    default="",
+    default=(),
     help=f"Further float32 formats, comma-separated: {', '.join(FORMATS)}.",
 )
 @click.option("--web", is_flag=True, help="Also write a page that runs the files in the browser, as `serve` shows it.")

@@ -44,9 +44,9 @@ _FIXED = ("budget", "options", "threads", "rates")  # parts of the protocol, whi
 
 @click.command("study")
 @click.argument("data", required=False)
-@click.option("--models", type=Names(), default="", help="Networks to compare, by name: b0,b1,resnet18.")
+@click.option("--models", type=Names(), default=(), help="Networks to compare, by name: b0,b1,resnet18.")
 @click.option("--baseline", default="b0", show_default=True, help="Network that --phi and --axis scale.")
-@click.option("--phi", "phis", type=Numbers(), default="", help="Scaling steps: -2,-1,0. 0 is the baseline.")
+@click.option("--phi", "phis", type=Numbers(), default=(), help="Scaling steps: -2,-1,0. 0 is the baseline.")
 @click.option(
     "--axis",
     "axes",
