@@ -3,7 +3,8 @@ from .digits import clutter
 from .findings.data_report import DataReport
 from .labels.masks import Masks
 from .labels.task_names import DataTask
-from .loading import EMBEDDED, from_arrays, load
+from .loading import from_arrays, load
+from .readers import EMBEDDED
 from .splits import Encoded, ImageDataset, Split
 from .stratification import class_weights, k_folds, stratified_split
 

@@ -19,8 +19,8 @@ from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.labels.stored import read_labels, record_label, stored_labels
 from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.tree import LeftOut
-from keras_effnet.datasets.loading import read_source
 from keras_effnet.datasets.many_files import decode_files
+from keras_effnet.datasets.readers import read_source
 from keras_effnet.datasets.splits import Encoded, SourceData, Split
 from keras_effnet.datasets.stratification import stratified_shuffle
 from keras_effnet.datasets.tfrecord.packed import FORMAT, INDEX, RECORDS, VERSION, read_index

@@ -16,8 +16,9 @@ import tensorflow as tf
 from keras_effnet.datasets.decoding import decode
 from keras_effnet.datasets.findings.data_identity import difference, identity_of
 from keras_effnet.datasets.folders import Progress
-from keras_effnet.datasets.loading import load, read_source
+from keras_effnet.datasets.loading import load
 from keras_effnet.datasets.packing import pack
+from keras_effnet.datasets.readers import read_source
 from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 from keras_effnet.datasets.tfrecord.packed import read_index
 from keras_effnet.datasets.tfrecord.stored_images import shrink, size_limit
