@@ -15,7 +15,8 @@ from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.listing.tree import displayed
 from keras_effnet.datasets.segmentation.pairs import Layout, Pair, read_pairs
-from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import SPLIT_NAMES, Split
 from keras_effnet.errors import UserError, unknown
 from keras_effnet.system.typed_values import shown
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from keras_effnet.datasets.splits import SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import Split
 from keras_effnet.datasets.stratification import stratified_split
 from keras_effnet.errors import UserError
 

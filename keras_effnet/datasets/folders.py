@@ -21,7 +21,8 @@ from keras_effnet.datasets.listing.images import (
 )
 from keras_effnet.datasets.listing.tree import LeftOut, contents, displayed
 from keras_effnet.datasets.many_files import find_bad_files
-from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import SPLIT_NAMES, Split
 from keras_effnet.errors import UserError, listed
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from keras_effnet.datasets.labels.conversion import array_labels, array_pixels, 
 from keras_effnet.datasets.labels.task_names import DATA_TASKS, DataTask
 from keras_effnet.datasets.readers import read_source
 from keras_effnet.datasets.segmentation.pairs import in_memory
-from keras_effnet.datasets.splits import ImageDataset, SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import ImageDataset, Split
 from keras_effnet.datasets.tfds import PREFIX
 from keras_effnet.errors import UserError, one_of, real_number
 

@@ -21,7 +21,8 @@ from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.many_files import decode_files
 from keras_effnet.datasets.readers import read_source
-from keras_effnet.datasets.splits import Encoded, SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import Encoded, Split
 from keras_effnet.datasets.stratification import stratified_shuffle
 from keras_effnet.datasets.tfrecord.packed import FORMAT, INDEX, RECORDS, VERSION, read_index
 from keras_effnet.datasets.tfrecord.stored_images import as_png, reduced_size, shrink, size_limit

@@ -17,7 +17,7 @@ from keras_effnet.datasets.labels.conversion import TAKES, check_conversion
 from keras_effnet.datasets.labels.task_names import DATA_TASKS, DataTask
 from keras_effnet.datasets.segmentation.layouts import find_layout
 from keras_effnet.datasets.segmentation.pairs import read_pairs
-from keras_effnet.datasets.splits import SourceData
+from keras_effnet.datasets.source_data import SourceData
 from keras_effnet.datasets.tfds import PREFIX, read_tfds
 from keras_effnet.datasets.tfrecord.packed import PARTIAL, read_index, read_packed
 from keras_effnet.datasets.tfrecord.scanned import find_records, read_records

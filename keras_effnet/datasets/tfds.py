@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_effnet.datasets.folders import Progress
-from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import SPLIT_NAMES, Encoded, Split
 from keras_effnet.errors import UserError, closest, first_line
 
 PREFIX = "tfds:"

@@ -8,7 +8,8 @@ import tensorflow as tf
 from sklearn.utils.class_weight import compute_sample_weight
 
 from keras_effnet.datasets.loading import from_arrays, load
-from keras_effnet.datasets.splits import Encoded, ImageDataset, SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 from keras_effnet.datasets.stratification import class_weights, k_folds
 from keras_effnet.errors import UserError
 

@@ -27,7 +27,8 @@ from keras_effnet.datasets.folders import Progress, check_bad_file_limit
 from keras_effnet.datasets.labels.boxes import Boxes, ImageBoxes
 from keras_effnet.datasets.listing.tree import displayed
 from keras_effnet.datasets.many_files import find_bad_files
-from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import SPLIT_NAMES, Split
 from keras_effnet.errors import UserError
 
 _ROBOFLOW = "_annotations.coco.json"

@@ -15,7 +15,8 @@ from keras_effnet.datasets.folders import Progress, check_bad_file_limit
 from keras_effnet.datasets.labels.masks import IGNORED, VALUES, Masks, mask_names, read_mask, upright_size
 from keras_effnet.datasets.listing.tree import LeftOut
 from keras_effnet.datasets.many_files import find_bad_files
-from keras_effnet.datasets.splits import SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import Split
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_lines
 

@@ -11,7 +11,8 @@ from keras_effnet.datasets.decoding import BadFile
 from keras_effnet.datasets.findings.data_identity import Identity
 from keras_effnet.datasets.labels.stored import read_labels
 from keras_effnet.datasets.labels.task_names import DataTask
-from keras_effnet.datasets.splits import SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import Split
 from keras_effnet.datasets.tfrecord.records import encoded_shards
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.system.documents import parse_json

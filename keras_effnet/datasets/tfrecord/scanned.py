@@ -15,7 +15,8 @@ from keras_effnet.datasets.decoding import BadFile, decode_all
 from keras_effnet.datasets.folders import Progress, check_bad_file_limit, check_decoded_classes, labels_of
 from keras_effnet.datasets.listing.images import class_folders
 from keras_effnet.datasets.listing.tree import displayed, is_hidden, walk
-from keras_effnet.datasets.splits import SPLIT_NAMES, SourceData, Split
+from keras_effnet.datasets.source_data import SourceData
+from keras_effnet.datasets.splits import SPLIT_NAMES, Split
 from keras_effnet.datasets.tfrecord.records import FILE, IMAGE, LABEL, SYNSET, TEXT, encoded_shards, stream
 from keras_effnet.errors import UserError, first_line
 from keras_effnet.system.documents import read_lines
