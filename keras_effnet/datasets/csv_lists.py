@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_effnet.datasets.folders import Progress, without_bad_files
-from keras_effnet.datasets.labels.csv_labels import Labelled, is_number, label_rows
+from keras_effnet.datasets.labels.csv_cells import is_number
+from keras_effnet.datasets.labels.csv_labels import Labelled, label_rows
 from keras_effnet.datasets.labels.csv_table import Row, Table, check_columns, one_line, read_table
 from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.datasets.listing.images import class_folders
@@ -129,7 +130,7 @@ def read_manifest(
         check: Bool, whether to decode every file once.
         progress: Wraps the iteration over files, for a progress bar.
         skip_empty_classes: Bool, whether all images of a class may be undecodable.
-        task: String, what the labels are for; None to follow from the file, see `labels.csv_labels.told_task`.
+        task: String, what the labels are for; None to follow from the file, see `labels.csv_tasks.told_task`.
 
     Raises:
         UserError: A column is missing, or a row has no label, an unknown split or a file that does not exist.

@@ -125,14 +125,19 @@ def _worst_first(groups):
 
 def findings(report) -> list[tuple[str, int, str]]:
     """Return the rows of the table: finding, number of images, explanation."""
+    from keras_effnet.datasets.labels.kinds import KINDS
+
     copies = sum(len(group.members) - 1 for group in report.groups if group.exact)
     near = sum(len(group.members) - 1 for group in report.groups if not group.exact)
     labels = sum(len(group.members) for group in report.contradictions)
     unreadable, contradicting = _WORDS.get(report.task, _WORDS["classification"])
-    sampled = "" if report.checked == report.total else f"a sample of {report.total}"
+    kind = KINDS[report.task]
+    names = len(report.class_names)
+    told = f"task {report.task}, {names} {kind.noun if names == 1 else kind.plural}"
+    sampled = "" if report.checked == report.total else f"a sample of {report.total}; "
     leaked = ", ".join(f"{count} of {split}" for split, count in report.leaked.items())
     rows = [
-        ("checked", report.checked, sampled),
+        ("checked", report.checked, f"{sampled}{told}"),
         (unreadable, len(report.unreadable), "skipped in training"),
         *_defects(report),
         *_left_out(report),

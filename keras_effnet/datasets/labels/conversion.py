@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from keras_effnet.datasets.labels.boxes import Boxes
 from keras_effnet.datasets.labels.masks import VALUES, Masks
-from keras_effnet.datasets.labels.task_names import DataTask
+from keras_effnet.datasets.labels.task_names import DataTask, may_be_mistakes
 from keras_effnet.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 LARGEST_VALUE = 1e15  # squares of values, summed over a dataset, stay far below the largest float32, 3e38
 TOO_LARGE = f"{LARGEST_VALUE:g}: give the values in a larger unit, as float32 cannot hold their squares."
@@ -106,8 +109,23 @@ def array_task(labels: Any) -> DataTask:
     if labels.ndim == 1 or labels.shape[1] == 1:
         return "regression" if _has_decimals(labels) else "classification"
     if not np.isin(labels, (0, 1)).all():
-        return "regression" if labels.dtype.kind == "f" else "classification"
+        if labels.dtype.kind != "f":
+            return "classification"
+        _warn_of_few(labels)
+        return "regression"
     return "classification" if (labels.sum(axis=1) == 1).all() else "multilabel"
+
+
+def _warn_of_few(labels: np.ndarray) -> None:
+    """Warn if few values of an array of flags are others than 0 and 1: they may be mistakes."""
+    odd = np.argwhere(~np.isin(labels, (0, 1)))
+    if may_be_mistakes(len(odd), labels.size):
+        row, column = odd[0].tolist()
+        logger.warning(
+            "labels[%d, %d] is %g, neither 0 nor 1; by %d such of %d the task is regression rather than multilabel. "
+            'Correct them, or pass task="regression".',
+            *(row, column, labels[row, column], len(odd), labels.size),
+        )
 
 
 def _has_decimals(labels: np.ndarray) -> bool:
@@ -132,9 +150,11 @@ def array_labels(labels: Any, count: int, split: str, task: DataTask) -> Any:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:
+        odd = labels[~np.isin(labels, (0, 1))]
+        value = f" and hold {odd[0]}, neither 0 nor 1" if len(odd) else ""
         raise UserError(
-            f"{split} labels have shape {labels.shape}; pass class numbers: labels.argmax(axis=1). For several labels "
-            'per image pass task="multilabel".'
+            f"{split} labels have shape {labels.shape}{value}; pass class numbers: labels.argmax(axis=1). For several "
+            'labels per image pass task="multilabel".'
         )
     if labels.shape != (count,):
         raise UserError(f"{split} has {count} images but labels of shape {labels.shape}.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from keras_effnet.datasets.labels.conversion import LARGEST_VALUE, TOO_LARGE
-from keras_effnet.datasets.labels.csv_table import COLUMNS, Row, Table, check_columns, one_line
+from keras_effnet.datasets.labels.csv_cells import FLAGS, SEPARATOR, is_number, is_real
+from keras_effnet.datasets.labels.csv_table import Row, Table, check_columns, one_line
+from keras_effnet.datasets.labels.csv_tasks import told_task
 from keras_effnet.datasets.labels.task_names import DataTask
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_lines
-
-SEPARATOR = "|"  # of the labels in a cell
-_FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
-_DIGITS = 18  # of a class number
-_TYPO = 0.75  # similarity to "label" from which another column is taken for a misspelt one
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,64 +37,12 @@ def label_rows(table: Table, task: DataTask | None) -> Labelled:
 
     Args:
         table: `Table`.
-        task: String, what the labels are for; None to follow from the cells, see `told_task`.
+        task: String, what the labels are for; None to follow from the cells, see `csv_tasks.told_task`.
 
     Raises:
         UserError: A column is missing, or a cell does not fit the task; names the line.
     """
     return _READERS[task or told_task(table)](table)
-
-
-def told_task(table: Table) -> DataTask:
-    """Task of a file that its cells leave no doubt of; otherwise classification.
-
-    | columns | task |
-    |---|---|
-    | `label` with `a|b` in a cell | multilabel |
-    | `label` of numbers, some with decimals | regression |
-    | `mask`, and no `label` | segmentation |
-    | one column of 0 and 1 | binary |
-    | several columns of 0 and 1, not exactly one 1 in each row | multilabel |
-    | columns of other numbers | regression |
-
-    Raises:
-        UserError: There is neither a column `label` nor a column of numbers.
-    """
-    if "label" in table.header:
-        cells = [row.values["label"] for row in table.rows]
-        if any(SEPARATOR in cell for cell in cells):
-            return "multilabel"
-        numbers = all(map(is_real, cells)) and not all(map(is_number, cells))
-        return "regression" if numbers else "classification"
-    if "mask" in table.header:
-        return "segmentation"
-    columns = [[row.others[name] for row in table.rows] for name in table.others]
-    if not any(any(map(is_real, column)) for column in columns) or _is_typo(table.others):
-        check_columns(table)  # which raises
-    if not all(cell.lower() in _FLAGS for column in columns for cell in column):
-        return "regression"
-    if len(columns) == 1:
-        return "binary"
-    exclusive = all(sum(_FLAGS[cell.lower()] for cell in cells) == 1 for cells in zip(*columns, strict=True))
-    return "classification" if exclusive else "multilabel"
-
-
-def _is_typo(columns: Sequence[str]) -> bool:
-    known = COLUMNS["label"]
-    return len(columns) == 1 and bool(difflib.get_close_matches(columns[0].lower(), known, cutoff=_TYPO))
-
-
-def is_number(text: str) -> bool:
-    """Whether a cell is the number of a class."""
-    return text.isdecimal() and len(text) <= _DIGITS
-
-
-def is_real(text: str) -> bool:
-    """Whether a cell is a finite number."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 # ------------------------------------------------------------------ classes
@@ -203,12 +146,12 @@ def _matrix(table: Table, read: Callable[[Table, Row, str, str], float]) -> np.n
 
 
 def _flag(table: Table, row: Row, column: str, cell: str) -> float:
-    if cell.lower() not in _FLAGS:
+    if cell.lower() not in FLAGS:
         raise UserError(
             f"{table.at(row)}, column {one_line(column)!r}: {one_line(cell)!r} is neither 0 nor 1. Correct it, or "
             "remove the column if it is not a label."
         )
-    return _FLAGS[cell.lower()]
+    return FLAGS[cell.lower()]
 
 
 def _number(table: Table, row: Row, column: str, cell: str) -> float:

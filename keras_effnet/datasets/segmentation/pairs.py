@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,8 +21,11 @@ from keras_effnet.datasets.splits import Split
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_lines
 
+logger = logging.getLogger(__name__)
+
 # What a reason begins with, and what it is called where such pairs are counted.
 DEFECTS = {"no mask": "no mask", "a mask of": "mask of another size", "value ": "unknown value in a mask"}
+_GREY = 0.1  # pixels of other values, as a share of the white ones, up to which masks are meant to be black and white
 CLASS_FILES = ("classes.txt", "labels.txt")  # a name on each line, the first is that of class 0
 
 
@@ -89,6 +93,7 @@ def read_pairs(layout: Layout, max_bad_files: int, check: bool, progress: Progre
     counts = np.stack([seen[pair].counts for pair in usable])
     totals = {split: np.sum([seen[pair].counts for pair in pairs], axis=0) for split, pairs in good.items() if pairs}
     classes, white = _used(layout.name, totals)
+    _warn_of_grey(layout.name, counts, [str(pair.mask) for pair in usable])
     names = _names(layout.name, usable, counts, classes, given)
     splits = {
         split: Split(tuple(pair.image for pair in pairs), Masks(tuple(str(pair.mask) for pair in pairs), white=white))
@@ -160,6 +165,26 @@ def _used(name: str, totals: dict[str, np.ndarray]) -> tuple[list[int], bool]:
     return [value for value in used if value != IGNORED], False
 
 
+def _warn_of_grey(name: str, counts: np.ndarray, masks: Sequence[str]) -> None:
+    """Warn of masks that are black and white but for a few pixels, so that their white is ignored.
+
+    Args:
+        name: String, name of the dataset.
+        counts: Int array of shape `(N, 256)`, pixels of each value.
+        masks: N strings, what to call each mask.
+    """
+    grey = counts[:, 1:IGNORED]
+    few, white = int(grey.sum()), int(counts[:, IGNORED].sum())
+    if not 0 < few < _GREY * white:
+        return
+    first = int(np.flatnonzero(grey.any(axis=1))[0])
+    logger.warning(
+        "%s: masks are black and white but for %s of %s pixels (first in %s: %d), so their white (255) is ignored. If "
+        "white is a class, save masks of 0 and 255 alone: as PNG, resized without interpolation.",
+        *(name, f"{few:,}", f"{int(counts.sum()):,}", masks[first], 1 + int(np.flatnonzero(grey[first])[0])),
+    )
+
+
 def _names(
     name: str, pairs: Sequence[Pair], counts: np.ndarray, classes: list[int], given: _Given | None
 ) -> tuple[str, ...]:
@@ -186,7 +211,10 @@ def in_memory(data: SourceData) -> SourceData:
         masks, expected = part.labels.source, part.pixels.shape[:3]
         if masks.shape != expected:
             raise UserError(f"{name} masks have shape {masks.shape}, expected {expected} as the images.")
-    classes, white = _used(data.name, {split: part.labels.counts().sum(axis=0) for split, part in data.splits.items()})
+    counts = {split: part.labels.counts() for split, part in data.splits.items()}
+    classes, white = _used(data.name, {split: each.sum(axis=0) for split, each in counts.items()})
+    places = [f"{split}[{place}]" for split, each in counts.items() for place in range(len(each))]
+    _warn_of_grey(data.name, np.concatenate([*counts.values()]), places)
     if data.class_names and max(classes) >= len(data.class_names):
         raise UserError(f"A mask holds class {max(classes)}, beyond the {len(data.class_names)} class names.")
     names = mask_names(classes, data.class_names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 from keras_effnet.datasets import from_arrays
+from keras_effnet.datasets.labels.csv_table import read_table
+from keras_effnet.datasets.labels.csv_tasks import told_task
 from keras_effnet.datasets.labels.kinds import KINDS
 from keras_effnet.datasets.loading import load
 from keras_effnet.datasets.packing import pack
@@ -111,6 +114,36 @@ def test_a_cell_that_does_not_fit_the_task_is_named_in_one_line(listed, header, 
     assert "\n" not in str(caught.value)
 
 
+MANY = 60
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "odd", "task", "warning"),
+    [
+        ("cat,dog", ["1,0", "1,1"], "0,2", "regression", "line 9, column 'dog': '2' is neither 0 nor 1; by 1 such of"),
+        ("dog", ["1", "0"], "7", "regression", "'7' is neither 0 nor 1; by 1 such of 60 .* rather than binary"),
+        ("id,cat,dog", ["3,1,0", "4,1,1"], "5,0,1", "regression", "column 'id': '3' is neither 0 nor 1; by 60 such"),
+        ("cat,dog", ["1,0", "0,1"], "1,1", "multilabel", "line 9: 2 of its columns are 1; by 1 such of 60 the task is"),
+        ("label", ["7", "2"], "2.5", "regression", "column 'label': '2.5' is no class number; by 1 such of 60"),
+        ("label", ["7.5", "2.5"], "n/a", "classification", "'n/a' is no number; by 1 such of 60 the task is class"),
+        ("label", ["x", "y"], "x|y", "multilabel", r"'x\|y' stands for several labels; by 1 such of 60"),
+        ("label", ["1.5", "2"], "3", "regression", None),
+        ("price,rooms", ["1.5,2", "2,1"], "0,1", "regression", None),
+        ("price,pool", ["1.5,0", "2,1"], "0,1", "regression", None),
+        ("cat,dog", ["1,0", "0,1"], "0,1", "classification", None),
+        ("label", ["x", "y"], "y", "classification", None),
+    ],
+)
+def test_a_task_that_few_cells_decide_is_warned_of(tmp_path, caplog, header, cells, odd, task, warning):
+    rows = cells * (MANY // 2)
+    rows[7] = odd
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join([f"path,{header}", *(f"{place}.png,{row}" for place, row in enumerate(rows))]))
+    assert told_task(read_table(path)) == task
+    assert caplog.text == "" if warning is None else re.search(warning, caplog.text)
+    assert warning is None or f"say --task {task}." in caplog.text
+
+
 def test_a_decimal_comma_is_named(images):
     path = images / "comma.csv"
     path.write_text("path;value\na.png;1,5\nb.png;2\n")
@@ -163,6 +196,7 @@ def test_numbers_are_held_out_over_their_whole_range():
     ("labels", "task", "message"),
     [
         (np.eye(4), None, "pass class numbers"),
+        (np.eye(4, dtype=int) * 2, None, r"labels have shape \(4, 4\) and hold 2, neither 0 nor 1"),
         (np.full((4, 2), 2.0), "multilabel", "range from 2 to 2; expected 0 and 1"),
         (np.ones((4, 1)), "multilabel", "have one column"),
         (np.array([1, np.nan, 2, 3]), "regression", "NaN or infinite"),
@@ -177,6 +211,13 @@ def test_numbers_are_held_out_over_their_whole_range():
 def test_arrays_that_do_not_fit_their_task_are_refused(labels, task, message):
     with pytest.raises(UserError, match=message):
         from_arrays(np.zeros((4, 2, 2, 3), "uint8"), labels, task=task)
+
+
+def test_an_array_of_flags_with_one_other_value_is_warned_of(caplog):
+    labels = np.ones((4, 3))
+    labels[2, 1] = 2
+    assert from_arrays(np.zeros((4, 2, 2, 3), "uint8"), labels).task == "regression"
+    assert "labels[2, 1] is 2, neither 0 nor 1; by 1 such of 12 the task is regression" in caplog.text
 
 
 # ------------------------------------------------------------------ packs

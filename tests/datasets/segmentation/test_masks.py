@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -98,6 +100,26 @@ def test_unusable_masks_are_skipped_by_name_and_too_many_are_refused(folder, cap
     assert "Skipped 4 of 6 images that cannot be used" in caplog.text
     with pytest.raises(UserError, match="4 of 6 images cannot be used, more than the 3 allowed"):
         load(folder, max_bad_files=3)
+
+
+def test_black_and_white_masks_with_a_few_grey_pixels_are_warned_of(tmp_path, caplog):
+    write(tmp_path / "images", tmp_path / "masks")
+    for number, mask in enumerate(sorted((tmp_path / "masks").iterdir())):
+        values = np.zeros(SIZE, "uint8")
+        values[3:] = 255
+        values[0, 0] = 7 * (number == 4)
+        Image.fromarray(values).save(mask)
+    dataset = load(tmp_path)
+    assert len(dataset.class_names) == 8
+    assert re.search(r"black and white but for 1 of 288 pixels \(first in \S*4\.png: 7\), so their white", caplog.text)
+    caplog.clear()
+    masks = np.stack([dataset.train.labels.read(0)] * 4)
+    masks[2, 0, 0] = 1
+    from_arrays(np.zeros((4, *SIZE, 3), "uint8"), masks)
+    assert "for 1 of 192 pixels (first in train[2]: 1)" in caplog.text
+    caplog.clear()
+    from_arrays(np.zeros((4, *SIZE, 3), "uint8"), np.stack([mask_of(place) for place in range(4)]))
+    assert not caplog.text
 
 
 def test_masks_without_a_pixel_of_a_class_are_called_void_whatever_names_are_given(tmp_path):
