@@ -290,7 +290,9 @@ def _finish(
     batches = pipelines.train(ResizeStage(0, 1, config.image_spec.size))
     detector = detector_for(dataset, config)
     # Before anything is saved: a network that predicts NaN is refused here.
-    result = _judge_better_statistics(model, batches, lambda: judge(model, pipelines.val, dataset, detector), announce)
+    result = _judge_better_statistics(
+        model, batches, lambda: judge(model, pipelines.judged, dataset, detector), announce
+    )
     save_model(model, folder / BEST)
     names = readable(dataset.class_names)
     images, labels = next(iter(batches.take(1)))

@@ -16,7 +16,8 @@ from keras_effnet.datasets.tfrecord.packed import PARTIAL
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline import packed_cache
 from keras_effnet.pipeline.packed_cache import Saving, estimate, obstacle, packed_dataset, packed_folder
-from keras_effnet.training import input_pipelines
+from keras_effnet.training import input_pipelines, run
+from keras_effnet.training.by_task.judging import judge
 from keras_effnet.training.input_pipelines import build_pipelines
 
 SIZE = 32
@@ -160,6 +161,22 @@ def test_training_reads_the_copy_and_the_final_evaluation_the_images(photos, tmp
     for (images, labels), (others, expected) in zip(pipelines.judged, plain.val, strict=True):
         np.testing.assert_array_equal(images, others)
         np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_estimate")
+def test_a_training_is_judged_by_images_in_the_order_of_their_labels(image_folder, tmp_path, monkeypatch):
+    """A copy is shuffled: with its images in place of the source's, each was compared with the label of another."""
+    dataset, judged = loading.load(image_folder({"ant": 12, "bee": 12}), val_split=0.5), []
+
+    def recording(model, val, *others):
+        judged.append(np.concatenate([labels for _, labels in val.as_numpy_iterator()]))
+        return judge(model, val, *others)
+
+    monkeypatch.setattr(run, "judge", recording)
+    run.train_dataset(dataset, config(cache="packed", width=0.1, depth=0.1), tmp_path / "run")
+    assert len(judged) == 2
+    np.testing.assert_array_equal(judged, [dataset.val.labels] * 2)
 
 
 def test_packing_is_offered_where_it_saves_time(photos, tmp_path, said, monkeypatch):
