@@ -36,7 +36,7 @@ from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input,
 from keras_effnet.system.files import why_no_file
 from keras_effnet.tasks import TASKS, TaskName, task_of
 from keras_effnet.tasks.recognition import is_detector
-from keras_effnet.training.run import BEST
+from keras_effnet.training.checkpoints import BEST
 
 if TYPE_CHECKING:
     from keras_effnet.export.tflite_file.interpreter import ImageModel

@@ -86,8 +86,8 @@ def _subject(protocol: Protocol, member: Member, classes: int) -> _Subject:
 
     from keras_effnet.export.conversion.float_graph import convert
     from keras_effnet.study.measurement import speed
+    from keras_effnet.training.by_task.networks import build_model
     from keras_effnet.training.loop import compile_model
-    from keras_effnet.training.run import build_model
 
     config = protocol.config(member)
     task: Literal["detection", "classification"] = "detection" if member.detects else "classification"
@@ -134,7 +134,7 @@ def measure_latencies(protocol: Protocol, members: Sequence[Member], classes: in
         from keras_effnet.export.conversion.float_graph import convert
         from keras_effnet.export.conversion.structure import float32_copy
         from keras_effnet.export.measure.latency import benchmark_in_turn
-        from keras_effnet.training.run import build_model
+        from keras_effnet.training.by_task.networks import build_model
 
         files = [convert(float32_copy(build_model(protocol.config(member), classes))) for member in members]
         latencies = benchmark_in_turn(files, threads=1, max_seconds=_LATENCY_SECONDS)

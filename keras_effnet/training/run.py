@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet import transfer
 from keras_effnet.architecture.detector_files import DETECTOR_JSON, save_detector
 from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.run_record import RunRecord, data_arguments
@@ -28,17 +27,11 @@ from keras_effnet.models.saving import load_state
 from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.system.files import WriteError, atomic_group, disk_full, write_text
 from keras_effnet.system.run_folders import write_environment
-from keras_effnet.training.by_task.boxes import check_detection, detector_for, with_anchors
-from keras_effnet.training.by_task.judging import Judgement, judge
-from keras_effnet.training.by_task.networks import (
-    Units,
-    build_model,
-    check_kind,
-    constant_values,
-    precision_reason,
-    resolve_precision,
-)
+from keras_effnet.training.by_task.boxes import detector_for, with_anchors
+from keras_effnet.training.by_task.judging import judge, judge_better_statistics
+from keras_effnet.training.by_task.networks import Units, build_model, constant_values, precision_reason
 from keras_effnet.training.by_task.objectives import balanced_weights, objective
+from keras_effnet.training.by_task.option_checks import check_options
 from keras_effnet.training.checkpoints import (
     BEST,
     LAST,
@@ -54,18 +47,6 @@ from keras_effnet.training.distribution import check_strategy, is_chief, scope
 from keras_effnet.training.input_pipelines import Pipelines, build_pipelines
 from keras_effnet.training.loop import train
 
-__all__ = [
-    "TrainConfig",
-    "TrainResult",
-    "build_model",
-    "fit_dataset",
-    "precision_reason",
-    "resolve_precision",
-    "train",
-    "train_dataset",
-]
-
-_OPEN_SIDES = 32  # pixels: a decoder for images of any size takes multiples of it
 _SHOWN = 16  # images in augmented.png
 _CACHE = "cache"  # a folder within the run's, while it trains
 _ORPHAN = 30.0  # seconds that a training of a killed study may take to notice that it is an orphan
@@ -130,26 +111,10 @@ def _occupied(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 def fit_dataset(dataset: ImageDataset, config: TrainConfig, run_dir: str | Path, **options) -> None:
     """Train without the final evaluation: write checkpoints, results and `args.yaml`. Arguments as `train_dataset`."""
-    _check_options(dataset, config)
+    check_options(dataset, config)
     announce = options.get("announce", lambda line: None)
     with _occupied(Path(run_dir), wait=_ORPHAN):
         _fit(dataset, with_anchors(dataset, config, announce), Path(run_dir), **options)
-
-
-def _check_options(dataset: ImageDataset, config: TrainConfig) -> None:
-    """Refuse options that do not apply to the task of a dataset."""
-    check_kind(config, dataset.task)
-    if config.detector is not None:
-        check_detection(config)
-    learning = objective(dataset.task).learning
-    if (config.mixup or config.cutmix) and not learning.mixed:
-        raise UserError(f"mixup and cutmix mix one label per image; leave them out for {dataset.task}.")
-    if dataset.task == "segmentation" and config.progressive and any(s.image_size % _OPEN_SIDES for s in config.stages):
-        raise UserError(
-            f"progressive image sizes of segmentation must be multiples of {_OPEN_SIDES}, got {config.progressive}."
-        )
-    if config.class_weight == "balanced" and not learning.weighted:
-        raise UserError(f"class_weight balanced is for classes and labels; leave it out for {dataset.task}.")
 
 
 def _network(dataset: ImageDataset, config: TrainConfig, **options: Any) -> keras.Model:
@@ -251,34 +216,12 @@ def train_dataset(
     instance_of("dataset", dataset, ImageDataset, "load it with datasets.load.")
     instance_of("config", config, TrainConfig)
     check_path("run_dir", run_dir)
-    _check_options(dataset, config)
+    check_options(dataset, config)
     config = with_anchors(dataset, config, announce)
     folder = Path(run_dir)
     with _occupied(folder):
         pipelines = _fit(dataset, config, folder, resume=resume, callbacks=callbacks, announce=announce)
         return _finish(dataset, config, folder, pipelines, announce) if is_chief() else None
-
-
-def _judge_better_statistics(
-    model: keras.Model, batches: tf.data.Dataset, judged: Callable[[], Judgement], announce: Callable[[str], None]
-) -> Judgement:
-    """Keep the batch normalization statistics of training, or re-estimated ones if the network scores higher with them.
-
-    Re-estimation helps where moving averages lag behind, as in short runs, and costs a point or two where they do not:
-    the batches are augmented, and dropout and stochastic depth, with which the weights were trained, are off.
-    """
-    weights, trained = model.get_weights(), judged()
-    transfer.reestimate_batch_norm(model, batches)
-    if all(map(np.array_equal, weights, model.get_weights())):  # all of it is frozen
-        return trained
-    measured = judged()
-    better = measured.score > trained.score
-    kept = "re-estimated" if better else "kept as trained"
-    announce(f"Batch normalization: {kept} ({trained.score:.3f} as trained, {measured.score:.3f} re-estimated).")
-    if better:
-        return measured
-    model.set_weights(weights)
-    return trained
 
 
 def _finish(
@@ -290,7 +233,7 @@ def _finish(
     batches = pipelines.train(ResizeStage(0, 1, config.image_spec.size))
     detector = detector_for(dataset, config)
     # Before anything is saved: a network that predicts NaN is refused here.
-    result = _judge_better_statistics(
+    result = judge_better_statistics(
         model, batches, lambda: judge(model, pipelines.judged, dataset, detector), announce
     )
     save_model(model, folder / BEST)

@@ -14,8 +14,9 @@ from keras_effnet.study.networks import family
 from keras_effnet.study.plan import Plan
 from keras_effnet.study.protocol import Protocol
 from keras_effnet.system.run_folders import LOCK
+from keras_effnet.training.loop import train
 from keras_effnet.training.processes import ADDRESSES, PROCESS_ID, PROCESSES
-from keras_effnet.training.run import train, train_dataset
+from keras_effnet.training.run import train_dataset
 
 
 @pytest.fixture

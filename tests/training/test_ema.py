@@ -11,8 +11,8 @@ import pytest
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.training.checkpoints import BEST, LAST, RunFolder, read_rows
 from keras_effnet.training.ema import AveragedWeights
+from keras_effnet.training.loop import train
 from keras_effnet.training.optimizers import ema_momentum
-from keras_effnet.training.run import train
 
 CONFIG = TrainConfig(
     model="lite0", epochs=3, learning_rate=0.02, warmup_epochs=0.5, batch_size=8, ema=0.9, schedule="constant"

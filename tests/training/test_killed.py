@@ -24,7 +24,8 @@ from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.training import run
 from keras_effnet.training.checkpoints import BEST, LAST, read_rows
-from keras_effnet.training.run import train, train_dataset
+from keras_effnet.training.loop import train
+from keras_effnet.training.run import train_dataset
 from keras_effnet.training.watchers import EpochSeeds, Pause
 
 EPOCHS = 4

@@ -14,7 +14,7 @@ from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.training.checkpoints import read_rows
-from keras_effnet.training.loop import jit_compile
+from keras_effnet.training.loop import jit_compile, train
 from keras_effnet.training.optimizers import (
     batch_counter,
     build_optimizer,
@@ -23,7 +23,6 @@ from keras_effnet.training.optimizers import (
     learning_rate,
     learning_rates,
 )
-from keras_effnet.training.run import train
 
 CONFIG = TrainConfig(model="lite0", epochs=10, learning_rate=0.02, warmup_epochs=2, batch_size=8)
 STEPS = 50

@@ -14,7 +14,8 @@ from keras_effnet.config.resizing import ResizeStage
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.training import input_pipelines, loop
 from keras_effnet.training.checkpoints import BEST, read_rows
-from keras_effnet.training.run import train, train_dataset
+from keras_effnet.training.loop import train
+from keras_effnet.training.run import train_dataset
 from keras_effnet.training.watchers import Pause
 
 CONFIG = TrainConfig(

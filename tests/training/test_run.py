@@ -33,7 +33,9 @@ from keras_effnet.models.efficientnet import EfficientNet
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training import run as training_run
 from keras_effnet.training.by_task.judging import Judgement
-from keras_effnet.training.run import build_model, resolve_precision, train, train_dataset
+from keras_effnet.training.by_task.networks import build_model, resolve_precision
+from keras_effnet.training.loop import train
+from keras_effnet.training.run import train_dataset
 from keras_effnet.training.watchers import ChanceWatch
 
 STEPS = 4

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.training.checkpoints import read_rows
-from keras_effnet.training.run import train
+from keras_effnet.training.loop import train
 from keras_effnet.training.tracking import Throughput, WandbLogger, tensorboard
 
 CONFIG = TrainConfig(model="lite0", epochs=2, learning_rate=0.01, warmup_epochs=0.5, batch_size=8)

@@ -28,7 +28,7 @@ def _packages() -> str:
 def _devices() -> str:
     import tensorflow as tf
 
-    from keras_effnet.training.run import resolve_precision
+    from keras_effnet.training.by_task.networks import resolve_precision
 
     kinds = sorted({device.device_type for device in tf.config.list_physical_devices()})
     return f"{', '.join(kinds)}; precision auto is {resolve_precision('auto')}"

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_effnet import transfer
 from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.datasets.splits import ImageDataset
 from keras_effnet.detection.anchors import anchor_boxes
@@ -55,6 +56,34 @@ def judge(
     if detector is not None:
         return _boxes(model, val, dataset, detector)
     return _JUDGES[dataset.task](model, val, dataset)
+
+
+def judge_better_statistics(
+    model: keras.Model, batches: tf.data.Dataset, judged: Callable[[], Judgement], announce: Callable[[str], None]
+) -> Judgement:
+    """Keep the batch normalization statistics of training, or re-estimated ones if the network scores higher with them.
+
+    Re-estimation helps where moving averages lag behind, as in short runs, and costs a point or two where they do not:
+    the batches are augmented, and dropout and stochastic depth, with which the weights were trained, are off.
+
+    Args:
+        model: Keras model; it gets the statistics that are kept.
+        batches: Training batches.
+        judged: Function that evaluates the model.
+        announce: Function called with a line about the choice.
+    """
+    weights, trained = model.get_weights(), judged()
+    transfer.reestimate_batch_norm(model, batches)
+    if all(map(np.array_equal, weights, model.get_weights())):  # all of it is frozen
+        return trained
+    measured = judged()
+    better = measured.score > trained.score
+    kept = "re-estimated" if better else "kept as trained"
+    announce(f"Batch normalization: {kept} ({trained.score:.3f} as trained, {measured.score:.3f} re-estimated).")
+    if better:
+        return measured
+    model.set_weights(weights)
+    return trained
 
 
 def _outputs(model: keras.Model, val: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
