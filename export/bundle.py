@@ -13,12 +13,13 @@ import numpy as np
 from keras_effnet.architecture.detector_files import DETECTOR_JSON, save_detector
 from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.errors import UserError, VerificationError
+from keras_effnet.export.acceptance import ExportCandidate
 from keras_effnet.export.app_bundle.answers import Shown, shown
 from keras_effnet.export.app_bundle.model_json import of_rows
 from keras_effnet.export.app_bundle.sample_image import choose, png, read_sample
 from keras_effnet.export.app_bundle.writing import BUNDLE, check_absent, fill
 from keras_effnet.export.calibration import Images
-from keras_effnet.export.candidate_trial import ExportCandidate, keep, try_precision
+from keras_effnet.export.candidate_trial import keep, try_precision
 from keras_effnet.export.choices import DEFAULT_QUANTIZATIONS, InputType, Int8Method, Quantization
 from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.description import About

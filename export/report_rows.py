@@ -9,7 +9,8 @@ from textwrap import shorten
 from typing import NamedTuple
 
 from keras_effnet.evaluation import quantization_plots as plots
-from keras_effnet.export.candidate_trial import Attempt, ExportResult
+from keras_effnet.export.acceptance import Attempt
+from keras_effnet.export.candidate_trial import ExportResult
 from keras_effnet.export.int8.layer_errors import LOST_DB, LayerError
 from keras_effnet.export.int8.swish_profile import SwishProfile
 from keras_effnet.export.measure.latency import LatencyReport

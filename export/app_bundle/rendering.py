@@ -17,8 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from keras_effnet.export.app_bundle.answers import shown as shown_by
 from keras_effnet.export.app_bundle.document import ModelDocument, ModelFile
-from keras_effnet.export.client_table import client_headers, client_rows
 from keras_effnet.export.tflite_file.clients import MEDIAPIPE, REFUSES
+from keras_effnet.export.tflite_file.clients.verdict_table import client_headers, client_rows
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.html_pages import markdown_text
 from keras_effnet.tasks import TASKS

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_effnet.export.candidate_trial import Attempt, ExportResult
+from keras_effnet.export.acceptance import Attempt
+from keras_effnet.export.candidate_trial import ExportResult
 from keras_effnet.export.int8.layer_errors import LayerError
 from keras_effnet.export.measure.latency import LatencyReport
 from keras_effnet.export.report import cells, columns, recommend_precision, write_export_report

@@ -1,10 +1,11 @@
-"""The runtimes of an export's files as a table, runtime by file, and the reasons below it. Pure Python."""
+"""Verdicts on the files of an export as a table, client by file, and the reasons below it. Pure Python."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from keras_effnet.export.tflite_file.clients import ACCEPTS, IN_PART, REFUSES, Verdict
+from keras_effnet.export.tflite_file.clients.judgement import Verdict
+from keras_effnet.export.tflite_file.clients.rule import ACCEPTS, IN_PART, REFUSES
 
 Verdicts = Mapping[str, Sequence[Verdict]]  # of each file, by its precision
 
