@@ -6,6 +6,7 @@ TensorFlow.
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from keras_effnet.export.outputs import CLASSIFIER, Outputs
 from keras_effnet.export.tflite_file.mapped_images import MappedImages
 from keras_effnet.export.tflite_file.schema import buffer, pack, parse, stored_bytes, tensor_dtype
 from keras_effnet.export.tflite_file.tensors import layer_of
+from keras_effnet.system.private_api import graph_steps
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT
@@ -70,12 +72,17 @@ _IN_FILE: dict[type, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _kernels(model: keras.Model) -> dict[int, np.ndarray]:
-    """Position of a kernel among all variables of a model -> its values in the file's layout."""
+    """Position of a kernel among all variables of a model -> its values in the file's layout.
+
+    Kernels that several calls share are left out: the converter may change what it makes of one call alone.
+    """
     places = {id(variable): place for place, variable in enumerate(_variables(model))}
+    layers = [layer for layer, _, _ in graph_steps(model) if type(layer) in _IN_FILE]
+    uses = Counter(id(layer.kernel) for layer in layers)
     return {
         places[id(layer.kernel)]: _IN_FILE[type(layer)](keras.ops.convert_to_numpy(layer.kernel))
-        for layer in computing_layers(model)
-        if type(layer) in _IN_FILE
+        for layer in layers
+        if uses[id(layer.kernel)] == 1
     }
 
 

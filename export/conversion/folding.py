@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_effnet.export.conversion.structure import copied
+from keras_effnet.system.private_api import graph_steps
 
 FOLDING = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
@@ -28,19 +29,28 @@ def input_layers(model: keras.Model) -> dict[str, list[Any]]:
 
 
 def foldable(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Name of a convolution -> the batch normalization that is the only layer to see its output."""
-    inputs = input_layers(model)
-    consumers = Counter(before.name for found in inputs.values() for before in found)
-    results = {id(tensor) for tensor in model.outputs}
-    consumers.update(each.name for each in model.operations if results & {*map(id, keras.tree.flatten(each.output))})
+    """Name of a convolution -> the batch normalization of its channels that is the only layer to see its output.
+
+    Both are called once, and stock layers: a layer that is called again computes something else there.
+    """
+    steps = graph_steps(model)
+    makers = {id(output): operation for operation, _, output in steps}
+    calls = Counter(id(operation) for operation, _, _ in steps)
+    readers = Counter(id(tensor) for _, inputs, _ in steps for tensor in inputs)
+    readers.update(map(id, model.outputs))
     found = {}
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            (before,) = inputs[layer.name]
-            linear = getattr(before, "activation", None) is keras.activations.linear
-            if isinstance(before, FOLDING) and linear and consumers[before.name] == 1:
-                found[before.name] = layer
+    for norm, (given, *_), _ in steps:
+        before: Any = makers.get(id(given))
+        stock = type(norm) is keras.layers.BatchNormalization and type(before) in FOLDING
+        if stock and readers[id(given)] == calls[id(norm)] == calls[id(before)] == 1 and _takes_up(before, norm):
+            found[before.name] = norm
     return found
+
+
+def _takes_up(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> bool:
+    """Whether a convolution is linear and its channels are what is normalized."""
+    channels = 3 if convolution.data_format == "channels_last" else 1
+    return convolution.activation is keras.activations.linear and norm.axis % 4 == channels
 
 
 def folded_weights(convolution, norm) -> list[np.ndarray]:

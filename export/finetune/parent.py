@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.outputs import Outputs
 from keras_effnet.preprocessing import ImageSpec
+from keras_effnet.system.private_api import graph_steps
 from keras_effnet.tasks.recognition import is_detector
 
 _TRAINER = "keras_effnet.export.finetune.worker"
@@ -103,15 +105,23 @@ def describe(model: keras.Model) -> list[dict]:
     """Describe a functional model as JSON data: name, class, arguments and input layers of each layer, in order.
 
     Raises:
-        UserError: A layer has no counterpart in the twin.
+        UserError: A layer has no counterpart in the twin, or is called more than once.
     """
     layers, inputs = [], input_layers(model)
-    for layer in model.layers:
-        kind, config = type(layer).__name__, layer.get_config()
-        if kind not in _ARGUMENTS or type(layer).__module__.split(".")[0] != "keras":
+    calls = Counter(operation.name for operation, _, _ in graph_steps(model))
+    for layer in model.operations:
+        kind = type(layer).__name__
+        stock = isinstance(layer, keras.layers.Layer) and type(layer).__module__.split(".")[0] == "keras"
+        if kind not in _ARGUMENTS or not stock:
             raise UserError(
                 f"Layer {layer.name} is a {kind}, which cannot be rebuilt in tf_keras; only stock layers can."
             )
+        if calls[layer.name] > 1:
+            raise UserError(
+                f"Layer {layer.name} is called {calls[layer.name]} times, and fine-tuning needs networks that call "
+                "each layer once: put copies in its place."
+            )
+        config = layer.get_config()
         layers.append(
             {
                 "name": layer.name,

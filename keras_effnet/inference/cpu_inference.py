@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.export.conversion.folding import FOLDING, foldable, folded_weights
+from keras_effnet.export.conversion.folding import foldable, folded_weights
 from keras_effnet.models.batch_norm import trains_on_cpu
 
 
@@ -69,10 +69,9 @@ def _calls_each_layer_once(model: keras.Model) -> bool:
 
 
 def _fits(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> bool:
-    """Whether both are stock layers in float32 on the last axis, and the normalization can add a bias."""
-    stock = type(convolution) in FOLDING and type(norm) is keras.layers.BatchNormalization
-    last = convolution.data_format == "channels_last" and norm.axis in (-1, 3)
-    return stock and last and norm.center and convolution.compute_dtype == norm.compute_dtype == "float32"
+    """Whether both compute in float32 on the last axis, and the normalization can add a bias."""
+    last = convolution.data_format == "channels_last"
+    return last and norm.center and convolution.compute_dtype == norm.compute_dtype == "float32"
 
 
 def _folded_values(model: keras.Model) -> dict[int, np.ndarray]:

@@ -83,6 +83,18 @@ def test_a_kernel_that_the_converter_changes_is_converted_itself(toy_model, smoo
     assert conversions(toy_model(), monkeypatch) == 2
 
 
+def test_a_kernel_that_two_calls_share_is_converted_itself(smooth_images):
+    # The converter folds the normalization into the kernel of the first call, not of the second.
+    keras.utils.set_random_seed(0)
+    image, again = keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 3, padding="same")
+    norm = keras.layers.BatchNormalization(gamma_initializer="random_normal")
+    x = again(keras.layers.ReLU()(norm(again(image))))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    images = smooth_images(3, 8).astype("float32")
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(TFLiteModel(converted(model)).predict(images), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_sequential_model_converts_too(smooth_images):
     keras.utils.set_random_seed(0)
     convolution = [keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization(), keras.layers.ReLU()]

@@ -75,7 +75,43 @@ def without_convolution(x):
     return keras.layers.BatchNormalization()(keras.layers.MaxPooling2D()(x))
 
 
-@pytest.mark.parametrize("connect", [shared, activated_first, without_convolution])
+def convolution_called_again(x):
+    convolution = keras.layers.Conv2D(3, 3, padding="same")
+    return convolution(keras.layers.BatchNormalization()(convolution(x)))
+
+
+def norm_called_again(x):
+    norm = keras.layers.BatchNormalization()
+    return norm(keras.layers.Conv2D(4, 3)(norm(keras.layers.Conv2D(4, 3)(x))))
+
+
+def norm_of_rows(x):
+    return keras.layers.BatchNormalization(axis=1)(keras.layers.Conv2D(8, 1)(x))
+
+
+class Tripled(keras.layers.Conv2D):
+    """A convolution of one's own, whose kernel is not all that it computes."""
+
+    def call(self, inputs):
+        return 3 * super().call(inputs)
+
+
+def own_convolution(x):
+    return keras.layers.BatchNormalization()(Tripled(3, 1, bias_initializer="ones")(x))
+
+
+@pytest.mark.parametrize(
+    "connect",
+    [
+        shared,
+        activated_first,
+        without_convolution,
+        convolution_called_again,
+        norm_called_again,
+        norm_of_rows,
+        own_convolution,
+    ],
+)
 def test_a_norm_that_no_convolution_can_take_up_stays(connect, smooth_images):
     model = toy(connect)
     folded = fold_batch_norms(model)

@@ -134,6 +134,18 @@ def test_a_layer_that_tf_keras_lacks_is_named():
         describe(model)
 
 
+def test_a_function_of_keras_ops_is_named_too():
+    image = keras.Input((8, 8, 3))
+    with pytest.raises(UserError, match=r"Layer multiply.* is a Multiply, which cannot be rebuilt in tf_keras"):
+        describe(keras.Model(image, keras.ops.multiply(image, 2.0)))
+
+
+def test_a_layer_that_is_called_twice_is_refused():
+    image, again = keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1, name="again")
+    with pytest.raises(UserError, match=r"Layer again is called 2 times, .*: put copies in its place"):
+        describe(keras.Model(image, again(again(image))))
+
+
 @pytest.fixture
 def toy(toy_model) -> keras.Model:
     return toy_model()
