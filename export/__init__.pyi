@@ -8,10 +8,11 @@ from .finetune.sparsity import CompressionResult, cluster, prune
 from .int8.layer_errors import LayerError
 from .measure.latency import LatencyReport, benchmark
 from .measure.memory import peak_memory
+from .measure.verify_report import VerifyReport
 from .savedmodel_onnx import FormatResult, export_onnx, export_savedmodel
 from .tflite import export_tflite
 from .tflite_file.inspection import Inspection, inspect
-from .verification import VerifyReport, verify
+from .verification import verify
 
 __all__ = [
     "About",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from keras_effnet.export.int8.layer_errors import LayerError, first_lost
 from keras_effnet.export.int8.swish_profile import SwishProfile
+from keras_effnet.export.measure.verify_report import VerifyReport
 from keras_effnet.export.recipes import Candidate, Precision, Settings
-from keras_effnet.export.verification import VerifyReport
 from keras_effnet.tasks import TASKS
 
 

@@ -18,10 +18,11 @@ from keras_effnet.export.description import About, describe
 from keras_effnet.export.int8.layer_errors import LayerError, measure_layer_errors
 from keras_effnet.export.int8.swish_profile import SwishProfile, profile_swishes
 from keras_effnet.export.measure.cpu_time import time_ratios
+from keras_effnet.export.measure.verify_report import VerifyReport
 from keras_effnet.export.recipes import BUDGETED, Candidate, Precision, Settings, check_settings
 from keras_effnet.export.tflite_file.inspection import check_portable
 from keras_effnet.export.tflite_file.interpreter import CannotRunError, TFLiteModel
-from keras_effnet.export.verification import Reference, VerifyReport
+from keras_effnet.export.verification import Reference
 from keras_effnet.system.documents import json_text
 from keras_effnet.system.machine import environment
 from keras_effnet.system.output import captured_output

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from keras_effnet.export.int8.layer_errors import first_lost
+from keras_effnet.export.measure.verify_report import VerifyReport
 from keras_effnet.export.report_rows import KeptFile, ReportRow, draw_charts
 from keras_effnet.export.tflite_file.clients import Verdict
 from keras_effnet.export.tflite_file.clients.verdict_table import client_headers, client_reasons, client_rows
-from keras_effnet.export.verification import VerifyReport
 from keras_effnet.system import html_pages
 from keras_effnet.system.files import write_text
 from keras_effnet.system.machine import cpu_name

@@ -14,8 +14,8 @@ from keras_effnet.export.candidate_trial import ExportResult
 from keras_effnet.export.int8.layer_errors import LOST_DB, LayerError
 from keras_effnet.export.int8.swish_profile import SwishProfile
 from keras_effnet.export.measure.latency import LatencyReport
+from keras_effnet.export.measure.verify_report import VerifyReport
 from keras_effnet.export.tflite_file.inspection import Inspection
-from keras_effnet.export.verification import VerifyReport
 from keras_effnet.system.machine import cpu_name
 from keras_effnet.tasks import TASKS
 

@@ -21,9 +21,10 @@ from keras_effnet.export.calibration import Images, load_images, synthetic_image
 from keras_effnet.export.conversion.float_graph import check_exportable
 from keras_effnet.export.conversion.plausibility import check_predictions
 from keras_effnet.export.conversion.structure import float32_copy, plain
+from keras_effnet.export.measure.verify_report import Evidence, VerifyReport
 from keras_effnet.export.outputs import Outputs
 from keras_effnet.export.recipes import PRECISIONS
-from keras_effnet.export.verification import Evidence, VerifyReport, compare
+from keras_effnet.export.verification import compare
 from keras_effnet.preprocessing import ImageSpec, check_range, preprocess_input
 from keras_effnet.system.files import atomic, cannot_write, staging
 from keras_effnet.system.output import captured_output

@@ -27,9 +27,10 @@ from keras_effnet.export.conversion.structure import plain
 from keras_effnet.export.description import About, output_names
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.float_islands import check_parts
+from keras_effnet.export.measure.verify_report import Evidence
 from keras_effnet.export.outputs import Tasks, class_count
 from keras_effnet.export.recipes import Settings, check_settings
-from keras_effnet.export.verification import Evidence, Reference
+from keras_effnet.export.verification import Reference
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.files import atomic_group, cannot_write
 

@@ -1,1 +1,1 @@
-"""Latency and peak-memory measurements of `.tflite` files."""
+"""Measurements of `.tflite` files: agreement with the Keras model, latency, CPU time, peak memory."""

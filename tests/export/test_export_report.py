@@ -13,11 +13,11 @@ from keras_effnet.export.acceptance import Attempt
 from keras_effnet.export.candidate_trial import ExportResult
 from keras_effnet.export.int8.layer_errors import LayerError
 from keras_effnet.export.measure.latency import LatencyReport
+from keras_effnet.export.measure.verify_report import VerifyReport
 from keras_effnet.export.report import cells, columns, recommend_precision, write_export_report
 from keras_effnet.export.report_rows import ReportRow
 from keras_effnet.export.tflite_file.clients import Verdict
 from keras_effnet.export.tflite_file.inspection import Inspection
-from keras_effnet.export.verification import VerifyReport
 
 HOSTILE = "</td><script>document.title='taken'</script>\"'&"
 

@@ -10,8 +10,8 @@ from keras_effnet.detection.boxes import encode
 from keras_effnet.detection.precision import Truth
 from keras_effnet.evaluation.by_task.box_agreement import BoxReader, box_sqnr
 from keras_effnet.evaluation.by_task.boxes import input_truths
+from keras_effnet.export.measure.verify_report import VerifyReport
 from keras_effnet.export.recipes import PRECISIONS
-from keras_effnet.export.verification import VerifyReport
 
 ANCHORS = np.array([[0, 0, 20, 20], [0, 20, 20, 40], [20, 0, 40, 20], [20, 20, 40, 40]], "float32")
 READER = BoxReader(ANCHORS, (40, 40))
