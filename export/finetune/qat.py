@@ -65,7 +65,8 @@ class QatResult:
     def file(self, input_type: str) -> tuple[bytes, FloatGraph]:
         """Make the bytes of `tflite`, and the float graph that they were quantized from."""
         graph = ExportSource(self.model, self.pixels).graph(input_type)
-        ranges = {index: self.ranges[name] for name, index in output_tensors(graph.content, self.ranges).items()}
+        outputs = output_tensors(graph.content, {layer.name for layer in graph.model.layers})
+        ranges = {index: self.ranges[name] for name, index in outputs.items() if name in self.ranges}
         return quantize_int8(with_ranges(graph.content, {**graph.extremes, **ranges}), input_type), graph
 
     def tflite(self, input_type: str = "float32") -> bytes:

@@ -146,11 +146,12 @@ def choose_factors(fit: ActivationFit, model: keras.Model) -> dict[str, Equaliza
         Name of a swish layer -> `Equalization`; empty if the model has no swish to scale.
     """
     plan, tensors = _plan(model), fit.file.subgraphs[0].tensors
-    names = {given: layer_of(tensors[output].name, plan) for given, output in fit.swishes.items()}
+    layers = [layer.name for layer in model.layers]
+    names = {given: layer_of(tensors[output].name, layers) for given, output in fit.swishes.items()}
     return {
         name: _choose(fit.channels[given], fit.weight(output), partial(fit.kernel_error, output))
         for given, output in fit.swishes.items()
-        if (name := names[given])
+        if (name := names[given]) in plan
     }
 
 

@@ -63,10 +63,10 @@ def part_tensors(content: bytes, model: keras.Model, names: Sequence[str]) -> li
         names: Names of parts, see `float_parts`.
     """
     groups = float_parts(model)
-    layers = frozenset(layer for name in names for layer in groups[name])
+    chosen, layers = frozenset(layer for name in names for layer in groups[name]), [each.name for each in model.layers]
     graph = parse(content).subgraphs[0]
     outputs = (graph.tensors[int(index)].name.decode() for operator in graph.operators for index in operator.outputs)
-    return [name for name in outputs if layer_of(name, layers)]
+    return [name for name in outputs if layer_of(name, layers) in chosen]
 
 
 def _candidates(model: keras.Model) -> list[str]:
@@ -140,7 +140,8 @@ def _costs(
 ) -> dict[str, PartCost]:
     # The images as a file takes them: without the black and white pixels that set the input's range.
     noises = noise(graph, calibrated, sources, graph.inputs(graph.calibration[:_IMAGES]))
-    slow, fast = part_times(graph.content, parts), part_times(int8, parts)
+    layers = [layer.name for layer in graph.model.layers]
+    slow, fast = (part_times(content, parts, layers) for content in (graph.content, int8))
     return {name: PartCost(noises[name], fast[name], slow[name]) for name in parts}
 
 

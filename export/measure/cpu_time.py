@@ -50,7 +50,7 @@ def _timed(interpreter: Interpreter) -> float:
     return time.thread_time() - started
 
 
-def part_times(content: bytes, parts: Mapping[str, Collection[str]]) -> dict[str, float]:
+def part_times(content: bytes, parts: Mapping[str, Collection[str]], network: Collection[str]) -> dict[str, float]:
     """CPU time of each part for one image on one thread.
 
     The parts run in turn, as in the network, so that each reads its weights from memory again.
@@ -58,6 +58,7 @@ def part_times(content: bytes, parts: Mapping[str, Collection[str]]) -> dict[str
     Args:
         content: The file's bytes.
         parts: Name of a part -> names of its layers. No layer belongs to two parts.
+        network: Names of all layers of the network.
 
     Returns:
         Name of a part -> seconds, 0 for a part without operators. A QUANTIZE belongs to the operator behind it, a
@@ -66,7 +67,7 @@ def part_times(content: bytes, parts: Mapping[str, Collection[str]]) -> dict[str
     model = parse(content)
     owner = {layer: part for part, layers in parts.items() for layer in layers}
     pieces = []
-    for part, run in groupby(enumerate(_owners(model, owner)), key=lambda each: each[1]):
+    for part, run in groupby(enumerate(_owners(model, owner, network)), key=lambda each: each[1]):
         places = [place for place, _ in run]
         if part is not None:
             piece_content = _piece(model, places[0], places[-1] + 1)
@@ -78,12 +79,12 @@ def part_times(content: bytes, parts: Mapping[str, Collection[str]]) -> dict[str
     return times
 
 
-def _owners(model: ModelT, owner: Mapping[str, str]) -> list[str | None]:
+def _owners(model: ModelT, owner: Mapping[str, str], network: Collection[str]) -> list[str | None]:
     """Part of each operator; None for those of no part and those that unpack weights."""
     graph = model.subgraphs[0]
-    names = [layer_of(graph.tensors[operator.outputs[0]].name, owner) for operator in graph.operators]
+    names = [layer_of(graph.tensors[operator.outputs[0]].name, network) for operator in graph.operators]
     found = [
-        owner[name] if name and not _is_constant(model, operator) else None
+        owner.get(name) if name and not _is_constant(model, operator) else None
         for name, operator in zip(names, graph.operators, strict=True)
     ]
     kinds = [operator_name(model, operator) for operator in graph.operators]

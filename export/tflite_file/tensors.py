@@ -30,7 +30,12 @@ _NUMBER = re.compile(r"_\d+$")  # the converter numbers a scope that is entered 
 
 
 def layer_of(tensor_name: bytes | str, layers: Collection[str]) -> str | None:
-    """Find the layer that outputs a tensor from the tensor's name; None if it contains no layer's name."""
+    """Find the layer that outputs a tensor from the tensor's name; None if it contains no layer's name.
+
+    Args:
+        tensor_name: Name in the file.
+        layers: Names of all layers of the network: among some of them `act_1` would be taken for the `act` left out.
+    """
     name = tensor_name.decode() if isinstance(tensor_name, bytes) else tensor_name
     found = None
     for scope in name.split(";")[0].split("/"):
@@ -44,7 +49,7 @@ def output_tensors(content: bytes, layers: Collection[str]) -> dict[str, int]:
 
     Args:
         content: The file's bytes.
-        layers: Names of layers.
+        layers: Names of all layers of the network.
 
     Returns:
         Layer name -> tensor index in execution order, for the layers whose output is a separate tensor in the file. A

@@ -143,7 +143,7 @@ def test_conversions_and_factors_count_with_their_convolution(graph, int8):
     names = [layer.name for layer in graph.model.layers]
     model = parse(int8)
     kinds = [operator_name(model, each) for each in model.subgraphs[0].operators]
-    owners = _owners(model, {name: name for name in names})
+    owners = _owners(model, {name: name for name in names}, names)
     of_expand = [kind for kind, owner in zip(kinds, owners, strict=True) if owner == "expand"]
     assert of_expand == ["MUL", "QUANTIZE", "CONV_2D", "DEQUANTIZE", "MUL"]
 
@@ -212,7 +212,7 @@ def test_where_int8_makes_no_convolution_faster_there_is_no_such_file(files, bud
 
 
 def test_a_mixed_file_of_a_swish_network_has_int8_convolutions(monkeypatch, graph, images, tmp_path):
-    def part_times(content, parts):  # of so small a network: whatever the machine's
+    def part_times(content, parts, network):  # of so small a network: whatever the machine's
         return dict.fromkeys(parts, 2.0 if content == graph.content else 1.0)
 
     monkeypatch.setattr(float_islands, "part_times", part_times)

@@ -11,8 +11,10 @@ import pytest
 from keras_effnet import EfficientNet
 from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
+from keras_effnet.export.conversion.float_graph import convert
 from keras_effnet.export.int8 import fitted_files, float_islands
 from keras_effnet.export.int8.float_islands import PartCost, check_parts, float_parts, growing_sets, spaced_sets
+from keras_effnet.export.measure.cpu_time import _owners
 from keras_effnet.export.tflite_file.inspection import inspect
 from keras_effnet.export.tflite_file.schema import parse
 from keras_effnet.export.tflite_file.tensors import layer_of
@@ -41,6 +43,19 @@ def test_parts_are_named_as_blocks_and_as_stages(network):
 def test_in_a_network_of_others_every_layer_is_a_part(toy_model):
     model = toy_model()
     assert set(float_parts(model)) == {layer.name for layer in model.layers[1:]}
+
+
+def test_a_part_has_no_tensors_of_a_layer_whose_name_lacks_its_number():
+    """The operators of `conv` lie in the scope `conv_1`, which is a layer's name too."""
+    x = image = keras.Input((8, 8, 3))
+    for end in ("", "_1"):
+        x = keras.layers.Activation("swish", name=f"act{end}")(keras.layers.Conv2D(2, 1, name=f"conv{end}")(x))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    content = convert(model)
+    first, second = (set(float_islands.part_tensors(content, model, [f"conv{end}", f"act{end}"])) for end in ("", "_1"))
+    assert len(first) == len(second) == 3 and not first & second
+    owners = _owners(parse(content), {"conv_1": "conv_1"}, [layer.name for layer in model.layers])
+    assert owners.count("conv_1") == 1
 
 
 def test_convolutions_of_many_blocks_are_grouped_by_stage_and_role(network, toy_model):
