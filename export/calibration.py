@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from keras_effnet.datasets.decoding import read
 from keras_effnet.datasets.listing.images import left_out_note, list_images, warn_of
-from keras_effnet.datasets.loading import ImageDataset, Split
+from keras_effnet.datasets.splits import ImageDataset, Split
 from keras_effnet.errors import UserError, instance_of, whole_number
 from keras_effnet.pipeline.geometry import evaluation_image
 from keras_effnet.preprocessing import ImageSpec

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_effnet.datasets.loading import Split
+from keras_effnet.datasets.splits import Split
 from keras_effnet.errors import UserError, VerificationError
 from keras_effnet.export.calibration import Images, load_images, synthetic_images
 from keras_effnet.export.conversion.float_graph import check_exportable

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.datasets.labels.boxes import Boxes
-from keras_effnet.datasets.loading import Split
+from keras_effnet.datasets.splits import Split
 from keras_effnet.detection.precision import Truth, check_installed
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation.agreement import Drift

@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_effnet.datasets.decoding import decode, read
-from keras_effnet.datasets.loading import Split
+from keras_effnet.datasets.splits import Split
 from keras_effnet.export.app_bundle.answers import SHOWN, Shown
 from keras_effnet.export.calibration import Images, original_images
 from keras_effnet.pipeline.geometry import evaluation_image, fit_scales

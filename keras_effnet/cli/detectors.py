@@ -19,7 +19,8 @@ from keras_effnet.architecture.detectors import (
 from keras_effnet.architecture.pyramid import expand_detector
 from keras_effnet.cli import console
 from keras_effnet.cli.options import refuse_unused, was_given
-from keras_effnet.complexity.counting import Complexity, count
+from keras_effnet.complexity.cost import Complexity
+from keras_effnet.complexity.counting import count
 
 HEADERS = ("detector", "backbone", "pixels", "BiFPN", "heads", "anchors", "params", "MACs", "AP")
 

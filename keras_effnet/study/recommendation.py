@@ -16,7 +16,8 @@ import numpy as np
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.scaling import CompoundScaling
 from keras_effnet.architecture.specs import ArchitectureSpec
-from keras_effnet.complexity.counting import Complexity, count
+from keras_effnet.complexity.cost import Complexity
+from keras_effnet.complexity.counting import count
 from keras_effnet.errors import UserError, one_of
 from keras_effnet.study.networks import BASELINE, Member, relative_resolution
 from keras_effnet.study.power_law import PowerLaw, error_law

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 
 from keras_effnet.datasets.checking import check_data
 from keras_effnet.datasets.findings.fingerprints import Fingerprint, fingerprint, group_duplicates
-from keras_effnet.datasets.loading import ImageDataset, Split
+from keras_effnet.datasets.splits import ImageDataset, Split
 
 
 def write(path, pixels, **options):

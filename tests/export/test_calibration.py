@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_effnet.datasets.decoding import read
-from keras_effnet.datasets.loading import ImageDataset, Split
+from keras_effnet.datasets.splits import ImageDataset, Split
 from keras_effnet.errors import UserError
 from keras_effnet.export.calibration import check_images, load_images, neighbour_correlation, span_input_range
 from keras_effnet.pipeline.batches import image_pipeline

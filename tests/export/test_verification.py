@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_effnet.datasets.loading import Split
+from keras_effnet.datasets.splits import Split
 from keras_effnet.errors import UserError
 from keras_effnet.evaluation.agreement import centred_logits
 from keras_effnet.export import export_savedmodel, export_tflite, verify

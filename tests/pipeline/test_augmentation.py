@@ -15,16 +15,14 @@ from keras_effnet.errors import UserError
 from keras_effnet.pipeline.augmentation import (
     Augmentation,
     augment_image,
-    auto_augment,
     color_jitter,
     cutmix,
     mix_batch,
     mixup,
-    rand_augment,
     random_erasing,
 )
 from keras_effnet.pipeline.image_ops import NAMES, OPERATIONS
-from keras_effnet.pipeline.policies import AUTO_AUGMENT, RAND_AUGMENT, SUB_POLICIES
+from keras_effnet.pipeline.policies import AUTO_AUGMENT, RAND_AUGMENT, SUB_POLICIES, auto_augment, rand_augment
 from keras_effnet.training import contact_sheets
 
 GREY = (128, 128, 128)

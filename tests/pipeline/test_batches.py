@@ -14,10 +14,11 @@ from PIL import Image
 
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.decoding import decode, decode_window
-from keras_effnet.datasets.loading import ImageDataset, Split, load
-from keras_effnet.datasets.splits import Encoded
+from keras_effnet.datasets.loading import load
+from keras_effnet.datasets.splits import Encoded, ImageDataset, Split
 from keras_effnet.errors import UserError
-from keras_effnet.pipeline.batches import Augmentation, image_pipeline
+from keras_effnet.pipeline.augmentation import Augmentation
+from keras_effnet.pipeline.batches import image_pipeline
 from keras_effnet.pipeline.geometry import evaluation_image, resize
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.training.checkpoints import read_rows

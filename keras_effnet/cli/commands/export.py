@@ -30,7 +30,7 @@ def _next(task, files, folder) -> tuple:
 
 def _test_images(given, held_out, calibration):
     """The test image of a bundle, or images to choose it from: original ones, before they were cropped."""
-    from keras_effnet.datasets.loading import Split
+    from keras_effnet.datasets.splits import Split
 
     if given is not None:
         return None if given == "none" else given

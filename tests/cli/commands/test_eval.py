@@ -24,7 +24,8 @@ from keras_effnet.cli.export_inputs import export_images
 from keras_effnet.config.run_record import RunRecord
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.datasets.findings.data_identity import save_identity
-from keras_effnet.datasets.loading import Split, load
+from keras_effnet.datasets.loading import load
+from keras_effnet.datasets.splits import Split
 from keras_effnet.evaluation import plots
 from keras_effnet.export import export_tflite
 from keras_effnet.inference import artifacts, image_files

@@ -5,8 +5,9 @@ import pytest
 from sklearn import metrics
 
 from keras_effnet.datasets.labels.mask_colours import palette
+from keras_effnet.datasets.labels.masks import IGNORED
 from keras_effnet.errors import UserError
-from keras_effnet.evaluation.by_task.segments import IGNORED, evaluate_masks, worst_masks
+from keras_effnet.evaluation.by_task.segments import evaluate_masks, worst_masks
 
 RNG = np.random.default_rng(1)
 TRUTH = RNG.integers(0, 3, (5, 8, 6))
