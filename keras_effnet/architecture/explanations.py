@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from keras_effnet.architecture import scaling as rules
-from keras_effnet.architecture.detectors import DETECTORS, DetectorExplanation, explain_detector, published_name
+from keras_effnet.architecture.detectors import DETECTORS, DetectorScaling, detector_scaling, published_name
 from keras_effnet.architecture.scaling import PUBLISHED, CompoundScaling, Explanation
 from keras_effnet.errors import UserError, one_of
+
+
+@dataclass(frozen=True)
+class DetectorExplanation:
+    """Comparison of a published detector with the paper's rule; `str()` formats it as a table."""
+
+    name: str
+    phi: float
+    published: DetectorScaling
+    formula: DetectorScaling
+
+    def __str__(self) -> str:
+        rows = [("resolution", f"{self.published.image_size} px", f"{self.formula.image_size} px")]
+        for label, field in (("BiFPN width", "width"), ("BiFPN cells", "cells"), ("head depth", "head_depth")):
+            rows.append((label, f"{getattr(self.published, field)}", f"{getattr(self.formula, field)}"))
+        table = "\n".join(f"  {label:<18}{ours:>10}{rule:>16}" for label, ours, rule in rows)
+        lite = " Lite detectors have sizes of their own." if "lite" in self.name else ""
+        return (
+            f"{self.name}: published by hand, to be compared with the rule at phi = {self.phi:g}.{lite}\n"
+            f"  {'':<18}{'published':>10}{'formula':>16}\n{table}"
+        )
+
+
+def explain_detector(name: str) -> DetectorExplanation:
+    """Compare a published detector with the paper's rule at its number; D7x and Lite3x count as 7 and 3.
+
+    Args:
+        name: Name of a published detector, `"det-"` may be left out.
+
+    Returns:
+        A `DetectorExplanation`; print it.
+
+    Raises:
+        UserError: No published detector has this name.
+    """
+    known = one_of("published detector", published_name(name), DETECTORS)
+    spec, phi = DETECTORS[known], int("".join(filter(str.isdigit, known)))
+    published = DetectorScaling(spec.image_size, spec.width, spec.cells, spec.head_depth)
+    return DetectorExplanation(known, phi, published, detector_scaling(phi))
 
 
 def explain(name: str, scaling: CompoundScaling | None = None) -> Explanation | DetectorExplanation:

@@ -8,14 +8,8 @@ from typing import Any
 
 import click
 
-from keras_effnet.architecture.detectors import (
-    DETECTORS,
-    PREFIX,
-    PUBLISHED_AP,
-    DetectorSpec,
-    detector_spec,
-    explain_detector,
-)
+from keras_effnet.architecture.detectors import DETECTORS, PREFIX, PUBLISHED_AP, DetectorSpec, detector_spec
+from keras_effnet.architecture.explanations import explain_detector
 from keras_effnet.architecture.pyramid import expand_detector
 from keras_effnet.cli import console
 from keras_effnet.cli.options import refuse_unused, was_given
