@@ -14,7 +14,8 @@ from keras_effnet.errors import UserError, check_model, check_path, listed
 from keras_effnet.preprocessing import ImageSpec
 from keras_effnet.system.files import atomic
 from keras_effnet.weights.pretrained import PRETRAINED, KerasDownload
-from keras_effnet.weights.torch_names import TENSORFLOW, geometry
+from keras_effnet.weights.torch_layers import geometry
+from keras_effnet.weights.torch_names import TENSORFLOW
 
 _SUFFIX = ".weights.h5"
 _SIZE = 32  # pixels; no weight depends on it

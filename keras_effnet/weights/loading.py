@@ -20,7 +20,7 @@ from keras_effnet.weights.effdet_names import CLASS_PREDICTION
 from keras_effnet.weights.keras_files import read_layers
 from keras_effnet.weights.stored_tensor import StoredTensor, printable
 from keras_effnet.weights.torch_files import read_state_dict
-from keras_effnet.weights.torch_names import HEAD, to_layers
+from keras_effnet.weights.torch_layers import HEAD, to_layers
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from keras_effnet import EfficientDet, EfficientNet
 from keras_effnet.errors import UserError
 from keras_effnet.weights.effdet_names import detector_prefixes
 from keras_effnet.weights.loading import load_weights
-from keras_effnet.weights.torch_names import TIMM, _prefixes
+from keras_effnet.weights.torch_layers import _prefixes
+from keras_effnet.weights.torch_names import TIMM
 
 NAMES = {
     "p6_conv": "fpn.resample.3.conv.conv",
