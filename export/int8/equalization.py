@@ -10,10 +10,12 @@ values beyond 8 may saturate. Keras, LiteRT and numpy.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,6 +30,7 @@ from keras_effnet.export.int8.range_fitting import (
     swish,
 )
 from keras_effnet.export.tflite_file.tensors import layer_of
+from keras_effnet.system.private_api import graph_steps
 
 # Layers allowed between the activation and the layer that absorbs the factor: linear in each channel.
 _TRANSPARENT = ("GlobalAveragePooling2D", "Multiply", "ZeroPadding2D", "Dropout")
@@ -67,30 +70,49 @@ class ScaledSwish(keras.layers.Layer):
         return inputs * keras.ops.sigmoid(inputs * self.scale)
 
 
-def _producers(model: keras.Model) -> dict[int, keras.layers.Layer]:
-    return {id(tensor): layer for layer in model.layers for tensor in keras.tree.flatten(layer.output)}
-
-
 def _is_swish(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.silu
 
 
-def _absorbers(model: keras.Model, layer: keras.layers.Layer) -> list[keras.layers.Layer] | None:
-    """Find the layers that can absorb a factor on `layer`'s output channels; None if any other layer reads them."""
-    found, pending = [], [layer]
-    while pending:
-        tensor = pending.pop().output
-        for consumer in model.layers:
-            if not any(tensor is item for item in keras.tree.flatten(consumer.input)) or consumer.output is tensor:
-                continue
-            kind = type(consumer).__name__
-            if kind in _ABSORBING:
-                found.append(consumer)
-            elif kind in _TRANSPARENT:
-                pending.append(consumer)
-            else:
-                return None
-    return found
+def _is_channel_norm(layer: Any) -> bool:
+    """Whether a layer is batch normalization of the last axis."""
+    return type(layer) is keras.layers.BatchNormalization and layer.axis in (-1, 3)
+
+
+class _Graph:
+    """What reads and what makes each tensor of a functional model, call by call."""
+
+    def __init__(self, model: keras.Model):
+        self.steps = graph_steps(model)
+        self.makers: dict[int, Any] = {id(output): operation for operation, _, output in self.steps}
+        self.calls = Counter(id(operation) for operation, _, _ in self.steps)
+        self.results = {id(tensor) for tensor in model.outputs}
+
+    def readers(self, tensor: keras.KerasTensor) -> list[tuple[Any, Any]]:
+        """Each layer or operation that reads a tensor, with its output, once for each argument that it is."""
+        return [(reader, output) for reader, inputs, output in self.steps for each in inputs if each is tensor]
+
+    def called_once(self, *layers: Any) -> bool:
+        """Whether no layer is called again, where scaling it would change another function."""
+        return all(self.calls[id(layer)] == 1 for layer in layers)
+
+    def absorbers(self, tensor: keras.KerasTensor) -> list[keras.layers.Layer] | None:
+        """Find the layers that can absorb a factor on a tensor's channels; None if anything else sees them."""
+        found, pending = [], [tensor]
+        while pending:
+            tensor = pending.pop()
+            readers = self.readers(tensor)
+            if id(tensor) in self.results or len(readers) > len({id(reader) for reader, _ in readers}):
+                return None  # an output of the model, or multiplied by itself
+            for reader, output in readers:
+                kind = type(reader).__name__
+                if kind in _ABSORBING and self.called_once(reader) and getattr(reader, "groups", 1) == 1:
+                    found.append(reader)
+                elif kind in _TRANSPARENT:
+                    pending.append(output)
+                else:
+                    return None
+        return found
 
 
 def _choose(
@@ -120,13 +142,18 @@ def _choose(
 
 
 def _plan(model: keras.Model) -> dict[str, tuple[str, list[str]]]:
-    """Name of each swish that can be scaled -> its batch normalization and the layers that absorb the factor."""
-    producers, plan = _producers(model), {}
-    for layer in model.layers:
-        if _is_swish(layer) and type(producers.get(id(layer.input))).__name__ == "BatchNormalization":
-            absorbers = _absorbers(model, layer)
-            if absorbers:
-                plan[layer.name] = (producers[id(layer.input)].name, [item.name for item in absorbers])
+    """Name of each swish that can be scaled -> its batch normalization and the layers that absorb the factor.
+
+    The swish is all that sees the normalization, and none of these layers is called again.
+    """
+    graph, plan = _Graph(model), {}
+    for layer, (given, *_), output in graph.steps:
+        norm: Any = graph.makers.get(id(given))
+        if not _is_swish(layer) or not _is_channel_norm(norm):
+            continue
+        alone = graph.called_once(layer, norm) and len(graph.readers(given)) == 1 and id(given) not in graph.results
+        if alone and (absorbers := graph.absorbers(output)):
+            plan[layer.name] = (norm.name, [each.name for each in absorbers])
     return plan
 
 
@@ -166,22 +193,29 @@ def equalize(model: keras.Model, factors: Mapping[str, Equalization]) -> keras.M
         A model for conversion.
     """
     plan = _plan(model)
+    scales = {plan[name][0]: factor.scale for name, factor in factors.items()}
 
     def rebuild(layer):
         if layer.name in factors:
             return ScaledSwish(factors[layer.name].scale, name=layer.name)
-        return copied(layer)
+        return copied(layer, scale=True, center=True) if layer.name in scales else copied(layer)
 
     copy = keras.models.clone_model(model, clone_function=rebuild)
-    copy.set_weights(model.get_weights())
+    for layer in filter(lambda layer: layer.weights, copy.layers):
+        before = model.get_layer(layer.name)
+        divided = layer.name in scales
+        layer.set_weights(_divided(before, scales[layer.name]) if divided else before.get_weights())
     for name, factor in factors.items():
-        (norm, absorbers), s = plan[name], factor.scale
-        layer = copy.get_layer(norm)
-        gamma, beta, *statistics = layer.get_weights()
-        layer.set_weights([gamma / s, beta / s, *statistics])
-        for absorber in absorbers:
+        for absorber in plan[name][1]:
             layer = copy.get_layer(absorber)
             kernel, *bias = layer.get_weights()
             # Input channels are the last axis but one in every kernel: (h, w, in, out), (h, w, in, 1), (in, out).
-            layer.set_weights([kernel * s[:, None], *bias])
+            layer.set_weights([kernel * factor.scale[:, None], *bias])
     return copy
+
+
+def _divided(norm: keras.layers.BatchNormalization, s: np.ndarray) -> list[np.ndarray]:
+    """Gain, offset and statistics of a batch normalization that gives `1 / s` of what it gave."""
+    gamma = norm.gamma if norm.scale else np.ones_like(s)
+    beta = norm.beta if norm.center else np.zeros_like(s)
+    return [gamma / s, beta / s, norm.moving_mean, norm.moving_variance]

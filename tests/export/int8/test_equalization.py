@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import keras_effnet
 from keras_effnet.export.conversion.float_graph import FloatGraph
@@ -85,6 +86,95 @@ def test_a_swish_seen_by_an_addition_is_left_alone():
     model = keras.Model(inputs, keras.layers.Add()([x, y]))
     _, swishes = scaled(model, np.zeros((2, 8, 8, 3), "float32"))
     assert swishes == []
+
+
+def convolved(x, filters=4, **options):
+    return layers.BatchNormalization(**options)(layers.Conv2D(filters, 1)(x))
+
+
+def swish(x):
+    return layers.Activation("swish")(x)
+
+
+def norms_without_gain_or_offset(x):
+    return layers.Conv2D(3, 1)(swish(convolved(swish(convolved(x, scale=False)), center=False)))
+
+
+def a_norm_that_an_addition_sees(x):
+    norm = convolved(x)
+    return layers.Add()([layers.Conv2D(4, 1)(swish(norm)), norm])
+
+
+def a_swish_that_is_an_output(x):
+    x = swish(convolved(x))
+    return [layers.Conv2D(3, 1)(x), layers.GlobalAveragePooling2D()(x)]
+
+
+def a_norm_that_is_an_output(x):
+    x = convolved(x)
+    return [layers.Conv2D(3, 1)(swish(x)), x]
+
+
+def a_block_that_is_called_twice(x):
+    block = [layers.Conv2D(3, 1), layers.BatchNormalization(), layers.Activation("swish")]
+    for layer in 2 * block:
+        x = layer(x)
+    return layers.Conv2D(3, 1)(x)
+
+
+def a_reader_that_is_called_twice(x):
+    reader = layers.Conv2D(3, 1)
+    return layers.Add()([reader(swish(convolved(x))), reader(layers.Conv2D(4, 1)(x))])
+
+
+def a_swish_that_is_squared(x):
+    x = swish(convolved(x))
+    return layers.Conv2D(3, 1)(layers.Multiply()([x, x]))
+
+
+def a_swish_in_its_own_gate(x):
+    x = swish(convolved(x))
+    return layers.Conv2D(3, 1)(layers.Multiply()([x, layers.GlobalAveragePooling2D(keepdims=True)(x)]))
+
+
+def groups(x):
+    return layers.Conv2D(4, 1, groups=2)(swish(convolved(x)))
+
+
+def rows(x):
+    return layers.Conv2D(3, 1)(swish(convolved(x, filters=8, axis=1)))
+
+
+@pytest.mark.parametrize(
+    ("connect", "scaled_swishes"),
+    [
+        (norms_without_gain_or_offset, 2),
+        (a_norm_that_an_addition_sees, 0),
+        (a_swish_that_is_an_output, 0),
+        (a_norm_that_is_an_output, 0),
+        (a_block_that_is_called_twice, 0),
+        (a_reader_that_is_called_twice, 0),
+        (a_swish_that_is_squared, 0),
+        (a_swish_in_its_own_gate, 1),
+        (groups, 0),
+        (rows, 0),
+    ],
+)
+def test_only_what_nothing_else_sees_is_scaled(connect, scaled_swishes):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, connect(image))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 1.5, each.shape) for each in model.weights])
+    factors = {
+        name: equalization.Equalization(rng.uniform(0.1, 9, 4).astype("float32"), 0.4, 0.0)
+        for name in equalization._plan(model)
+    }
+    assert len(factors) == scaled_swishes
+    images = rng.normal(0, 1, (2, 8, 8, 3)).astype("float32")
+    expected, got = (keras.tree.flatten(each(images)) for each in (model, equalization.equalize(model, factors)))
+    for wanted, found in zip(expected, got, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_small_channel_keeps_its_steps_beside_a_large_one():
