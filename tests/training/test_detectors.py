@@ -17,7 +17,7 @@ from keras_effnet.detection import TargetAssigner
 from keras_effnet.models.saving import load_model
 from keras_effnet.tasks import TASKS, task_of
 from keras_effnet.training.checkpoints import BEST, LAST, read_rows
-from keras_effnet.training.memory import measured_step_bytes
+from keras_effnet.training.memory.step_memory import measured_step_bytes
 from keras_effnet.training.watchers import Pause
 
 pytestmark = pytest.mark.slow

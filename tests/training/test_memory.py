@@ -12,8 +12,10 @@ from keras_effnet.complexity.memory import training_bytes
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.system.machine import host_bytes
-from keras_effnet.training import memory
-from keras_effnet.training.memory import automatic_batch_size, fitting_batch_size, measured_step_bytes
+from keras_effnet.training.memory import batch_size as sizes
+from keras_effnet.training.memory import free_memory, step_memory
+from keras_effnet.training.memory.batch_size import automatic_batch_size, fitting_batch_size, predicted_memory
+from keras_effnet.training.memory.step_memory import measured_step_bytes
 
 GB = 10**9
 B0 = architecture_spec("b0")
@@ -219,12 +221,12 @@ def test_a_limit_beyond_the_machine_is_none(tmp_path):
 
 
 def test_a_gpu_is_asked_where_one_trains(monkeypatch):
-    monkeypatch.setattr(memory, "trains_on_gpu", lambda: True)
-    monkeypatch.setattr(memory, "_gpus", lambda: [5 * GB, 9 * GB])
-    assert memory.available_bytes() == (5 * GB, "GPU memory")
-    monkeypatch.setattr(memory, "_gpus", list)
+    monkeypatch.setattr(free_memory, "trains_on_gpu", lambda: True)
+    monkeypatch.setattr(free_memory, "_gpus", lambda: [5 * GB, 9 * GB])
+    assert free_memory.available_bytes() == (5 * GB, "GPU memory")
+    monkeypatch.setattr(free_memory, "_gpus", list)
     with pytest.raises(UserError, match="batch size"):
-        memory.available_bytes()
+        free_memory.available_bytes()
 
 
 # --- the batch size that fits
@@ -295,8 +297,8 @@ def test_an_image_that_does_not_fit_is_refused():
 @pytest.fixture
 def free(monkeypatch):
     def set_free(size: float):
-        monkeypatch.setattr(memory, "available_bytes", lambda: (int(size), "memory"))
-        monkeypatch.setattr(memory, "trains_on_gpu", lambda: False)
+        monkeypatch.setattr(sizes, "available_bytes", lambda: (int(size), "memory"))
+        monkeypatch.setattr(sizes, "trains_on_gpu", lambda: False)
 
     return set_free
 
@@ -310,7 +312,7 @@ def measured(monkeypatch):
         asked.append(batch_size)
         return int(1.2 * training_bytes(config.spec, batch_size, classes=classes).total)
 
-    monkeypatch.setattr(memory, "measured_step_bytes", measure)
+    monkeypatch.setattr(sizes, "measured_step_bytes", measure)
     return asked
 
 
@@ -339,7 +341,7 @@ def test_auto_measures_where_memory_is_scarce(free, measured):
 )
 def test_the_prediction_follows_the_config(free, options, values):
     free(GB)
-    predicted = memory.predicted_memory(TrainConfig(**options, precision="float32"), 8, 1000)
+    predicted = predicted_memory(TrainConfig(**options, precision="float32"), 8, 1000)
     slots, averages = values
     assert predicted.optimizer == 4 * slots * 5_288_548
     assert predicted.parameters == 4 * (5_330_564 + averages * 5_288_548)
@@ -352,7 +354,7 @@ def test_a_process_that_is_killed_is_only_a_failed_measurement(monkeypatch):
     class Killed:
         returncode, stdout, stderr = -9, "", ""
 
-    monkeypatch.setattr(memory.subprocess, "run", lambda *args, **options: Killed)
+    monkeypatch.setattr(step_memory.subprocess, "run", lambda *args, **options: Killed)
     with pytest.raises(MemoryError):
         measured_step_bytes(TrainConfig(), 8, 10)
 
@@ -361,7 +363,7 @@ def test_a_training_that_fails_for_another_reason_says_which(monkeypatch):
     class Failed:
         returncode, stdout, stderr = 1, "", "Traceback\nkeras_effnet.errors.UserError: No such file: w.h5\n"
 
-    monkeypatch.setattr(memory.subprocess, "run", lambda *args, **options: Failed)
+    monkeypatch.setattr(step_memory.subprocess, "run", lambda *args, **options: Failed)
     with pytest.raises(UserError, match="No such file"):
         measured_step_bytes(TrainConfig(), 8, 10)
 
@@ -385,7 +387,7 @@ def test_a_tiny_step_is_measured():
 )
 def test_the_prediction_is_within_30_percent_of_what_is_measured(options, batch_size):
     config = TrainConfig(**options)
-    if memory.trains_on_gpu():
+    if free_memory.trains_on_gpu():
         pytest.skip("the prediction was calibrated on CPUs")
     measured = measured_step_bytes(config, batch_size, 1000)
     assert training_bytes(config.spec, batch_size).total == pytest.approx(measured, rel=0.3)

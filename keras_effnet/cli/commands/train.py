@@ -115,10 +115,12 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     from keras_effnet import datasets
     from keras_effnet.datasets.labels.kinds import KINDS
     from keras_effnet.system.run_folders import kept_if_used, new_run
-    from keras_effnet.training import memory, tracking
+    from keras_effnet.training import tracking
     from keras_effnet.training.by_task.objectives import objective
     from keras_effnet.training.checkpoints import LAST
     from keras_effnet.training.input_pipelines import prepare_cache
+    from keras_effnet.training.memory.batch_size import automatic_batch_size, predicted_memory
+    from keras_effnet.training.memory.free_memory import available_bytes
     from keras_effnet.training.run import train_dataset
 
     with console.hushed():
@@ -126,15 +128,15 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
     classes = len(dataset.class_names)
     if automatic:
         with console.status("Searching for the largest batch size that fits"):
-            batch_size, reason = memory.automatic_batch_size(config, classes, len(dataset.train), dataset.task)
+            batch_size, reason = automatic_batch_size(config, classes, len(dataset.train), dataset.task)
         console.say(reason)
         config = _config(recipe, given | {"batch_size": batch_size})
     learning = objective(dataset.task).learning
     if dataset.task != "classification":
         kind = KINDS[dataset.task]
         console.say(f"Task: {dataset.task}, {classes} {kind.noun if classes == 1 else kind.plural}.")
-    free, where = memory.available_bytes()
-    predicted = memory.predicted_memory(config, config.batch_size, classes)
+    free, where = available_bytes()
+    predicted = predicted_memory(config, config.batch_size, classes)
     decoder = " without the decoder" if dataset.task == "segmentation" else ""
     console.say(f"Memory: predicted {predicted}{decoder} of {free / 1e9:.1f} GB free {where}.")
     if predicted.total > free:
