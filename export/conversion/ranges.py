@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_effnet.export.tflite_file.mapped_images import ImageArray
 from keras_effnet.export.tflite_file.schema import pack, parse, stored_bytes
-from keras_effnet.export.tflite_file.tensors import taps
+from keras_effnet.export.tflite_file.tensors import in_passes, taps
 
 _SAMPLES = 2000  # values drawn per tensor and image
 _TAIL = 0.01  # share of the drawn values that is kept at either end
@@ -71,7 +71,7 @@ def observe(content: bytes, images: ImageArray) -> dict[int, Observed]:
     lows, highs = zip(*((image.min(), image.max()) for image in images), strict=True)
     found = {int(graph.inputs[0]): Observed(float(np.min(lows)), float(np.max(highs)), np.zeros(0))}
     outputs = [int(index) for operator in graph.operators for index in operator.outputs]
-    for indices, runs in taps(content, outputs, images):
+    for indices, runs in taps(content, in_passes(graph, outputs), images):
         seen = [_Seen(len(images), rng) for _ in indices]
         for values in runs:
             for tensor, value in zip(seen, values, strict=True):

@@ -27,7 +27,7 @@ from keras_effnet.export.tflite_file.schema import (
     parse,
     tensor_dtype,
 )
-from keras_effnet.export.tflite_file.tensors import chunks, taps
+from keras_effnet.export.tflite_file.tensors import chunks, in_passes, taps
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT, QuantizationParametersT
@@ -38,7 +38,7 @@ _ROWS = 4096  # values compared per channel, over all images
 _BLOCK = 32  # channels fitted together, so that their values stay in the processor's cache
 _LEAST_ROWS = 8  # channels with fewer usable values are not corrected
 _HELD_BYTES = 4e8  # of one tensor for all images: large networks use fewer images and more values of each
-_ROW_BYTES = 1.5e8  # of the values compared, of several tensors: each time, the float file runs once more
+_ROW_BYTES = 1.5e8  # of the values compared, of several tensors
 _FEWEST = 8  # images, even if they exceed _HELD_BYTES
 _OUTLIER = 3.0  # standard deviations: values that saturated in an earlier layer would bias the fit
 _GAIN_SPREAD = 0.05  # prior standard deviation of gains around 1; gains with little evidence are shrunk towards 1
@@ -114,16 +114,18 @@ def _expected(
 
     A pass over the images takes as many tensors as `_ROW_BYTES` of values: those of all of B7 are 3 GB.
     """
-    tensors = parse(graph.content).subgraphs[0].tensors
+    file = parse(graph.content).subgraphs[0]
+    tensors = file.tensors
     places = {tensor.name: index for index, tensor in enumerate(tensors)}
     wanted = [places[name] for name in names if name in places]
     inputs = graph.inputs(pixels)
     sizes = [4 * len(pixels) * each * int(tensors[index].shape[-1]) for index in wanted]
-    for part in chunks(wanted, sizes, _ROW_BYTES):
-        for indices, runs in taps(graph.content, part, inputs):
-            kept = [[_rows(value, each) for value in row] for row in runs]
-            for place, index in enumerate(indices):
-                yield tensors[index].name, np.stack([row[place] for row in kept])
+    # One call, whose passes start where those before them ended.
+    parts = (fewer for part in chunks(wanted, sizes, _ROW_BYTES) for fewer in in_passes(file, part))
+    for indices, runs in taps(graph.content, parts, inputs):
+        kept = [[_rows(value, each) for value in row] for row in runs]
+        for place, index in enumerate(indices):
+            yield tensors[index].name, np.stack([row[place] for row in kept])
 
 
 def _advance(model: ModelT, values: Sequence[Values], start: int, end: int) -> None:

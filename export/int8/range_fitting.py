@@ -17,10 +17,10 @@ import numpy as np
 from keras_effnet.export.conversion.ranges import Ranges
 from keras_effnet.export.tflite_file.mapped_images import ImageArray
 from keras_effnet.export.tflite_file.schema import constant, operator_name, parse
-from keras_effnet.export.tflite_file.tensors import taps
+from keras_effnet.export.tflite_file.tensors import in_passes, taps
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, TensorT
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT
 
 POOLED_MARGIN = 1.25  # pooled tensors have one value per image and channel: images to come exceed the calibration's
 LOGISTIC_RANGE = (-8.0, 8.0)  # beyond, a sigmoid is flat
@@ -72,9 +72,10 @@ class Channels:
 def sample_channels(content: bytes, indices: Sequence[int], images: ImageArray) -> dict[int, Channels]:
     """Tensor index -> `Channels`, from runs of a float file on images in its input range."""
     rng = np.random.default_rng(0)
-    channels = sum(int(tensor.shape[-1]) for tensor in _tensors(content, indices))
+    graph = parse(content).subgraphs[0]
+    channels = sum(int(graph.tensors[index].shape[-1]) for index in indices)
     each, found = max(1, int(min(_ROWS, _HELD_BYTES / (4 * channels))) // len(images)), {}
-    for chunk, runs in taps(content, indices, images):
+    for chunk, runs in taps(content, in_passes(graph, indices), images):
         rows: list[list[np.ndarray]] = [[] for _ in chunk]
         extremes: list[list[np.ndarray]] = [[] for _ in chunk]
         for values in runs:
@@ -86,11 +87,6 @@ def sample_channels(content: bytes, indices: Sequence[int], images: ImageArray) 
             stacked = np.stack(ends)
             found[index] = Channels(np.concatenate(parts), stacked[:, 0].min(axis=0), stacked[:, 1].max(axis=0))
     return found
-
-
-def _tensors(content: bytes, indices: Sequence[int]) -> list[TensorT]:
-    tensors = parse(content).subgraphs[0].tensors
-    return [tensors[index] for index in indices]
 
 
 @dataclass(frozen=True, eq=False)

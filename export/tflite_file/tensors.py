@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -66,11 +66,11 @@ def output_tensors(content: bytes, layers: Collection[str]) -> dict[str, int]:
 
 
 def taps(
-    content: bytes, indices: Sequence[int], inputs: ImageArray, held_bytes: float = 5e8
+    content: bytes, parts: Iterable[list[int]], inputs: ImageArray
 ) -> Iterator[tuple[list[int], Iterator[Iterator[np.ndarray]]]]:
     """Run a file and read some of its intermediate tensors.
 
-    The tensors are made outputs of the file, as many at a time as fit in `held_bytes`. LiteRT's own option keeps all
+    The tensors are made outputs of the file, those of one part at a time. LiteRT's own option keeps all
     tensors, gigabytes for B7, and none of those that XNNPACK computes. Each pass over the inputs ends with the last
     operator that it needs. It starts where few values were enough to keep in the pass before, `_RESUMED_BYTES` for all
     inputs: large tensors are in the first layers, most of the arithmetic is in the others. Each pass unpacks the
@@ -78,12 +78,11 @@ def taps(
 
     Args:
         content: The file's bytes.
-        indices: Tensor indices.
+        parts: For each pass over the inputs the indices of the tensors that it reads, see `in_passes`.
         inputs: Array of shape `(N, height, width, channels)`, in the file's own type.
-        held_bytes: Float, upper bound for the tensors that are read in one pass over the inputs.
 
     Yields:
-        A part of the indices, and an iterator that gives for each input the dequantized values of these tensors, one
+        A part, and an iterator that gives for each input the dequantized values of these tensors, one
         after another: each is copied when it is reached, which must be before the next input.
     """
     model = parse(content)
@@ -93,8 +92,8 @@ def taps(
     makers |= {int(index): place for place, operator in enumerate(operators) for index in operator.outputs}
     whole: dict[int, Rows] = {int(graph.inputs[0]): inputs}
     start, held = 0, whole
-    for chunk in chunks(indices, [int(np.prod(graph.tensors[index].shape)) * 4 for index in indices], held_bytes):
-        places = [makers[index] for index in chunk]
+    for part in parts:
+        places = [makers[index] for index in part]
         if min(places) < start:
             start, held = 0, whole
         end = 1 + max(places)
@@ -107,10 +106,10 @@ def taps(
         later = read_by(operators[resumed:])
         kept: dict[int, list[np.ndarray]] = {index: [] for index in later & written_by(operators[start:resumed])}
         given = sorted(held.keys() & read_by(operators[start:end]))
-        outputs = list(dict.fromkeys([*chunk, *kept]))
-        unpacked = needed_for(read_by(operators[start:end]) | set(chunk), constant)
-        part = piece(model, [*unpacked, *operators[start:end]], given, outputs)
-        yield chunk, _runs(part, [held[index] for index in given], outputs, len(chunk), kept)
+        outputs = list(dict.fromkeys([*part, *kept]))
+        unpacked = needed_for(read_by(operators[start:end]) | set(part), constant)
+        section = piece(model, [*unpacked, *operators[start:end]], given, outputs)
+        yield part, _runs(section, [held[index] for index in given], outputs, len(part), kept)
         if all(len(values) == len(inputs) for values in kept.values()):  # the caller took all runs
             start, held = resumed, {index: values for index, values in held.items() if index in later} | kept
 
@@ -154,12 +153,18 @@ def _runs(
 
 def activations(content: bytes, indices: Sequence[int], inputs: ImageArray) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the index of each tensor with an array of its values, one row an input."""
-    for chunk, runs in taps(content, indices, inputs, held_bytes=1e8 / len(inputs)):
-        yield from zip(chunk, map(np.stack, zip(*map(list, runs), strict=True)), strict=True)
+    parts = in_passes(parse(content).subgraphs[0], indices, 1e8 / len(inputs))
+    for part, runs in taps(content, parts, inputs):
+        yield from zip(part, map(np.stack, zip(*map(list, runs), strict=True)), strict=True)
 
 
 def _real(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
     return values if values.dtype == np.float32 else (values.astype("float32") - zero_point) * np.float32(scale)
+
+
+def in_passes(graph: SubGraphT, indices: Sequence[int], held_bytes: float = 5e8) -> Iterator[list[int]]:
+    """Split tensor indices, in order, so that a run of the file holds at most `held_bytes` of them."""
+    return chunks(indices, [4 * int(np.prod(graph.tensors[index].shape)) for index in indices], held_bytes)
 
 
 def chunks(indices: Sequence[int], sizes: Sequence[int], most: float) -> Iterator[list[int]]:

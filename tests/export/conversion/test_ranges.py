@@ -86,8 +86,8 @@ def test_a_pass_ends_with_the_last_tensor_it_reads_and_starts_where_the_one_befo
     monkeypatch.setattr("keras_effnet.export.tflite_file.tensors.open_interpreter", counted)
     monkeypatch.setattr("keras_effnet.export.tflite_file.tensors._RESUMED_BYTES", resumed_bytes)
     parts = {}
-    for chunk, runs in taps(graph.content, outputs, graph.images, held_bytes=1):
-        parts |= dict(zip(chunk, map(np.stack, zip(*map(list, runs), strict=True)), strict=True))
+    for part, runs in taps(graph.content, [[index] for index in outputs], graph.images):
+        parts |= dict(zip(part, map(np.stack, zip(*map(list, runs), strict=True)), strict=True))
     assert opened == operators
     assert parts.keys() == whole.keys()
     for index, values in parts.items():
@@ -104,8 +104,9 @@ def test_a_pass_unpacks_the_weights_that_it_reads():
         outputs = outputs_of(graph.content)
     for content in (int8_weights(graph.content), float16_weights(graph.content)):
         whole = dict(activations(content, outputs, inputs))
-        passes = [(chunk, np.stack([value for (value,) in runs])) for chunk, runs in taps(content, outputs, inputs, 1)]
-        assert [chunk for chunk, _ in passes] == [[index] for index in outputs] and len(passes) == 3
+        alone = [[index] for index in outputs]
+        passes = [(part, np.stack([value for (value,) in runs])) for part, runs in taps(content, alone, inputs)]
+        assert [part for part, _ in passes] == alone and len(passes) == 3
         for (index,), values in passes:
             np.testing.assert_array_equal(values, whole[index])
 
@@ -127,7 +128,7 @@ def test_tensors_are_copied_one_at_a_time(graph, monkeypatch):
     monkeypatch.setattr(
         "keras_effnet.export.tflite_file.tensors.open_interpreter", lambda *given: Counted(open_interpreter(*given))
     )
-    ((_, runs),) = taps(graph.content, outputs_of(graph.content), graph.images)
+    ((_, runs),) = taps(graph.content, [outputs_of(graph.content)], graph.images)
     for done, values in enumerate(runs):
         for place, _ in enumerate(values):
             assert len(copied) == 2 * done + place + 1

@@ -12,7 +12,7 @@ from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8 import correction
 from keras_effnet.export.int8.correction import correct, fitted_to_bulk, fitted_within_range
 from keras_effnet.export.int8.quantizers import quantize_int8
-from keras_effnet.export.tflite_file.interpreter import TFLiteModel
+from keras_effnet.export.tflite_file.interpreter import TFLiteModel, open_interpreter
 from keras_effnet.export.tflite_file.schema import pack, parse
 from keras_effnet.export.tflite_file.tensors import activations, output_tensors, taps
 from keras_effnet.export.verification import compare
@@ -134,17 +134,24 @@ def test_raw_bytes_are_corrected_as_well(lite):
 
 def test_values_are_held_and_fitted_in_parts_without_changing_the_file(lite, monkeypatch):
     graph, content = lite
-    expected, passes = correct(content, graph), []
+    expected, passes, operators = correct(content, graph), [], []
 
-    def counted(content, indices, inputs):
-        passes.append(len(indices))
-        return taps(content, indices, inputs)
+    def counted(content, parts, inputs):
+        passes.extend(parts := list(parts))
+        return taps(content, parts, inputs)
+
+    def opened(content, threads):
+        operators.append(len(parse(content).subgraphs[0].operators))
+        return open_interpreter(content, threads)
 
     monkeypatch.setattr(correction, "taps", counted)
+    monkeypatch.setattr("keras_effnet.export.tflite_file.tensors.open_interpreter", opened)
     monkeypatch.setattr(correction, "_BLOCK", 4)
     monkeypatch.setattr(correction, "_ROW_BYTES", 1e5)
     assert correct(content, graph) == expected
-    assert len(passes) > 5 and sum(passes) == len(list(weighted(content)))
+    assert len(passes) > 5 and sum(map(len, passes)) == len(list(weighted(content)))
+    # Each pass starts where the one before it ended: together they run the float file once.
+    assert sum(operators) <= len(parse(graph.content).subgraphs[0].operators)
 
 
 def test_what_an_image_needs_no_more_is_dropped_before_the_next_image_runs(lite, monkeypatch):
