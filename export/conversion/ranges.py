@@ -7,7 +7,7 @@ saturate. LiteRT and numpy; never TensorFlow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,12 +56,13 @@ class Observed:
         return min(float(low), 0.0), max(float(high), 0.0)
 
 
-def observe(content: bytes, images: ImageArray) -> dict[int, Observed]:
+def observe(content: bytes, images: ImageArray, without: Collection[int] = ()) -> dict[int, Observed]:
     """Run a float file on calibration images and record the values of its tensors.
 
     Args:
         content: The file's bytes.
         images: Array of shape `(N, height, width, channels)`, in the file's input range.
+        without: Indices of tensors that are left out.
 
     Returns:
         Tensor index -> `Observed`, for the input and the outputs of all operators.
@@ -70,7 +71,7 @@ def observe(content: bytes, images: ImageArray) -> dict[int, Observed]:
     rng = np.random.default_rng(0)
     lows, highs = zip(*((image.min(), image.max()) for image in images), strict=True)
     found = {int(graph.inputs[0]): Observed(float(np.min(lows)), float(np.max(highs)), np.zeros(0))}
-    outputs = [int(index) for operator in graph.operators for index in operator.outputs]
+    outputs = [int(index) for operator in graph.operators for index in operator.outputs if index not in without]
     for indices, runs in taps(content, in_passes(graph, outputs), images):
         seen = [_Seen(len(images), rng) for _ in indices]
         for values in runs:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_effnet.export.conversion.ranges import with_ranges
-from keras_effnet.export.int8.range_fitting import ActivationFit, Channels, relative_error, rounded, swish
+from keras_effnet.export.int8.range_fitting import ActivationFit, Channels, error_against, rounded, swish
 from keras_effnet.export.tflite_file.schema import add_buffer, add_operator_code, constant, operator_name, pack, parse
 
 if TYPE_CHECKING:
@@ -168,17 +168,16 @@ class _Rewriting:
         """Factors of a convolution's output, by the error behind the swish that follows."""
         seen, output = self.fit.channels[index], self.fit.swishes.get(index)
         if output is None:
-            weight = self.fit.weight(index)
+            rounding = error_against(seen.rows, self.fit.weight(index))
             return _best_factors(
-                self._ends(index),
-                lambda scale, low: relative_error(rounded(seen.rows / scale, -low, 1.0) * scale, seen.rows, weight),
+                self._ends(index), lambda scale, low: rounding(rounded(seen.rows / scale, -low, 1.0) * scale)
             )
-        weight, target = self.fit.weight(output), swish(seen.rows)
+        rounding = error_against(swish(seen.rows), self.fit.weight(output))
         rounded_again = self._sole_reader(output) in self.chosen  # which reads the swish over the same factors
 
         def error(scale: np.ndarray, low: float) -> float:
             got = swish(rounded(seen.rows / scale, -low, 1.0) * scale)
-            return relative_error(rounded(got / scale, -low / 2, 1.0) * scale if rounded_again else got, target, weight)
+            return rounding(rounded(got / scale, -low / 2, 1.0) * scale if rounded_again else got)
 
         return _best_factors(self._ends(index, _FLAT), error)
 

@@ -25,8 +25,9 @@ from keras_effnet.export.int8.range_fitting import (
     LOGISTIC_RANGE,
     ActivationFit,
     Channels,
-    relative_error,
+    error_against,
     rounded,
+    signal,
     swish,
 )
 from keras_effnet.export.tflite_file.tensors import layer_of
@@ -128,7 +129,7 @@ def _choose(
         weight: Array of shape `(channels,)`, importance of a squared error in each channel.
     """
     target = swish(seen.rows)
-    signal = max(float(target.var(axis=0, dtype="float64") @ weight), 1e-30)
+    rounding, power = error_against(target, weight), signal(target, weight)
     choices = []
     for low, spread in product(_LOWER_BOUNDS, _SPREADS):
         scale = np.maximum(np.maximum(seen.high, np.minimum(-LOGISTIC_RANGE[0], -seen.low) / low), _LEAST)
@@ -136,7 +137,7 @@ def _choose(
         unit = scale.max() / 255  # the constant itself is quantized per tensor to 8 bits
         scale = (np.maximum(np.round(scale / unit), 1) * unit).astype("float32")
         output = scale * rounded(swish(rounded(seen.rows / scale, -low, 1.0) * scale) / scale, -low / 2, 1.0)
-        error = relative_error(output, target, weight) + kernel_error(scale) / signal
+        error = rounding(output) + kernel_error(scale) / power
         choices.append(Equalization(scale, low, error))
     return min(choices, key=lambda choice: choice.error)
 

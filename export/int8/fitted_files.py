@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from keras_effnet.export.conversion.float_graph import FloatGraph
-from keras_effnet.export.conversion.ranges import Ranges, scaled_swish_ranges, with_ranges
+from keras_effnet.export.conversion.ranges import Ranges, observe, scaled_swish_ranges, with_ranges
 from keras_effnet.export.int8.channel_scales import ScaledFile, scale_channels
 from keras_effnet.export.int8.correction import correct, fitted_within_range
 from keras_effnet.export.int8.equalization import choose_factors, equalize
@@ -47,8 +47,9 @@ def equalized(source: FloatGraph) -> tuple[FloatGraph, bytes]:
 
 
 def _with_fitted_ranges(graph: FloatGraph, others: Ranges) -> bytes:
-    fit = ActivationFit(graph.content, graph.images)
-    return with_ranges(graph.content, {**graph.extremes, **fit.ranges(), **others})
+    fitted_ranges = ActivationFit(graph.content, graph.images).ranges(others)
+    rest = observe(graph.content, graph.images, without=fitted_ranges)
+    return with_ranges(graph.content, {index: (seen.low, seen.high) for index, seen in rest.items()} | fitted_ranges)
 
 
 def quantize_fitted(

@@ -192,11 +192,17 @@ class ActivationFit:
         weight = self.importance(index)
         return weight if weight.any() else np.ones_like(weight)
 
-    def ranges(self) -> Ranges:
-        """Range of every observed activation: fitted, or minimum and maximum with a margin if pooled."""
-        found: dict[int, tuple[float, float]] = {}
+    def ranges(self, known: Ranges | None = None) -> dict[int, tuple[float, float]]:
+        """Range of every observed activation: fitted, or minimum and maximum with a margin if pooled.
+
+        Args:
+            known: Tensor index -> range, for tensors whose range is known.
+        """
+        found = dict(known or {})
         outputs = set(self.swishes.values())
         for index, seen in self.channels.items():
+            if index in found:
+                continue
             low, high = seen.ends
             if self.pooled(index):
                 found[index] = (POOLED_MARGIN * low, POOLED_MARGIN * high)
@@ -212,10 +218,15 @@ class ActivationFit:
         return found
 
 
-def relative_error(rounded_values: np.ndarray, target: np.ndarray, weight: np.ndarray) -> float:
-    """Weighted squared error of the channels of a tensor over the weighted variance of the target."""
-    error = np.square(rounded_values - target).mean(axis=0)
-    return float(error @ weight / max(target.var(axis=0, dtype="float64") @ weight, 1e-30))
+def signal(target: np.ndarray, weight: np.ndarray) -> float:
+    """Weighted variance of the channels of a tensor, at least 1e-30."""
+    return max(float(target.var(axis=0, dtype="float64") @ weight), 1e-30)
+
+
+def error_against(target: np.ndarray, weight: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Function from values of a tensor to their weighted squared error over the `signal` of the target."""
+    variance = signal(target, weight)
+    return lambda values: float(np.square(values - target).mean(axis=0) @ weight / variance)
 
 
 def _fitted(
@@ -226,6 +237,6 @@ def _fitted(
     function: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[float, float]:
     """Choose the range with the least error after a function, among lower ends and shares of the maximum."""
-    target, (least, greatest) = function(seen.rows), seen.ends
+    error, (least, greatest) = error_against(function(seen.rows), weight), seen.ends
     tried = [(low, share * greatest) for low in sorted({min(max(least, low), 0.0) for low in lows}) for share in shares]
-    return min(tried, key=lambda each: relative_error(function(rounded(seen.rows, *each)), target, weight))
+    return min(tried, key=lambda each: error(function(rounded(seen.rows, *each))))
