@@ -45,11 +45,11 @@ class Observed:
     amplitudes: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def bulk(self, share: float) -> tuple[float, float]:
-        """Range of the central `share` of the values, more than 0.98, extended to include 0."""
+        """Range of the central `share` of the values, more than 0.98, extended to include 0; without a sample all."""
         tail, half, dropped = (1 - share) / 2, len(self.sample) // 2, max(self.drawn - len(self.sample), 0)
         if dropped and tail > _TAIL:
             raise ValueError(f"The ends of {share:g} of the values were not kept.")
-        values = self.sample
+        values = self.sample if self.sample.size else np.array([self.low, self.high])
         if dropped:  # the quantiles do not depend on the values between the ends
             values = np.concatenate([values[:half], np.full(dropped, values[half]), values[half:]])
         low, high = np.quantile(values, (tail, 1 - tail))

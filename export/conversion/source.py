@@ -14,6 +14,7 @@ from keras_effnet.architecture.detectors import DetectorSpec
 from keras_effnet.export.conversion.float_graph import FloatGraph, required
 from keras_effnet.export.conversion.structure import float32_copy, unshared
 from keras_effnet.export.outputs import Outputs, Tasks
+from keras_effnet.system.private_api import graph_steps
 from keras_effnet.tasks.recognition import is_detector
 
 
@@ -79,12 +80,25 @@ class ExportSource:
 
     @cached_property
     def _on_bytes(self) -> FloatGraph:
-        """Graph without the normalization, if the input's scale and zero point can express it without cost or error.
-
-        All channels share one scale, so the pixel statistics must be equal for all channels.
-        """
-        first = self.model.layers[1]
-        if not isinstance(first, keras.layers.Rescaling) or np.size(first.scale) > 1 or np.size(first.offset) > 1:
+        """Graph without the normalization, if the input's scale and zero point can express it."""
+        if (first := _expressible(self.model)) is None:
             return self._on_pixels
+        scale, offset = (np.asarray(each).item() for each in (first.scale, first.offset))
         rest = keras.Model(first.output, self.model.output, name=self.model.name)
-        return FloatGraph(rest, self._calibration, float(first.scale), float(first.offset), self.outputs)
+        return FloatGraph(rest, self._calibration, scale, offset, self.outputs)
+
+
+def _expressible(model: keras.Model) -> keras.layers.Rescaling | None:
+    """The normalization of the pixels, if it is all that reads them and quantization parameters can express it.
+
+    All channels share one scale, so the pixel statistics must be equal for all channels. Scales are positive, and the
+    range must hold 0, the value of the zero point.
+    """
+    readers = [step for step in graph_steps(model) if any(each is model.inputs[0] for each in step[1])]
+    if len(readers) != 1 or not isinstance(readers[0][0], keras.layers.Rescaling):
+        return None
+    first = readers[0][0]
+    if first.output is not readers[0][2] or np.size(first.scale) > 1 or np.size(first.offset) > 1:
+        return None
+    ends = np.asarray(first.scale).item() * np.array([0, 255]) + np.asarray(first.offset).item()
+    return first if ends[0] <= 0 < ends[1] else None

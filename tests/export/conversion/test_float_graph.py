@@ -83,6 +83,33 @@ def test_a_kernel_that_the_converter_changes_is_converted_itself(toy_model, smoo
     assert conversions(toy_model(), monkeypatch) == 2
 
 
+def normalized_in_two_branches(image):
+    return keras.layers.Rescaling(1 / 255)(image) + keras.layers.Rescaling(1 / 127.5, -1)(image)
+
+
+@pytest.mark.parametrize(
+    "connect",
+    [
+        keras.layers.Rescaling(1 / 255, 0.5),  # no range that holds 0
+        keras.layers.Rescaling(-1 / 255, 1),  # no positive scale
+        normalized_in_two_branches,
+        lambda image: keras.layers.Rescaling(1 / 255)(image) + image,
+    ],
+)
+def test_bytes_keep_a_normalisation_that_a_scale_cannot_express(connect):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(connect(image)))
+    source = ExportSource(model, np.zeros((2, 8, 8, 3), "float32"))
+    assert source.graph("uint8") is source.graph("float32")
+
+
+def test_a_normalisation_given_as_lists_is_expressed_too():
+    image = keras.Input((8, 8, 1))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling([1 / 127.5], [-1.0])(image))
+    graph = ExportSource(keras.Model(image, pooled), np.zeros((2, 8, 8, 1), "float32")).graph("uint8")
+    assert (graph.scale, graph.offset) == pytest.approx((1 / 127.5, -1))
+
+
 def test_a_kernel_that_two_calls_share_is_converted_itself(smooth_images):
     # The converter folds the normalization into the kernel of the first call, not of the second.
     keras.utils.set_random_seed(0)

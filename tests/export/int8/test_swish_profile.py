@@ -30,6 +30,14 @@ def test_ranges_are_those_of_the_network_and_pooled_swishes_are_left_out():
     assert found.low <= found.bulk_low <= 0 < found.bulk_high <= found.high
 
 
+def test_a_swish_of_the_image_itself_has_the_range_of_its_pixels():
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Conv2D(3, 1)(keras.layers.Activation("swish", name="act")(image)))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+    (found,) = profile_swishes(FloatGraph(model, pixels), [], [])
+    assert (found.low, found.high, found.bulk_low) == (0, 255, 0) and 250 < found.bulk_high <= 255
+
+
 def test_a_layer_with_two_swishes_has_two_ranges():
     x = image = keras.Input((8, 8, 3))
     twice = keras.layers.Activation("swish", name="act")
