@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_effnet
+
 MODULES = {
     ("efficientnet", "B0"): 1280,
     ("efficientnet", "B3"): 1536,
@@ -105,3 +107,26 @@ def test_what_theirs_refuses_is_a_value_error(module):
         for options in ({"weights": "bogus"}, {"weights": None, "input_shape": (16, 16, 3)}):
             with pytest.raises(ValueError):
                 builder(**options)
+
+
+def test_an_argument_that_does_not_exist_is_refused_by_the_name_that_was_called():
+    for builder in (keras.applications.EfficientNetB0, ours("efficientnet").EfficientNetB0):
+        with pytest.raises(TypeError, match=r"^EfficientNetB0\(\) got an unexpected keyword argument 'dropout'"):
+            builder(weights=None, dropout=0.3)
+    with pytest.raises(TypeError, match=r"'dropout'\. Did you mean 'dropout_rate'"):
+        ours("efficientnet").EfficientNetB0(weights=None, dropout=0.3)
+    with pytest.raises(TypeError, match=r"^EfficientDetD0\(\) too many positional arguments"):
+        keras_effnet.EfficientDetD0(*range(30))
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "name"),
+    [
+        ("efficientnet", ("False",), "include_top"),
+        ("efficientnet_v2", (True, None, None, None, None, 7, "softmax", "mine"), "include_preprocessing"),
+    ],
+)
+def test_text_for_a_switch_is_refused(module, arguments, name):
+    builder = getattr(ours(module), {"efficientnet": "EfficientNetB0", "efficientnet_v2": "EfficientNetV2B0"}[module])
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got"):
+        builder(*arguments)

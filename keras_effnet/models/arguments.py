@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import keras
+import numpy as np
 
 from keras_effnet.architecture.specs import ArchitectureSpec
 from keras_effnet.errors import UserError, closest, first_line, whole_number
@@ -31,6 +32,17 @@ def check_data_format() -> None:
             f"{CHANNELS_LAST}, but Keras is set to channels_first: call "
             "keras.config.set_image_data_format('channels_last') and pass images as (height, width, channels)."
         )
+
+
+def check_switches(**given: Any) -> None:
+    """Refuse values of switches that are neither True nor False: `"False"` would count as True.
+
+    Raises:
+        UserError: The message names the switch.
+    """
+    for name, value in given.items():
+        if not isinstance(value, bool | int | np.bool_) or value not in (0, 1):
+            raise UserError(f"{name} must be True or False, got {value!r}.")
 
 
 def checked_classes(classes: Any) -> int:

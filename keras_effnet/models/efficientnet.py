@@ -22,6 +22,7 @@ from keras_effnet.models.arguments import (
     InputShape,
     check_data_format,
     check_input_tensor,
+    check_switches,
     check_weights,
     checked_classes,
     checked_shape,
@@ -174,6 +175,7 @@ def EfficientNet(
         "padding": padding,
     }
     spec = replace(_spec(spec_or_phi, phi), **{key: value for key, value in overrides.items() if value is not None})
+    check_switches(include_top=include_top, include_preprocessing=include_preprocessing)
     check_weights(weights)
     with_head = include_top and classes == IMAGENET_CLASSES
     path = imagenet_weights(spec, with_head) if weights == "imagenet" else weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Concatenate, ParamSpec, TypeVar
 
 import keras
@@ -11,6 +11,7 @@ import keras
 from keras_effnet.architecture.baselines import architecture_spec
 from keras_effnet.architecture.detectors import DETECTORS, DetectorSpec
 from keras_effnet.architecture.specs import ArchitectureSpec
+from keras_effnet.errors import closest
 
 P = ParamSpec("P")
 S = TypeVar("S", ArchitectureSpec, DetectorSpec)
@@ -77,14 +78,27 @@ def detector_variant(
 
 
 def _bound(network: Callable[Concatenate[S, P], keras.Model], spec: S, name: str) -> Callable[P, keras.Model]:
+    _, *parameters = inspect.signature(network).parameters.values()
+    accepted = inspect.Signature(parameters)
+
     def builder(*args: P.args, **kwargs: P.kwargs) -> keras.Model:
+        try:
+            accepted.bind(*args, **kwargs)
+        except TypeError as error:  # in Python's own words, but by the name that was called
+            raise TypeError(f"{name}() {error}{_nearest(kwargs, accepted.parameters)}") from None
         return network(spec, *args, **kwargs)
 
     # `help` and completion at run time show the published values as defaults.
-    _, *parameters = inspect.signature(network).parameters.values()
     shown = [
         each.replace(default=getattr(spec, each.name, None)) if each.default is None else each for each in parameters
     ]
     vars(builder)["__signature__"] = inspect.Signature(shown, return_annotation=keras.Model)
     builder.__name__ = builder.__qualname__ = name
     return builder
+
+
+def _nearest(given: Iterable[str], accepted: Collection[str]) -> str:
+    """Suggestion for the first argument that is not accepted; empty if there is none."""
+    wrong = next((each for each in given if each not in accepted), None)
+    near = closest(wrong, accepted) if wrong else None
+    return f". Did you mean {near!r}?" if near else ""
