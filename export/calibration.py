@@ -137,7 +137,9 @@ def load_images(source: Images, image_spec: ImageSpec, samples: int = 100, seed:
     ready, count = np.empty((found.most, *shape), "float32"), 0
     for image in found.images:
         if np.ndim(image) != 3 or image.shape[2] != image_spec.channels:
-            raise UserError(f"Images must have shape (height, width, {image_spec.channels}), got {[np.shape(image)]}.")
+            batch = " Is that one image, or a dataset without .batch()?" if np.ndim(image) == 2 else ""
+            expected = f"(height, width, {image_spec.channels})"
+            raise UserError(f"Images must have shape {expected}, got {[np.shape(image)]}.{batch}")
         ready[count] = image if prepared and image.shape == shape else evaluation_image(image, image_spec).numpy()
         count += 1
     _check_found(count)

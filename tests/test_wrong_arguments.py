@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_effnet
 from keras_effnet import datasets, export, inference, pipeline, training, transfer
@@ -57,6 +58,14 @@ MISTAKES = {
     "a model to calibrate on": (
         lambda model: export.export_tflite(model, "m.tflite", "int8", calibration=model),
         "Images must be a folder, an array",
+    ),
+    "one image to calibrate on": (
+        lambda model: export.export_tflite(model, "m.tflite", "int8", calibration=X[0]),
+        "got [(8, 3)]. Is that one image, or a dataset without .batch()?",
+    ),
+    "batches for a dataset": (
+        lambda model: training.train_dataset(tf.data.Dataset.from_tensors((X, X)), training.TrainConfig(), "run"),
+        "load it with datasets.load; batches of tf.data go to training.train",
     ),
     "a name for the spec of an export": (
         lambda model: export.export_tflite(model, "m.tflite", image_spec="b0", verification=X),

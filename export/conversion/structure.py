@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import keras
 
@@ -60,19 +61,32 @@ def copied(layer: keras.layers.Layer, **changes: object) -> keras.layers.Layer:
 
 
 def float32_copy(model: keras.Model) -> keras.Model:
-    """Copy a network to float32; a plain float32 model is returned unchanged.
+    """Copy a network to float32, its input too; a plain float32 model is returned unchanged.
 
     A mixed-precision network would convert to a file full of CAST operators that phones refuse.
     """
     model = plain(model)
-    if all(layer.compute_dtype == "float32" for layer in computing_layers(model)):
-        return model
+    converted = partial(_copy, model, partial(copied, dtype="float32"))
+    if any(_is_other_float(tensor.dtype) for tensor in model.inputs):
+        return converted(keras.tree.map_structure(_float32_input, model.input))
+    return model if all(layer.compute_dtype == "float32" for layer in computing_layers(model)) else converted()
 
-    return _copy(model, partial(copied, dtype="float32"))
+
+def _is_other_float(dtype: str) -> bool:
+    return "float" in dtype and dtype != "float32"
 
 
-def _copy(model: keras.Model, rebuild: Callable[[keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
-    copy = keras.models.clone_model(model, clone_function=rebuild)
+def _float32_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    dtype = "float32" if _is_other_float(tensor.dtype) else tensor.dtype
+    return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
+
+
+def _copy(
+    model: keras.Model,
+    rebuild: Callable[[keras.layers.Layer], keras.layers.Layer],
+    inputs: Any = None,
+) -> keras.Model:
+    copy = keras.models.clone_model(model, clone_function=rebuild, input_tensors=inputs)
     copy.set_weights(model.get_weights())
     return copy
 

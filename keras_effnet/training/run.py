@@ -213,7 +213,9 @@ def train_dataset(
     Raises:
         UserError: The dataset has no training images, another process uses the folder, or training fails, see `train`.
     """
-    instance_of("dataset", dataset, ImageDataset, "load it with datasets.load.")
+    instance_of(
+        "dataset", dataset, ImageDataset, "load it with datasets.load; batches of tf.data go to training.train."
+    )
     instance_of("config", config, TrainConfig)
     check_path("run_dir", run_dir)
     check_options(dataset, config)

@@ -149,3 +149,13 @@ def test_images_in_another_range_are_warned_of_once(toy_model, smooth_images, tm
         verify(path, toy_model(), images)
         export_savedmodel(toy_model(), tmp_path / "saved", verification=images)
     assert caplog.text.count("The images lie in 0..1") == (0 if scale == 1 else 2)
+
+
+def test_a_network_on_two_devices_is_compared_once(toy_model, tmp_path, smooth_images, monkeypatch):
+    """Under a strategy each device predicts the whole batch."""
+    model, images = toy_model(), smooth_images(24, 8)
+    path = export_tflite(model, tmp_path / "toy.tflite", verification=images).path
+    once = keras.Model.predict_on_batch
+    monkeypatch.setattr(keras.Model, "predict_on_batch", lambda self, x: np.concatenate([once(self, x)] * 2))
+    report = verify(path, model, images)
+    assert (report.samples, report.top1_agreement) == (24, 1.0)

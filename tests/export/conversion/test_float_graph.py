@@ -175,6 +175,18 @@ def test_a_mixed_precision_model_is_rebuilt_in_float32_with_its_weights():
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_an_input_of_another_float_becomes_float32(tmp_path, dtype, smooth_images):
+    """That of `keras.config.set_floatx`; the file contained CAST and was refused without a cure."""
+    image = keras.Input((8, 8, 3), dtype=dtype, name="image")
+    x = keras.layers.Conv2D(4, 3, activation="relu", dtype=dtype)(image)
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten(dtype=dtype)(x)))
+    copy = float32_copy(model)
+    assert (copy.inputs[0].dtype, copy.inputs[0].name) == ("float32", "image")
+    report = export_tflite(model, tmp_path / "model.tflite", verification=smooth_images(20, 8)).report
+    assert report.sqnr_db > 30
+
+
 @pytest.mark.parametrize(
     ("name", "policy"),
     [
