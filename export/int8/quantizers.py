@@ -6,11 +6,13 @@ TensorFlow's quantizers, through `private_api`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
+from keras_effnet.errors import UserError, first_line
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.export.tflite_file.mapped_images import ImageArray
-from keras_effnet.export.tflite_file.schema import operator_name, pack, parse
+from keras_effnet.export.tflite_file.schema import add_buffer, constant, operator_name, pack, parse
 from keras_effnet.system import private_api
 
 
@@ -74,8 +76,35 @@ def best_calibrated(graph: FloatGraph, images: ImageArray) -> bytes:
 
 
 def quantize_int16x8(calibrated: bytes) -> bytes:
-    """Quantize weights to int8, activations to int16, biases to int64; final softmaxes and sigmoids stay in float."""
-    return _with_float_probabilities(private_api.quantize_int16x8(calibrated))
+    """Quantize weights to int8, activations to int16, biases to int64; final softmaxes and sigmoids stay in float.
+
+    Raises:
+        UserError: The quantizer has no int16 form of an operator.
+    """
+    try:
+        quantized = private_api.quantize_int16x8(_with_own_biases(calibrated))
+    except RuntimeError as error:
+        raise UserError(
+            f"The network has no int16x8 file: {first_line(error)} Use another precision, such as int8 or mixed."
+        ) from None
+    return _with_float_probabilities(quantized)
+
+
+def _with_own_biases(content: bytes) -> bytes:
+    """Give each operator a bias of its own: the quantizer scales one that several read by the input of one of them."""
+    model = parse(content)
+    graph = model.subgraphs[0]
+    taken: set[int] = set()
+    for operator in graph.operators:
+        inputs = [int(index) for index in operator.inputs]
+        for place, index in enumerate(inputs[2:], 2):
+            if index in taken and (values := constant(model, index)) is not None:
+                graph.tensors.append(copy(graph.tensors[index]))
+                graph.tensors[-1].buffer = add_buffer(model, values)
+                inputs[place] = len(graph.tensors) - 1
+        taken.update(inputs)
+        operator.inputs = inputs
+    return pack(model)
 
 
 def _with_float_probabilities(content: bytes) -> bytes:

@@ -1,15 +1,18 @@
-"""int16x8: int8 weights, int16 activations, and a softmax in float."""
+"""int16x8: int8 weights, int16 activations, a bias for each operator, and a softmax in float."""
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
+from keras_effnet.errors import UserError
 from keras_effnet.export import export_tflite
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.conversion.structure import float32_copy
 from keras_effnet.export.int8.noise_sources import by_kind, noise
+from keras_effnet.export.int8.quantizers import quantize_int16x8
 from keras_effnet.export.int8.range_fitting import ActivationFit
 from keras_effnet.export.tflite_file.inspection import inspect, operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
@@ -69,3 +72,29 @@ def test_small_probabilities_survive(result, digits):
     np.testing.assert_allclose(outputs.sum(axis=1), 1, atol=1e-5)
     steps = outputs * 32768  # of a softmax in int16
     assert np.abs(steps - np.round(steps)).max() > 0.1
+
+
+def pooled(connect) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(connect(keras.layers.Rescaling(1 / 255)(image))))
+
+
+def called_again(x):
+    again = keras.layers.Conv2D(3, 3, bias_initializer=keras.initializers.RandomUniform(2, 9))
+    return again(keras.layers.MaxPooling2D(2)(again(x)))
+
+
+def test_a_layer_that_is_called_again_has_a_bias_for_each_input(smooth_images):
+    images = smooth_images(8, 8).astype("float32")
+    with captured_output():
+        graph = FloatGraph(pooled(called_again), images)
+        found = TFLiteModel(quantize_int16x8(graph.minmax)).predict(images)
+    assert graph.outputs.sqnr_db(TFLiteModel(graph.content).predict(images), found) > 30
+
+
+def test_operators_without_an_int16_form_are_named(smooth_images):
+    with captured_output():
+        graph = FloatGraph(pooled(keras.layers.PReLU(shared_axes=[1, 2])), smooth_images(2, 8).astype("float32"))
+        with pytest.raises(UserError, match=r"no int16x8 file: .*'PRELU'\. Use another precision, such as int8"):
+            quantize_int16x8(graph.minmax)
