@@ -60,14 +60,18 @@ class ScaledFile:
 
 
 def convolutions(fit: ActivationFit) -> list[int]:
-    """Indices of the output tensors of all convolutions of a file with a kernel, a bias and more than one position."""
+    """Indices of the output tensors of all convolutions of a file with a kernel, a bias and more than one position.
+
+    Without those in groups, and depthwise ones with several filters for a channel.
+    """
     found = []
     for operator in fit.file.subgraphs[0].operators:
         index = int(operator.outputs[0])
         if operator_name(fit.file, operator) not in _CONVOLUTIONS or index not in fit.channels or fit.pooled(index):
             continue
-        weights = [constant(fit.file, int(each)) for each in operator.inputs[1:3]]
-        if len(weights) == 2 and all(each is not None for each in weights):
+        given, weights, bias = [*map(int, operator.inputs), -1][:3]
+        kernel, channels = constant(fit.file, weights), int(fit.file.subgraphs[0].tensors[given].shape[-1])
+        if kernel is not None and kernel.shape[-1] == channels and constant(fit.file, bias) is not None:
             found.append(index)
     return found
 

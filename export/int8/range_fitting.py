@@ -149,9 +149,12 @@ class ActivationFit:
                 kernel = constant(self.file, int(operator.inputs[1]))
                 if kernel is None or output not in self.channels:
                     continue
-                weight = np.square(kernel.astype("float64")).sum(axis=_SUMMED[name])
-                variance = self.channels[output].variance + 1e-12
-                total += weight / variance if name == "DEPTHWISE_CONV_2D" else (weight / variance[:, None]).sum(axis=0)
+                variance = self.channels[output].variance[:, None] + 1e-12
+                power = (
+                    np.square(kernel.astype("float64")).sum(axis=_SUMMED[name]).reshape(len(variance), -1) / variance
+                )
+                each = power.shape[1]  # input channels of a group: all of them, or one of a depthwise convolution
+                total += power.reshape(size // each, -1, each).sum(axis=1).ravel()
             elif name in _CHANNELWISE and int(self.file.subgraphs[0].tensors[output].shape[-1]) == size:
                 passed = self.importance(output)
                 total += passed / self.positions(index) if name == "MEAN" else passed

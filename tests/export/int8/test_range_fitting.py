@@ -9,6 +9,7 @@ from small_network import swish_network
 
 from keras_effnet.export import export_tflite
 from keras_effnet.export.conversion.float_graph import convert
+from keras_effnet.export.int8.channel_scales import convolutions
 from keras_effnet.export.int8.quantizers import logits
 from keras_effnet.export.int8.range_fitting import ActivationFit, rounded, swish
 from keras_effnet.system.output import captured_output
@@ -37,6 +38,30 @@ def test_a_channel_that_nothing_reads_has_no_importance(fit):
     unread, read = fit.importance(fit.swishes[given])
     assert unread == 0
     assert read > 0
+
+
+@pytest.mark.parametrize(
+    ("reader", "filters"),
+    [
+        (keras.layers.Conv2D, {"filters": 4, "groups": 2}),
+        (keras.layers.DepthwiseConv2D, {"depth_multiplier": 2}),
+    ],
+)
+def test_channels_of_groups_and_with_several_filters_have_an_importance(reader, filters):
+    """Of four channels the first and the last are read, by the first and the last output."""
+    image, layer = keras.Input((4, 4, 3)), reader(kernel_size=1, use_bias=False, **filters)
+    model = keras.Model(image, layer(keras.layers.ReLU()(keras.layers.Conv2D(4, 1)(image))))
+    model.layers[1].set_weights([np.abs(model.layers[1].get_weights()[0]), np.zeros(4)])
+    kernel = np.zeros(layer.kernel.shape)
+    kernel[0, 0, 0, 0] = kernel[0, 0, -1, -1] = 1
+    layer.set_weights([kernel])
+    with captured_output():
+        content = convert(model)
+    fit = ActivationFit(content, np.random.default_rng(0).uniform(0, 1, (8, 4, 4, 3)).astype("float32"))
+    first, *_, last = fit.channels[int(fit.file.subgraphs[0].outputs[0])].variance
+    given = int(fit.file.subgraphs[0].operators[0].outputs[0])
+    np.testing.assert_allclose(fit.importance(given), [1 / first, 0, 0, 1 / last], rtol=1e-6)
+    assert convolutions(fit) == [given]
 
 
 def test_the_range_before_a_swish_serves_the_channel_that_is_read(fit):
