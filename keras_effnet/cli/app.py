@@ -65,7 +65,7 @@ class LazyGroup(click.Group):
         return command
 
     def resolve_command(self, ctx, args):
-        if args and args[0] not in COMMANDS:
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:  # which completion does
             raise UserError(unknown("command", args[0], COMMANDS))
         return super().resolve_command(ctx, args)
 

@@ -20,6 +20,7 @@ from keras_effnet.system.documents import json_text
 from keras_effnet.tasks.learning import ACCURACY, Watched
 
 _WARNING = "warning: "
+_LONGEST_WORD = 16  # cells of a word; longer ones in a table, such as paths, are wrapped anywhere
 
 
 @cache
@@ -50,8 +51,13 @@ def prepare_tensorflow() -> None:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Print a table to stdout, the first column left-aligned, the others right-aligned."""
+    """Print a table to stdout, the first column left-aligned, the others right-aligned.
+
+    Cells are wrapped between words, and on a terminal too narrow for that lines exceed it: digits of a number on two
+    lines are two numbers.
+    """
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
@@ -63,16 +69,22 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
         pad_edge=False,
         collapse_padding=True,  # fits eight columns into 80 characters
     )
+    cells = [[*map(printable, row)] for row in rows]
     for index, header in enumerate(headers):
-        drawn.add_column(header, justify="right" if index else "left", no_wrap=not index, overflow="fold")
-    for row in rows:
-        drawn.add_row(*map(printable, row))
+        words = " ".join([header, *(row[index] for row in cells)]).split()
+        widest = max((length for length in map(cell_len, words) if length <= _LONGEST_WORD), default=1)
+        if index:
+            drawn.add_column(header, justify="right", overflow="fold", min_width=widest)
+        else:
+            drawn.add_column(header, no_wrap=True, overflow="fold")
+    for row in cells:
+        drawn.add_row(*row)
 
     class Terminal(Console):
         def on_broken_pipe(self):  # rich exits with status 1
             raise BrokenPipeError
 
-    Terminal(markup=False, emoji=False).print(drawn)
+    Terminal(markup=False, emoji=False).print(drawn, crop=False)
 
 
 def say(line: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from keras_effnet.cli.parameter_types import WHOLE, Choice, Whole
+from keras_effnet.cli.parameter_types import WHOLE, Choice, Number, Whole
 from keras_effnet.config.declarations import Option, declared_options
 from keras_effnet.config.run_record import TEST_SPLIT
 from keras_effnet.config.train_config import TrainConfig
@@ -40,7 +40,7 @@ def tolerant(command: F) -> F:
 
 def reporting_split(command: F) -> F:
     """Add the option for the share of images that only reports."""
-    share = click.FloatRange(0, 1, max_open=True)
+    share = Number(0, 1, max_open=True)
     help = "Share of the training images that only reports, if DATA has no test images; 0 reports validation."
     return click.option("--test-split", type=share, default=TEST_SPLIT, show_default=True, help=help)(command)
 

@@ -128,6 +128,9 @@ class _Filled(click.ParamType):
     def get_metavar(self, *args, **options):
         return self.kind.get_metavar(*args, **options)
 
+    def shell_complete(self, ctx, param, incomplete):
+        return self.kind.shell_complete(ctx, param, incomplete)
+
     def convert(self, value, param, ctx):
         if value == "":
             self.fail("it is an empty string. Was a shell variable not set?", param, ctx)

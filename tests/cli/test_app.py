@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import get_completion_class
 from exports import PRECISIONS
 from PIL import Image
 from small_network import TINY
 
+from keras_effnet.cli import app
 from keras_effnet.cli.app import COMMANDS
 
 TINY_RUN = [f"--model={TINY}", "--image-size=32", "--batch-size=8", "--epochs=1", "--optimizer=sgd"]
@@ -21,6 +23,19 @@ TINY_RUN = [f"--model={TINY}", "--image-size=32", "--batch-size=8", "--epochs=1"
 def strict(text: str):
     """JSON as other programs read it: no NaN, nothing before or after."""
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("ex", ["plain,explain", "plain,export"]), ("train --out r", ["file,r"]), ("foo --ba", [])],
+)
+def test_a_shell_completes_commands_and_paths(monkeypatch, line, offered):
+    """A misspelt command was an error in the middle of the line, and options of paths completed nothing."""
+    words = f"keras-effnet {line}"
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    completion = get_completion_class("bash")(app.cli, {}, "keras-effnet", "_KERAS_EFFNET_COMPLETE")
+    assert completion.complete().split() == offered
 
 
 def last_lines(out: str) -> tuple[str, str]:

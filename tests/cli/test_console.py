@@ -76,6 +76,13 @@ def test_square_brackets_are_text_beside_a_bar_and_a_spinner(monkeypatch):
         assert place in shown, place
 
 
+def test_a_narrow_terminal_breaks_no_number(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "24")
+    console.table(["network", "MACs", "agreement"], [["b4", "4,394 M", "99.6% of 269 [97.9, 99.9]"]])
+    words = capsys.readouterr().out.split()
+    assert {"MACs", "agreement", "4,394", "99.6%", "[97.9,", "99.9]"} <= {*words}
+
+
 def test_a_log_file_gets_no_progress_bar(not_a_terminal):
     assert list(console.track("Checking")(range(3))) == [0, 1, 2]
     assert not_a_terminal.readouterr().err == ""

@@ -16,7 +16,10 @@ from keras_effnet.cli.parameter_types import Whole
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 lets others in.")
 @click.option(
-    "--port", type=Whole(0, 65535), default=8000, show_default=True, help="0 takes any free one. [default: or the next]"
+    "--port",
+    type=Whole(0, 65535),
+    default=8000,
+    help="Port to listen on; 0 takes any free one. [default: 8000, or the next free one]",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the page to a folder instead, for a static host.")

@@ -167,7 +167,7 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
         named = {part: [item.path for item in getattr(dataset, part)] for part in ("skipped", "left_out")}
         return console.emit_json(summary | named)
     score = learning.sentence.format(score=watched.shown(result.score), samples=evaluation.samples)
-    click.echo(f"{config.model}, {result.epochs} epochs: {score} (best.keras).")
+    click.echo(f"{config.model}, {result.epochs} epoch{'s' * (result.epochs != 1)}: {score} (best.keras).")
     console.finish(str(folder), ("keras-effnet", "export", folder))
 
 
