@@ -150,11 +150,9 @@ class ActivationFit:
                 if kernel is None or output not in self.channels:
                     continue
                 variance = self.channels[output].variance[:, None] + 1e-12
-                power = (
-                    np.square(kernel.astype("float64")).sum(axis=_SUMMED[name]).reshape(len(variance), -1) / variance
-                )
-                each = power.shape[1]  # input channels of a group: all of them, or one of a depthwise convolution
-                total += power.reshape(size // each, -1, each).sum(axis=1).ravel()
+                weight = np.square(kernel.astype("float64")).sum(axis=_SUMMED[name]).reshape(len(variance), -1)
+                each = weight.shape[1]  # input channels of a group: all of them, or one of a depthwise convolution
+                total += (weight / variance).reshape(size // each, -1, each).sum(axis=1).ravel()
             elif name in _CHANNELWISE and int(self.file.subgraphs[0].tensors[output].shape[-1]) == size:
                 passed = self.importance(output)
                 total += passed / self.positions(index) if name == "MEAN" else passed

@@ -24,7 +24,7 @@ from keras_effnet.export.tflite_file.schema import (
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT, TensorT
 
-_HALF = np.finfo("float16")
+_HALF_ERROR = 1e-3  # of the root mean square: rounding to 11 bits makes 3e-4, more is beyond float16's range
 _MIN_ELEMENTS = 1024  # smaller kernels stay in float, as in TensorFlow's converter
 _HALF_SHARE = 0.04  # of all weights: the smallest kernels, in float16 where others are int8
 # Versions of DEQUANTIZE that support float16, and int8 with a scale per channel.
@@ -98,18 +98,23 @@ def _unpacked_at_load(content: bytes, version: int, packed: Callable[[ModelT, _W
     return pack(model)
 
 
-def _half(model: ModelT, weight: _Weight) -> TensorT:
-    """The float16 tensor of a weight."""
+def _half(model: ModelT, weight: _Weight) -> TensorT | None:
+    """The float16 tensor of a weight; None if its values are beyond 6e4, or together so small that they round to 0."""
     from ai_edge_litert import schema_py_generated as schema
 
+    values = weight.values.astype("float64")
+    with np.errstate(over="ignore"):
+        half = weight.values.astype("float16")
+    if np.square(half - values).mean() > _HALF_ERROR**2 * np.square(values).mean():
+        return None
     tensor = schema.TensorT()
     tensor.type = schema.TensorType.FLOAT16
-    tensor.buffer = add_buffer(model, np.clip(weight.values, _HALF.min, _HALF.max).astype("float16"))
+    tensor.buffer = add_buffer(model, half)
     return tensor
 
 
 def float16_weights(content: bytes) -> bytes:
-    """Store kernels and biases in float16.
+    """Store kernels and biases in float16, but for those that its range does not hold.
 
     Args:
         content: A float32 file.
@@ -121,8 +126,8 @@ def int8_weights(content: bytes) -> bytes:
     """Store float32 kernels in int8 with a scale per output channel; arithmetic and activations stay as they are.
 
     The smallest kernels, which hold 4% of all weights together, are stored in float16: those of the first blocks and
-    the depthwise ones, whose rounding causes most of the error. Kernels of fewer than 1024 values and biases stay in
-    float32.
+    the depthwise ones, whose rounding causes most of the error; those beyond float16's range in int8 too. Kernels of
+    fewer than 1024 values and biases stay in float32.
 
     Args:
         content: A file with float32 kernels.
@@ -134,8 +139,8 @@ def int8_weights(content: bytes) -> bytes:
     def quantized(model: ModelT, weight: _Weight) -> TensorT | None:
         if not weight.is_kernel or weight.values.size < _MIN_ELEMENTS:
             return None
-        if weight.values.size <= largest_half:
-            return _half(model, weight)
+        if weight.values.size <= largest_half and (half := _half(model, weight)):
+            return half
         tensor = schema.TensorT()
         _quantize(model, tensor, weight.operator, weight.values)
         return tensor

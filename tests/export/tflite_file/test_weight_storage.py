@@ -142,9 +142,29 @@ def _as_int8_stores(weight, largest_half: int) -> np.ndarray:
     return np.round(values / step) * step
 
 
-def test_weights_beyond_float16_saturate_instead_of_becoming_infinite(toy_model, smooth_images):
+@pytest.mark.parametrize("size", [1e6, 1e-9])
+def test_weights_beyond_the_range_of_float16_stay_in_float32(size, toy_model, smooth_images):
     model = toy_model()
-    model.layers[-1].set_weights([np.full((8, 3), 1e6), np.zeros(3)])
+    model.layers[-1].set_weights([np.full((8, 3), size), np.zeros(3)])
     with captured_output():
-        content = float16_weights(convert(model))
-    assert np.isfinite(TFLiteModel(content).predict(smooth_images(2, 8))).all()
+        exact = convert(model)
+    content = float16_weights(exact)
+    assert len(constants(content, FLOAT16)) == 2  # kernel and bias of the convolution
+    images = smooth_images(2, 8)
+    expected, got = (TFLiteModel(each).predict(images) for each in (exact, content))
+    np.testing.assert_allclose(got, expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [1e6, 1e-9])
+def test_small_kernels_beyond_the_range_of_float16_are_int8(size):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(16, 5, name="small")(image)  # 1,200 values of 105,000
+    model = keras.Model(image, keras.layers.Conv2D(4096, 1)(keras.layers.Conv2D(16, 3)(x)))
+    with captured_output():
+        small = convert(model)
+        model.get_layer("small").set_weights([size * each for each in model.get_layer("small").get_weights()])
+        beyond = convert(model)
+    kernel = (16, 5, 5, 3)
+    assert [entry[0] for entry in constants(int8_weights(small), FLOAT16)][:1] == [kernel]
+    assert kernel in [entry[0] for entry in constants(int8_weights(beyond), INT8)]
