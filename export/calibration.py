@@ -166,8 +166,13 @@ def check_images(images: np.ndarray) -> None:
         images: Array of shape `(N, height, width, channels)`.
 
     Raises:
-        UserError: The images are constant, out of range, or noise.
+        UserError: The images are constant, out of range, noise, or one pixel wide.
     """
+    if images.shape[2] < 2:
+        raise UserError(
+            "Calibration images are 1 pixel wide, and ranges need a black and a white pixel in a row: use a "
+            "precision that needs no calibration, such as float16, or a network for larger images."
+        )
     low, high = float(images.min()), float(images.max())
     if not np.isfinite([low, high]).all():
         raise UserError("Calibration images contain NaN or infinite values.")

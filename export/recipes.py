@@ -119,6 +119,11 @@ def _fitted(source: ExportSource, settings: Settings) -> Candidate:
 
 def _equalized(source: ExportSource, settings: Settings) -> Candidate:
     """The same after channel equalization of every swish; slower by one multiplication per swish."""
+    if not scalable(source.model):
+        raise UserError(
+            f"{source.model.name} has no swish behind batch normalization that can be scaled: use method='fitted' "
+            "(--method fitted), which is the same without."
+        )
     graph, calibrated = equalized(source.calibrated(settings.input_type))
     return Candidate("equalized", quantize_fitted(graph, calibrated, settings.input_type), graph)
 

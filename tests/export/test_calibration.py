@@ -161,6 +161,11 @@ def test_pixels_that_are_no_numbers_are_refused(smooth_images, value):
         check_images(images)
 
 
+def test_images_of_one_column_are_refused():
+    with pytest.raises(UserError, match=r"1 pixel wide, .*: use a precision that needs no calibration"):
+        check_images(np.random.default_rng(0).uniform(0, 255, (20, 8, 1, 3)))
+
+
 def test_correlation_of_neighbours_tells_images_from_noise(smooth_images):
     assert neighbour_correlation(smooth_images(20, 32)) > 0.9
     assert abs(neighbour_correlation(noise(0, 255))) < 0.05

@@ -6,9 +6,12 @@ import pytest
 from keras import layers
 
 import keras_effnet
+from keras_effnet.errors import UserError
 from keras_effnet.export.conversion.float_graph import FloatGraph
+from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.int8 import equalization
 from keras_effnet.export.int8.range_fitting import ActivationFit, Channels
+from keras_effnet.export.recipes import PRECISIONS, Settings
 
 SIDE = 32
 
@@ -76,6 +79,12 @@ def test_every_swish_behind_a_batch_norm_is_scaled(uneven):
 def test_relu6_network_is_left_alone():
     model = keras_effnet.EfficientNet("lite0", classes=2, input_shape=(SIDE, SIDE, 3))
     assert not equalization.scalable(model)
+
+
+def test_a_network_without_a_swish_to_scale_is_told_to_use_fitted_ranges(images):
+    source = ExportSource(keras_effnet.EfficientNet("lite0", classes=2, input_shape=(SIDE, SIDE, 3)), images)
+    with pytest.raises(UserError, match=r"has no swish .* that can be scaled: use method='fitted'"):
+        next(PRECISIONS["int8"].candidates(source, Settings(method="equalized")))
 
 
 def test_a_swish_seen_by_an_addition_is_left_alone():
