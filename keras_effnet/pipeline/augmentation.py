@@ -1,4 +1,4 @@
-"""Augmentation of single training images as fast tensor ops: flip, policies, colour jitter, random erasing.
+"""Augmentation of training images as fast tensor ops: flip, policies, colour jitter, random erasing, mixing.
 
 All randomness comes from the seed passed to each function, so that parallel workers may run in any order.
 TensorFlow.
@@ -15,9 +15,10 @@ from keras_effnet.config.declarations import declared_options
 from keras_effnet.config.train_config import Policy, TrainConfig
 from keras_effnet.errors import UserError
 from keras_effnet.pipeline import image_ops as ops
+from keras_effnet.pipeline.mixing import cutmix, mixup
 from keras_effnet.pipeline.policies import PHOTOMETRIC, RAND_AUGMENT, auto_augment, rand_augment
 
-_FLIP, _POLICY, _JITTER, _ERASING, MIX, MOSAIC = range(6)  # folded into the seed that all operations share
+_FLIP, _POLICY, _JITTER, _ERASING, _MIX, MOSAIC = range(6)  # folded into the seed that all operations share
 
 
 @dataclass(frozen=True)
@@ -218,3 +219,28 @@ def augment_image(image: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation)
     if augmentation.erasing:
         image = random_erasing(image, tf.random.fold_in(seed, _ERASING), augmentation.erasing)
     return tf.cast(image, tf.float32)
+
+
+def mix_batch(
+    images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Apply MixUp or CutMix to a batch; if both are on, choose one at random.
+
+    Args:
+        images: `float32` tensor of shape `(batch, height, width, 3)`.
+        labels: `float32` tensor of shape `(batch, classes)`, probabilities, for instance one-hot.
+        seed: Integer tensor of shape `(2,)`.
+        augmentation: `Augmentation`.
+
+    Returns:
+        Images and labels of the same shapes, unchanged if both are off.
+    """
+    seed = tf.random.fold_in(seed, _MIX)
+    mixers = [
+        lambda mixer=mixer, alpha=alpha: mixer(images, labels, seed, alpha)
+        for mixer, alpha in ((mixup, augmentation.mixup), (cutmix, augmentation.cutmix))
+        if alpha
+    ]
+    if len(mixers) == 2:
+        return tf.cond(tf.random.stateless_uniform((), seed + 2) < 0.5, *mixers)
+    return mixers[0]() if mixers else (images, labels)

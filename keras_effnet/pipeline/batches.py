@@ -15,7 +15,7 @@ from keras_effnet.datasets.labels.masks import Masks
 from keras_effnet.datasets.splits import ImageDataset, Split
 from keras_effnet.detection.targets import TargetAssigner
 from keras_effnet.errors import UserError, instance_of, whole_number
-from keras_effnet.pipeline.augmentation import MOSAIC, Augmentation, augment_image, augment_mask, for_masks
+from keras_effnet.pipeline.augmentation import MOSAIC, Augmentation, augment_image, augment_mask, for_masks, mix_batch
 from keras_effnet.pipeline.caching import (
     Cache,
     CachedSplit,
@@ -37,7 +37,6 @@ from keras_effnet.pipeline.geometry import (
     resize_mask,
     resize_window,
 )
-from keras_effnet.pipeline.mixing import mix_batch
 from keras_effnet.pipeline.scenes import PADDED, check_augmentation, evaluation_scene, mosaic, training_scene
 from keras_effnet.preprocessing import ImageSpec
 

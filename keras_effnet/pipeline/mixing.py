@@ -1,13 +1,8 @@
-"""MixUp and CutMix: the images of a batch mixed with each other, and their labels. TensorFlow.
-
-All randomness comes from the seed passed to each function.
-"""
+"""MixUp and CutMix: the images of a batch mixed with each other, and their labels. TensorFlow."""
 
 from __future__ import annotations
 
 import tensorflow as tf
-
-from keras_effnet.pipeline.augmentation import MIX, Augmentation
 
 
 def _beta(count, seed: tf.Tensor, alpha: float) -> tf.Tensor:
@@ -77,28 +72,3 @@ def cutmix(images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, alpha: float) 
     other = tf.cast(rows[:, :, None] & columns[:, None, :], tf.float32)[..., None]
     own = 1 - tf.reduce_mean(other, axis=(1, 2, 3))
     return images + other * (_previous_in_batch(images) - images), _mixed_labels(labels, own)
-
-
-def mix_batch(
-    images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor, augmentation: Augmentation
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Apply MixUp or CutMix to a batch; if both are on, choose one at random.
-
-    Args:
-        images: `float32` tensor of shape `(batch, height, width, 3)`.
-        labels: `float32` tensor of shape `(batch, classes)`, probabilities, for instance one-hot.
-        seed: Integer tensor of shape `(2,)`.
-        augmentation: `Augmentation`.
-
-    Returns:
-        Images and labels of the same shapes, unchanged if both are off.
-    """
-    seed = tf.random.fold_in(seed, MIX)
-    mixers = [
-        lambda mixer=mixer, alpha=alpha: mixer(images, labels, seed, alpha)
-        for mixer, alpha in ((mixup, augmentation.mixup), (cutmix, augmentation.cutmix))
-        if alpha
-    ]
-    if len(mixers) == 2:
-        return tf.cond(tf.random.stateless_uniform((), seed + 2) < 0.5, *mixers)
-    return mixers[0]() if mixers else (images, labels)

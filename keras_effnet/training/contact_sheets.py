@@ -14,9 +14,9 @@ from keras_effnet.detection.boxes import decode
 from keras_effnet.detection.precision import Truth
 from keras_effnet.evaluation import plots
 from keras_effnet.evaluation.by_task.box_drawings import box_grid, true_boxes
-from keras_effnet.pipeline.augmentation import Augmentation, augment_image, color_jitter, random_erasing
+from keras_effnet.pipeline.augmentation import Augmentation, augment_image, color_jitter, mix_batch, random_erasing
 from keras_effnet.pipeline.image_ops import OPERATIONS, to_bytes
-from keras_effnet.pipeline.mixing import cutmix, mix_batch, mixup
+from keras_effnet.pipeline.mixing import cutmix, mixup
 from keras_effnet.pipeline.policies import RAND_AUGMENT, Range, auto_augment, rand_augment
 
 LEVELS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)

@@ -12,9 +12,9 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from keras_effnet.config.train_config import POLICIES
 from keras_effnet.errors import UserError
-from keras_effnet.pipeline.augmentation import Augmentation, augment_image, color_jitter, random_erasing
+from keras_effnet.pipeline.augmentation import Augmentation, augment_image, color_jitter, mix_batch, random_erasing
 from keras_effnet.pipeline.image_ops import NAMES, OPERATIONS
-from keras_effnet.pipeline.mixing import cutmix, mix_batch, mixup
+from keras_effnet.pipeline.mixing import cutmix, mixup
 from keras_effnet.pipeline.policies import AUTO_AUGMENT, RAND_AUGMENT, SUB_POLICIES, auto_augment, rand_augment
 from keras_effnet.training import contact_sheets
 
