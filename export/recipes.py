@@ -16,7 +16,7 @@ from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.conversion.source import ExportSource
 from keras_effnet.export.finetune.parent import FineTuning
 from keras_effnet.export.int8.correction import correct
-from keras_effnet.export.int8.equalization import scalable
+from keras_effnet.export.int8.equalization import normalizes_swishes, scalable
 from keras_effnet.export.int8.fitted_files import (
     equalized,
     fitted,
@@ -168,7 +168,7 @@ def _mixed(source: ExportSource, settings: Settings) -> Iterator[Candidate]:
     Blocks are also the way to a budget that no file of int8 convolutions meets.
     """
     graph, made = source.calibrated(settings.input_type), 0
-    if scalable(source.model) and not settings.float_blocks:
+    if normalizes_swishes(source.model) and not settings.float_blocks:
         files = with_int8_convolutions(graph, settings.input_type, settings.budget, settings.announce)
         for chosen, content, origin in files:
             made += 1

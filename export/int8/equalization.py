@@ -11,7 +11,7 @@ values beyond 8 may saturate. Keras, LiteRT and numpy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -93,6 +93,13 @@ class _Graph:
         """Each layer or operation that reads a tensor, with its output, once for each argument that it is."""
         return [(reader, output) for reader, inputs, output in self.steps for each in inputs if each is tensor]
 
+    def normalized_swishes(self) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Each swish behind batch normalization, the latter, what the swish reads and what it gives."""
+        for layer, (given, *_), output in self.steps:
+            norm = self.makers.get(id(given))
+            if _is_swish(layer) and _is_channel_norm(norm):
+                yield layer, norm, given, output
+
     def called_once(self, *layers: Any) -> bool:
         """Whether no layer is called again, where scaling it would change another function."""
         return all(self.calls[id(layer)] == 1 for layer in layers)
@@ -148,14 +155,16 @@ def _plan(model: keras.Model) -> dict[str, tuple[str, list[str]]]:
     The swish is all that sees the normalization, and none of these layers is called again.
     """
     graph, plan = _Graph(model), {}
-    for layer, (given, *_), output in graph.steps:
-        norm: Any = graph.makers.get(id(given))
-        if not _is_swish(layer) or not _is_channel_norm(norm):
-            continue
+    for layer, norm, given, output in graph.normalized_swishes():
         alone = graph.called_once(layer, norm) and len(graph.readers(given)) == 1 and id(given) not in graph.results
         if alone and (absorbers := graph.absorbers(output)):
             plan[layer.name] = (norm.name, [each.name for each in absorbers])
     return plan
+
+
+def normalizes_swishes(model: keras.Model) -> bool:
+    """Whether a model has a swish behind batch normalization."""
+    return any(_Graph(model).normalized_swishes())
 
 
 def scalable(model: keras.Model) -> bool:

@@ -180,6 +180,7 @@ def test_only_what_nothing_else_sees_is_scaled(connect, scaled_swishes):
         for name in equalization._plan(model)
     }
     assert len(factors) == scaled_swishes
+    assert equalization.normalizes_swishes(model) == (connect is not rows)  # which mixed files need
     images = rng.normal(0, 1, (2, 8, 8, 3)).astype("float32")
     expected, got = (keras.tree.flatten(each(images)) for each in (model, equalization.equalize(model, factors)))
     for wanted, found in zip(expected, got, strict=True):
