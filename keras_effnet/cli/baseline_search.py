@@ -28,8 +28,8 @@ def search_baseline(data, as_json: bool, *, name, out: Path, resume: Path | None
 
     shared = {key: options[key] for key in ("workers", "cluster")}
     if resume is None:
-        folder = new_run("search", name or f"{Path(data).resolve().name}-baseline", out)
         arguments = shared | _arguments(data, **options)
+        folder = new_run("search", name or f"{Path(data).resolve().name}-baseline", out)
     else:
         folder, arguments = resume, shared | kept_arguments(resume)
     resumable = console.resumable("search", folder, BASELINE_ARGUMENTS)

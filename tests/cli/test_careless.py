@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -253,6 +254,12 @@ def test_commands_work_in_poor_surroundings(tmp_path, name):
     assert shown.stderr == ""
     if ">&-" not in redirection or redirection.startswith("2"):
         assert shown.stdout
+
+
+@pytest.mark.parametrize("what", ["constants", "baseline"])
+def test_a_search_with_a_wrong_setting_leaves_no_run_folder(cli, what):
+    assert cli("search", "digits", "--what", what, "--set", "epoch=3").status == 2
+    assert not Path("runs").exists()
 
 
 def test_names_are_plain_text_in_the_report_of_a_dataset(image_folder):

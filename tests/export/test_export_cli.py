@@ -88,6 +88,12 @@ def test_what_cannot_be_is_refused_in_one_line_before_any_work(cli, trained, opt
     assert not list(Path().glob("files/*.tflite"))
 
 
+def test_an_export_that_is_refused_leaves_no_run_folder(cli, trained):
+    """Empty ones were counted on: the next export was called digits-2."""
+    assert cli("export", trained.run_dir, "--quantize", "none", "--budget", "0.65").status == 2
+    assert not list(Path("runs/export").iterdir())
+
+
 def test_a_pruned_network_that_the_disk_has_no_room_for_is_said_in_one_line(cli, trained, monkeypatch):
     def full(self, path):
         path.write_bytes(b"half")

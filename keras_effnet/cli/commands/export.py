@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,7 +201,7 @@ def command(
     from keras_effnet.export.report import cells, columns
     from keras_effnet.export.savedmodel_onnx import WRITERS
     from keras_effnet.inference import artifacts, naming
-    from keras_effnet.system.run_folders import new_run
+    from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if not (qat or method == "qat" or sparsity is not None or clusters is not None):
         reason = "only --qat, --sparsity and --clusters train."
@@ -237,11 +238,13 @@ def command(
     about = About(author=author or "", license=license_ or _license(artifact), class_names=known)
     name = name or (Path(model).resolve().name if Path(model).is_dir() else artifact.path.stem)
     given = {key: value for key, value in (("epochs", epochs), ("learning_rate", learning_rate)) if value is not None}
-    with console.status("Reading images") as spinner:
+    with console.status("Reading images") as spinner, ExitStack() as ending:
         training = qat or method == "qat" or sparsity is not None or clusters is not None
         most = max(options["samples"], options["training_samples"]) if training else options["samples"]
         calibrate_on, held_out, notes = export_images(artifact, calibration, most, options["seed"], defects)
         folder = out or new_run("export", name)
+        if out is None:
+            ending.enter_context(kept_if_used(folder))
         console.hold(folder)
         if web:
             _check_page(folder, options["overwrite"])

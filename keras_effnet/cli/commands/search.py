@@ -184,11 +184,11 @@ def _search(
     from keras_effnet.system.run_folders import kept_if_used, new_run
 
     if resume is None:
-        folder = new_run("search", name or Path(data).resolve().name, out)
         own = {"step": step or 0.1, "by": by or "macs", "image_size": image_size or SMALL}
         own["threads"] = threads or default_threads(options["workers"])
         given = {"source": data, "test_split": test_split} | tolerated(max_bad_files, skip_empty_classes)
         arguments = {"data": given, "options": read_settings(settings), **options, **own}
+        folder = new_run("search", name or Path(data).resolve().name, out)
     else:
         folder = resume
         arguments = options | kept_arguments(resume)
