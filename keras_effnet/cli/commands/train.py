@@ -17,6 +17,7 @@ from keras_effnet.config.detectors import names_detector
 from keras_effnet.config.recipes import DETECTOR_RECIPES, RECIPES, recipe_config
 from keras_effnet.config.run_record import ARGS, RunRecord
 from keras_effnet.config.train_config import TrainConfig
+from keras_effnet.config.unused_options import unmet
 from keras_effnet.errors import UserError
 from keras_effnet.system.documents import read_text
 from keras_effnet.system.files import why_no_file
@@ -107,6 +108,8 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
             source["task"] = "detection"
         origin = {"source": data, "seed": config.seed, **_origin(**source)}
 
+    for condition in unmet(config):
+        refuse_unused(condition.options, condition.reason)
     size = config.spec.image_size  # reports an unknown network before TensorFlow starts
     if config.detector is not None and config.weights is None:
         console.say("Random weights: a detector learns slowly from them; --recipe finetune begins with ImageNet's.")
@@ -132,6 +135,8 @@ def command(data, name, out, recipe, config_file, resume, tensorboard, wandb, as
         console.say(reason)
         config = _config(recipe, given | {"batch_size": batch_size})
     learning = objective(dataset.task).learning
+    unused = ["decoder"] * (dataset.task != "segmentation") + ["label_smoothing"] * (not learning.smoothed)
+    refuse_unused(unused, f"the task of {dataset.name} is {dataset.task}.")
     if dataset.task != "classification":
         kind = KINDS[dataset.task]
         console.say(f"Task: {dataset.task}, {classes} {kind.noun if classes == 1 else kind.plural}.")
