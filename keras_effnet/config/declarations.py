@@ -20,6 +20,7 @@ from keras_effnet.system.typed_values import shown
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
+NONE = "none"  # stands for None in text that may be left out
 _KEY = "option"  # of a field's metadata
 _KINDS = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
 _DOCSTRING_WIDTH = 116
@@ -150,10 +151,12 @@ class Option:
     def check(self, value: Any) -> Any:
         """Return a value converted to the option's type. A string such as `1e-3`, text in YAML 1.1, becomes a number.
 
+        Text that may be left out is None for `"none"`, so that a command line can undo what a recipe sets.
+
         Raises:
             UserError: The value has the wrong type, is out of range, or is not among the choices.
         """
-        if value is None and self.optional:
+        if self.optional and (value is None or (self.kind is str and value == NONE)):
             return None
         if self.kind is bool:
             return value if isinstance(value, bool) else self._refuse_type(value)

@@ -83,7 +83,7 @@ class TrainConfig:
     anchor_aspects: str | None = option(
         None, "Factors of width and height of the anchors, such as 1x1,1.4x0.7,0.7x1.4; by default as the scale."
     )
-    weights: str | None = option(None, 'A weights file or `"imagenet"`; random weights by default.')
+    weights: str | None = option(None, 'A weights file or `"imagenet"`; `"none"`, the default, for random weights.')
     freeze: str | None = option(
         None,
         'The last part that keeps its weights: `"stem"`, a stage or block (`"block4"`, `"block4b"`), or '
@@ -166,7 +166,7 @@ class TrainConfig:
     progressive: str | None = option(
         None,
         'Image sizes that share the epochs equally, `"32,48,64"`: smaller images first, with weaker dropout and '
-        "augmentation. The last must be that of the network.",
+        "augmentation. The last must be that of the network; none for one size.",
     )
     crop_scale: float = option(0.35, "Smallest share of an image's area that a random crop keeps.", above=0, at_most=1)
     flip: bool | None = option(None, "Mirror half of the images; by default where the dataset allows it.")

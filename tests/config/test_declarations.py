@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from keras_effnet.cli.options import config_options
 from keras_effnet.cli.parameter_types import Choice, ChoiceList
 from keras_effnet.config.declarations import Interval, declared_options, documented, option
+from keras_effnet.config.recipes import recipe_config
 from keras_effnet.config.train_config import TrainConfig
 from keras_effnet.errors import UserError
 
@@ -176,6 +177,13 @@ def test_a_choice_names_its_option_in_an_error():
 
 
 # ------------------------------------------------------------------ TrainConfig
+
+
+def test_none_on_a_command_line_undoes_what_a_recipe_sets():
+    assert recipe_config("finetune").weights == "imagenet"
+    assert recipe_config("finetune", weights="none").weights is None
+    assert recipe_config("paper-v2", model="v2-b0", epochs=40, progressive="none").progressive is None
+    assert TrainConfig(class_weight="none").class_weight == "none"
 
 
 def test_every_field_of_the_config_is_declared_with_a_valid_default_and_a_meaning():
