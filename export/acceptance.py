@@ -97,10 +97,14 @@ class ExportCandidate:
     @property
     def complaint(self) -> str:
         """Error message of a file that did not pass: cause and remedies."""
-        if self.settings.budget is not None:
+        if (budget := self.settings.budget) is not None:
+            if self._too_slow:
+                cause = f"was found, the fastest takes {min(each.time_ratio for each in self.attempts):.2f}"
+            else:
+                bounds = f"{self._required} and {self.recipe.bounds.sqnr_db:g} dB"
+                cause = f"agrees with the model, at least {bounds} required{self._loss}"
             return (
-                f"No {self.quantization} file within {self.settings.budget:g} of float32's time agrees with the model, "
-                f"at least {self._required} and {self.recipe.bounds.sqnr_db:g} dB required{self._loss}; reached: "
+                f"No {self.quantization} file within {budget:g} of float32's time {cause}; reached: "
                 f"{'; '.join(map(str, self.attempts))}. Raise the budget (--budget), or use another precision."
             )
         lost = first_lost(self.layers)

@@ -220,8 +220,9 @@ def unchanged(outputs: np.ndarray) -> np.ndarray:
 
 
 def decibels(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Ratio of two powers in decibels."""
-    return 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30))
+    """Ratio of two powers in decibels; without noise at least 300, even if there is no signal."""
+    least = np.where(np.less(noise, 1e-30), 1.0, 1e-30)
+    return 10 * np.log10(np.maximum(signal, least) / np.maximum(noise, 1e-30))
 
 
 def median_sqnr(signal: np.ndarray, noisy: np.ndarray) -> float:

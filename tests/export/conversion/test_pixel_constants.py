@@ -45,6 +45,16 @@ def test_one_value_per_channel_is_repeated_along_the_width_of_an_image():
     np.testing.assert_allclose(TFLiteModel(content).predict(images), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_constant_of_images_of_two_widths_stays_as_it_is():
+    scale, image = keras.layers.Rescaling([0.01, 0.02, 0.03]), keras.Input((6, 8, 3))
+    model = keras.Model(image, scale(keras.layers.MaxPooling2D(2)(scale(image))))
+    with captured_output():
+        content = convert(model)
+    assert [shape for _, shape, _ in constants(content)] == [(3,), (3,)]
+    images = np.random.default_rng(0).uniform(0, 255, (2, 6, 8, 3)).astype("float32")
+    np.testing.assert_allclose(TFLiteModel(content).predict(images), model.predict(images, verbose=0), rtol=1e-5)
+
+
 def test_one_value_for_all_channels_stays_as_it_is():
     with captured_output():
         pixels, *_ = constants(convert(network(1 / 255, 0.5)))

@@ -12,7 +12,7 @@ from keras_effnet.export.conversion.float_graph import convert
 from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.tflite_file.schema import parse
+from keras_effnet.export.tflite_file.schema import code_name, parse
 from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
 from keras_effnet.system.output import captured_output
 
@@ -112,7 +112,12 @@ def test_operators_stay_but_for_the_unpacking_of_weights(content):
     plain = operators(content)
     assert operators(dynamic_range(content)) == plain
     for writer, unpacked in ((float16_weights, 21), (int8_weights, 17)):
-        widened = operators(writer(content))
+        widened = operators(made := writer(content))
+        versions = {
+            code_name(code.customCode, code.builtinCode, code.deprecatedBuiltinCode): code.version
+            for code in parse(made).operatorCodes
+        }
+        assert versions["DEQUANTIZE"] >= (5 if writer is int8_weights else 3)  # of scales per channel, of float16
         assert widened.pop("DEQUANTIZE") >= unpacked and widened == plain
 
 
