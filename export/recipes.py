@@ -25,8 +25,8 @@ from keras_effnet.export.int8.fitted_files import (
     with_int8_convolutions,
 )
 from keras_effnet.export.int8.quantizers import best_calibrated, quantize_int8, quantize_int16x8
+from keras_effnet.export.measure.verify_report import VerifyReport
 from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
-from keras_effnet.export.verification import VerifyReport
 from keras_effnet.tasks import TASKS, TaskName
 
 _COMPARED = 32  # calibration images on which minmax and percentile ranges are compared

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_effnet.datasets.loading import Split
+from keras_effnet.datasets.splits import Split
 from keras_effnet.evaluation.metrics import Evaluation, evaluate
 from keras_effnet.inference import artifacts
 from keras_effnet.inference.artifacts import Artifact
