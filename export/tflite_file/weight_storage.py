@@ -163,12 +163,15 @@ def dynamic_range(content: bytes) -> bytes:
         content: A float32 file.
     """
     model = parse(content)
+    quantized: set[int] = set()
     for name, operator in _weighted(model):
         index = int(operator.inputs[1])
         values = _float32(model, index)
-        if values is None or values.size < _MIN_ELEMENTS:
+        if values is not None and values.size >= _MIN_ELEMENTS:
+            _quantize(model, model.subgraphs[0].tensors[index], name, values)
+            quantized.add(index)
+        if index not in quantized:  # several operators may share a kernel
             continue
-        _quantize(model, model.subgraphs[0].tensors[index], name, values)
         code = model.operatorCodes[operator.opcodeIndex]
         code.version = max(code.version, _HYBRID[name][1])
         if name == "FULLY_CONNECTED":

@@ -14,7 +14,7 @@ from keras import layers
 from keras_effnet.export import candidate_trial, export_tflite, recipes
 from keras_effnet.export.conversion.float_graph import FloatGraph
 from keras_effnet.export.int8 import fitted_files, float_islands
-from keras_effnet.export.int8.channel_scales import ScaledFile, _margin, convolutions, scale_channels
+from keras_effnet.export.int8.channel_scales import ScaledFile, _best_factors, _margin, convolutions, scale_channels
 from keras_effnet.export.int8.fitted_files import equalized, fitted, quantize_fitted, with_int8_convolutions
 from keras_effnet.export.int8.float_islands import PartCost, convolution_groups, measure_convolutions
 from keras_effnet.export.int8.range_fitting import ActivationFit
@@ -90,6 +90,34 @@ def test_factors_change_nothing_in_float(graph, fit, images, chosen):
     assert scaled.content != graph.minmax
     expected, got = (TFLiteModel(content).predict(images) for content in (graph.content, scaled.content))
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_gate_that_two_convolutions_read_is_not_divided_for_one(images):
+    image = keras.Input((12, 12, 3))
+    x = layers.Activation("swish")(layers.BatchNormalization()(layers.Conv2D(8, 3)(image)))
+    gate = layers.Conv2D(8, 1, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply()([x, gate])
+    model = keras.Model(image, layers.Concatenate()([layers.Conv2D(4, 1)(x), layers.Conv2D(4, 1)(layers.ReLU()(x))]))
+    with captured_output():
+        graph = FloatGraph(model, images[:8])
+        fit = ActivationFit(graph.content, graph.images)
+        scaled = scale_channels(fit, graph.minmax, convolutions(fit))
+    assert len(scaled.outputs) == 3
+    expected, got = (TFLiteModel(content).predict(images[:4]) for content in (graph.content, scaled.content))
+    np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_channel_that_is_always_0_has_a_ten_thousandth_of_the_largest_factor():
+    ends = np.zeros(2), np.array([5.0, 0.0])
+    np.testing.assert_allclose(_best_factors(ends, lambda scale, low: low).scale, [5, 5e-4], rtol=1e-6)
+
+
+def test_the_range_of_a_divided_swish_ends_where_its_values_do(fit, every):
+    written, read = (
+        parse(every.content).subgraphs[0].tensors[index].quantization.min[0]
+        for index in (every.outputs[convolutions(fit)[1]], every.inputs[convolutions(fit)[2]])
+    )
+    assert written / 2 <= read < 0  # a swish has no minimum below -0.28
 
 
 def multiplications(content: bytes) -> int:

@@ -105,6 +105,11 @@ def test_blocks_enter_by_noise_per_added_time_and_are_named_in_the_networks_orde
     ]
 
 
+def test_a_part_that_is_no_slower_in_float_counts_as_a_little_slower():
+    assert PartCost(noise=1e-2, int8_seconds=1, float_seconds=1).gain == pytest.approx(1e-2 / 0.1)
+    assert PartCost(noise=1e-2, int8_seconds=2, float_seconds=1).gain == pytest.approx(1e-2 / 0.1)
+
+
 def test_sets_of_hardly_different_time_are_not_all_tried():
     free = {f"free{index}": PartCost(1e-3, 1, 1.001) for index in range(8)}
     assert list(spaced_sets(PARTS)) == growing_sets(PARTS)[1:]

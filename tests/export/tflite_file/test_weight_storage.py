@@ -12,7 +12,7 @@ from keras_effnet.export.conversion.float_graph import convert
 from keras_effnet.export.conversion.folding import fold_batch_norms
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
-from keras_effnet.export.tflite_file.schema import code_name, parse
+from keras_effnet.export.tflite_file.schema import code_name, operator_name, parse
 from keras_effnet.export.tflite_file.weight_storage import dynamic_range, float16_weights, int8_weights
 from keras_effnet.system.output import captured_output
 
@@ -119,6 +119,22 @@ def test_operators_stay_but_for_the_unpacking_of_weights(content):
         }
         assert versions["DEQUANTIZE"] >= (5 if writer is int8_weights else 3)  # of scales per channel, of float16
         assert widened.pop("DEQUANTIZE") >= unpacked and widened == plain
+
+
+def test_operators_with_int8_kernels_are_marked_as_such_each_of_those_that_share_one():
+    image, again = keras.Input((8, 8, 3)), keras.layers.Dense(40)
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(40, 3)(image))
+    model = keras.Model(image, again(keras.layers.ReLU()(again(x))))
+    with captured_output():
+        file = parse(dynamic_range(convert(model)))
+    versions = {operator_name(file, each): file.operatorCodes[each.opcodeIndex].version for each in operators_of(file)}
+    assert versions["CONV_2D"] >= 5 and versions["FULLY_CONNECTED"] >= 12
+    dense = [each for each in operators_of(file) if operator_name(file, each) == "FULLY_CONNECTED"]
+    assert [each.builtinOptions.asymmetricQuantizeInputs for each in dense] == [True, True]
+
+
+def operators_of(file):
+    return file.subgraphs[0].operators
 
 
 def test_files_shrink_to_a_half_and_to_a_third(content):
