@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from small_network import swish_network
@@ -171,6 +172,21 @@ def test_what_an_image_needs_no_more_is_dropped_before_the_next_image_runs(lite,
     assert all(each and given not in each for each in values)
 
 
+def test_convolutions_whose_equal_biases_share_a_buffer_are_corrected_each(pixels):
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((SIDE, SIDE, 3))
+    for _ in range(3):
+        x = keras.layers.ReLU()(keras.layers.Conv2D(4, 3, strides=2)(x))
+    graph = FloatGraph(keras.Model(image, keras.layers.GlobalAveragePooling2D()(x)), pixels)
+    plain = quantize_int8(graph.minmax)
+    assert len({bias.buffer for _, _, bias, _ in weighted(plain)}) == 1
+    made = correct(plain, graph)
+    answers = TFLiteModel(graph.content).predict(pixels)
+    before, after = (graph.outputs.sqnr_db(answers, TFLiteModel(each).predict(pixels)) for each in (plain, made))
+    assert after > before
+    assert len({bias.buffer for _, _, bias, _ in weighted(made)}) == 3
+
+
 def test_medians_are_those_of_numpy():
     rng = np.random.default_rng(0)
     values, counted = rng.normal(size=(3, 50, 6)), rng.uniform(size=(3, 50, 6)) < 0.5
@@ -259,6 +275,13 @@ def test_gain_and_shift_are_found(normal):
     gain, shift = fitted_to_bulk(quantized((normal - 1.5) / 1.1), normal, Steps)
     assert gain == pytest.approx(1.1, abs=0.01)
     assert shift == pytest.approx(1.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("factor", "gain"), [(1.5, 1.25), (0.5, 0.8)])
+def test_however_many_images_there_are_a_gain_stays_near_1(normal, factor, gain):
+    many = np.tile(normal, (20, 1, 1))
+    found, _ = fitted_to_bulk(quantized(many), many * factor, Steps)
+    assert found == pytest.approx(gain)
 
 
 def test_what_saturates_does_not_count(normal):
