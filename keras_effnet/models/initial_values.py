@@ -22,8 +22,11 @@ from keras_effnet.system.private_api import (
 
 
 def _given_value(value: np.ndarray, shape: tuple[int, ...], dtype: Any = None) -> Any:
-    """Keras initializer that returns `value`; contiguous, because torch would keep the strides of a transposed view."""
-    return keras.ops.convert_to_tensor(np.ascontiguousarray(value), dtype)
+    """Keras initializer that returns `value`; contiguous, because torch would keep the strides of a transposed view.
+
+    NumPy makes an array of one of a contiguous scalar, hence the shape.
+    """
+    return keras.ops.convert_to_tensor(np.ascontiguousarray(value).reshape(value.shape), dtype)
 
 
 def build_with(

@@ -29,7 +29,7 @@ RELU = {"tensors": {"x": ("float32", (1, 8, 8, 3)), "y": ("float32", (1, 8, 8, 3
 # Command line -> fragment of the one line. `mess` describes the files.
 REFUSED = {
     # paths: missing, empty, of another kind
-    "benchmark dir": "dir is a folder",
+    "benchmark dir": "dir is a folder: name its files, dir/*.tflite",
     "benchmark gone.tflite": "gone.tflite does not exist",
     "benchmark ''": EMPTY,
     "benchmark /dev/null": "/dev/null is not a regular file",

@@ -260,6 +260,17 @@ def test_the_state_of_a_keras_file_goes_into_a_model_compiled_alike(interrupted)
     assert scaling_state(again.optimizer) == (64.0, 2, 2)
 
 
+def test_a_variable_without_dimensions_is_loaded(tmp_path):
+    """`Normalization` counts in one, as in every B0 to B7 of keras.applications: such files were no Keras models."""
+    image = keras.Input((4, 4, 3))
+    layer = keras.layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(7, 2, (5, 4, 4, 3)))
+    model = keras.Model(image, layer(image))
+    model.save(tmp_path / "model.keras")
+    pixels = np.ones((2, 4, 4, 3), "float32")
+    np.testing.assert_array_equal(load_model(tmp_path / "model.keras")(pixels), model(pixels))
+
+
 def test_without_compile_there_is_nothing_but_the_network(interrupted):
     _, path = interrupted
     again = load_model(path, compile=False)

@@ -9,6 +9,7 @@ import click
 
 from keras_effnet.cli import console
 from keras_effnet.cli.parameter_types import THREADS, Number, Whole
+from keras_effnet.errors import UserError
 
 
 @click.command("benchmark")
@@ -28,6 +29,8 @@ def command(files, threads, runs, max_seconds, as_json) -> None:
     from keras_effnet.export.measure.latency import benchmark_in_turn
     from keras_effnet.export.measure.memory import peak_memory
 
+    if folder := next((path for path in files if Path(path).is_dir()), None):
+        raise UserError(f"{folder} is a folder: name its files, {folder}/*.tflite.")
     with console.status(f"Timing {len(files)} files alternately"):
         latencies = benchmark_in_turn(files, threads, runs=runs, max_seconds=max_seconds)
         memories = [peak_memory(path, threads) for path in files]
