@@ -113,6 +113,18 @@ class ExportCandidate:
         return (
             f"The {self.quantization} file disagrees with the model: {report.agreement}, at least {self._required} "
             f"required; SQNR {report.sqnr_db:.1f} dB, at least {recipe.bounds.sqnr_db:g} required{self._loss}.{where} "
-            "Calibrate on images like those it will see, train longer if its top classes are nearly tied, or use "
-            "another precision (mixed keeps in float what int8 hurts most). ReLU6 networks like lite0 quantize best."
+            f"{self._cure}"
         )
+
+    @property
+    def _cure(self) -> str:
+        """Remedies of a file that disagrees."""
+        longer = "train longer if its top classes are nearly tied"
+        if self.recipe.needs_calibration:
+            return (
+                f"Calibrate on images like those it will see, {longer}, or use another precision (mixed keeps in float "
+                "what int8 hurts most). ReLU6 networks like lite0 quantize best."
+            )
+        if self.quantization == "none":
+            return f"{longer.capitalize()}; otherwise the conversion is at fault: please report it."
+        return f"{longer.capitalize()}, or use a precision of more bits, up to none."

@@ -11,8 +11,10 @@ from exports import PRECISIONS
 
 import keras_effnet
 from keras_effnet.export import VerifyReport, export_tflite
+from keras_effnet.export.acceptance import ExportCandidate
 from keras_effnet.export.calibration import load_images
 from keras_effnet.export.recipes import PRECISIONS as BOUNDS
+from keras_effnet.export.recipes import Settings
 from keras_effnet.export.tflite_file.inspection import operators
 from keras_effnet.export.tflite_file.interpreter import TFLiteModel
 from keras_effnet.preprocessing import ImageSpec
@@ -163,3 +165,18 @@ def test_an_agreement_is_refused_only_where_its_interval_lies_below_the_bound():
     assert mixed.accepts(few) and not mixed.meets(few)
     assert not mixed.accepts(VerifyReport(0.94, 30.0, 0.1, 500))
     assert not mixed.accepts(VerifyReport(1.0, 12.0, 0.1, 28))
+
+
+@pytest.mark.parametrize(
+    ("precision", "cure"),
+    [
+        ("int8", "Calibrate on images like those it will see"),
+        ("weight_only", "Train longer if its top classes are nearly tied, or use a precision of more bits"),
+        ("none", "the conversion is at fault: please report it"),
+    ],
+)
+def test_a_refused_file_has_the_cure_of_its_precision(precision, cure):
+    report = VerifyReport(score=0.5, sqnr_db=3.0, max_abs_diff=1.0, samples=20)
+    trial = ExportCandidate(precision, BOUNDS[precision], Settings(), None, report, (), None, (), 0.0)
+    assert not trial.passed
+    assert cure in trial.complaint and ("Calibrate" in trial.complaint) == (precision == "int8")
