@@ -20,7 +20,7 @@ from keras_effnet.system.documents import json_text
 from keras_effnet.tasks.learning import ACCURACY, Watched
 
 _WARNING = "warning: "
-_LONGEST_WORD = 16  # cells of a word; longer ones in a table, such as paths, are wrapped anywhere
+_LONGEST_NUMBER = 12  # characters; longer words with digits, such as paths, are wrapped anywhere
 
 
 @cache
@@ -53,8 +53,7 @@ def prepare_tensorflow() -> None:
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
     """Print a table to stdout, the first column left-aligned, the others right-aligned.
 
-    Cells are wrapped between words, and on a terminal too narrow for that lines exceed it: digits of a number on two
-    lines are two numbers.
+    Numbers are never broken: digits on two lines are two numbers. On a terminal too narrow for that lines exceed it.
     """
     from rich import box
     from rich.cells import cell_len
@@ -71,8 +70,8 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | No
     )
     cells = [[*map(printable, row)] for row in rows]
     for index, header in enumerate(headers):
-        words = " ".join([header, *(row[index] for row in cells)]).split()
-        widest = max((length for length in map(cell_len, words) if length <= _LONGEST_WORD), default=1)
+        numbers = [word for row in cells for word in row[index].split() if any(map(str.isdigit, word))]
+        widest = max((length for length in map(cell_len, numbers) if length <= _LONGEST_NUMBER), default=1)
         if index:
             drawn.add_column(header, justify="right", overflow="fold", min_width=widest)
         else:

@@ -80,7 +80,16 @@ def test_a_narrow_terminal_breaks_no_number(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "24")
     console.table(["network", "MACs", "agreement"], [["b4", "4,394 M", "99.6% of 269 [97.9, 99.9]"]])
     words = capsys.readouterr().out.split()
-    assert {"MACs", "agreement", "4,394", "99.6%", "[97.9,", "99.9]"} <= {*words}
+    assert {"4,394", "99.6%", "[97.9,", "99.9]"} <= {*words}
+
+
+def test_the_table_of_a_detector_fits_into_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = ("precision", "size", "gzip", "same boxes", "score drift", "AP", "AP50", "SQNR", "latency", "memory")
+    row = "weight_only|10.64 MB|9.40 MB|100% of 500 [98.1, 100]|10.0%|57.0%|81.7%|25.2 dB|20.25 ms|119 MB"
+    console.table(columns, [row.split("|")])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == 80
 
 
 def test_a_log_file_gets_no_progress_bar(not_a_terminal):
