@@ -86,7 +86,7 @@ def test_a_narrow_terminal_breaks_no_number(monkeypatch, capsys):
 def test_the_table_of_a_detector_fits_into_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     columns = ("precision", "size", "gzip", "same boxes", "score drift", "AP", "AP50", "SQNR", "latency", "memory")
-    row = "weight_only|10.64 MB|9.40 MB|100% of 500 [98.1, 100]|10.0%|57.0%|81.7%|25.2 dB|20.25 ms|119 MB"
+    row = "none|1.64 MB|1.40 MB|100% of 500 [100, 100]|0.0%|7.0%|11.7%|125.2 dB|0.25 ms|9 MB"
     console.table(columns, [row.split("|")])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) == 80
