@@ -64,7 +64,9 @@ def prepare_inputs(
         pixels = load_images(calibration, image_spec, max(samples, training_samples), seed)
         check_images(pixels)
         if len(pixels) < MIN_IMAGES:
-            logger.warning("Only %d calibration images; use %d or more.", len(pixels), MIN_IMAGES)
+            logger.warning(
+                "Only %d calibration image%s; use %d or more.", len(pixels), "s" * (len(pixels) != 1), MIN_IMAGES
+            )
     # Files are compared with the source's float32 copy, so that float16 noise of the model does not count.
     source = ExportSource(model, pixels, samples, task, detector)
     if held_out is None:
