@@ -153,5 +153,5 @@ def test_json_for_users_is_written_by_json_text_only():
     root = Path(keras_effnet.__file__).parent
     writers = {path.name for path in root.rglob("*.py") if "json.dump" in path.read_text(encoding="utf-8")}
     writers |= {path.name for path in (root / "export").rglob("*.py") if "json.dump" in path.read_text("utf-8")}
-    messages_between_processes = {"memory.py", "worker.py", "parent.py"}
+    messages_between_processes = {"memory.py", "step_memory.py", "worker.py", "parent.py"}
     assert writers - messages_between_processes == {"documents.py", "jsonl.py", "html_pages.py", "encodings.py"}
