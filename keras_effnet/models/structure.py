@@ -96,9 +96,10 @@ def structure_of(model: keras.Model) -> Structure:
     Example:
 
     >>> base = keras_effnet.EfficientNetB0(include_top=False, pooling="avg", weights=None)
-    >>> found = structure_of(keras.Sequential([keras.Input((224, 224, 3)), base, keras.layers.Dense(3)]))
+    >>> head = keras.layers.Dense(3, name="flowers")
+    >>> found = structure_of(keras.Sequential([keras.Input((224, 224, 3)), base, head]))
     >>> [part.name for part in found.parts][:2], [layer.name for layer in found.head]
-    (['stem', 'block1a'], ['avg_pool', 'dense'])
+    (['stem', 'block1a'], ['avg_pool', 'flowers'])
     """
     flat = flattened(model)
     steps = graph_steps(flat)
