@@ -122,7 +122,7 @@ def _equalized(source: ExportSource, settings: Settings) -> Candidate:
     if not scalable(source.model):
         raise UserError(
             f"{source.model.name} has no swish behind batch normalization that can be scaled: use method='fitted' "
-            "(--method fitted), which is the same without."
+            "(--method fitted), which gives the same file."
         )
     graph, calibrated = equalized(source.calibrated(settings.input_type))
     return Candidate("equalized", quantize_fitted(graph, calibrated, settings.input_type), graph)
